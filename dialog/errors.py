@@ -1,0 +1,134 @@
+"""Every error that Dialog raises or reports.
+
+::
+
+    DialogError
+    ├── ConfigurationError          a setting is missing, wrong or contradictory
+    │   ├── MissingPublicURL        the gateway cannot name its own address
+    │   ├── MissingExtra            an optional package is not installed
+    │   └── UnsupportedFormat       two participants share no audio format
+    ├── StateError                  a method was called in a state that does not allow it
+    ├── NotSupportedError           this carrier or provider cannot do that
+    ├── LimitError                  a bound (queue, body, text) was exceeded
+    ├── RemoteProtocolError         bytes from the network break the protocol
+    ├── ProviderError               an STT, TTS, LLM or speech-to-speech provider failed
+    │   └── AuthenticationError     … because it refused the credentials
+    ├── CarrierError                a command to the carrier (hang up, transfer …) failed
+    └── UserCodeError               a listener, tool, hook or ``inference`` raised
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationError",
+    "CarrierError",
+    "ConfigurationError",
+    "DialogError",
+    "LimitError",
+    "MissingExtra",
+    "MissingPublicURL",
+    "NotSupportedError",
+    "ProviderError",
+    "RemoteProtocolError",
+    "StateError",
+    "UnsupportedFormat",
+    "UserCodeError",
+]
+
+
+class DialogError(Exception):
+    """Root of all errors of Dialog; ``code`` is a stable word for logs and wires."""
+
+    code = "error"
+
+
+class ConfigurationError(DialogError):
+    """A setting is missing, wrong or contradicts another."""
+
+    code = "configuration"
+
+
+class MissingPublicURL(ConfigurationError):
+    """The public URL of the gateway is needed and was not given."""
+
+    code = "missing_public_url"
+
+
+class MissingExtra(ConfigurationError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    code = "missing_extra"
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'dialog[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class UnsupportedFormat(ConfigurationError):
+    """Two participants share no audio format that Dialog can convert between."""
+
+    code = "unsupported_format"
+
+
+class StateError(DialogError):
+    """A method was called in a state that does not allow it (``post`` before ``open``)."""
+
+    code = "state"
+
+
+class NotSupportedError(DialogError):
+    """This carrier or provider cannot do what was asked."""
+
+    code = "not_supported"
+
+
+class LimitError(DialogError):
+    """A bound was exceeded; the message names the bound and its value."""
+
+    code = "limit"
+
+
+class RemoteProtocolError(DialogError):
+    """What came from the network breaks its protocol."""
+
+    code = "remote_protocol"
+
+
+class ProviderError(DialogError):
+    """A provider failed; ``retryable`` says whether trying again can help."""
+
+    code = "provider"
+
+    def __init__(self, provider: str, reason: str, *, retryable: bool) -> None:
+        super().__init__(f"{provider}: {reason}")
+        self.provider = provider
+        self.retryable = retryable
+
+
+class AuthenticationError(ProviderError):
+    """A provider refused the credentials; never worth a retry."""
+
+    code = "authentication"
+
+    def __init__(self, provider: str, reason: str) -> None:
+        super().__init__(provider, reason, retryable=False)
+
+
+class CarrierError(DialogError):
+    """A command to the carrier failed; the message names the call and what to do."""
+
+    code = "carrier"
+
+    def __init__(self, carrier: str, call: str, reason: str, *, status: int = 0, carrier_code: int = 0) -> None:
+        super().__init__(f"{carrier} call {call}: {reason}")
+        self.carrier = carrier
+        self.call = call
+        self.status = status
+        self.carrier_code = carrier_code
+
+
+class UserCodeError(DialogError):
+    """Code of the framework's user raised; ``__cause__`` is what it raised."""
+
+    code = "user_code"

@@ -1,0 +1,232 @@
+"""The frozen values that cross from one participant to another.
+
+They are :class:`msgspec.Struct` objects: immutable, ten times cheaper to build than a frozen
+dataclass, and encodable as they are when a participant lives in another process. Their ``repr``
+never shows audio or what was said, because reprs end up in logs.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from dialog.errors import DialogError
+
+__all__ = [
+    "ALAW_8K",
+    "MULAW_8K",
+    "PCM_8K",
+    "PCM_16K",
+    "PCM_24K",
+    "Alignment",
+    "AudioFormat",
+    "CallEnd",
+    "CallMetadata",
+    "Failure",
+    "Message",
+    "Playback",
+    "SpeechEdge",
+    "StreamStarted",
+    "StreamStopped",
+    "TranscriptStatus",
+    "Utterance",
+    "Word",
+]
+
+DataT = TypeVar("DataT", bytes, str, covariant=True)
+
+
+class Message(Struct, Generic[DataT], frozen=True, kw_only=True):
+    """A piece of a turn, handed from one participant to the next."""
+
+    uuid: UUID
+    """The turn. Caller audio carries the call's id instead: it belongs to no turn yet."""
+    data: DataT
+    """Text, or audio in the format agreed at ``open``."""
+    part: int = 0
+    """One stretch of speech in the turn: filler, preamble, answer …"""
+    at_ms: float = 0.0
+    """Caller audio: position on the call's audio clock. Agent audio: from the start of its part."""
+    done: bool = False
+    """The last piece of this part; its data may be empty."""
+
+    def __repr__(self) -> str:
+        unit = "bytes" if isinstance(self.data, bytes) else "chars"
+        tail = ", done" if self.done else ""
+        return f"<{type(self).__name__} {self.uuid}-{self.part} {len(self.data)} {unit} at {self.at_ms:.0f} ms{tail}>"
+
+
+class Word(Struct, frozen=True, kw_only=True):
+    """A word and when it is spoken: ``start_ms``/``end_ms`` on the clock of what carries it."""
+
+    text: str
+    start_ms: float
+    end_ms: float
+    confidence: float | None = None
+    speaker: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Word {len(self.text)} chars {self.start_ms:.0f}-{self.end_ms:.0f} ms>"
+
+
+class Utterance(Message[str], frozen=True, kw_only=True):
+    """What the caller said, as an STT heard it. ``at_ms``/``end_ms`` are on the call's audio clock.
+
+    Interims, the eager end and the final of one utterance share the uuid, and so will the turn
+    that answers it. ``None`` means that the STT does not tell.
+    """
+
+    end_ms: float = 0.0
+    words: tuple[Word, ...] = ()
+    language: str | None = None
+    speaker: str | None = None
+    confidence: float | None = None
+
+
+_SAMPLE_BYTES = {"mulaw": 1, "alaw": 1, "s16le": 2}
+_SILENCE = {"mulaw": b"\xff", "alaw": b"\xd5", "s16le": b"\x00"}
+
+
+class AudioFormat(Struct, frozen=True):
+    """Mono audio: its encoding and its sample rate in Hz. ``s16le`` is 16-bit little-endian PCM."""
+
+    encoding: Literal["mulaw", "alaw", "s16le"]
+    sample_rate: int
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample."""
+        return _SAMPLE_BYTES[self.encoding]
+
+    def ms(self, size: int) -> float:
+        """Milliseconds that ``size`` bytes last."""
+        return size * 1000.0 / (self.sample_rate * _SAMPLE_BYTES[self.encoding])
+
+    def size(self, ms: float) -> int:
+        """Bytes of ``ms`` milliseconds, rounded down to whole samples."""
+        return int(self.sample_rate * ms / 1000.0 + 1e-6) * _SAMPLE_BYTES[self.encoding]
+
+    def silence(self, ms: float) -> bytes:
+        """``ms`` milliseconds of digital silence."""
+        return _SILENCE[self.encoding] * (self.size(ms) // len(_SILENCE[self.encoding]))
+
+
+MULAW_8K = AudioFormat("mulaw", 8000)
+"""What the phone network speaks: 160 bytes are 20 ms."""
+ALAW_8K = AudioFormat("alaw", 8000)
+PCM_8K = AudioFormat("s16le", 8000)
+PCM_16K = AudioFormat("s16le", 16000)
+PCM_24K = AudioFormat("s16le", 24000)
+
+
+class SpeechEdge(Struct, frozen=True, kw_only=True):
+    """The caller started or stopped speaking, ``at_ms`` on the call's audio clock."""
+
+    state: Literal["started", "stopped"]
+    at_ms: float
+
+
+class Alignment(Struct, frozen=True, kw_only=True):
+    """When the words of a part are spoken, in milliseconds from the start of the part's audio."""
+
+    uuid: UUID
+    part: int
+    words: tuple[Word, ...]
+
+
+class Playback(Struct, frozen=True, kw_only=True):
+    """The truth about one part on its way to the caller's ear.
+
+    ``playing`` and ``paused`` may repeat; exactly one of ``played`` (heard to its end), ``cut``
+    (aborted) and ``lost`` (the stream went away) ends every part.
+    """
+
+    uuid: UUID
+    part: int
+    state: Literal["playing", "paused", "played", "cut", "lost"]
+    heard_ms: float
+    """Milliseconds of the part that the caller has heard."""
+    queued_ms: float = 0.0
+    """Milliseconds of the part that were handed over and are not heard yet."""
+    confirmed: bool = False
+    """The carrier confirmed it by a mark; else it is the clock's estimate."""
+
+    @property
+    def final(self) -> bool:
+        """No further report for this part follows."""
+        return self.state in ("played", "cut", "lost")
+
+
+class CallMetadata(Struct, frozen=True, kw_only=True):
+    """Who calls whom, over what. Known from the start and constant for the call."""
+
+    call_id: UUID
+    """Dialog's own id of the call, the same wherever it is handled."""
+    carrier: str = ""
+    """``twilio``, ``telnyx``, ``memory`` …"""
+    carrier_call_id: str = ""
+    """The carrier's id: the CallSid of Twilio."""
+    account_id: str = ""
+    """The carrier's account: the AccountSid of Twilio."""
+    from_: str = ""
+    to: str = ""
+    direction: Literal["inbound", "outbound"] = "inbound"
+    parameters: tuple[tuple[str, str], ...] = ()
+    """Everything else that the webhook carried, in its order."""
+
+    def parameter(self, name: str, default: str = "") -> str:
+        """The first value of a webhook parameter."""
+        return next((value for key, value in self.parameters if key == name), default)
+
+    def __repr__(self) -> str:
+        return f"<CallMetadata {self.call_id} {self.carrier} {self.direction}>"
+
+
+class StreamStarted(Struct, frozen=True, kw_only=True):
+    """Media flows. A call may have several streams, one after another: ``generation`` counts from 1."""
+
+    generation: int = 1
+    resumed: Literal["", "transfer_failed", "digits_sent", "reconnected"] = ""
+    """Why the call came back, empty for its first stream."""
+
+
+class StreamStopped(Struct, frozen=True, kw_only=True):
+    """Media has stopped: the call moves on by our order, was lost, or has ended."""
+
+    reason: Literal["moving", "lost", "ended"]
+
+
+class CallEnd(Struct, frozen=True, kw_only=True):
+    """The end of a call; exactly one per call."""
+
+    reason: str
+    """``caller_hangup``, ``agent_hangup``, ``transferred``, ``never_connected``, ``lost``, ``error`` …"""
+    detail: str = ""
+
+
+class TranscriptStatus(Struct, frozen=True, kw_only=True):
+    """Progress of the carrier's own transcription of the call."""
+
+    state: Literal["started", "content", "stopped", "error"]
+    track: Literal["", "caller", "agent"] = ""
+    text: str = ""
+    final: bool = False
+    confidence: float | None = None
+    at: str = ""
+    """The carrier's timestamp, ISO 8601."""
+
+    def __repr__(self) -> str:
+        return f"<TranscriptStatus {self.state} {self.track} {len(self.text)} chars>"
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """What an ``error`` event carries."""
+
+    source: str
+    """Name of the participant that failed."""
+    error: DialogError
+    fatal: bool = False
+    """The participant has given up and will do nothing more."""
+    retryable: bool = False

@@ -1,0 +1,195 @@
+"""The base of everything that takes part in a call: typed events, owned tasks, an end.
+
+A participant owns its state. Others hand it immutable values with plain methods and hear of its
+results by listening to its events::
+
+    stt.on(STT.MESSAGE, agent.post)
+
+A listener is a plain function, is called in the emitter's thread of control, and should only hand
+the value over. If it raises, that is an ``error`` of the participant whose method it is; other
+listeners and the emitter never notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pyee.base import EventEmitter
+
+from dialog.errors import DialogError, UserCodeError
+from dialog.message import Failure
+from dialog.scope import CallScope
+
+__all__ = ["Event", "Participant"]
+
+logger = logging.getLogger(__name__)
+
+P = TypeVar("P", contravariant=True)
+
+_HELD_ERRORS = 16
+"""How many errors are held for a listener that comes late."""
+
+
+class Event(str, Generic[P]):
+    """The name of an event, which also tells the type checker what it carries.
+
+    It is a ``str``, so the emitter and the wire use it as it is.
+    """
+
+    __slots__ = ()
+
+
+class _Emitter(EventEmitter):
+    """pyee's emitter, with each listener guarded and silence after dispose."""
+
+    def __init__(self, owner: Participant) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def _emit_run(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # pyee runs over a copy of the listeners: one of them may have disposed us meanwhile.
+        if self._owner.disposed:
+            return
+        try:
+            f(*args, **kwargs)
+        except Exception as exc:  # a listener is foreign code: its failure is its owner's, never ours
+            self._owner._listener_failed(f, args[0] if args else None, exc)
+
+    def _emit_handle_potential_error(self, event: str, error: Any) -> None:
+        """pyee raises for an unheard ``error``; :meth:`Participant.emit` holds it instead."""
+
+
+class Participant:
+    """Something that takes part in a call: emits typed events, owns tasks, can be disposed of.
+
+    A participant belongs to the event loop it was opened on; none of its methods is thread-safe.
+    """
+
+    ERROR: ClassVar[Event[Failure]] = Event("error")
+
+    def __init__(self) -> None:
+        self._emitter = _Emitter(self)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held_errors: deque[Failure] = deque(maxlen=_HELD_ERRORS)
+        self._disposed = False
+        self._scope = CallScope.current()
+        if self._scope is not None:
+            self._scope.register(self)
+
+    @property
+    def name(self) -> str:
+        """How this participant is called in logs, errors and task names."""
+        return type(self).__name__
+
+    @property
+    def disposed(self) -> bool:
+        """Whether :meth:`dispose` was called."""
+        return self._disposed
+
+    def on(self, event: Event[P], listener: Callable[[P], object]) -> None:
+        """Call ``listener`` with the payload of every ``event`` from now on.
+
+        Errors that happened before anybody listened are handed over at once.
+
+        Raises:
+            TypeError: ``listener`` is a coroutine function, whose runs nobody would own or order.
+        """
+        if inspect.iscoroutinefunction(listener):
+            raise TypeError(
+                f"{self.name}: a listener for {event!r} must be a plain function; "
+                "start the coroutine with spawn(...) of the participant that owns it"
+            )
+        self._emitter.add_listener(event, listener)
+        if event == Participant.ERROR:
+            while self._held_errors:
+                self._emitter.emit(event, self._held_errors.popleft())
+
+    def off(self, event: Event[P], listener: Callable[[P], object]) -> None:
+        """Stop calling ``listener``; one that does not listen is ignored."""
+        if listener in self._emitter.listeners(event):
+            self._emitter.remove_listener(event, listener)
+
+    def emit(self, event: Event[P], payload: P) -> None:
+        """Hand ``payload`` to every listener of ``event``; nothing happens after dispose."""
+        if self._disposed:
+            return
+        if not self._emitter.emit(event, payload) and isinstance(payload, Failure):
+            self._held_errors.append(payload)
+            logger.error("%s: %s", payload.source, payload.error, exc_info=payload.error.__cause__)
+
+    def fail(self, error: DialogError, *, fatal: bool = False, retryable: bool = False) -> None:
+        """Emit ``error`` as an ERROR of this participant."""
+        self.emit(Participant.ERROR, Failure(source=self.name, error=error, fatal=fatal, retryable=retryable))
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        """Run ``work`` as a task that this participant owns.
+
+        The task is cancelled by :meth:`dispose`; a failure becomes a fatal ERROR. After dispose the
+        work is dropped and ``None`` returned.
+        """
+        if self._disposed:
+            work.close()
+            return None
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.name} {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def dispose(self) -> None:
+        """End this participant, from any state, at once and for good; calling it again is harmless.
+
+        Its tasks are cancelled and its listeners dropped. ``await wait_disposed()`` tells when
+        nothing of it is left.
+        """
+        if self._disposed:
+            return
+        self._disposed = True
+        self._emitter.remove_all_listeners()
+        for task in self._tasks:
+            task.cancel()
+        if self._scope is not None:
+            self._scope.forget(self)
+
+    async def wait_disposed(self, timeout_s: float = 2.0) -> None:
+        """Wait, at most ``timeout_s``, until the tasks of a disposed participant have ended."""
+        tasks = self._tasks - {asyncio.current_task()}  # type: ignore[arg-type]  # a task of ours may ask
+        if not tasks:
+            return
+        _, stuck = await asyncio.wait(tasks, timeout=timeout_s)
+        if stuck:
+            names = ", ".join(task.get_name() for task in stuck)
+            logger.error("%s: still running %g s after dispose, abandoned: %s", self.name, timeout_s, names)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        exc = task.exception()
+        if exc is None:
+            return
+        if self._disposed:
+            logger.warning("%s failed while being disposed: %r", task.get_name(), exc)
+            return
+        self.fail(_as_dialog_error(exc, f"{task.get_name()} failed"), fatal=True)
+
+    def _listener_failed(self, listener: Callable[..., Any], payload: object, exc: Exception) -> None:
+        owner = getattr(listener, "__self__", None)
+        where = getattr(listener, "__qualname__", repr(listener))
+        if isinstance(payload, Failure) or not isinstance(owner, Participant) or owner.disposed:
+            # An error inside an error listener must not come round again.
+            logger.error("listener %s of %s raised", where, self.name, exc_info=exc)
+            return
+        owner.fail(_as_dialog_error(exc, f"{where} raised"))
+
+
+def _as_dialog_error(exc: BaseException, what: str) -> DialogError:
+    if isinstance(exc, DialogError):
+        return exc
+    error = UserCodeError(f"{what}: {exc!r}")
+    error.__cause__ = exc
+    return error

@@ -1,0 +1,94 @@
+"""Who is in a call, and goes with it.
+
+The gateway runs a call's ``on_voip`` inside the call's :class:`CallScope`. Every participant that is
+created meanwhile, or later by a task of the call, registers itself there. When the call has ended
+the scope disposes whatever the agent's code forgot, so nothing outlives its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dialog.participant import Participant
+
+__all__ = ["CallScope"]
+
+logger = logging.getLogger(__name__)
+_current: ContextVar[CallScope | None] = ContextVar("dialog_call_scope", default=None)
+
+
+class CallScope:
+    """All participants of one call, in the order of their creation."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self._members: dict[Participant, None] = {}
+        self._lingering: dict[Participant, float] = {}
+        self._changed = asyncio.Event()
+
+    @staticmethod
+    def current() -> CallScope | None:
+        """The scope of the call that the running task belongs to, if any."""
+        return _current.get()
+
+    @contextmanager
+    def entered(self) -> Iterator[CallScope]:
+        """Run a block, and the tasks started in it, inside this scope."""
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
+
+    @property
+    def members(self) -> tuple[Participant, ...]:
+        """The participants that are not disposed yet, oldest first."""
+        return tuple(self._members)
+
+    def register(self, participant: Participant) -> None:
+        """Called by every participant's constructor."""
+        self._members[participant] = None
+
+    def forget(self, participant: Participant) -> None:
+        """Called by a participant that was disposed."""
+        self._members.pop(participant, None)
+        self._lingering.pop(participant, None)
+        self._changed.set()
+
+    def linger(self, participant: Participant, bound_s: float) -> None:
+        """Let ``participant`` outlive the end of the call by at most ``bound_s`` (late recordings)."""
+        if participant in self._members:
+            self._lingering[participant] = bound_s
+
+    async def close(self, *, last: tuple[Participant, ...] = (), timeout_s: float = 2.0) -> tuple[str, ...]:
+        """Dispose what is left, newest first, and return the names of what had to be cleaned.
+
+        Participants that :meth:`linger` are waited for, up to their bound, and then disposed too.
+        Those in ``last`` (the VoIP, which late callbacks need) go after all others.
+        """
+        kept = {*last, *self._lingering}
+        forgotten = await self._dispose([p for p in self._members if p not in kept], timeout_s)
+        if self._lingering:
+            bound = max(self._lingering.values())
+            try:
+                async with asyncio.timeout(bound):
+                    while self._lingering:
+                        self._changed.clear()
+                        await self._changed.wait()
+            except TimeoutError:
+                logger.info("call %s: wrap-up ended by its bound of %g s", self.name, bound)
+        await self._dispose(list(self._members), timeout_s)
+        return forgotten
+
+    async def _dispose(self, participants: list[Participant], timeout_s: float) -> tuple[str, ...]:
+        names = tuple(type(participant).__name__ for participant in reversed(participants))
+        for participant in reversed(participants):
+            participant.dispose()
+        await asyncio.gather(*(participant.wait_disposed(timeout_s) for participant in participants))
+        return names

@@ -1,0 +1,70 @@
+"""Speech to text: the interface that every recogniser implements."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from dialog.message import MULAW_8K, AudioFormat, Message, SpeechEdge, Utterance
+from dialog.participant import Event, Participant
+
+__all__ = ["STT", "STTCapabilities"]
+
+
+class STTCapabilities(Struct, frozen=True, kw_only=True):
+    """What a recogniser tells besides final utterances."""
+
+    speech_events: bool = False
+    """Emits VAD: it hears when speech starts and stops."""
+    interim_interval_ms: int | None = None
+    """How often interims come while somebody speaks; ``None``: there are none."""
+    words: bool = False
+    """Utterances carry words with times."""
+    eager: bool = False
+    """Emits EAGER and EAGER_WITHDRAWN."""
+
+
+class STT(Participant):
+    """Turns the caller's audio into utterances.
+
+    The constructor validates and stores; :meth:`open` connects. Audio posted while the connection is
+    still being made, or made again, is kept (the newest ten seconds) and not lost.
+    """
+
+    MESSAGE: ClassVar[Event[Utterance]] = Event("message")
+    """The provider believes that an utterance ended. Never empty."""
+    INTERIM: ClassVar[Event[Utterance]] = Event("interim")
+    """The words of the utterance so far (all of them), with the uuid that its MESSAGE will have."""
+    VAD: ClassVar[Event[SpeechEdge]] = Event("vad")
+    """Speech started or stopped."""
+    EAGER: ClassVar[Event[Utterance]] = Event("eager")
+    """The caller is probably done: worth starting a reply, not worth speaking it."""
+    EAGER_WITHDRAWN: ClassVar[Event[UUID]] = Event("eager_withdrawn")
+    """The caller went on after all."""
+
+    formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K,)
+    """Audio it accepts, best first."""
+    capabilities: ClassVar[STTCapabilities] = STTCapabilities()
+
+    @abstractmethod
+    def open(self, audio_format: AudioFormat) -> None:
+        """Start connecting and return. ``audio_format`` is one of :attr:`formats` and stays."""
+
+    @abstractmethod
+    def post(self, message: Message[bytes]) -> None:
+        """Queue caller audio and return.
+
+        Raises:
+            StateError: Called before :meth:`open`.
+        """
+
+    @abstractmethod
+    def finalize(self) -> None:
+        """Ask for what was said so far: it comes as MESSAGE within 0.5 s, from the last interim if need be."""
+
+    @abstractmethod
+    def discard(self, before_ms: float) -> None:
+        """Forget what was said before ``before_ms`` on the call's audio clock."""

@@ -1,0 +1,109 @@
+"""What joins the two halves of a call: VoIP (the agent's side) and Line (the carrier's side)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+from msgspec import Struct
+
+from dialog.message import Message
+
+__all__ = [
+    "Command",
+    "Hangup",
+    "Link",
+    "RemoveRecording",
+    "SendDigits",
+    "StartRecording",
+    "StartTranscription",
+    "StopRecording",
+    "TransferTo",
+]
+
+
+class Hangup(Struct, frozen=True, tag="hangup"):
+    """End the call now."""
+
+
+class TransferTo(Struct, frozen=True, kw_only=True, tag="transfer_to"):
+    """Connect the caller to ``tel``; with ``back_within_s`` the call returns if nobody answers by then."""
+
+    tel: str
+    back_within_s: float | None = None
+
+
+class SendDigits(Struct, frozen=True, tag="send_digits"):
+    """Press keys towards the other side: ``0-9 * # w`` (``w`` waits half a second)."""
+
+    digits: str
+
+
+class StartRecording(Struct, frozen=True, tag="start_recording"):
+    """Record both channels; the URL arrives as RECORDING_URL."""
+
+    status_url: str = ""
+    """Where the carrier reports; empty: the gateway's own address."""
+
+
+class StopRecording(Struct, frozen=True, tag="stop_recording"):
+    """Stop recording before the call ends."""
+
+
+class RemoveRecording(Struct, frozen=True, tag="remove_recording"):
+    """Delete the recording at the carrier."""
+
+
+class StartTranscription(Struct, frozen=True, kw_only=True, tag="start_transcription"):
+    """Let the carrier transcribe the call; results arrive as TRANSCRIPT."""
+
+    status_url: str = ""
+    engine: str = "deepgram"
+    language: str = "en-US"
+    options: tuple[tuple[str, str], ...] = ()
+    """Further fields of the carrier's request, as they are."""
+
+
+Command: TypeAlias = (
+    Hangup | TransferTo | SendDigits | StartRecording | StopRecording | RemoveRecording | StartTranscription
+)
+"""What a VoIP asks of the carrier; executed where the credentials are."""
+
+
+class Link(Protocol):
+    """Carries one call's audio and control from its VoIP to whatever plays the Line's part.
+
+    The other direction is :meth:`dialog.voip.voip.VoIP.receive`. Handing over is synchronous and
+    never blocks; only :meth:`command` has an outcome to wait for.
+    """
+
+    def post(self, message: Message[bytes]) -> None:
+        """Audio of a part, in order; kept until a stream joins."""
+
+    def abort(self, uuid: UUID, *, part: int | None, after_ms: float | None) -> None:
+        """Stop a turn or a part, now or once ``after_ms`` of the part were heard."""
+
+    def pause(self) -> None:
+        """Silence the line and keep what was not heard."""
+
+    def resume(self, *, from_ms: float | None) -> None:
+        """Go on after :meth:`pause`, from the cut or from ``from_ms`` of the part that was cut."""
+
+    async def command(self, command: Command) -> None:
+        """Let the carrier do something.
+
+        Raises:
+            CarrierError: It refused or could not be reached; the message says what to do.
+            NotSupportedError: This carrier cannot do that.
+        """
+
+    def download(self, url: str) -> AsyncIterator[bytes]:
+        """The bytes of a recording, fetched with the carrier's credentials.
+
+        Raises:
+            CarrierError: The recording cannot be fetched.
+        """
+
+    def close(self) -> None:
+        """The VoIP was disposed."""

@@ -1,0 +1,225 @@
+"""The agent's side of a phone call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar, Literal, TypeVar
+from uuid import UUID
+
+from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.errors import StateError
+from dialog.message import (
+    MULAW_8K,
+    AudioFormat,
+    CallEnd,
+    CallMetadata,
+    Message,
+    Playback,
+    StreamStarted,
+    StreamStopped,
+    TranscriptStatus,
+)
+from dialog.participant import Event, Participant
+from dialog.voip.link import (
+    Command,
+    Hangup,
+    Link,
+    RemoveRecording,
+    SendDigits,
+    StartRecording,
+    StartTranscription,
+    StopRecording,
+    TransferTo,
+)
+
+__all__ = ["CallState", "VoIP"]
+
+T = TypeVar("T")
+CallState = Literal["offered", "live", "moving", "lost", "ended"]
+
+
+class VoIP(Participant):
+    """One call, as an agent holds it: the caller's audio comes out, the agent's audio goes in.
+
+    A call is not a stream: media may stop and start again (a transfer that fails, a broken socket)
+    while the call goes on, and ``ended`` comes exactly once. What stands behind it, the carrier's
+    socket in this process or another, is its :class:`~dialog.voip.link.Link`.
+    """
+
+    METADATA: ClassVar[Event[CallMetadata]] = Event("metadata")
+    """Who calls; emitted once, before media. :attr:`metadata` is readable at any time."""
+    MESSAGE: ClassVar[Event[Message[bytes]]] = Event("message")
+    """The caller's audio in :attr:`audio_format`, without gaps: ``at_ms`` is its audio clock."""
+    PLAYBACK: ClassVar[Event[Playback]] = Event("playback")
+    """What of a part was heard: progress every 250 ms and one final state."""
+    MESSAGE_DISPATCHED: ClassVar[Event[UUID]] = Event("message_dispatched")
+    """All that was posted for the turn so far was heard to its end."""
+    TRANSCRIPT: ClassVar[Event[TranscriptStatus]] = Event("transcript")
+    RECORDING_URL: ClassVar[Event[str]] = Event("recording_url")
+    DTMF: ClassVar[Event[str]] = Event("dtmf")
+    """A key that the caller pressed: ``0-9 * # A-D``."""
+    STREAMING_STARTED: ClassVar[Event[StreamStarted]] = Event("streaming_started")
+    STREAMING_STOPPED: ClassVar[Event[StreamStopped]] = Event("streaming_stopped")
+    ENDED: ClassVar[Event[CallEnd]] = Event("ended")
+    """Exactly once per call, whatever happened."""
+
+    def __init__(
+        self,
+        metadata: CallMetadata,
+        link: Link,
+        *,
+        audio_format: AudioFormat = MULAW_8K,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        super().__init__()
+        self.metadata = metadata
+        self.audio_format = audio_format
+        self.clock = clock
+        self.generation = 0
+        """Generation of the newest stream; 0 before the first."""
+        self.end: CallEnd | None = None
+        """How the call ended."""
+        self._link = link
+        self._state: CallState = "offered"
+        self._open_parts: dict[UUID, dict[int, bool]] = {}
+        """Per turn: parts that are posted and not final yet; the value says whether ``done`` was posted."""
+        self._unheard: set[UUID] = set()
+        """Turns of which a part was cut or lost: they are never dispatched."""
+
+    @property
+    def state(self) -> CallState:
+        """Where the call is in its life."""
+        return self._state
+
+    def post(self, message: Message[bytes]) -> None:
+        """Queue audio of a part and return; before media flows it is kept for the first stream."""
+        if self._disposed or self._state == "ended":
+            return
+        parts = self._open_parts.setdefault(message.uuid, {})
+        parts[message.part] = message.done
+        self._link.post(message)
+
+    def abort(self, uuid: UUID, *, part: int | None = None, after_ms: float | None = None) -> None:
+        """Stop a turn, or one part, now or once ``after_ms`` of the part were heard.
+
+        Other turns are not touched. Unknown and finished turns are ignored.
+        """
+        if not self._disposed:
+            self._link.abort(uuid, part=part, after_ms=after_ms)
+
+    def pause(self) -> None:
+        """Silence the line at once and keep what the caller has not heard."""
+        if not self._disposed:
+            self._link.pause()
+
+    def resume(self, *, from_ms: float | None = None) -> None:
+        """Go on from the cut, or from ``from_ms`` of the part that was cut."""
+        if not self._disposed:
+            self._link.resume(from_ms=from_ms)
+
+    async def hangup(self) -> None:
+        """End the call now. One that has ended already is left in peace.
+
+        Raises:
+            CarrierError: The carrier could not be told (the media is closed all the same).
+        """
+        await self._command(Hangup())
+
+    async def transfer_to(self, tel: str, *, back_within_s: float | None = None) -> None:
+        """Connect the caller to ``tel`` now; with ``back_within_s`` they come back if nobody answers.
+
+        Raises:
+            CarrierError: The carrier refused.
+            NotSupportedError: This carrier cannot transfer.
+        """
+        await self._command(TransferTo(tel=tel, back_within_s=back_within_s))
+
+    async def send_digits(self, digits: str) -> None:
+        """Press keys towards the other side (``0-9 * # w``)."""
+        await self._command(SendDigits(digits))
+
+    async def start_recording(self, *, status_url: str = "") -> None:
+        """Record both channels at the carrier; RECORDING_URL follows after the call.
+
+        Raises:
+            MissingPublicURL: No callback address is known.
+            CarrierError: The carrier refused.
+            NotSupportedError: This carrier cannot record.
+        """
+        await self._command(StartRecording(status_url))
+
+    async def stop_recording(self) -> None:
+        """Stop the carrier's recording before the call ends."""
+        await self._command(StopRecording())
+
+    async def remove_recording(self) -> None:
+        """Delete the recording at the carrier."""
+        await self._command(RemoveRecording())
+
+    async def start_transcription(
+        self,
+        *,
+        status_url: str = "",
+        engine: str = "deepgram",
+        language: str = "en-US",
+        options: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Let the carrier transcribe both tracks; TRANSCRIPT follows."""
+        await self._command(
+            StartTranscription(status_url=status_url, engine=engine, language=language, options=options)
+        )
+
+    def download_recording(self, url: str) -> AsyncIterator[bytes]:
+        """The bytes behind a RECORDING_URL, fetched with the carrier's credentials."""
+        return self._link.download(url)
+
+    def receive(self, event: Event[Any], payload: Any) -> None:
+        """Take an event from the other side of the link; called by links only.
+
+        The state changes first, then listeners hear of it.
+        """
+        if self._disposed:
+            return
+        if isinstance(payload, Playback):
+            self._playback(payload)
+            return
+        if isinstance(payload, StreamStarted):
+            self._state = "live"
+            self.generation = payload.generation
+        elif isinstance(payload, StreamStopped):
+            self._state = payload.reason
+        elif isinstance(payload, CallEnd):
+            if self.end is not None:
+                return
+            self.end = payload
+            self._state = "ended"
+        self.emit(event, payload)
+
+    def dispose(self) -> None:
+        """Let go of the call. The gateway does this; an agent ends a call with :meth:`hangup`."""
+        if not self._disposed:
+            super().dispose()
+            self._link.close()
+
+    async def _command(self, command: Command) -> None:
+        if self._disposed:
+            raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after dispose")
+        await self._link.command(command)
+
+    def _playback(self, playback: Playback) -> None:
+        self.emit(VoIP.PLAYBACK, playback)
+        if not playback.final:
+            return
+        parts = self._open_parts.get(playback.uuid)
+        if parts is None:
+            return
+        parts.pop(playback.part, None)
+        if playback.state != "played":
+            self._unheard.add(playback.uuid)
+        if parts:
+            return
+        del self._open_parts[playback.uuid]
+        if playback.uuid in self._unheard:
+            self._unheard.discard(playback.uuid)
+        else:
+            self.emit(VoIP.MESSAGE_DISPATCHED, playback.uuid)
