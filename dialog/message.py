@@ -53,9 +53,8 @@ class Message(Struct, Generic[DataT], frozen=True, kw_only=True):
     """The last piece of this part; its data may be empty."""
 
     def __repr__(self) -> str:
-        unit = "bytes" if isinstance(self.data, bytes) else "chars"
         tail = ", done" if self.done else ""
-        return f"<{type(self).__name__} {self.uuid}-{self.part} {len(self.data)} {unit} at {self.at_ms:.0f} ms{tail}>"
+        return f"<{type(self).__name__} {self.uuid}-{self.part} of {len(self.data)} at {self.at_ms:.0f} ms{tail}>"
 
 
 class Word(Struct, frozen=True, kw_only=True):

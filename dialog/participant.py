@@ -157,7 +157,7 @@ class Participant:
 
     async def wait_disposed(self, timeout_s: float = 2.0) -> None:
         """Wait, at most ``timeout_s``, until the tasks of a disposed participant have ended."""
-        tasks = self._tasks - {asyncio.current_task()}  # type: ignore[arg-type]  # a task of ours may ask
+        tasks = self._tasks - {asyncio.current_task()}  # a task of ours may ask
         if not tasks:
             return
         _, stuck = await asyncio.wait(tasks, timeout=timeout_s)
