@@ -35,15 +35,15 @@ __all__ = [
     "Word",
 ]
 
-DataT = TypeVar("DataT", bytes, str, covariant=True)
+DataT_co = TypeVar("DataT_co", bytes, str, covariant=True)
 
 
-class Message(Struct, Generic[DataT], frozen=True, kw_only=True):
+class Message(Struct, Generic[DataT_co], frozen=True, kw_only=True):
     """A piece of a turn, handed from one participant to the next."""
 
     uuid: UUID
     """The turn. Caller audio carries the call's id instead: it belongs to no turn yet."""
-    data: DataT
+    data: DataT_co
     """Text, or audio in the format agreed at ``open``."""
     part: int = 0
     """One stretch of speech in the turn: filler, preamble, answer …"""

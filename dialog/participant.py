@@ -29,13 +29,13 @@ __all__ = ["Event", "Participant"]
 
 logger = logging.getLogger(__name__)
 
-P = TypeVar("P", contravariant=True)
+P_contra = TypeVar("P_contra", contravariant=True)
 
 _HELD_ERRORS = 16
 """How many errors are held for a listener that comes late."""
 
 
-class Event(str, Generic[P]):
+class Event(str, Generic[P_contra]):
     """The name of an event, which also tells the type checker what it carries.
 
     It is a ``str``, so the emitter and the wire use it as it is.
@@ -45,7 +45,7 @@ class Event(str, Generic[P]):
 
 
 class _Emitter(EventEmitter):
-    """pyee's emitter, with each listener guarded and silence after dispose."""
+    """The emitter of pyee, with each listener guarded and silence after dispose."""
 
     def __init__(self, owner: Participant) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Participant:
         """Whether :meth:`dispose` was called."""
         return self._disposed
 
-    def on(self, event: Event[P], listener: Callable[[P], object]) -> None:
+    def on(self, event: Event[P_contra], listener: Callable[[P_contra], object]) -> None:
         """Call ``listener`` with the payload of every ``event`` from now on.
 
         Errors that happened before anybody listened are handed over at once.
@@ -109,12 +109,12 @@ class Participant:
             while self._held_errors:
                 self._emitter.emit(event, self._held_errors.popleft())
 
-    def off(self, event: Event[P], listener: Callable[[P], object]) -> None:
+    def off(self, event: Event[P_contra], listener: Callable[[P_contra], object]) -> None:
         """Stop calling ``listener``; one that does not listen is ignored."""
         if listener in self._emitter.listeners(event):
             self._emitter.remove_listener(event, listener)
 
-    def emit(self, event: Event[P], payload: P) -> None:
+    def emit(self, event: Event[P_contra], payload: P_contra) -> None:
         """Hand ``payload`` to every listener of ``event``; nothing happens after dispose."""
         if self._disposed:
             return

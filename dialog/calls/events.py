@@ -116,6 +116,8 @@ class ReplyDropped(_Event, frozen=True, kw_only=True, tag="agent.dropped"):
 
 
 class ToolStarted(_Event, frozen=True, kw_only=True, tag="tool.started"):
+    """A tool began to run."""
+
     turn: UUID
     call_id: str
     name: str
@@ -123,6 +125,8 @@ class ToolStarted(_Event, frozen=True, kw_only=True, tag="tool.started"):
 
 
 class ToolEnded(_Event, frozen=True, kw_only=True, tag="tool.ended"):
+    """A tool has answered, failed or timed out."""
+
     turn: UUID
     call_id: str
     name: str
@@ -142,6 +146,8 @@ class UsageReported(_Event, frozen=True, kw_only=True, tag="usage"):
 
 
 class DigitPressed(_Event, frozen=True, kw_only=True, tag="dtmf"):
+    """The caller pressed a key."""
+
     digit: str
 
 
@@ -152,6 +158,8 @@ class TurnMeasured(_Event, frozen=True, kw_only=True, tag="turn.measured"):
 
 
 class ErrorRaised(_Event, frozen=True, kw_only=True, tag="error"):
+    """Something went wrong; the call goes on unless ``fatal``."""
+
     source: str
     code: str
     text: str

@@ -104,6 +104,7 @@ class Link(Protocol):
         Raises:
             CarrierError: The recording cannot be fetched.
         """
+        ...
 
     def close(self) -> None:
         """The VoIP was disposed."""
