@@ -1,1 +1,6 @@
-"""agent/turns."""
+"""Turn taking: who speaks when. Pure state machines, fed with signals and a clock's reading."""
+
+from dialog.agent.turns.settings import TurnSettings
+from dialog.agent.turns.taking import TurnTaking
+
+__all__ = ["TurnSettings", "TurnTaking"]

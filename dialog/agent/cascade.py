@@ -1,0 +1,625 @@
+"""The text engine: STT → turn taking → inference → shaping → TTS, for one call.
+
+It is the thin shell around the pure parts: it hands events to turn taking, does what is decided, and
+moves audio and text. What was said and heard it tells its :class:`Host`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import Any, Protocol
+from uuid import UUID, uuid4
+
+from dialog.agent.heard import SpeechRate
+from dialog.agent.history import History
+from dialog.agent.settings import AgentSettings
+from dialog.agent.shaping import shaper_for
+from dialog.agent.speech import Heard, Part, Speech, SpeechQueue
+from dialog.agent.turn import Turn, current_turn
+from dialog.agent.turns import signals as sig
+from dialog.agent.turns.taking import TurnTaking
+from dialog.audio.convert import Converter, negotiate
+from dialog.errors import DialogError, UserCodeError
+from dialog.message import Alignment, AudioFormat, Message, Playback, SpeechEdge, StreamStarted, Utterance
+from dialog.stt.stt import STT
+from dialog.tts.tts import TTS
+from dialog.voip.voip import VoIP
+
+__all__ = ["Cascade", "Host"]
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S = 1.0
+"""How long a cancelled inference may take to end before it is abandoned."""
+_SWAP_S = 2.0
+"""How long a new STT waits for the caller to pause before it takes over."""
+
+
+class Host(Protocol):
+    """What the engine needs of the conversation it works for."""
+
+    settings: AgentSettings
+    history: History
+
+    def infer(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
+        """The agent's ``inference``."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        """A task that the agent owns."""
+        ...
+
+    def failed(self, error: DialogError) -> None:
+        """Something went wrong that does not end the call."""
+        ...
+
+    def caller_spoke(self, edge: SpeechEdge) -> None: ...  # noqa: D102
+    def caller_said(self, utterance: Utterance, *, final: bool) -> None: ...  # noqa: D102
+    def decided(self, decision: sig.Decision) -> None: ...  # noqa: D102
+    def part_ended(self, turn: Turn, part: Part, heard: str) -> None: ...  # noqa: D102
+    def turn_ended(self, turn: Turn) -> None: ...  # noqa: D102
+
+
+class Cascade:
+    """Runs the turns of one call. All methods are called on the call's event loop."""
+
+    def __init__(self, host: Host, voip: VoIP, stt: STT | None, tts: TTS) -> None:
+        self._host = host
+        self._voip = voip
+        self._clock = voip.clock
+        self._stt = stt
+        self._tts = tts
+        self._taking = TurnTaking(host.settings.turns)
+        self._signals: list[sig.Signal] = []
+        self._feeding = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._turns: dict[UUID, Turn] = {}
+        self._rate = SpeechRate()
+        self._unplayed: dict[tuple[UUID, int], float] = {}
+        """Audio of each part that the line was given and has not played yet, in ms."""
+        self._retired: dict[TTS, set[tuple[UUID, int]]] = {}
+        """Voices that were swapped out, and the parts that they still speak."""
+        self._voices: dict[tuple[UUID, int], TTS] = {}
+        self._last_audio: Message[bytes] | None = None
+        self._to_stt: Converter | None = None
+        self._tts_format: AudioFormat = voip.audio_format
+        self._stopped = False
+
+    # -- wiring -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the providers and listen to them."""
+        self._voip.on(VoIP.MESSAGE, self.hear)
+        self._voip.on(VoIP.PLAYBACK, self._on_playback)
+        self._voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
+        self._voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
+        if self._stt is not None:
+            self._wire_stt(self._stt)
+        self._wire_tts(self._tts)
+
+    def stop(self) -> None:
+        """Give up all turns and let go of everything; harmless when repeated."""
+        if self._stopped:
+            return
+        self._feed(sig.Close())
+        self._stopped = True
+        for turn in list(self._turns.values()):
+            self._give_up(turn)
+            self._settle(turn)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._voip.off(VoIP.MESSAGE, self.hear)
+        self._voip.off(VoIP.PLAYBACK, self._on_playback)
+        self._voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
+        self._voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
+        for tts in self._retired:
+            tts.dispose()
+        self._retired.clear()
+
+    def _wire_stt(self, stt: STT) -> None:
+        stt.on(STT.MESSAGE, self._on_utterance)
+        stt.on(STT.INTERIM, self._on_interim)
+        stt.on(STT.VAD, self._on_speech_edge)
+        audio_format = negotiate(self._voip.audio_format, stt.formats)
+        self._to_stt = (
+            None if audio_format == self._voip.audio_format else Converter(self._voip.audio_format, audio_format)
+        )
+        stt.open(audio_format)
+
+    def _unwire_stt(self, stt: STT) -> None:
+        stt.off(STT.MESSAGE, self._on_utterance)
+        stt.off(STT.INTERIM, self._on_interim)
+        stt.off(STT.VAD, self._on_speech_edge)
+
+    def _wire_tts(self, tts: TTS) -> None:
+        tts.on(TTS.MESSAGE, self._on_audio)
+        tts.on(TTS.ALIGNMENT, self._on_alignment)
+        self._tts_format = negotiate(self._voip.audio_format, tts.formats)
+        tts.open(self._tts_format)
+
+    # -- swapping providers in mid-call -----------------------------------------------------------
+
+    def set_tts(self, tts: TTS) -> None:
+        """Let ``tts`` speak every part that begins from now on; parts in progress finish with the old voice."""
+        old = self._tts
+        self._tts = tts
+        self._wire_tts(tts)
+        speaking = {key for key, voice in self._voices.items() if voice is old}
+        if speaking:
+            self._retired[old] = speaking
+        else:
+            old.dispose()
+
+    async def set_stt(self, stt: STT) -> None:
+        """Let ``stt`` listen, from the next pause of the caller on; the old one's last words still count."""
+        old = self._stt
+        converter = self._to_stt
+        self._wire_stt(stt)
+        fresh = self._to_stt
+        if old is None:
+            self._stt = stt
+            return
+        self._to_stt = converter
+        deadline = self._clock.now() + _SWAP_S
+        while self._taking.caller_speaking and self._clock.now() < deadline:
+            await self._clock.sleep(0.02)
+        self._stt, self._to_stt = stt, fresh
+        last = asyncio.Event()
+        old.on(STT.MESSAGE, lambda _: last.set())
+        old.finalize()
+        if self._taking.caller_speaking or self._taking.expecting_words:
+            try:
+                async with asyncio.timeout(self._clock.real(self._host.settings.last_words_s)):
+                    await last.wait()
+            except TimeoutError:
+                logger.debug("the old STT had no last words")
+        self._unwire_stt(old)
+        old.dispose()
+
+    # -- the caller's side ------------------------------------------------------------------------
+
+    def hear(self, message: Message[bytes]) -> None:
+        """The caller's audio, 50 times a second."""
+        self._last_audio = message
+        stt = self._stt
+        if stt is None:
+            return
+        if self._to_stt is not None:
+            message = Message(uuid=message.uuid, data=self._to_stt.process(message.data), at_ms=message.at_ms)
+        stt.post(message)
+
+    def post(self, message: Message[str]) -> None:
+        """An utterance: from the STT, typed, or made by a test. Empty ones are ignored."""
+        if not message.data.strip():
+            return
+        utterance = (
+            message
+            if isinstance(message, Utterance)
+            else Utterance(uuid=message.uuid, data=message.data, at_ms=message.at_ms)
+        )
+        self._on_utterance(utterance)
+
+    def _on_utterance(self, utterance: Utterance) -> None:
+        self._host.caller_said(utterance, final=True)
+        self._feed(sig.Final(utterance))
+
+    def _on_interim(self, utterance: Utterance) -> None:
+        self._host.caller_said(utterance, final=False)
+        self._feed(sig.Interim(utterance))
+
+    def _on_speech_edge(self, edge: SpeechEdge) -> None:
+        if edge.state == "started":
+            age_ms = self._last_audio.at_ms - edge.at_ms if self._last_audio is not None else 0.0
+            self._feed(sig.SpeechStarted(max(0.0, age_ms / 1000.0)))
+        else:
+            self._feed(sig.SpeechStopped())
+        self._host.caller_spoke(edge)
+
+    def _on_streaming_started(self, started: StreamStarted) -> None:
+        for turn in self._turns.values():
+            turn.speech.pump()
+
+    def _on_streaming_stopped(self, _: object) -> None:
+        self._feed(sig.LineDown())
+
+    # -- deciding ---------------------------------------------------------------------------------
+
+    def _feed(self, signal: sig.Signal) -> None:
+        if self._stopped:
+            return
+        self._signals.append(signal)
+        if self._feeding:
+            return  # doing a decision brought news: it is taken in its order
+        self._feeding = True
+        try:
+            while self._signals:
+                for decision in self._taking.feed(self._signals.pop(0), self._clock.now()):
+                    self._do(decision)
+        finally:
+            self._feeding = False
+        self._arm()
+
+    def _arm(self) -> None:
+        deadline = self._taking.deadline
+        if deadline == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = deadline
+        if deadline is not None:
+            self._timer = self._clock.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = None
+        self._feed(sig.Tick())
+
+    def _do(self, decision: sig.Decision) -> None:
+        if isinstance(decision, sig.Pause):
+            self._voip.pause()
+        elif isinstance(decision, sig.Resume):
+            self._voip.resume(from_ms=None)
+        elif isinstance(decision, sig.Infer):
+            self._infer(decision)
+        elif isinstance(decision, sig.Speak):
+            self._speak(decision.turn)
+        elif isinstance(decision, sig.Cut):
+            self._cut(decision)
+        elif isinstance(decision, sig.Drop):
+            self._drop(decision)
+        elif self._stt is not None:
+            self._stt.finalize()
+        self._host.decided(decision)
+
+    # -- turns ------------------------------------------------------------------------------------
+
+    def _new_turn(self, uuid: UUID, text: str, utterances: tuple[Utterance, ...]) -> Turn:
+        queue = SpeechQueue(
+            uuid,
+            new_part=self._new_part,
+            opened=lambda part: self._part_opened(turn, part),
+            post=self._say,
+            gate=self._gate,
+        )
+        turn = Turn(uuid, queue, self._host.history.draft(text), utterances)
+        queue.on_text = lambda: turn.stamp("first_text", self._clock.now())
+        self._turns[uuid] = turn
+        return turn
+
+    def _new_part(self, number: int, allow_interrupt: bool) -> Part:
+        return Part(number, shaper_for(self._tts.capabilities.text), self._rate, allow_interrupt=allow_interrupt)
+
+    def _part_opened(self, turn: Turn, part: Part) -> None:
+        key = (turn.uuid, part.number)
+        self._voices[key] = self._tts
+        if self._tts_format != self._voip.audio_format:
+            part.converter = Converter(self._tts_format, self._voip.audio_format)
+        # The line plays parts in the order in which it hears of them, and audio of a later part may
+        # be ready first: tell it now.
+        self._voip.post(Message(uuid=turn.uuid, part=part.number, data=b""))
+        self._feed(sig.PartOpened(turn.uuid, part.number, part.allow_interrupt))
+
+    def _infer(self, decision: sig.Infer) -> None:
+        for other in list(self._turns.values()):
+            if other.cut and not other.settled:
+                self._settle(other)
+        now = self._clock.now()
+        newest = decision.utterances[-1]
+        text = " ".join(utterance.data.strip() for utterance in decision.utterances)
+        turn = self._new_turn(decision.turn, text, decision.utterances)
+        if newest.end_ms and self._last_audio is not None:
+            age_ms = self._last_audio.at_ms + self._voip.audio_format.ms(len(self._last_audio.data)) - newest.end_ms
+            turn.stamp("end_of_speech", now - age_ms / 1000.0)
+        turn.stamp("final", now)
+        turn.stamp("inference", now)
+        turn.speech.grant()
+        message: Message[str] = newest if len(decision.utterances) == 1 else Message(uuid=turn.uuid, data=text)
+        turn.task = self._host.spawn(self._drive(turn, message), f"turn {turn.uuid}")
+
+    async def _drive(self, turn: Turn, message: Message[str]) -> None:
+        """Run ``inference`` from its start to its close, all in this one task."""
+        current_turn.set(turn)
+        try:
+            async with asyncio.timeout(self._clock.real(self._host.settings.reply_timeout_s)) as turn.patience:
+                await self._run_inference(turn, message)
+        except TimeoutError:
+            self._reply_failed(
+                turn, UserCodeError(f"inference said nothing for {self._host.settings.reply_timeout_s:g} s")
+            )
+        except DialogError as exc:
+            self._reply_failed(turn, exc)
+        except Exception as exc:  # the user's code: whatever it raises costs this turn only
+            error = UserCodeError(f"inference raised {exc!r}")
+            error.__cause__ = exc
+            self._reply_failed(turn, error)
+        finally:
+            turn.patience = None
+            turn.speech.seal()
+        while turn.feeders:
+            await asyncio.wait(list(turn.feeders))
+        self._reply_ended(turn)
+
+    async def _run_inference(self, turn: Turn, message: Message[str]) -> None:
+        reply = self._host.infer(message)
+        if inspect.isawaitable(reply):
+            await reply
+            return
+        async with aclosing(reply) as stream:  # type: ignore[type-var]  # an async generator, as the docs ask for
+            async for text in stream:
+                if turn.speech.closed:
+                    return
+                if text:
+                    turn.stamp("first_token", self._clock.now())
+                    self.extend_patience(turn)
+                    turn.draft.say(turn.speech.open_number, text)
+                    turn.speech.write(text)
+
+    def extend_patience(self, turn: Turn, seconds: float | None = None) -> None:
+        """Inference shows signs of life: give it time again (``seconds``, or the usual)."""
+        if turn.patience is not None and turn.patience.when() is not None:
+            seconds = self._host.settings.reply_timeout_s if seconds is None else seconds
+            turn.patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(seconds))
+
+    def _reply_failed(self, turn: Turn, error: DialogError) -> None:
+        self._host.failed(error)
+        turn.failed = True
+        turn.speech.seal()
+        if not turn.speech.closed and not any(part.speech.text for part in turn.speech.parts):
+            self._append(turn, self._host.settings.apology, allow_interrupt=True)
+
+    def _reply_ended(self, turn: Turn) -> None:
+        turn.ended = True
+        self._finish(turn)
+        self._feed(sig.ReplyEnded(turn.uuid))
+
+    def _speak(self, uuid: UUID) -> None:
+        turn = self._turns.get(uuid)
+        if turn is None:
+            self._feed(sig.ReplyEnded(uuid))
+            return
+        turn.speech.grant()
+        self._own_turn_said(turn)
+
+    def _own_turn_said(self, turn: Turn) -> None:
+        """A turn of the agent's own has ended once its text is known and it has the floor."""
+        if turn.task is None and turn.speech.granted and not turn.ended and all(p.sealed for p in turn.speech.parts):
+            self._reply_ended(turn)
+
+    def _cut(self, decision: sig.Cut) -> None:
+        turn = self._turns.get(decision.turn)
+        if turn is None:
+            return
+        turn.cut = True
+        self._give_up(turn)
+        self._finish(turn)
+
+    def _drop(self, decision: sig.Drop) -> None:
+        turn = self._turns.get(decision.turn)
+        if turn is None:
+            return
+        turn.dropped = True
+        self._give_up(turn)
+        self._settle(turn)
+
+    def _give_up(self, turn: Turn) -> None:
+        """Stop a turn here and now, except for its parts that may not be interrupted."""
+        turn.speech.seal()
+        turn.speech.closed = True
+        turn.ended = True
+        if turn.task is not None and not turn.task.done() and turn.task is not asyncio.current_task():
+            turn.task.cancel()
+            asyncio.get_running_loop().call_later(_GRACE_S, self._check_abandoned, turn.task)
+        for feeder, part in turn.feeders.items():
+            if self._may_stop(turn, part):
+                feeder.cancel()
+        for part in turn.speech.parts:
+            if part.final or not self._may_stop(turn, part):
+                continue
+            turn.speech.silence(part)
+            voice = self._voices.get((turn.uuid, part.number))
+            if voice is not None:
+                voice.abort(turn.uuid, part=part.number)
+            self._voip.abort(turn.uuid, part=part.number)
+
+    def _may_stop(self, turn: Turn, part: Part) -> bool:
+        return part.allow_interrupt or turn.dropped or self._stopped
+
+    def _check_abandoned(self, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            self._host.failed(
+                UserCodeError(f"{task.get_name()}: inference goes on {_GRACE_S:g} s after it was cancelled")
+            )
+
+    def _finish(self, turn: Turn) -> None:
+        if turn.over:
+            self._settle(turn)
+            self._forget(turn)
+
+    def _settle(self, turn: Turn) -> None:
+        """Write into history what was heard, once; by estimate where the line has not told yet."""
+        if turn.settled:
+            return
+        turn.settled = True
+        if turn.dropped:
+            self._host.history.drop(turn.draft)
+        else:
+            heard = {
+                part.number: (part.heard_text(), part.playback is not None and part.playback.state == "played")
+                for part in turn.speech.parts
+            }
+            self._host.history.commit(turn.draft, heard)
+        for part in turn.speech.parts:
+            if not part.final and turn.dropped:
+                part.speech._resolve(None)
+        if turn.dropped or self._stopped:
+            self._forget(turn)
+
+    def _forget(self, turn: Turn) -> None:
+        if self._turns.pop(turn.uuid, None) is None:
+            return
+        for part in turn.speech.parts:
+            self._release_part(turn, part)
+        self._host.turn_ended(turn)
+
+    def _release_part(self, turn: Turn, part: Part) -> None:
+        key = (turn.uuid, part.number)
+        self._unplayed.pop(key, None)
+        voice = self._voices.pop(key, None)
+        if voice is not None and voice in self._retired:
+            self._retired[voice].discard(key)
+            if not self._retired[voice]:
+                del self._retired[voice]
+                voice.dispose()
+        if not part.speech.done():
+            part.speech._resolve(None if turn.dropped else Heard(part.heard_text(), complete=False, why="hung_up"))
+
+    # -- what the agent's code says ---------------------------------------------------------------
+
+    def dispatch_message(self, text: str, *, allow_interrupt: bool) -> Speech:
+        """Say ``text`` as a part of its own, in the running turn or in a new one."""
+        turn = self._speaking_turn(allow_interrupt=allow_interrupt)
+        if turn is None:
+            return Speech.dropped(text)
+        part = self._append(turn, text, allow_interrupt=allow_interrupt)
+        if turn.task is None:
+            self._feed(sig.SayRequested(turn.uuid, allow_interrupt))
+        return part.speech
+
+    def dispatch_stream(self, stream: AsyncIterator[str], *, allow_interrupt: bool) -> Speech:
+        """Say what ``stream`` yields as a part of its own."""
+        turn = self._speaking_turn(allow_interrupt=allow_interrupt)
+        if turn is None:
+            return Speech.dropped("")
+        turn.speech.seal()
+        part = turn.speech.open_part(allow_interrupt=allow_interrupt)
+        task = self._host.spawn(self._read(turn, part, stream), f"stream of {turn.uuid}")
+        if task is not None:
+            turn.feeders[task] = part
+            task.add_done_callback(lambda task: turn.feeders.pop(task, None))
+        if turn.task is None:
+            self._feed(sig.SayRequested(turn.uuid, allow_interrupt))
+        return part.speech
+
+    def abort(self) -> None:
+        """Give up every turn that may be interrupted."""
+        self._feed(sig.Aborted())
+
+    def _speaking_turn(self, *, allow_interrupt: bool) -> Turn | None:
+        """The turn that the running code speaks for; ``None`` if it was cancelled and must not speak."""
+        turn = current_turn.get()
+        if turn is not None:
+            if turn.task is asyncio.current_task() and turn.speech.closed:
+                return None
+            if self._turns.get(turn.uuid) is turn and not turn.speech.closed and not turn.ended:
+                return turn
+        turn = self._new_turn(uuid4(), "", ())
+        turn.allow_interrupt = allow_interrupt
+        return turn
+
+    def _append(self, turn: Turn, text: str, *, allow_interrupt: bool) -> Part:
+        turn.speech.seal()
+        part = turn.speech.open_part(allow_interrupt=allow_interrupt)
+        turn.draft.say(part.number, text)
+        turn.speech.write_to(part, text)
+        turn.speech.seal_part(part)
+        return part
+
+    async def _read(self, turn: Turn, part: Part, stream: AsyncIterator[str]) -> None:
+        try:
+            async for text in stream:
+                if part.sealed:
+                    return
+                self.extend_patience(turn)
+                turn.stamp("first_token", self._clock.now())
+                turn.draft.say(part.number, text)
+                turn.speech.write_to(part, text)
+        except DialogError as exc:
+            self._host.failed(exc)
+        except Exception as exc:  # the user's stream
+            error = UserCodeError(f"a dispatched stream raised {exc!r}")
+            error.__cause__ = exc
+            self._host.failed(error)
+        finally:
+            turn.speech.seal_part(part)
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+            self._own_turn_said(turn)
+
+    # -- the voice's side -------------------------------------------------------------------------
+
+    def _say(self, message: Message[str]) -> None:
+        self._voices.get((message.uuid, message.part), self._tts).post(message)
+
+    def _gate(self) -> bool:
+        return sum(self._unplayed.values()) < self._host.settings.text_ahead_ms
+
+    def _part(self, uuid: UUID, number: int) -> tuple[Turn, Part] | None:
+        turn = self._turns.get(uuid)
+        if turn is None or number >= len(turn.speech.parts):
+            return None
+        return turn, turn.speech.parts[number]
+
+    def _on_audio(self, message: Message[bytes]) -> None:
+        found = self._part(message.uuid, message.part)
+        if found is None or found[1].final:
+            return  # cut meanwhile: cancel is local first
+        turn, part = found
+        if "first_audio" not in turn.times and message.data:
+            turn.stamp("first_audio", self._clock.now())
+        if part.converter is not None:
+            data = part.converter.process(message.data)
+            if message.done:
+                data += part.converter.flush()
+            message = Message(uuid=message.uuid, part=message.part, data=data, at_ms=part.audio_ms, done=message.done)
+        added = self._voip.audio_format.ms(len(message.data))
+        part.audio_ms += added
+        key = (message.uuid, message.part)
+        self._unplayed[key] = self._unplayed.get(key, 0.0) + added
+        if message.done:
+            part.audio_done = True
+        self._voip.post(message)
+
+    def _on_alignment(self, alignment: Alignment) -> None:
+        found = self._part(alignment.uuid, alignment.part)
+        if found is not None:
+            found[1].heard_map.align(alignment.words)
+
+    def _on_playback(self, playback: Playback) -> None:
+        found = self._part(playback.uuid, playback.part)
+        if found is None:
+            return
+        turn, part = found
+        if part.final:
+            return
+        part.playback = playback
+        self._unplayed[playback.uuid, playback.part] = max(0.0, part.audio_ms - playback.heard_ms)
+        now = self._clock.now()
+        if playback.heard_ms or playback.state == "playing":
+            turn.stamp("first_frame", now - playback.heard_ms / 1000.0)
+        text = part.heard_text()
+        if playback.final:
+            self._part_final(turn, part, text, now)
+        self._feed(sig.Played(playback, bool(text)))
+        turn.speech.pump()
+
+    def _part_final(self, turn: Turn, part: Part, text: str, now: float) -> None:
+        playback = part.playback
+        assert playback is not None
+        self._unplayed.pop((turn.uuid, part.number), None)
+        if playback.heard_ms:
+            turn.times["played"] = now
+        if playback.state == "played":
+            self._rate.learn(len(part.speech.text), playback.heard_ms)
+        self._host.part_ended(turn, part, text)
+        if not turn.dropped:
+            complete = playback.state == "played"
+            why = {"played": "played", "cut": "interrupted", "lost": "hung_up"}[playback.state]
+            part.speech._resolve(Heard(text, complete, why))  # type: ignore[arg-type]
+        self._finish(turn)

@@ -1,0 +1,44 @@
+"""What can be tuned about an agent."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from dialog.agent.turns.settings import TurnSettings
+from dialog.errors import ConfigurationError
+
+__all__ = ["AgentSettings"]
+
+
+class AgentSettings(Struct, frozen=True, kw_only=True):
+    """How an agent behaves on a call; the defaults suit a phone call.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    turns: TurnSettings = field(default_factory=TurnSettings)
+    greeting_interruptible: bool = True
+    apology: str = "I'm sorry, something went wrong. Could you say that again?"
+    """Said when a reply failed before anything of it was said."""
+    failure: str = "I'm sorry, we have a technical problem. Please call again later. Goodbye."
+    """Said, and heard out, before the call ends because the caller can no longer be understood."""
+    reply_timeout_s: float = 20.0
+    """A reply that produces neither text nor a tool call for so long has failed."""
+    tool_patience_s: float = 3.0
+    """How long the next reply waits for a tool of the one before that is still running."""
+    max_steps: int = 8
+    """Requests to the model in one turn, tools included."""
+    text_ahead_ms: float = 10_000.0
+    """The voice gets no new sentence while so much audio waits to be heard."""
+    last_words_s: float = 0.5
+    """How long the transcript of the caller's last words is waited for after the call has ended."""
+    wrap_up_s: float = 300.0
+    """How long recording and transcription are waited for after the call has ended."""
+
+    def __post_init__(self) -> None:
+        for name in ("reply_timeout_s", "tool_patience_s", "text_ahead_ms", "last_words_s", "wrap_up_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.max_steps < 1:
+            raise ConfigurationError(f"max_steps must be at least 1, got {self.max_steps}")

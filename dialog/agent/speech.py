@@ -1,0 +1,274 @@
+"""What a turn says: its parts in program order, each on its way from text to the caller's ear."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+from dialog.agent.heard import HeardMap, SpeechRate
+from dialog.agent.shaping import Piece, Shaper
+from dialog.audio.convert import Converter
+from dialog.errors import StateError
+from dialog.message import Message, Playback
+
+__all__ = ["Heard", "Part", "Speech", "SpeechQueue"]
+
+
+class Heard(Struct, frozen=True):
+    """How a stretch of speech ended."""
+
+    text: str
+    """What the caller heard of it."""
+    complete: bool
+    why: Literal["played", "interrupted", "hung_up", "failed"]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"<Heard {len(self.text)} chars, {self.why}>"
+
+
+class Speech:
+    """Something that was handed over to be said. ``await`` it to learn what of it was heard.
+
+    Waiting for it raises :class:`asyncio.CancelledError` when its turn is dropped before anything of
+    it was heard. Nobody has to wait.
+    """
+
+    def __init__(self) -> None:
+        self._heard: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
+        self._text: list[str] = []
+
+    @classmethod
+    def dropped(cls, text: str) -> Speech:
+        """Speech of a turn that was cancelled: it is never said."""
+        speech = cls()
+        speech._text.append(text)
+        speech._resolve(None)
+        return speech
+
+    @property
+    def text(self) -> str:
+        """All that is to be said, as far as it is known."""
+        return "".join(self._text)
+
+    @property
+    def heard(self) -> Heard | None:
+        """What was heard, once it is certain."""
+        if not self._heard.done() or self._heard.cancelled():
+            return None
+        return self._heard.result()
+
+    def done(self) -> bool:
+        """Whether it was heard, cut, lost or dropped."""
+        return self._heard.done()
+
+    def __await__(self) -> Generator[Any, None, Heard]:
+        # A waiter that is cancelled must not cancel the speech for the others.
+        return asyncio.shield(self._heard).__await__()
+
+    def _resolve(self, heard: Heard | None) -> None:
+        if self._heard.done():
+            return
+        if heard is None:
+            self._heard.cancel()
+        else:
+            self._heard.set_result(heard)
+
+
+class Part:
+    """One stretch of speech of a turn."""
+
+    __slots__ = (
+        "_text",
+        "allow_interrupt",
+        "audio_done",
+        "audio_ms",
+        "converter",
+        "heard_map",
+        "number",
+        "pending",
+        "playback",
+        "posted",
+        "posted_done",
+        "sealed",
+        "shaper",
+        "speech",
+    )
+
+    def __init__(self, number: int, shaper: Shaper, rate: SpeechRate, *, allow_interrupt: bool) -> None:
+        self.number = number
+        self.allow_interrupt = allow_interrupt
+        self.speech = Speech()
+        self.shaper = shaper
+        self.pending: deque[Piece] = deque()
+        """Pieces that the voice was not given yet."""
+        self.heard_map = HeardMap(rate)
+        self.sealed = False
+        """No more text comes."""
+        self.posted = False
+        """The voice was given some text."""
+        self.posted_done = False
+        self.audio_ms = 0.0
+        self.audio_done = False
+        self.playback: Playback | None = None
+        """The newest report of the line."""
+        self.converter: Converter | None = None
+
+    @property
+    def final(self) -> bool:
+        """Nothing more is going to be heard of it."""
+        return self.playback is not None and self.playback.final
+
+    @property
+    def heard_ms(self) -> float:
+        """Milliseconds of it that were heard."""
+        return self.playback.heard_ms if self.playback else 0.0
+
+    def heard_text(self) -> str:
+        """The words of it that were heard."""
+        if self.playback is not None and self.playback.state == "played":
+            return self.speech.text
+        end = self.heard_map.heard(self.heard_ms, self.audio_ms if self.audio_done else None)
+        return self.speech.text[:end].rstrip()
+
+    def add(self, text: str) -> None:
+        """More text of this part."""
+        self.speech._text.append(text)
+        self.pending.extend(self.shaper.feed(text))
+
+    def seal(self) -> None:
+        """No more text comes."""
+        if not self.sealed:
+            self.sealed = True
+            self.pending.extend(self.shaper.flush())
+
+
+class SpeechQueue:
+    """The parts of one turn. Program order is spoken order.
+
+    Text goes to the voice as it comes, while :meth:`pump` finds the gate open; the gate is only asked
+    where a sentence has ended, so that a reply is never held in the middle of one.
+    """
+
+    def __init__(
+        self,
+        turn: UUID,
+        *,
+        new_part: Callable[[int, bool], Part],
+        opened: Callable[[Part], None],
+        post: Callable[[Message[str]], None],
+        gate: Callable[[], bool],
+    ) -> None:
+        self.turn = turn
+        self.parts: list[Part] = []
+        self.granted = False
+        """The turn has the floor: what it says may sound."""
+        self.closed = False
+        """The turn was cut or dropped: no more text is taken."""
+        self.on_text: Callable[[], None] | None = None
+        self._new_part = new_part
+        self._opened = opened
+        self._post = post
+        self._gate = gate
+        self._open: Part | None = None
+        self._next = 0
+        """The first part whose text is not wholly posted."""
+        self._in_sentence = False
+
+    def write(self, text: str) -> None:
+        """Say ``text`` in the open part, which begins now if there is none."""
+        if not text or self.closed:
+            return
+        if self._open is None:
+            self._open = self.open_part(allow_interrupt=True)
+        self.write_to(self._open, text)
+
+    def seal(self) -> None:
+        """End the open part."""
+        if self._open is not None:
+            part, self._open = self._open, None
+            self.seal_part(part)
+
+    def open_part(self, *, allow_interrupt: bool) -> Part:
+        """Begin a part after all others.
+
+        Raises:
+            StateError: The turn was cut or dropped already.
+        """
+        if self.closed:
+            raise StateError(f"turn {self.turn} is over: it cannot say more")
+        part = self._new_part(len(self.parts), allow_interrupt)
+        self.parts.append(part)
+        if self.granted:
+            self._opened(part)
+        return part
+
+    def write_to(self, part: Part, text: str) -> None:
+        """Add text to a part of this turn that is not sealed."""
+        if text and not part.sealed:
+            part.add(text)
+            self.pump()
+
+    def seal_part(self, part: Part) -> None:
+        """End a part."""
+        if not part.sealed:
+            part.seal()
+            self.pump()
+
+    def grant(self) -> None:
+        """The turn has the floor."""
+        if not self.granted:
+            self.granted = True
+            for part in self.parts:
+                self._opened(part)
+            self.pump()
+
+    @property
+    def open_number(self) -> int:
+        """The number of the part that the next :meth:`write` goes into."""
+        return self._open.number if self._open is not None else len(self.parts)
+
+    @property
+    def unspoken_chars(self) -> int:
+        """Characters that wait for the voice."""
+        return sum(len(piece.spoken) for part in self.parts[self._next :] for piece in part.pending)
+
+    def pump(self) -> None:
+        """Give the voice what it may have now."""
+        if not self.granted:
+            return
+        while self._next < len(self.parts):
+            part = self.parts[self._next]
+            while part.pending:
+                if not self._in_sentence and not self._gate():
+                    return
+                piece = part.pending.popleft()
+                part.heard_map.post(piece)
+                part.posted = True
+                self._in_sentence = not piece.ends_sentence
+                if self.on_text is not None:
+                    self.on_text()
+                self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken))
+            if not part.sealed:
+                return
+            # Before posting: a voice that answers at once may bring us here again.
+            self._next += 1
+            self._in_sentence = False
+            if not part.posted_done:
+                part.posted_done = True
+                self._post(Message(uuid=self.turn, part=part.number, data="", done=True))
+
+    def silence(self, part: Part) -> None:
+        """Take no more text for a part and forget what the voice was not given."""
+        part.sealed = True
+        part.pending.clear()
+        part.posted_done = True
+        if self._open is part:
+            self._open = None

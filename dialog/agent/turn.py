@@ -1,0 +1,78 @@
+"""One turn of the agent: what it answers, what it says, and how far it has come."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+from dialog.agent.history import Draft
+from dialog.agent.speech import Part, SpeechQueue
+from dialog.calls.timeline import TurnTimeline
+from dialog.message import Utterance
+
+__all__ = ["Turn", "current_turn"]
+
+current_turn: ContextVar[Turn | None] = ContextVar("dialog_turn", default=None)
+"""The turn that the running task works for; tools and hooks inherit it."""
+
+
+class Turn:
+    """A reply to the caller, or something that the agent says by itself."""
+
+    __slots__ = (
+        "allow_interrupt",
+        "cut",
+        "draft",
+        "dropped",
+        "ended",
+        "failed",
+        "feeders",
+        "patience",
+        "settled",
+        "speech",
+        "task",
+        "times",
+        "utterances",
+        "uuid",
+    )
+
+    def __init__(self, uuid: UUID, speech: SpeechQueue, draft: Draft, utterances: tuple[Utterance, ...] = ()) -> None:
+        self.uuid = uuid
+        self.speech = speech
+        self.draft = draft
+        self.utterances = utterances
+        self.allow_interrupt = True
+        self.task: asyncio.Task[None] | None = None
+        """Drives ``inference``."""
+        self.feeders: dict[asyncio.Task[Any], Part] = {}
+        """Read the streams that were dispatched, each into its part."""
+        self.patience: asyncio.Timeout | None = None
+        """Bounds how long inference may say nothing."""
+        self.ended = False
+        """No further part comes."""
+        self.cut = False
+        self.dropped = False
+        self.failed = False
+        self.settled = False
+        """History has it."""
+        self.times: dict[str, float] = {}
+
+    @property
+    def over(self) -> bool:
+        """Everything was said and heard, cut or lost."""
+        return self.ended and all(part.final for part in self.speech.parts)
+
+    def stamp(self, stage: str, now: float) -> None:
+        """Note when a stage was reached for the first time."""
+        self.times.setdefault(stage, now)
+
+    def timeline(self, since: float) -> TurnTimeline:
+        """The times of its stages, counted from ``since``."""
+        return TurnTimeline(
+            turn=self.uuid,
+            speech_source="stt_words" if "end_of_speech" in self.times else "",
+            interrupted=self.cut,
+            **{stage: at - since for stage, at in self.times.items()},
+        )

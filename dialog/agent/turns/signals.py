@@ -1,0 +1,166 @@
+"""What turn taking is told, and what it decides."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+from uuid import UUID
+
+from msgspec import Struct
+
+from dialog.message import Playback, Utterance
+
+__all__ = [
+    "Aborted",
+    "Close",
+    "Cut",
+    "Decision",
+    "Drop",
+    "Final",
+    "Finalize",
+    "Infer",
+    "Interim",
+    "LineDown",
+    "PartOpened",
+    "Pause",
+    "Played",
+    "ReplyEnded",
+    "Resume",
+    "SayRequested",
+    "Signal",
+    "Speak",
+    "SpeechStarted",
+    "SpeechStopped",
+    "Tick",
+]
+
+
+class SpeechStarted(Struct, frozen=True):
+    """The caller's voice started, ``age_s`` ago on the audio clock."""
+
+    age_s: float = 0.0
+
+
+class SpeechStopped(Struct, frozen=True):
+    """The caller's voice stopped."""
+
+
+class Interim(Struct, frozen=True):
+    """The caller is saying this."""
+
+    utterance: Utterance
+
+
+class Final(Struct, frozen=True):
+    """The caller has said this."""
+
+    utterance: Utterance
+
+
+class SayRequested(Struct, frozen=True):
+    """The agent wants to speak by itself: a greeting, a notice, a late result."""
+
+    turn: UUID
+    allow_interrupt: bool = True
+
+
+class PartOpened(Struct, frozen=True):
+    """A turn begins a stretch of speech."""
+
+    turn: UUID
+    part: int
+    allow_interrupt: bool = True
+
+
+class ReplyEnded(Struct, frozen=True):
+    """No further part of the turn will come."""
+
+    turn: UUID
+
+
+class Played(Struct, frozen=True):
+    """News of a part on the line; ``words``: the caller heard at least one whole word of it."""
+
+    playback: Playback
+    words: bool
+
+
+class Aborted(Struct, frozen=True):
+    """The agent's own code gives up everything that may be interrupted."""
+
+
+class LineDown(Struct, frozen=True):
+    """Media stopped; the call may come back."""
+
+
+class Close(Struct, frozen=True):
+    """The call is over."""
+
+
+class Tick(Struct, frozen=True):
+    """The deadline has come."""
+
+
+Signal: TypeAlias = (
+    SpeechStarted
+    | SpeechStopped
+    | Interim
+    | Final
+    | SayRequested
+    | PartOpened
+    | ReplyEnded
+    | Played
+    | Aborted
+    | LineDown
+    | Close
+    | Tick
+)
+
+
+class Infer(Struct, frozen=True):
+    """Start a reply to ``utterances``; ``turn`` is the newest one's uuid."""
+
+    turn: UUID
+    utterances: tuple[Utterance, ...]
+
+
+class Speak(Struct, frozen=True):
+    """The floor is free for this agent-initiated turn."""
+
+    turn: UUID
+
+
+class Drop(Struct, frozen=True):
+    """Give up a turn of which nothing was heard."""
+
+    turn: UUID
+    reason: str
+
+
+class Cut(Struct, frozen=True):
+    """Stop a turn that was being heard; its uninterruptible parts stay."""
+
+    turn: UUID
+    reason: str
+
+
+class Pause(Struct, frozen=True):
+    """Silence the line, keep what was not heard."""
+
+    turn: UUID
+    reason: str
+
+
+class Resume(Struct, frozen=True):
+    """Let the line speak again. ``false_alarm``: the turn goes on where it was paused."""
+
+    turn: UUID
+    false_alarm: bool
+
+
+class Finalize(Struct, frozen=True):
+    """Ask the STT for what it has."""
+
+    reason: str
+
+
+Decision: TypeAlias = Infer | Speak | Drop | Cut | Pause | Resume | Finalize
