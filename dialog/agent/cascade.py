@@ -24,7 +24,7 @@ from dialog.agent.turns import signals as sig
 from dialog.agent.turns.taking import TurnTaking
 from dialog.audio.convert import Converter, negotiate
 from dialog.errors import DialogError, UserCodeError
-from dialog.message import Alignment, AudioFormat, Message, Playback, SpeechEdge, StreamStarted, Utterance
+from dialog.message import Alignment, AudioFormat, Message, Playback, SpeechEdge, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
@@ -96,7 +96,6 @@ class Cascade:
         """Open the providers and listen to them."""
         self._voip.on(VoIP.MESSAGE, self.hear)
         self._voip.on(VoIP.PLAYBACK, self._on_playback)
-        self._voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         if self._stt is not None:
             self._wire_stt(self._stt)
@@ -115,7 +114,6 @@ class Cascade:
             self._timer.cancel()
         self._voip.off(VoIP.MESSAGE, self.hear)
         self._voip.off(VoIP.PLAYBACK, self._on_playback)
-        self._voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         for tts in self._retired:
             tts.dispose()
@@ -172,7 +170,7 @@ class Cascade:
         last = asyncio.Event()
         old.on(STT.MESSAGE, lambda _: last.set())
         old.finalize()
-        if self._taking.caller_speaking or self._taking.expecting_words:
+        if self.expecting_words:
             try:
                 async with asyncio.timeout(self._clock.real(self._host.settings.last_words_s)):
                     await last.wait()
@@ -180,6 +178,11 @@ class Cascade:
                 logger.debug("the old STT had no last words")
         self._unwire_stt(old)
         old.dispose()
+
+    @property
+    def expecting_words(self) -> bool:
+        """The caller has begun an utterance that is not final yet."""
+        return self._taking.expecting_words or self._taking.caller_speaking
 
     # -- the caller's side ------------------------------------------------------------------------
 
@@ -219,10 +222,6 @@ class Cascade:
         else:
             self._feed(sig.SpeechStopped())
         self._host.caller_spoke(edge)
-
-    def _on_streaming_started(self, started: StreamStarted) -> None:
-        for turn in self._turns.values():
-            turn.speech.pump()
 
     def _on_streaming_stopped(self, _: object) -> None:
         self._feed(sig.LineDown())

@@ -33,6 +33,10 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """The voice gets no new sentence while so much audio waits to be heard."""
     last_words_s: float = 0.5
     """How long the transcript of the caller's last words is waited for after the call has ended."""
+    record: bool = False
+    """Let the carrier record the call, from its first stream on."""
+    transcribe: bool = False
+    """Let the carrier transcribe the call, from its first stream on."""
     wrap_up_s: float = 300.0
     """How long recording and transcription are waited for after the call has ended."""
 

@@ -1,0 +1,249 @@
+"""The agent: what the framework's user writes.
+
+A subclass brings an ``inference``, an async generator of text::
+
+    class Echo(Agent):
+        async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+            yield f"You said: {message.data}"
+
+or none, when it is given an ``llm``, and its tools. The rest (streaming into the voice, turn taking,
+interruption, a history of what was heard, cleaning up) comes from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, ClassVar, TypeVar
+
+from dialog.agent.conversation import Conversation
+from dialog.agent.history import History
+from dialog.agent.record import CallRecord, RecordingSink
+from dialog.agent.settings import AgentSettings
+from dialog.agent.speech import Speech
+from dialog.agent.tools import Toolbox
+from dialog.calls.events import CallEvent
+from dialog.calls.report import SessionReport
+from dialog.errors import ConfigurationError, StateError
+from dialog.llm.llm import LLM
+from dialog.message import Message
+from dialog.participant import Event, Participant
+from dialog.stt.stt import STT
+from dialog.tts.tts import TTS
+from dialog.voip.voip import VoIP
+
+__all__ = ["Agent"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=Participant)
+
+
+class Agent(Participant):
+    """Holds the conversation of one call. It owns the participants it is given and disposes of them.
+
+    Args:
+        voip: The call.
+        stt: Hears the caller; an object or a factory. Without one, utterances come by :meth:`post`.
+        tts: Speaks; an object or a factory.
+        llm: The model behind the default :meth:`inference`.
+        system: Instructions for the model.
+        greeting: Said first; it is made ready before the caller is connected.
+        settings: How it behaves.
+        recording_sink: Takes the carrier's recording, when ``settings.record`` is on.
+    """
+
+    EVENT: ClassVar[Event[CallEvent]] = Event("event")
+    """Everything that happens in the call, typed and numbered."""
+    REPORT: ClassVar[Event[SessionReport]] = Event("report")
+    """The session report, once, when the call has ended."""
+
+    def __init__(
+        self,
+        *,
+        voip: VoIP,
+        tts: TTS | Callable[[], TTS],
+        stt: STT | Callable[[], STT] | None = None,
+        llm: LLM | None = None,
+        system: str = "",
+        greeting: str = "",
+        settings: AgentSettings | None = None,
+        recording_sink: RecordingSink | None = None,
+    ) -> None:
+        super().__init__()
+        self.voip = voip
+        self.settings = settings or AgentSettings()
+        self.greeting = greeting
+        self.history = History()
+        """The conversation in neutral items: instructions, what was said and heard, tools."""
+        if system:
+            self.history.system(system)
+        self.llm = llm
+        self._stt: STT | None = None if stt is None else _made(stt, STT)
+        self._tts = _made(tts, TTS)
+        self._toolbox = Toolbox(self)
+        self._conversation: Conversation | None = None
+        self._record: CallRecord | None = None
+        if self.settings.record or self.settings.transcribe:
+            self._record = CallRecord(
+                self, voip, record=self.settings.record, transcribe=self.settings.transcribe, sink=recording_sink
+            )
+
+    # -- what a subclass writes -------------------------------------------------------------------
+
+    def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
+        """Answer an utterance: yield text, or be a coroutine that dispatches speech by itself.
+
+        It is cancelled when the caller interrupts; use ``try``/``finally`` to clean up, and put no
+        ``asyncio.timeout`` or ``TaskGroup`` around a ``yield``. ``message.uuid`` is the turn. The
+        default asks the ``llm``, with the tools of this class.
+        """
+        del message  # the running turn's draft ends with it
+        return self._running.respond()
+
+    # -- the participants' side -------------------------------------------------------------------
+
+    @property
+    def participant(self) -> Participant:
+        """This agent, as the owner of the conversation's tasks."""
+        return self
+
+    @property
+    def stt(self) -> STT | None:
+        """Who hears the caller."""
+        return self._conversation.stt if self._conversation else self._stt
+
+    @property
+    def tts(self) -> TTS:
+        """Who speaks."""
+        return self._conversation.tts if self._conversation else self._tts
+
+    @property
+    def events(self) -> tuple[CallEvent, ...]:
+        """The events of the call so far."""
+        return tuple(self._conversation.events) if self._conversation else ()
+
+    @property
+    def record(self) -> CallRecord | None:
+        """Recording and transcription at the carrier, if the settings ask for them."""
+        return self._record
+
+    def activate(self) -> None:
+        """Take the call: open the providers, listen, greet. A call that is live or has ended is taken as it is.
+
+        Raises:
+            StateError: The agent is active already, or was disposed of.
+            UnsupportedFormat: A provider shares no audio format with the call.
+        """
+        if self._conversation is not None or self._disposed:
+            raise StateError(f"{self.name}: activate() in the wrong state")
+        self._conversation = Conversation(
+            self,
+            voip=self.voip,
+            stt=self._stt,
+            tts=self._tts,
+            llm=self.llm,
+            toolbox=self._toolbox,
+            history=self.history,
+            settings=self.settings,
+            record=self._record,
+        )
+        self._conversation.start()
+        if self.greeting and self.voip.state != "ended":
+            self.dispatch_message(self.greeting, allow_interrupt=self.settings.greeting_interruptible)
+
+    def deactivate(self) -> None:
+        """Let go of the call without disposing of anything; :meth:`activate` takes it again."""
+        if self._conversation is not None:
+            self._stt, self._tts = self._conversation.stt, self._conversation.tts
+            self._conversation.stop()
+            self._conversation = None
+
+    def post(self, message: Message[str]) -> None:
+        """An utterance of the caller; empty ones are ignored.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        self._running.engine.post(message)
+
+    def dispatch_message(self, text: str, *, allow_interrupt: bool = True) -> Speech:
+        """Say ``text``: in the turn that the calling code works for, else as soon as the floor is free.
+
+        ``await`` the result to learn what was heard. With ``allow_interrupt=False`` it is heard out,
+        whatever the caller does and whoever calls :meth:`abort`.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        return self._running.engine.dispatch_message(text, allow_interrupt=allow_interrupt)
+
+    def dispatch_stream(self, stream: AsyncIterator[str], *, allow_interrupt: bool = True) -> Speech:
+        """Say what ``stream`` yields, as it yields it; otherwise like :meth:`dispatch_message`.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        return self._running.engine.dispatch_stream(stream, allow_interrupt=allow_interrupt)
+
+    def abort(self) -> None:
+        """Stop everything that may be interrupted: the reply in progress and what waits to be said."""
+        if self._conversation is not None:
+            self._conversation.engine.abort()
+
+    def set_stt(self, stt: STT) -> None:
+        """Hear the caller with ``stt`` from their next pause on; the old one's last words still count."""
+        if self._conversation is None:
+            self._stt = stt
+        else:
+            self._conversation.set_stt(stt)
+
+    def set_tts(self, tts: TTS) -> None:
+        """Speak with ``tts`` from the next part of speech on."""
+        if self._conversation is None:
+            self._tts = tts
+        else:
+            self._conversation.set_tts(tts)
+
+    def dispose(self, error: BaseException | None = None) -> None:
+        """End the agent and the participants it owns. ``error``, its cause, is logged."""
+        if self._disposed:
+            return
+        if error is not None:
+            logger.error("%s: disposed because of %r", self.name, error, exc_info=error)
+        owned = [participant for participant in (self.stt, self.tts) if participant is not None]
+        self.deactivate()
+        super().dispose()
+        for participant in owned:
+            participant.dispose()
+        if self.llm is not None:
+            self._release(self.llm)
+
+    # -- the conversation's side ------------------------------------------------------------------
+
+    def happened(self, event: CallEvent) -> None:
+        """Tell listeners of an event of the call."""
+        self.emit(Agent.EVENT, event)
+
+    def reported(self, report: SessionReport) -> None:
+        """Tell listeners of the session report."""
+        self.emit(Agent.REPORT, report)
+
+    @property
+    def _running(self) -> Conversation:
+        if self._conversation is None:
+            raise StateError(f"{self.name}: not active; call activate() first")
+        return self._conversation
+
+    def _release(self, llm: LLM) -> None:
+        task = asyncio.get_running_loop().create_task(llm.aclose(), name=f"{self.name} closing its model")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+
+def _made(provider: T | Callable[[], T], kind: type[T]) -> T:
+    made = provider if isinstance(provider, kind) else provider()  # type: ignore[operator]  # narrowed by hand
+    if not isinstance(made, kind):
+        raise ConfigurationError(f"expected a {kind.__name__} or a function that makes one, got {made!r}")
+    return made

@@ -1,0 +1,367 @@
+"""One agent on one call: its participants, its history, its events, and the engine that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from dialog.agent.cascade import Cascade
+from dialog.agent.history import History
+from dialog.agent.record import CallRecord
+from dialog.agent.settings import AgentSettings
+from dialog.agent.speech import Part
+from dialog.agent.tools import Toolbox
+from dialog.agent.turn import Turn, current_turn
+from dialog.agent.turns import signals as sig
+from dialog.calls import events as ev
+from dialog.calls.report import SessionReport, make_report
+from dialog.errors import ConfigurationError, DialogError
+from dialog.llm.llm import LLM, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
+from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
+from dialog.participant import Participant
+from dialog.scope import CallScope
+from dialog.stt.stt import STT
+from dialog.tts.tts import TTS
+from dialog.voip.voip import VoIP
+
+__all__ = ["Conversation", "Owner"]
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=ev.CallEvent)
+
+_MAX_EVENTS = 20_000
+"""Events kept for the report of one call; beyond it only the stream of events goes on."""
+
+
+class Owner(Protocol):
+    """What the conversation needs of its agent."""
+
+    @property
+    def participant(self) -> Participant:
+        """The agent as a participant: owns the tasks, emits the errors."""
+        ...
+
+    def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]: ...  # noqa: D102
+    def happened(self, event: ev.CallEvent) -> None: ...  # noqa: D102
+    def reported(self, report: SessionReport) -> None: ...  # noqa: D102
+
+
+class Conversation:
+    """Wires the participants of one call and keeps its record, from ``start`` to the call's end."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        *,
+        voip: VoIP,
+        stt: STT | None,
+        tts: TTS,
+        llm: LLM | None,
+        toolbox: Toolbox,
+        history: History,
+        settings: AgentSettings,
+        record: CallRecord | None,
+    ) -> None:
+        self.settings = settings
+        self.history = history
+        self.events: list[ev.CallEvent] = []
+        self.voip = voip
+        self.stt = stt
+        self.tts = tts
+        self._owner = owner
+        self._agent = owner.participant
+        self._llm = llm
+        self._toolbox = toolbox
+        self._record = record
+        self._clock = voip.clock
+        self._since = self._clock.now()
+        self._seq = 0
+        self._running: dict[asyncio.Task[None], ToolCall] = {}
+        """Tools at work; they outlive the turn that called them."""
+        self._failing = False
+        self._closed = False
+        self.engine = Cascade(self, voip, stt, tts)
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Listen to the call, open the providers, prepare the model."""
+        voip, metadata = self.voip, self.voip.metadata
+        self.happened(
+            ev.CallStarted,
+            call_id=metadata.call_id,
+            carrier=metadata.carrier,
+            carrier_call_id=metadata.carrier_call_id,
+            from_=metadata.from_,
+            to=metadata.to,
+            direction=metadata.direction,
+            started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        for participant in self._participants():
+            participant.on(Participant.ERROR, self._on_failure)
+        voip.on(VoIP.DTMF, self._on_digit)
+        self.engine.start()
+        voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
+        voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
+        voip.on(VoIP.ENDED, self._on_ended)
+        if self._llm is not None:
+            self._llm.warm()
+        if self._record is not None and voip.state == "live":
+            self._record.begin()
+        if voip.end is not None:
+            self._on_ended(voip.end)
+
+    def stop(self) -> None:
+        """Let go of the call: turns end here, listeners are removed. Nothing is disposed."""
+        if self._closed:
+            return
+        self._closed = True
+        self.engine.stop()
+        for task in self._running:
+            task.cancel()
+        for participant in self._participants():
+            participant.off(Participant.ERROR, self._on_failure)
+        self.voip.off(VoIP.DTMF, self._on_digit)
+        self.voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
+        self.voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
+        self.voip.off(VoIP.ENDED, self._on_ended)
+
+    def _participants(self) -> tuple[Participant, ...]:
+        return tuple(p for p in (self.voip, self.stt, self.tts) if p is not None)
+
+    def set_stt(self, stt: STT) -> None:
+        """Listen with ``stt`` from the caller's next pause on."""
+        stt.on(Participant.ERROR, self._on_failure)
+        self.stt = stt
+        self._agent.spawn(self.engine.set_stt(stt), "swap of the STT")
+
+    def set_tts(self, tts: TTS) -> None:
+        """Speak with ``tts`` from the next part on."""
+        tts.on(Participant.ERROR, self._on_failure)
+        self.tts = tts
+        self.engine.set_tts(tts)
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def happened(self, event: Callable[..., E], **fields: Any) -> None:
+        """Note an event of the call and tell whoever listens."""
+        made = event(seq=self._seq, at_s=round(self._clock.now() - self._since, 4), **fields)
+        self._seq += 1
+        if len(self.events) < _MAX_EVENTS or isinstance(made, ev.CallEnded):
+            self.events.append(made)
+        self._owner.happened(made)
+
+    def failed(self, error: DialogError) -> None:
+        """Something failed that does not end the call."""
+        self._report_failure(Failure(source=self._agent.name, error=error))
+        self._agent.fail(error)
+
+    def _on_failure(self, failure: Failure) -> None:
+        self._report_failure(failure)
+        self._agent.emit(Participant.ERROR, failure)
+        if failure.fatal and not self._failing and self.voip.state != "ended":
+            self._failing = True
+            self._agent.spawn(self._give_up(failure), "giving up")
+
+    def _report_failure(self, failure: Failure) -> None:
+        self.happened(
+            ev.ErrorRaised, source=failure.source, code=failure.error.code, text=str(failure.error), fatal=failure.fatal
+        )
+
+    async def _give_up(self, failure: Failure) -> None:
+        """A provider is gone for good: tell the caller if there is a voice, and end the call."""
+        if failure.source != self.tts.name:
+            try:
+                async with asyncio.timeout(self._clock.real(15)):
+                    await self.engine.dispatch_message(self.settings.failure, allow_interrupt=False)
+            except TimeoutError:
+                logger.warning("call %s: the failure message was not heard in time", self.voip.metadata.call_id)
+        await self.voip.hangup()
+
+    def _on_digit(self, digit: str) -> None:
+        self.happened(ev.DigitPressed, digit=digit)
+
+    def _on_streaming_started(self, started: StreamStarted) -> None:
+        self.happened(ev.StreamChanged, state="live", generation=started.generation)
+        if self._record is not None:
+            self._record.begin()
+
+    def _on_streaming_stopped(self, stopped: StreamStopped) -> None:
+        self.happened(ev.StreamChanged, state=stopped.reason, generation=self.voip.generation)
+
+    def _on_ended(self, end: CallEnd) -> None:
+        scope = CallScope.current()
+        bound = self.settings.last_words_s + 1.0
+        if self._record is not None:
+            bound += self.settings.wrap_up_s
+        for participant in (self._agent, self.stt):
+            if scope is not None and participant is not None:
+                scope.linger(participant, bound if participant is self._agent else self.settings.last_words_s + 1.0)
+        self._agent.spawn(self._close(end), "close")
+
+    async def _close(self, end: CallEnd) -> None:
+        """Keep the caller's last words, write the report, give everything back."""
+        if self.stt is not None and self.engine.expecting_words:
+            heard = asyncio.Event()
+            self.stt.on(STT.MESSAGE, lambda _: heard.set())
+            self.stt.finalize()
+            try:
+                async with asyncio.timeout(self._clock.real(self.settings.last_words_s)):
+                    await heard.wait()
+            except TimeoutError:
+                logger.debug("no last words came")
+        self.engine.stop()
+        self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
+        self._owner.reported(make_report(self.events))
+        for participant in (self.stt, self.tts):
+            if participant is not None:
+                participant.dispose()
+        if self._record is not None:
+            await self._record.completed(self.settings.wrap_up_s)
+        self._agent.dispose()
+
+    # -- what the engine tells --------------------------------------------------------------------
+
+    def infer(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
+        """The agent's ``inference``."""
+        return self._owner.inference(message)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        """A task that the agent owns."""
+        return self._agent.spawn(work, name)
+
+    def caller_spoke(self, edge: SpeechEdge) -> None:
+        """The caller's voice started or stopped."""
+        self.happened(ev.CallerSpoke, state=edge.state, at_ms=edge.at_ms)
+
+    def caller_said(self, utterance: Utterance, *, final: bool) -> None:
+        """The caller says, or has said, something."""
+        self.happened(
+            ev.CallerSaid,
+            turn=utterance.uuid,
+            text=utterance.data,
+            final=final,
+            start_ms=utterance.at_ms,
+            end_ms=utterance.end_ms,
+        )
+
+    def decided(self, decision: sig.Decision) -> None:
+        """Turn taking decided something."""
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("call %s: %r", self.voip.metadata.call_id, decision)
+        if isinstance(decision, sig.Pause):
+            self.happened(ev.PausedForCaller, turn=decision.turn)
+        elif isinstance(decision, sig.Resume) and decision.false_alarm:
+            self.happened(ev.ResumedAfterPause, turn=decision.turn)
+        elif isinstance(decision, sig.Cut) and decision.reason == "caller spoke":
+            self.happened(ev.Interrupted, turn=decision.turn, reason=decision.reason)
+        elif isinstance(decision, sig.Drop):
+            self.happened(ev.ReplyDropped, turn=decision.turn, reason=decision.reason)
+
+    def part_ended(self, turn: Turn, part: Part, heard: str) -> None:
+        """A part was heard, cut or lost."""
+        assert part.playback is not None
+        self.happened(
+            ev.AgentSaid,
+            turn=turn.uuid,
+            part=part.number,
+            text=part.speech.text,
+            heard=heard,
+            state=part.playback.state,
+            heard_ms=part.playback.heard_ms,
+        )
+
+    def turn_ended(self, turn: Turn) -> None:
+        """Nothing more is going to happen in a turn."""
+        if not turn.dropped:
+            self.happened(ev.TurnMeasured, timeline=turn.timeline(self._since))
+
+    # -- the model and its tools ------------------------------------------------------------------
+
+    async def respond(self) -> AsyncIterator[str]:
+        """Answer the running turn with the model and the tools: the default ``inference``.
+
+        Raises:
+            ConfigurationError: The agent has no model.
+            ProviderError: The model failed.
+        """
+        turn = current_turn.get()
+        if self._llm is None or turn is None:
+            raise ConfigurationError("this agent has no llm: pass one, or override inference()")
+        await self._await_tools()
+        for step in range(1, self.settings.max_steps + 1):
+            # The last step gets no tools, so that it has to answer.
+            tools = self._toolbox.specs if step < self.settings.max_steps else ()
+            calls: list[ToolCall] = []
+            async with aclosing(self._llm.stream(LLMRequest(items=turn.draft.items(), tools=tools))) as stream:  # type: ignore[type-var]
+                async for event in stream:
+                    if isinstance(event, TextDelta):
+                        yield event.text
+                    elif isinstance(event, ToolCall):
+                        calls.append(event)
+                    elif isinstance(event, Usage):
+                        self._used(turn, event)
+            if not calls:
+                return
+            turn.speech.seal()
+            await self._run_tools(turn, calls)
+
+    def _used(self, turn: Turn, usage: Usage) -> None:
+        self.happened(
+            ev.UsageReported,
+            turn=turn.uuid,
+            model=usage.model,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+        )
+
+    async def _run_tools(self, turn: Turn, calls: list[ToolCall]) -> None:
+        """Run the calls of one step at the same time, and wait for all results."""
+        tasks: list[asyncio.Task[None]] = []
+        for call in calls:
+            turn.draft.call(call)
+            self.happened(ev.ToolStarted, turn=turn.uuid, call_id=call.id, name=call.name, arguments=call.arguments)
+            task = self.spawn(self._run_tool(turn, call), f"tool {call.name}")
+            if task is not None:
+                tasks.append(task)
+                self._running[task] = call
+                task.add_done_callback(lambda done: self._running.pop(done, None))
+        self.engine.extend_patience(turn, self._toolbox.longest_s(calls) + self.settings.reply_timeout_s)
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            # The turn was given up. What has started goes on, unless it is declared to stop.
+            for task in tasks:
+                call = self._running.get(task)
+                if call is not None and self._toolbox.stops_on_interrupt(call.name):
+                    task.cancel()
+            raise
+        self.engine.extend_patience(turn)
+
+    async def _run_tool(self, turn: Turn, call: ToolCall) -> None:
+        started = self._clock.now()
+        result = ToolResult(id=call.id, name=call.name, content="cancelled: the caller interrupted", state="cancelled")
+        try:
+            result = await self._toolbox.run(call)
+        finally:
+            turn.draft.result(result)
+            self.happened(
+                ev.ToolEnded,
+                turn=turn.uuid,
+                call_id=call.id,
+                name=call.name,
+                result=result.content,
+                state=result.state,
+                took_s=round(self._clock.now() - started, 4),
+            )
+
+    async def _await_tools(self) -> None:
+        """Give tools of earlier turns a moment to finish: their results belong into the next request."""
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=self._clock.real(self.settings.tool_patience_s))

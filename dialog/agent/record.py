@@ -1,0 +1,131 @@
+"""Recording and transcription of a call at the carrier, and waiting for them after its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from dialog.errors import DialogError
+from dialog.message import CallEnd, TranscriptStatus
+from dialog.participant import Participant
+from dialog.voip.voip import VoIP
+
+__all__ = ["CallRecord", "RecordingSink", "save_to"]
+
+logger = logging.getLogger(__name__)
+
+RecordingSink = Callable[[str, AsyncIterator[bytes]], Awaitable[None]]
+"""Takes the URL of a recording and its bytes as they are fetched."""
+
+
+def save_to(directory: Path | str) -> RecordingSink:
+    """A sink that saves each recording as a file of ``directory``, named after its URL."""
+
+    async def save(url: str, audio: AsyncIterator[bytes]) -> None:
+        name = url.rstrip("/").rsplit("/", 1)[-1].split("?", 1)[0] or "recording"
+        path = Path(directory) / (name if name.endswith(".wav") else f"{name}.wav")
+        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        file = await asyncio.to_thread(part.open, "wb")
+        try:
+            async for chunk in audio:
+                await asyncio.to_thread(file.write, chunk)
+        finally:
+            await asyncio.to_thread(file.close)
+        await asyncio.to_thread(part.replace, path)
+
+    return save
+
+
+class CallRecord:
+    """Starts recording and transcription once per call and knows when both are complete."""
+
+    def __init__(
+        self,
+        owner: Participant,
+        voip: VoIP,
+        *,
+        record: bool,
+        transcribe: bool,
+        sink: RecordingSink | None = None,
+    ) -> None:
+        self.transcripts: list[TranscriptStatus] = []
+        """Final pieces of the carrier's transcript, in the order of their arrival."""
+        self.recording_url = ""
+        self._owner = owner
+        self._voip = voip
+        self._record = record
+        self._transcribe = transcribe
+        self._sink = sink
+        self._begun = False
+        self._recorded = asyncio.Event()
+        self._transcribed = asyncio.Event()
+        voip.on(VoIP.RECORDING_URL, self._on_recording)
+        voip.on(VoIP.TRANSCRIPT, self._on_transcript)
+        voip.on(VoIP.ENDED, self._on_ended)
+
+    def begin(self) -> None:
+        """The first stream has started; further calls do nothing."""
+        if not self._begun:
+            self._begun = True
+            self._owner.spawn(self._begin(), "start of recording and transcription")
+
+    async def completed(self, bound_s: float) -> None:
+        """Wait until everything that was started has arrived, at most ``bound_s``."""
+        try:
+            async with asyncio.timeout(bound_s):
+                await self._recorded.wait()
+                await self._transcribed.wait()
+        except TimeoutError:
+            logger.warning(
+                "call %s: recording or transcription did not arrive within %g s",
+                self._voip.metadata.call_id,
+                bound_s,
+            )
+
+    async def _begin(self) -> None:
+        # A recording that cannot start is an error to report, not a reason to end the call.
+        if not self._record:
+            self._recorded.set()
+        else:
+            try:
+                await self._voip.start_recording()
+            except DialogError as exc:
+                self._recorded.set()
+                self._owner.fail(exc)
+        if not self._transcribe:
+            self._transcribed.set()
+        else:
+            try:
+                await self._voip.start_transcription()
+            except DialogError as exc:
+                self._transcribed.set()
+                self._owner.fail(exc)
+
+    def _on_ended(self, _: CallEnd) -> None:
+        if not self._begun:
+            self._recorded.set()
+            self._transcribed.set()
+
+    def _on_recording(self, url: str) -> None:
+        self.recording_url = url
+        if self._sink is None or not url:
+            self._recorded.set()
+        else:
+            self._owner.spawn(self._fetch(url, self._sink), "fetching the recording")
+
+    async def _fetch(self, url: str, sink: RecordingSink) -> None:
+        try:
+            await sink(url, self._voip.download_recording(url))
+        except DialogError as exc:
+            self._owner.fail(exc)
+        finally:
+            self._recorded.set()
+
+    def _on_transcript(self, status: TranscriptStatus) -> None:
+        if status.state == "content" and status.final:
+            self.transcripts.append(status)
+        elif status.state in ("stopped", "error"):
+            self._transcribed.set()
