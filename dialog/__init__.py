@@ -1,3 +1,114 @@
-"""Dialog: phone and browser conversations between people and LLM agents."""
+"""Dialog: phone and browser conversations between people and LLM agents.
+
+Four kinds of participants exchange immutable messages over events: a VoIP brings the caller's audio,
+an STT turns it into utterances, an Agent answers them, a TTS speaks the answer. Every call gets one
+fresh set of them.
+
+Names are loaded when they are first used, so ``import dialog`` stays light and no provider's SDK is
+needed unless it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dialog.agent.agent import Agent as Agent
+    from dialog.agent.settings import AgentSettings as AgentSettings
+    from dialog.agent.speech import Heard as Heard
+    from dialog.agent.speech import Speech as Speech
+    from dialog.agent.tools import tool as tool
+    from dialog.agent.turns.settings import TurnSettings as TurnSettings
+    from dialog.clock import Clock as Clock
+    from dialog.errors import CarrierError as CarrierError
+    from dialog.errors import ConfigurationError as ConfigurationError
+    from dialog.errors import DialogError as DialogError
+    from dialog.errors import ProviderError as ProviderError
+    from dialog.keyed import BodyBuffer as BodyBuffer
+    from dialog.keyed import KeyedMutex as KeyedMutex
+    from dialog.llm.llm import LLM as LLM
+    from dialog.llm.openai import OpenAILLM as OpenAILLM
+    from dialog.llm.rules import Rule as Rule
+    from dialog.llm.rules import RuleLLM as RuleLLM
+    from dialog.message import AudioFormat as AudioFormat
+    from dialog.message import CallMetadata as CallMetadata
+    from dialog.message import Failure as Failure
+    from dialog.message import Message as Message
+    from dialog.message import Playback as Playback
+    from dialog.message import Utterance as Utterance
+    from dialog.participant import Event as Event
+    from dialog.participant import Participant as Participant
+    from dialog.presets import OpenAIAgent as OpenAIAgent
+    from dialog.presets import RuleAgent as RuleAgent
+    from dialog.presets import TwilioOpenAIAgent as TwilioOpenAIAgent
+    from dialog.scope import CallScope as CallScope
+    from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
+    from dialog.stt.pocketsphinx import PocketsphinxSTT as PocketsphinxSTT
+    from dialog.stt.stt import STT as STT
+    from dialog.tts.cartesia import CartesiaTTS as CartesiaTTS
+    from dialog.tts.espeak import EspeakTTS as EspeakTTS
+    from dialog.tts.tts import TTS as TTS
+    from dialog.voip.twilio.gateway import TwilioGateway as TwilioGateway
+    from dialog.voip.twilio.voip import TwilioVoIP as TwilioVoIP
+    from dialog.voip.voip import VoIP as VoIP
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Agent": "agent.agent",
+    "AgentSettings": "agent.settings",
+    "AudioFormat": "message",
+    "BodyBuffer": "keyed",
+    "CallMetadata": "message",
+    "CallScope": "scope",
+    "CarrierError": "errors",
+    "CartesiaTTS": "tts.cartesia",
+    "Clock": "clock",
+    "ConfigurationError": "errors",
+    "DeepgramSTT": "stt.deepgram",
+    "DialogError": "errors",
+    "EspeakTTS": "tts.espeak",
+    "Event": "participant",
+    "Failure": "message",
+    "Heard": "agent.speech",
+    "KeyedMutex": "keyed",
+    "LLM": "llm.llm",
+    "Message": "message",
+    "OpenAIAgent": "presets",
+    "OpenAILLM": "llm.openai",
+    "Participant": "participant",
+    "Playback": "message",
+    "PocketsphinxSTT": "stt.pocketsphinx",
+    "ProviderError": "errors",
+    "Rule": "llm.rules",
+    "RuleAgent": "presets",
+    "RuleLLM": "llm.rules",
+    "STT": "stt.stt",
+    "Speech": "agent.speech",
+    "TTS": "tts.tts",
+    "TurnSettings": "agent.turns.settings",
+    "TwilioGateway": "voip.twilio.gateway",
+    "TwilioOpenAIAgent": "presets",
+    "TwilioVoIP": "voip.twilio.voip",
+    "Utterance": "message",
+    "VoIP": "voip.voip",
+    "tool": "agent.tools",
+}
+
+__all__ = [  # noqa: PLE0604, PLE0605, RUF022  # one table says it all, and a test compares both
+    *_HOMES
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -30,7 +30,9 @@ from dialog.llm.llm import LLM
 from dialog.message import Message
 from dialog.participant import Event, Participant
 from dialog.stt.stt import STT
+from dialog.tts.text import TextTTS
 from dialog.tts.tts import TTS
+from dialog.voip.text import TextVoIP
 from dialog.voip.voip import VoIP
 
 __all__ = ["Agent"]
@@ -138,11 +140,15 @@ class Agent(Participant):
         """
         if self._conversation is not None or self._disposed:
             raise StateError(f"{self.name}: activate() in the wrong state")
+        stt, tts = self._stt, self._tts
+        if isinstance(self.voip, TextVoIP):
+            # What is typed comes by post(), what is said is shown: the speech providers stay closed.
+            stt, tts = None, TextTTS(self.voip.on_text)
         self._conversation = Conversation(
             self,
             voip=self.voip,
-            stt=self._stt,
-            tts=self._tts,
+            stt=stt,
+            tts=tts,
             llm=self.llm,
             toolbox=self._toolbox,
             history=self.history,
@@ -156,7 +162,8 @@ class Agent(Participant):
     def deactivate(self) -> None:
         """Let go of the call without disposing of anything; :meth:`activate` takes it again."""
         if self._conversation is not None:
-            self._stt, self._tts = self._conversation.stt, self._conversation.tts
+            if self.voip.medium == "audio":
+                self._stt, self._tts = self._conversation.stt, self._conversation.tts
             self._conversation.stop()
             self._conversation = None
 
@@ -212,7 +219,7 @@ class Agent(Participant):
             return
         if error is not None:
             logger.error("%s: disposed because of %r", self.name, error, exc_info=error)
-        owned = [participant for participant in (self.stt, self.tts) if participant is not None]
+        owned = {participant for participant in (self.stt, self.tts, self._stt, self._tts) if participant is not None}
         self.deactivate()
         super().dispose()
         for participant in owned:

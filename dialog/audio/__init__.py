@@ -1,1 +1,1 @@
-"""audio."""
+"""Audio: formats, codecs, conversion, levels, files."""

@@ -1,1 +1,1 @@
-"""calls."""
+"""What happened in a call: events, times, the report."""

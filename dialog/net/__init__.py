@@ -1,1 +1,1 @@
-"""net."""
+"""Provider sockets and what they share."""

@@ -1,1 +1,1 @@
-"""stt."""
+"""Speech to text."""

@@ -1,1 +1,1 @@
-"""tts."""
+"""Text to speech."""

@@ -1,1 +1,1 @@
-"""voip."""
+"""Calls: the agent's side, the carrier's side, and what joins them."""

@@ -63,6 +63,9 @@ class VoIP(Participant):
     ENDED: ClassVar[Event[CallEnd]] = Event("ended")
     """Exactly once per call, whatever happened."""
 
+    medium: ClassVar[Literal["audio", "text"]] = "audio"
+    """``text``: nothing sounds; see :class:`dialog.voip.text.TextVoIP`."""
+
     def __init__(
         self,
         metadata: CallMetadata,

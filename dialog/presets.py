@@ -1,0 +1,112 @@
+"""Ready-made agents: an :class:`~dialog.agent.agent.Agent` with its model chosen.
+
+Each is usable as it is; subclass it for tools and hooks. Moving from one model to another is a matter
+of the base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Required, TypedDict, Unpack
+
+import msgspec
+
+from dialog.agent.agent import Agent
+from dialog.agent.record import RecordingSink
+from dialog.agent.settings import AgentSettings
+from dialog.llm.openai import DEFAULT_MODEL, OpenAILLM
+from dialog.llm.rules import Rule, RuleLLM
+from dialog.stt.stt import STT
+from dialog.tts.tts import TTS
+from dialog.voip.voip import VoIP
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["AgentOptions", "OpenAIAgent", "RuleAgent", "TwilioOpenAIAgent"]
+
+
+class AgentOptions(TypedDict, total=False):
+    """The arguments of every agent; see :class:`~dialog.agent.agent.Agent`."""
+
+    voip: Required[VoIP]
+    tts: Required[TTS | Callable[[], TTS]]
+    stt: STT | Callable[[], STT] | None
+    system: str
+    greeting: str
+    settings: AgentSettings | None
+    recording_sink: RecordingSink | None
+
+
+class OpenAIAgent(Agent):
+    """An agent on OpenAI's chat completions, or any server that speaks them.
+
+    Args:
+        api_key: The key; not needed with ``client``.
+        model: The model's name.
+        client: A configured ``openai.AsyncOpenAI`` to use instead; it stays yours.
+        base_url: Where the API is, with its ``/v1``.
+        options: Further fields of the request (``temperature`` …), passed on as they are.
+        headers: Further headers of the request.
+        query: Further query parameters of the request.
+        agent: What every agent takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "",
+        model: str = DEFAULT_MODEL,
+        client: AsyncOpenAI | None = None,
+        base_url: str = "",
+        options: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        **agent: Unpack[AgentOptions],
+    ) -> None:
+        llm = OpenAILLM(
+            api_key=api_key,
+            model=model,
+            client=client,
+            base_url=base_url,
+            options=options,
+            headers=headers,
+            query=query,
+        )
+        super().__init__(llm=llm, **agent)
+
+
+class RuleAgent(Agent):
+    """An agent that answers by rules: no model, no account, the same tools.
+
+    A subclass lists its :attr:`rules`; the first that matches an utterance answers it.
+    """
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    fallback: ClassVar[str] = "Sorry, I did not understand that."
+    """Said when no rule matches."""
+
+    def __init__(self, **agent: Unpack[AgentOptions]) -> None:
+        super().__init__(llm=RuleLLM(self.rules, fallback=self.fallback), **agent)
+
+
+class TwilioOpenAIAgent(OpenAIAgent):
+    """An :class:`OpenAIAgent` that also records and transcribes the call at the carrier.
+
+    After the call it stays until the recording has been handed to ``recording_sink`` and the
+    transcription is complete, at most ``settings.wrap_up_s``.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "",
+        model: str = DEFAULT_MODEL,
+        client: AsyncOpenAI | None = None,
+        base_url: str = "",
+        options: Mapping[str, Any] | None = None,
+        **agent: Unpack[AgentOptions],
+    ) -> None:
+        settings = agent.get("settings") or AgentSettings()
+        agent["settings"] = msgspec.structs.replace(settings, record=True, transcribe=True)
+        super().__init__(api_key=api_key, model=model, client=client, base_url=base_url, options=options, **agent)

@@ -1,0 +1,100 @@
+"""A call without sound: what is typed takes the place of speech, what is said is shown.
+
+The agent is the same; turn taking, tools and history run as on the phone. A text call has no line:
+whatever is said counts as heard at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import ClassVar, Literal
+from uuid import UUID, uuid4
+
+from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.errors import NotSupportedError
+from dialog.message import CallEnd, CallMetadata, Message, Playback, StreamStarted, StreamStopped
+from dialog.voip.link import Command, Hangup
+from dialog.voip.voip import VoIP
+
+__all__ = ["TextVoIP"]
+
+
+class _TextLink:
+    """Plays the Line's part: everything is heard the moment it is complete."""
+
+    def __init__(self) -> None:
+        self.voip: TextVoIP | None = None
+        self._open: dict[tuple[UUID, int], None] = {}
+
+    def post(self, message: Message[bytes]) -> None:
+        key = (message.uuid, message.part)
+        if not message.done:
+            self._open[key] = None
+            return
+        self._open.pop(key, None)
+        self._report(key, "played")
+
+    def abort(self, uuid: UUID, *, part: int | None, after_ms: float | None) -> None:
+        del after_ms  # nothing here has a length
+        for key in [key for key in self._open if key[0] == uuid and part in (None, key[1])]:
+            del self._open[key]
+            self._report(key, "cut")
+
+    def pause(self) -> None:
+        """There is no sound to pause."""
+
+    def resume(self, *, from_ms: float | None) -> None:
+        """There is no sound to resume."""
+
+    async def command(self, command: Command) -> None:
+        if not isinstance(command, Hangup):
+            raise NotSupportedError(f"a text call cannot {type(command).__name__}")
+        if self.voip is not None:
+            self.voip.close("agent_hangup")
+
+    async def download(self, url: str) -> AsyncIterator[bytes]:
+        raise NotSupportedError(f"a text call has no recordings ({url})")
+        yield b""  # makes it an async generator
+
+    def close(self) -> None:
+        self.voip = None
+        self._open.clear()
+
+    def _report(self, key: tuple[UUID, int], state: Literal["played", "cut"]) -> None:
+        if self.voip is not None:
+            playback = Playback(uuid=key[0], part=key[1], state=state, heard_ms=0.0, confirmed=True)
+            self.voip.receive(VoIP.PLAYBACK, playback)
+
+
+class TextVoIP(VoIP):
+    """A call in text: ``agent.post`` takes the place of the STT, ``on_text`` that of the voice.
+
+    Args:
+        on_text: Called with ``(turn, part, text)`` as the agent speaks; empty text ends a part.
+    """
+
+    medium: ClassVar[Literal["audio", "text"]] = "text"
+
+    def __init__(
+        self,
+        on_text: Callable[[UUID, int, str], object],
+        *,
+        metadata: CallMetadata | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        link = _TextLink()
+        super().__init__(metadata or CallMetadata(call_id=uuid4(), carrier="text"), link, clock=clock)
+        link.voip = self
+        self.on_text = on_text
+
+    def connect(self) -> None:
+        """The other side is there."""
+        self.receive(VoIP.METADATA, self.metadata)
+        self.receive(VoIP.STREAMING_STARTED, StreamStarted())
+
+    def close(self, reason: str = "caller_hangup") -> None:
+        """The conversation is over; harmless when repeated."""
+        if self.state not in ("ended", "offered"):
+            self.receive(VoIP.STREAMING_STOPPED, StreamStopped(reason="ended"))
+        if self.end is None:
+            self.receive(VoIP.ENDED, CallEnd(reason=reason))
