@@ -1,0 +1,53 @@
+# The only runner: `make demo` and `make test` set up all they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := dialog tests examples benchmarks
+
+.PHONY: help setup demo test lint typecheck bench docs build clean
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## install everything into .venv
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(STAMP)
+
+# The demo needs only a part of it, and comes up sooner.
+$(VENV)/.demo: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -e $(STAMP) || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,cli,fast,twilio,testing]'
+	touch $(VENV)/.demo
+
+demo: $(VENV)/.demo ## one whole call: recognised, answered and spoken for real, without any account
+	$(BIN)/python -m dialog demo --out build/demo
+
+test: $(STAMP) ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff, codespell and the layers of the architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell dialog tests examples benchmarks docs README.md
+	$(BIN)/lint-imports
+
+typecheck: $(STAMP) ## mypy and basedpyright, both strict
+	$(BIN)/mypy dialog
+	$(BIN)/basedpyright
+
+bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the same run
+	$(BIN)/python benchmarks/run.py
+
+docs: $(STAMP) ## the documentation, into build/docs
+	$(BIN)/python -m sphinx -W -q -b html docs build/docs
+
+build: $(STAMP) ## wheel and source distribution, into dist
+	$(BIN)/python -m build --outdir dist
+
+clean: ## all that was made, the environment too
+	rm -rf build dist $(VENV)
