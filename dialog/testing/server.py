@@ -341,6 +341,11 @@ class EmulatorServer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def gate(self) -> FaultGate:
+        """The faults of the request that the running handler answers."""
+        return _current.get().gate
+
     def received(self, kind: type[bytes | str] | None = None) -> list[Frame]:
         """The messages that came from clients, all or only binary or text ones."""
         return [f for f in self.frames if not f.sent and (kind is None or isinstance(f.data, kind))]

@@ -1,0 +1,369 @@
+"""What was said in a call, as a model is told it: only what was heard, and every effect that happened.
+
+Pure: nothing here waits, logs or knows a provider. A turn that is under way writes into its
+:class:`Draft`, in which everything generated counts, because the turn's own next step builds on it.
+When the line has told what was heard, :meth:`History.commit` cuts the draft down to that. Words
+that nobody heard leave no trace; a tool that has started always does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from dialog.errors import StateError
+from dialog.llm.llm import Entry, Item, ToolCall, ToolResult
+
+__all__ = ["Draft", "History"]
+
+_RUNNING = "still running; the result will follow"
+_UNKNOWN = "outcome unknown: verify before you repeat this"
+_LATE = "(finished after the caller spoke again)"
+
+
+class _Said:
+    """Words of one part, as they came without a tool call between them."""
+
+    __slots__ = ("part", "pieces")
+
+    def __init__(self, part: int, text: str) -> None:
+        self.part = part
+        self.pieces = [text]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class _Called:
+    """A tool that has started; ``told``: a model has read that it is still running."""
+
+    __slots__ = ("call", "result", "told")
+
+    def __init__(self, call: ToolCall) -> None:
+        self.call = call
+        self.result: ToolResult | None = None
+        self.told = False
+
+    def answer(self) -> ToolResult:
+        """Return the result, or what stands in for it."""
+        if self.result is not None:
+            return self.result
+        return ToolResult(id=self.call.id, name=self.call.name, content=_RUNNING, state="running")
+
+
+_Step = list[_Called]
+"""Tools that one step of the model asked for together."""
+
+
+class Draft:
+    """What a turn has heard, said and done so far; made by :meth:`History.draft`.
+
+    Every method may be called at any time, also after the draft was committed or dropped: words
+    then count no more, tools still do.
+    """
+
+    __slots__ = ("_history", "_nodes", "_sealed", "_state", "heard", "user_text")
+
+    def __init__(self, history: History, user_text: str) -> None:
+        self.user_text = user_text
+        """What the caller said, all utterances of the turn in one; empty when the agent began."""
+        self.heard: Mapping[int, tuple[str, bool]] = {}
+        """Of each part that was heard: the words, and whether it was heard to its end."""
+        self._history = history
+        self._nodes: list[_Said | _Step] = []
+        self._state: Literal["open", "committed", "dropped"] = "open"
+        self._sealed = False  # a request was made of it: what comes now is another step
+
+    @property
+    def open(self) -> bool:
+        """Neither committed nor dropped yet."""
+        return self._state == "open"
+
+    def say(self, part: int, text: str) -> None:
+        """Append source text to ``part``; after the end of the draft it is ignored."""
+        if not text or not self.open:
+            return
+        last = self._nodes[-1] if self._nodes else None
+        if isinstance(last, _Said) and last.part == part:
+            last.pieces.append(text)
+        else:
+            self._nodes.append(_Said(part, text))
+
+    def call(self, call: ToolCall) -> None:
+        """Note that a tool was started; to be called when it is, because from then on it is remembered."""
+        last = self._nodes[-1] if self._nodes else None
+        if isinstance(last, list) and not self._sealed and any(called.result is None for called in last):
+            if all(called.call.id != call.id for called in last):
+                last.append(_Called(call))
+            return
+        self._nodes.append([_Called(call)])
+        self._sealed = False
+
+    def result(self, result: ToolResult) -> bool:
+        """Note what a tool answered, and return whether that is news to the model.
+
+        It is when a request has gone out in which the tool was still running. The history then
+        keeps that and appends the result as a ``system`` entry; a turn of the agent's own should
+        follow. A result without its call, or a second one, is ignored.
+        """
+        called = next((c for c in self._calls() if c.call.id == result.id and c.result is None), None)
+        if called is None or result.state == "running":
+            return False
+        if called.told:
+            called.result = called.answer()
+            self._history.system(
+                f"The tool {result.name} ({result.id}) has finished ({result.state}): {result.content}"
+            )
+            return True
+        if not self.open:
+            result = ToolResult(
+                id=result.id, name=result.name, content=f"{result.content} {_LATE}".lstrip(), state=result.state
+            )
+        called.result = result
+        return False
+
+    def items(self) -> tuple[Item, ...]:
+        """Return the conversation for the next step of this turn: the history and all of this draft."""
+        return self._history._items(self)
+
+    @property
+    def started(self) -> bool:
+        """Whether a tool was started, which dropping the draft does not undo."""
+        return any(self._calls())
+
+    def _calls(self) -> list[_Called]:
+        return [called for node in self._nodes if isinstance(node, list) for called in node]
+
+    def _own(self, *, asking: bool) -> list[Item]:
+        """Return the items of this draft alone; ``asking``: a model is about to read them."""
+        items: list[Item] = []
+        if self.user_text and (self._state != "dropped" or self.started):
+            items.append(Entry(role="user", text=self.user_text))
+        offsets: dict[int, int] = {}  # how much of each part the nodes before this one hold
+        words: Entry | None = None
+        for node in self._nodes:
+            if isinstance(node, list):
+                _close(items, words)
+                words = None
+                items.extend(called.call for called in node)
+                items.extend(called.answer() for called in node)
+                for called in node:
+                    called.told = called.told or (asking and called.result is None)
+                continue
+            text, complete = self._heard(node, offsets)
+            if text.strip():
+                words = _join(words, text, interrupted=not complete)
+            elif not complete and words is not None:
+                words = _join(words, "", interrupted=True)
+        _close(items, words)
+        if asking:
+            self._sealed = True
+        return items
+
+    def _heard(self, node: _Said, offsets: dict[int, int]) -> tuple[str, bool]:
+        text = node.text
+        if self._state == "open":
+            return text, True
+        start = offsets.get(node.part, 0)
+        offsets[node.part] = start + len(text)
+        heard, complete = self.heard.get(node.part, ("", False))
+        if complete:
+            return text, True
+        # The heard words are a prefix of the part, which tool calls may have divided.
+        mine = heard[start : start + len(text)]
+        return mine, len(mine.rstrip()) >= len(text.rstrip())
+
+
+class History:
+    """The conversation of one call, in its order.
+
+    Whatever is called in whatever order, what :meth:`request_items` returns can be sent to a model:
+    every tool call is followed by its result (the real one, or "still running"), no entry is empty,
+    and no words of the assistant end in a space.
+
+    Args:
+        items: An earlier conversation to go on from, as it was stored: a call whose result is
+            missing gets "outcome unknown", a result without its call is left out.
+        max_chars: Forget the oldest turns, never instructions, when all texts together are longer.
+    """
+
+    def __init__(self, items: Iterable[Item] = (), *, max_chars: int | None = None) -> None:
+        self._max_chars = max_chars
+        self._blocks: list[Draft | tuple[Item, ...]] = []
+        self._dropped: Draft | None = None
+        self.add(*items)
+
+    def system(self, text: str) -> None:
+        """Append an instruction, or a fact that nobody said."""
+        self.add(Entry(role="system", text=text))
+
+    def developer(self, text: str) -> None:
+        """Append an instruction of the application."""
+        self.add(Entry(role="developer", text=text))
+
+    def user(self, text: str) -> None:
+        """Append words of the caller that no turn answers."""
+        self.add(Entry(role="user", text=text))
+
+    def assistant(self, text: str) -> None:
+        """Append words that the caller heard, outside any turn."""
+        self.add(Entry(role="assistant", text=text))
+
+    def add(self, *items: Item) -> None:
+        """Append items as they are, repaired where they break the rules of the class."""
+        block = tuple(_repaired(items))
+        if block:
+            self._blocks.append(block)
+            self._forget()
+
+    def draft(self, user_text: str | Sequence[str] = "") -> Draft:
+        """Begin a turn that answers ``user_text``; several utterances become one entry.
+
+        When the turn before was dropped after its tool had started, its question stays where it is,
+        before the call, and is not repeated here.
+        """
+        text = user_text if isinstance(user_text, str) else " ".join(user_text)
+        text = " ".join(text.split())
+        if text:
+            before, self._dropped = self._dropped, None
+            if before is not None and before.started and text.startswith(before.user_text):
+                text = text.removeprefix(before.user_text).lstrip()
+        draft = Draft(self, text)
+        self._blocks.append(draft)
+        return draft
+
+    def commit(self, draft: Draft, heard: Mapping[int, tuple[str, bool]]) -> None:
+        """End a turn: keep what was heard of it, and all its tools.
+
+        Args:
+            draft: Of this history; one that has ended already is left as it is.
+            heard: For each part the source text that was heard and whether it was heard to its end.
+                A part that is not in it was not heard.
+
+        Raises:
+            StateError: The draft belongs to another history.
+        """
+        if self._own(draft):
+            draft.heard = dict(heard)
+            draft._state = "committed"
+            self._forget()
+
+    def drop(self, draft: Draft) -> None:
+        """End a turn of which nothing was heard: no word of it stays, also not the caller's.
+
+        The next turn answers those words again. But when a tool has started, question, call and
+        result stay.
+
+        Raises:
+            StateError: The draft belongs to another history.
+        """
+        if self._own(draft):
+            draft._state = "dropped"
+            self._dropped = draft
+
+    def request_items(self) -> tuple[Item, ...]:
+        """Return the conversation as a model may be told it, turns under way with all they generated."""
+        return self._items(None)
+
+    def items(self) -> tuple[Item, ...]:
+        """Return what has happened: the ended turns only."""
+        return tuple(item for block in self._blocks for item in _ended(block))
+
+    def _own(self, draft: Draft) -> bool:
+        if draft._history is not self:
+            raise StateError("the draft belongs to another history")
+        return draft.open
+
+    def _items(self, draft: Draft | None) -> tuple[Item, ...]:
+        items: list[Item] = []
+        behind = False
+        for block in self._blocks:
+            if isinstance(block, tuple):
+                items.extend(block)
+            elif not (behind and block.open):  # a turn knows nothing of those that began after it
+                items.extend(block._own(asking=True))
+            behind = behind or block is draft
+        return tuple(items)
+
+    def _forget(self) -> None:
+        if self._max_chars is None:
+            return
+        sizes = [sum(_size(item) for item in _ended(block)) for block in self._blocks]
+        excess = sum(sizes) - self._max_chars
+        kept: list[Draft | tuple[Item, ...]] = []
+        for number, (block, size) in enumerate(zip(self._blocks, sizes, strict=True)):
+            last = number == len(self._blocks) - 1
+            if excess <= 0 or last or _is_open(block) or _is_instruction(block):
+                kept.append(block)
+            else:
+                excess -= size
+        self._blocks = kept
+
+
+def _ended(block: Draft | tuple[Item, ...]) -> Sequence[Item]:
+    if isinstance(block, tuple):
+        return block
+    return () if block.open else block._own(asking=False)
+
+
+def _is_open(block: Draft | tuple[Item, ...]) -> bool:
+    """Whether more may be written: also a tool of an ended turn that has not answered."""
+    return isinstance(block, Draft) and (block.open or any(called.result is None for called in block._calls()))
+
+
+def _is_instruction(block: Draft | tuple[Item, ...]) -> bool:
+    return isinstance(block, tuple) and all(
+        isinstance(item, Entry) and item.role in ("system", "developer") for item in block
+    )
+
+
+def _size(item: Item) -> int:
+    if isinstance(item, Entry):
+        return len(item.text)
+    return len(item.arguments) if isinstance(item, ToolCall) else len(item.content)
+
+
+def _join(words: Entry | None, text: str, *, interrupted: bool) -> Entry:
+    """Add words to an assistant's entry; two parts are two utterances, so a space parts them."""
+    if words is None:
+        return Entry(role="assistant", text=text, interrupted=interrupted)
+    gap = "" if not text or words.text[-1:].isspace() or text[0].isspace() else " "
+    return Entry(role="assistant", text=words.text + gap + text, interrupted=words.interrupted or interrupted)
+
+
+def _close(items: list[Item], words: Entry | None) -> None:
+    if words is not None:
+        items.append(Entry(role="assistant", text=words.text.strip(), interrupted=words.interrupted))
+
+
+def _repaired(items: Iterable[Item]) -> list[Item]:
+    """Return items with each call answered right behind it, and nothing empty or unasked for."""
+    out: list[Item] = []
+    step: list[ToolCall] = []
+    results: dict[str, ToolResult] = {}
+
+    def answer() -> None:
+        for call in step:
+            unknown = ToolResult(id=call.id, name=call.name, content=_UNKNOWN, state="unknown")
+            out.append(results.get(call.id, unknown))
+        step.clear()
+        results.clear()
+
+    for item in items:
+        if isinstance(item, ToolResult):
+            if any(call.id == item.id for call in step):
+                results.setdefault(item.id, item)
+            continue
+        if results or not isinstance(item, ToolCall):
+            answer()
+        if isinstance(item, ToolCall):
+            if all(call.id != item.id for call in step):
+                step.append(item)
+                out.append(item)
+        elif item.text.strip():
+            if item.role == "assistant" and item.text != item.text.strip():
+                item = Entry(role="assistant", text=item.text.strip(), interrupted=item.interrupted)  # noqa: PLW2901
+            out.append(item)
+    answer()
+    return out
