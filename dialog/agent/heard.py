@@ -123,13 +123,14 @@ class HeardMap:
         return end
 
     def _source_position(self, spoken_end: int) -> int:
+        """Where the reply's text stands after ``spoken_end`` spoken characters."""
         position = 0
         for piece in self._pieces:
-            length = len(piece.spoken)
-            if spoken_end >= position + length:
-                position += length
-                continue
-            if length != piece.end - piece.start:
-                return piece.start
-            return piece.start + max(0, spoken_end - position)
+            end = position + len(piece.spoken)
+            if spoken_end < end:
+                if len(piece.spoken) == piece.end - piece.start:
+                    return piece.start + max(0, spoken_end - position)
+                whole = spoken_end >= position + len(piece.spoken.rstrip())
+                return piece.end if whole else piece.start
+            position = end
         return self._source_end

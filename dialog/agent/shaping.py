@@ -92,21 +92,28 @@ class SentenceShaper:
         return (self._take(len(self._buffer), True),)
 
     def _cut(self) -> tuple[int, bool] | None:
-        for match in _BOUNDARY.finditer(self._buffer):
-            head = self._buffer[: match.end()]
-            word = _LAST_WORD.search(head)
-            if word is not None and word[1].lower() in _ABBREVIATIONS:
-                continue
-            if head.strip():
-                return match.end(), True
-        if self._first:
-            for match in _CLAUSE.finditer(self._buffer):
-                if match.end() >= self._first_clause_chars:
-                    return match.end(), False
+        sentence = self._sentence_end()
+        clause = self._first_clause() if self._first else None
+        if clause is not None and (sentence is None or clause < sentence):
+            return clause, False
+        if sentence is not None:
+            return sentence, True
         if len(self._buffer) > self._max_chars:
             space = self._buffer.rfind(" ", 0, self._max_chars)
             return (space + 1 if space > 0 else self._max_chars), False
         return None
+
+    def _sentence_end(self) -> int | None:
+        for match in _BOUNDARY.finditer(self._buffer):
+            head = self._buffer[: match.end()]
+            word = _LAST_WORD.search(head)
+            if head.strip() and (word is None or word[1].lower() not in _ABBREVIATIONS):
+                return match.end()
+        return None
+
+    def _first_clause(self) -> int | None:
+        ends = (match.end() for match in _CLAUSE.finditer(self._buffer))
+        return next((end for end in ends if end >= self._first_clause_chars), None)
 
     def _take(self, size: int, ends_sentence: bool) -> Piece:
         spoken, self._buffer = self._buffer[:size], self._buffer[size:]
