@@ -1,0 +1,102 @@
+"""The caller's recent audio, for a recogniser that has to start again, and what its times mean."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator
+
+from dialog.message import AudioFormat, Message
+
+__all__ = ["AudioRing", "StreamTime"]
+
+_SAME_MS = 1.0
+"""Positions that differ by less are the same: clocks of carriers round to milliseconds."""
+
+
+class AudioRing:
+    """Caller audio since ``safe_ms``, the newest ``keep_ms`` of it at most.
+
+    It holds the very messages that were posted: nothing is copied.
+    """
+
+    def __init__(self, audio_format: AudioFormat, *, keep_ms: float = 10_000.0) -> None:
+        self.keep_ms = keep_ms
+        self._ms_per_byte = audio_format.ms(1)
+        self._messages: deque[Message[bytes]] = deque()
+        self.end_ms = 0.0
+        """Where the newest audio ends, on the call's audio clock."""
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def append(self, message: Message[bytes]) -> None:
+        """Keep a message, and forget what is older than ``keep_ms``."""
+        messages = self._messages
+        messages.append(message)
+        self.end_ms = message.at_ms + len(message.data) * self._ms_per_byte
+        oldest = self.end_ms - self.keep_ms
+        while messages[0].at_ms < oldest and len(messages) > 1:
+            messages.popleft()
+
+    def release(self, safe_ms: float) -> None:
+        """Forget the messages that end at or before ``safe_ms``: what they said will not be revised."""
+        messages = self._messages
+        while messages and self._end(messages[0]) <= safe_ms:
+            messages.popleft()
+
+    def since(self, at_ms: float) -> Iterator[Message[bytes]]:
+        """The kept messages that end after ``at_ms``, oldest first."""
+        return (message for message in self._messages if self._end(message) > at_ms)
+
+    def _end(self, message: Message[bytes]) -> float:
+        return message.at_ms + len(message.data) * self._ms_per_byte
+
+
+class StreamTime:
+    """Maps positions of the audio sent on one connection to the call's audio clock.
+
+    Providers count the audio that they received on a connection, from 0. The call's clock may jump
+    (a transfer, an outage), and starts anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._sent_ms = 0.0
+        # Two parallel lists: from position _from[i] on, the call's clock is position + _offset[i].
+        self._from: list[float] = [0.0]
+        self._offset: list[float] = [0.0]
+
+    @property
+    def sent_ms(self) -> float:
+        """How much audio was sent on this connection."""
+        return self._sent_ms
+
+    def add(self, at_ms: float, duration_ms: float) -> None:
+        """Audio from ``at_ms`` on the call's clock is sent next."""
+        offset = at_ms - self._sent_ms
+        if abs(offset - self._offset[-1]) >= _SAME_MS:
+            if self._from[-1] == self._sent_ms:
+                self._offset[-1] = offset
+            else:
+                self._from.append(self._sent_ms)
+                self._offset.append(offset)
+        self._sent_ms += duration_ms
+
+    def drop(self, position_ms: float, duration_ms: float) -> None:
+        """Audio that was added at ``position_ms`` was thrown away instead of being sent."""
+        end_ms = position_ms + duration_ms
+        after = bisect_right(self._from, end_ms)
+        before = bisect_left(self._from, position_ms)
+        offset = self._offset[after - 1] + duration_ms
+        self._from[before:] = [position_ms, *(start - duration_ms for start in self._from[after:])]
+        self._offset[before:] = [offset, *(offset + duration_ms for offset in self._offset[after:])]
+        self._sent_ms -= duration_ms
+
+    def to_call(self, position_ms: float, *, end: bool = False) -> float:
+        """Where ``position_ms`` of the connection's audio is on the call's audio clock.
+
+        At a jump of the clock a position has two answers: where the audio before it ended (``end``),
+        or where the audio after it begins.
+        """
+        index = bisect_left(self._from, position_ms) if end else bisect_right(self._from, position_ms)
+        return position_ms + self._offset[max(0, index - 1)]

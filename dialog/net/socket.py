@@ -1,0 +1,331 @@
+"""The one WebSocket to a provider: connects ahead, keeps alive, connects again, says goodbye.
+
+A participant owns it, and drives it with callbacks. Frames go straight from :meth:`ProviderSocket.send`
+to the transport, without a queue or a task in between, as long as the transport takes them; only when
+the provider reads too slowly do they wait, in a bounded queue.
+
+Nothing is kept for the time without a connection: on every new one ``on_open`` says what the
+provider must hear first, since only the adapter knows what the last connection got done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import ClientWebSocketResponse, WSMsgType
+
+from dialog.errors import AuthenticationError, LimitError, ProviderError
+from dialog.net import shared
+from dialog.net.reconnect import Backoff, Reconnect, close_is_retryable, status_is_retryable
+from dialog.participant import Participant
+
+__all__ = ["ProviderSocket", "SocketSettings"]
+
+logger = logging.getLogger(__name__)
+
+_ABNORMAL = 1006
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketSettings:
+    """How a provider's socket behaves; times in seconds."""
+
+    connect_timeout_s: float = 5.0
+    """For DNS, TCP, TLS and the upgrade together."""
+    close_timeout_s: float = 1.0
+    """How long the farewell and the close handshake may take."""
+    ping_s: float | None = 15.0
+    """A peer that does not answer a ping within half of this is gone."""
+    queue_limit: int = 500
+    """Frames that wait while the provider reads too slowly; then the oldest audio is dropped."""
+    max_message: int = 4 * 1024 * 1024
+    """Largest message accepted from the provider, in bytes."""
+    keep_alive: str = ""
+    """Text that is sent whenever nothing else was sent for :attr:`keep_alive_s`; empty: none."""
+    keep_alive_s: float = 4.0
+    farewell: str = ""
+    """Text that asks the provider to finish, sent before the connection is closed."""
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class ProviderSocket:
+    """A connection to ``url`` that a participant owns from :meth:`open` to its own end.
+
+    Args:
+        owner: Whose socket it is: its errors are emitted there, its task dies with it.
+        provider: Name for errors and logs.
+        url: ``ws://`` or ``wss://``; never logged, since a query may hold secrets.
+        headers: Sent with every upgrade.
+        on_message: Takes every text or binary message.
+        on_open: Called on every connection before anything else is sent on it.
+        on_lost: Called when a connection is gone and another will be tried.
+        on_dropped: Told of audio that was thrown away because the queue was full.
+        on_failed: Called just before the fatal error, when no connection will be tried any more.
+        settings: Time-outs and bounds.
+    """
+
+    def __init__(
+        self,
+        owner: Participant,
+        *,
+        provider: str,
+        url: str,
+        on_message: Callable[[str | bytes], object],
+        headers: Mapping[str, str] | None = None,
+        on_open: Callable[[], object] = lambda: None,
+        on_lost: Callable[[], object] = lambda: None,
+        on_dropped: Callable[[bytes], object] = lambda _: None,
+        on_failed: Callable[[], object] = lambda: None,
+        settings: SocketSettings | None = None,
+    ) -> None:
+        self._owner = owner
+        self._provider = provider
+        self._url = url
+        self._headers = dict(headers or {})
+        self._on_message = on_message
+        self._on_open = on_open
+        self._on_lost = on_lost
+        self._on_dropped = on_dropped
+        self._on_failed = on_failed
+        self._settings = settings or SocketSettings()
+        self._ws: ClientWebSocketResponse | None = None
+        self._outbox: deque[bytes | str] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self._overflowing = False
+        self._sent = False
+        self._keep_alive_timer: asyncio.TimerHandle | None = None
+        self.failed = False
+        """Whether it has given up for good."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether what is sent now reaches a connection."""
+        return self._ws is not None
+
+    def open(self) -> None:
+        """Start connecting and return."""
+        self._owner.spawn(self._run(), f"{self._provider} socket")
+
+    def send(self, data: bytes | str) -> bool:
+        """Send a binary or text frame, or queue it if the provider is slow; ``False`` if it went nowhere."""
+        ws = self._ws
+        if ws is None:
+            return False
+        self._sent = True
+        if self._writer is None:
+            # An uncompressed frame is written in the coroutine's first step; it only waits (after the
+            # write) for a transport that is full. So no task is needed, and the frame leaves now.
+            write = ws.send_str(data) if isinstance(data, str) else ws.send_bytes(data)
+            try:
+                pending = write.send(None)
+            except StopIteration:
+                return True
+            except ConnectionError:
+                return False  # the reader notices too, and reconnects
+            self._writer = self._owner.spawn(self._drain(ws, _Rest(write, pending)), f"{self._provider} writer")
+            return True
+        return self._queue(data)
+
+    def _queue(self, data: bytes | str) -> bool:
+        if len(self._outbox) >= self._settings.queue_limit:
+            if not self._overflowing:
+                self._overflowing = True
+                limit = self._settings.queue_limit
+                self._owner.fail(
+                    LimitError(f"{self._provider} reads too slowly: {limit} frames wait, the oldest audio is dropped")
+                )
+            oldest = next((i for i, item in enumerate(self._outbox) if isinstance(item, bytes)), None)
+            if oldest is None:
+                return False
+            dropped = self._outbox[oldest]
+            del self._outbox[oldest]
+            if isinstance(dropped, bytes):
+                self._on_dropped(dropped)
+        self._outbox.append(data)
+        return True
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of audio that wait in the queue."""
+        return sum(len(item) for item in self._outbox if isinstance(item, bytes))
+
+    async def _drain(self, ws: ClientWebSocketResponse, rest: _Rest) -> None:
+        try:
+            await rest
+            while self._outbox and ws is self._ws:
+                data = self._outbox.popleft()
+                await (ws.send_str(data) if isinstance(data, str) else ws.send_bytes(data))
+        except ConnectionError as exc:
+            logger.debug("%s: writing ended: %s", self._provider, exc)
+        finally:
+            if ws is self._ws:
+                self._writer = None
+                self._overflowing = False
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        policy = Reconnect(self._settings.backoff, loop.time())
+        lease = shared.session()
+        reported = False
+        try:
+            while True:
+                loss = await self._connection(lease.value, policy)
+                wait = policy.lost(loop.time(), retryable=loss.error.retryable, at_least_s=loss.retry_after_s)
+                if wait is None:
+                    self.failed = True
+                    self._on_failed()
+                    self._owner.fail(loss.error, fatal=True, retryable=loss.error.retryable)
+                    return
+                if loss.was_connected or not reported:
+                    reported = True
+                    self._owner.fail(loss.error, retryable=True)
+                logger.info("%s: %s; next try in %.2f s", self._owner.name, loss.error, wait)
+                if loss.was_connected:
+                    self._on_lost()
+                await asyncio.sleep(wait)
+        finally:
+            await lease.release()
+
+    async def _connection(self, session: aiohttp.ClientSession, policy: Reconnect) -> _Loss:
+        """Connect, and read until the connection is gone."""
+        settings = self._settings
+        body: list[str] = []
+        shared.refusal_body.set(body)  # only this task sees it
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s):
+                ws = await session.ws_connect(
+                    self._url,
+                    headers=self._headers,
+                    compress=0,
+                    autoping=True,
+                    heartbeat=settings.ping_s,
+                    max_msg_size=settings.max_message,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout_s),  # pyright: ignore[reportCallIssue]
+                )
+        except aiohttp.WSServerHandshakeError as exc:
+            return self._refused(exc, "".join(body))
+        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            reason = "no answer to the handshake" if isinstance(exc, TimeoutError) else f"cannot connect ({exc})"
+            within = f" within {settings.connect_timeout_s:g} s" if isinstance(exc, TimeoutError) else ""
+            return _Loss(_caused(ProviderError(self._provider, reason + within, retryable=True), exc))
+        policy.connected(asyncio.get_running_loop().time())
+        self._ws = ws
+        try:
+            self._on_open()
+            self._start_keep_alive()
+            reason = await self._read(ws)
+        finally:
+            self._detach()
+            if not ws.closed:
+                await self._say_goodbye(ws)
+        code = ws.close_code
+        error = ProviderError(
+            self._provider,
+            f"closed the connection with {code or _ABNORMAL}{f' ({reason})' if reason else ''}",
+            retryable=close_is_retryable(code),
+        )
+        return _Loss(_caused(error, ws.exception()), was_connected=True)
+
+    async def _read(self, ws: ClientWebSocketResponse) -> str:
+        """Hand every message over; returns the reason that the provider gave for closing."""
+        on_message = self._on_message
+        while True:
+            message = await ws.receive()
+            kind = message.type
+            if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
+                on_message(message.data)
+            elif kind is WSMsgType.CLOSE:
+                return str(message.extra or "")[:200]
+            else:
+                return ""
+
+    def _detach(self) -> None:
+        """Stop using the connection; what still waits is for it alone."""
+        self._ws = None
+        self._outbox.clear()
+        self._overflowing = False
+        if self._writer is not None:
+            self._writer.cancel()
+            self._writer = None
+        if self._keep_alive_timer is not None:
+            self._keep_alive_timer.cancel()
+            self._keep_alive_timer = None
+
+    async def _say_goodbye(self, ws: ClientWebSocketResponse) -> None:
+        try:
+            async with asyncio.timeout(self._settings.close_timeout_s):
+                if self._settings.farewell:
+                    await ws.send_str(self._settings.farewell)
+                    while not ws.closed:  # the provider finishes, and closes
+                        await ws.receive()
+                await ws.close()
+        except (TimeoutError, ConnectionError) as exc:
+            logger.debug("%s: closed without a goodbye: %r", self._provider, exc)
+
+    def _start_keep_alive(self) -> None:
+        if self._settings.keep_alive:
+            # Looked at twice per interval, so that no frame needs to note the time.
+            self._sent = False
+            self._keep_alive_tick(-1)
+
+    def _keep_alive_tick(self, idle: int) -> None:
+        idle = 0 if self._sent else idle + 1
+        self._sent = False
+        if idle >= 2:
+            idle = 0
+            self.send(self._settings.keep_alive)
+            self._sent = False
+        self._keep_alive_timer = asyncio.get_running_loop().call_later(
+            self._settings.keep_alive_s / 2, self._keep_alive_tick, idle
+        )
+
+    def _refused(self, exc: aiohttp.WSServerHandshakeError, body: str) -> _Loss:
+        headers: Mapping[str, str] = exc.headers if exc.headers is not None else {}
+        telling = [name for name in headers if name.lower().endswith(("-error", "request-id"))]
+        told = [f"{name}: {headers[name]}" for name in telling]
+        details = "; ".join(filter(None, (*told, " ".join(body.split())[:300])))
+        reason = f"handshake refused with {exc.status}{f' ({details})' if details else ''}"
+        if exc.status in (401, 403):
+            return _Loss(_caused(AuthenticationError(self._provider, reason), exc))
+        error = ProviderError(self._provider, reason, retryable=status_is_retryable(exc.status))
+        return _Loss(_caused(error, exc), retry_after_s=_seconds(headers.get("Retry-After", "")))
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """Why there is no connection."""
+
+    error: ProviderError
+    was_connected: bool = False
+    retry_after_s: float = 0.0
+
+
+class _Rest:
+    """The rest of a coroutine whose first step gave ``pending`` to wait for."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], pending: Any) -> None:
+        self._coroutine = coroutine
+        self._pending = pending
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        try:
+            yield self._pending
+        except BaseException as exc:
+            self._coroutine.throw(exc)
+            raise
+        yield from self._coroutine.__await__()
+
+
+def _caused(error: ProviderError, cause: BaseException | None) -> ProviderError:
+    error.__cause__ = cause
+    return error
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.replace(".", "", 1).isdigit() else 0.0
