@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from dialog.errors import LimitError
 
-__all__ = ["ServerSentEvent", "SSEParser"]
+__all__ = ["SSEParser", "ServerSentEvent"]
 
 
 class ServerSentEvent(Struct, frozen=True):
