@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Literal, Protocol
-
-from msgspec import Struct
+from typing import Protocol
 
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.message import MULAW_8K, AudioFormat, CallMetadata
+from dialog.errors import StateError, UserCodeError
+from dialog.message import MULAW_8K, AudioFormat, CallEnd, CallMetadata, StreamStarted, StreamStopped
 from dialog.scope import CallScope
-from dialog.voip.line import Line, Wire
-from dialog.voip.link import Command
+from dialog.voip.direct import DirectLink
+from dialog.voip.lifecycle import (
+    Accepted,
+    CallSettings,
+    Closed,
+    End,
+    HangingUp,
+    Happening,
+    Joined,
+    Lifecycle,
+    MoveKind,
+    Ordered,
+    Outcome,
+    Requested,
+    Resumed,
+    Returned,
+    Stopped,
+    Tick,
+    Withdrawn,
+)
+from dialog.voip.line import Line, Tap, Wire
+from dialog.voip.link import Command, Hangup, SendDigits, StartRecording, StartTranscription, TransferTo
 from dialog.voip.voip import CallState, VoIP
+from dialog.voip.wrapup import WrapUp
 
 __all__ = ["Call", "CallSettings", "CarrierCommands"]
 
-Resumed = Literal["", "transfer_failed", "digits_sent", "reconnected"]
+logger = logging.getLogger(__name__)
 
-
-class CallSettings(Struct, frozen=True, kw_only=True):
-    """Bounds of a call, in seconds unless named otherwise."""
-
-    lead_ms: int = 250
-    """Agent audio that is kept ahead at the carrier."""
-    limit_ms: int = 60_000
-    """Agent audio that may wait to be played."""
-    never_connected_s: float = 60.0
-    """How long a call may be offered without a stream (outbound: add the ring time)."""
-    lost_s: float = 5.0
-    """How long a broken stream may be away."""
-    digits_s: float = 15.0
-    """How long the stream may be away for sending digits."""
-    transfer_s: float = 40.0
-    """How long a transfer may take when the gateway names no bound."""
-    rejoin_s: float = 10.0
-    """How long the carrier may take to open a stream that it was just told to open."""
-    settle_s: float = 1.0
-    """How long participants may take to dispose themselves after the end."""
-    wrap_up_s: float = 300.0
-    """How long callbacks (recording, transcription) are waited for after the end."""
+_DEFAULTS = CallSettings()
+_closing: set[asyncio.Task[None]] = set()
+"""Calls that are being taken apart: their gateway may have forgotten them already."""
 
 
 class CarrierCommands(Protocol):
     """What a gateway does for its calls at the carrier."""
 
     async def execute(self, call: Call, command: Command) -> None:
-        """Carry out ``command``; after a redirect was accepted call :meth:`Call.moving`.
+        """Carry out ``command``; when a redirect was accepted call :meth:`Call.moving`.
+
+        Hanging up is at most asked for here: that the call ends is up to :class:`Call`.
 
         Raises:
             CarrierError: The carrier refused or could not be reached.
@@ -59,39 +65,82 @@ class CarrierCommands(Protocol):
 
 
 class Call:
-    """One call, from its first sign to the last late callback; owned by its gateway."""
+    """One call, from its first sign to the last late callback; owned by its gateway.
 
-    metadata: CallMetadata
-    voip: VoIP
-    scope: CallScope
-    line: Line | None
-    """The live stream."""
+    It holds the call's scope and VoIP, connects each stream in turn, and ends the call exactly once.
+    It belongs to the event loop that it was made on.
+    """
 
     def __init__(
         self,
         metadata: CallMetadata,
         carrier: CarrierCommands,
         *,
-        settings: CallSettings | None = None,
+        settings: CallSettings = _DEFAULTS,
         clock: Clock = SYSTEM_CLOCK,
         voip_class: type[VoIP] = VoIP,
         audio_format: AudioFormat = MULAW_8K,
         on_closed: Callable[[Call], object] | None = None,
     ) -> None:
-        """Create the call's scope and VoIP, and start the wait for its first stream.
+        """Create the call's scope and VoIP, and wait for its first stream from now on.
 
         ``on_closed`` is called once, when nothing of the call is left: forget it then.
         """
+        self.metadata = metadata
+        self.settings = settings
+        self.clock = clock
+        self.scope = CallScope(str(metadata.call_id))
+        self._carrier = carrier
+        self._on_closed = on_closed
+        self._life = Lifecycle(settings, clock.now())
+        self._taps: list[Tap] = []
+        self._link = DirectLink(
+            audio_format,
+            clock=clock,
+            lead_ms=settings.lead_ms,
+            limit_ms=settings.limit_ms,
+            command=self._command,
+            download=carrier.download,
+            on_close=self._voip_disposed,
+        )
+        with self.scope.entered():
+            self.voip = voip_class(metadata, self._link, audio_format=audio_format, clock=clock)
+        self._link.attach(self.voip)
+        self._outcomes: deque[Outcome] = deque()
+        self._delivering = False
+        self._wire: Wire | None = None
+        self._joined: Line | None = None
+        self._audio_from: float | None = None
+        self._audio_ms = 0.0
+        self._wrap_up: WrapUp | None = None
+        self._abandoned = False
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._arm()
+
+    def __repr__(self) -> str:
+        return f"<Call {self.metadata.call_id} {self.state}>"
 
     @property
     def state(self) -> CallState:
         """Where the call is in its life."""
-        ...
+        return self._life.state
 
     @property
     def generation(self) -> int:
         """Generation of the newest stream; 0 before the first."""
-        ...
+        return self._life.generation
+
+    @property
+    def line(self) -> Line | None:
+        """The live stream."""
+        return self._link.line
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing of the call is left."""
+        return self._closed.is_set()
 
     def offer(self, on_voip: Callable[[VoIP], object]) -> None:
         """Run ``on_voip`` inside the call's scope, then emit METADATA.
@@ -99,6 +148,14 @@ class Call:
         Raises:
             UserCodeError: It raised; the call has ended with ``error`` and is being disposed of.
         """
+        with self.scope.entered():
+            try:
+                on_voip(self.voip)
+            except Exception as exc:
+                self._abandoned = True
+                self.end("error", "on_voip raised")
+                raise UserCodeError(f"call {self.metadata.call_id}: on_voip raised {exc!r}") from exc
+            self.voip.receive(VoIP.METADATA, self.metadata)
 
     def join(self, wire: Wire, generation: int) -> Line:
         """A stream has started: connect its socket. A higher generation replaces a live stream.
@@ -106,26 +163,203 @@ class Call:
         Raises:
             StateError: The call has ended, or had a stream of this or a higher generation.
         """
-        ...
+        refusal = self._life.refusal(generation)
+        if refusal:
+            raise StateError(f"call {self.metadata.call_id}: {refusal}")
+        if self._delivering:
+            raise StateError(f"call {self.metadata.call_id}: a stream cannot join from inside a listener of its call")
+        self._wire = wire
+        self._feed(Joined(generation))
+        assert self._joined is not None
+        return self._joined
 
     def stream_stopped(self, line: Line | None = None) -> None:
         """The carrier said that the stream is over. Name the ``line``: one that was replaced is ignored."""
+        self._stream_over(Stopped(), line)
 
     def stream_closed(self, line: Line | None = None) -> None:
         """The socket closed, after or without a stop. Name the ``line``: one that was replaced is ignored."""
+        self._stream_over(Closed(), line)
 
-    def moving(self, kind: Literal["transfer", "digits"], within_s: float) -> None:
+    def moving(self, kind: MoveKind, within_s: float) -> None:
         """The carrier accepted our redirect: the stream goes, and a new one or the end comes ``within_s``."""
+        self._feed(Accepted(kind, within_s))
 
     def wants_stream(self) -> bool:
         """Whether ``<Connect action>`` answers a stream of ``generation + 1``; ``False``: hang up."""
-        ...
+        self._feed(Requested())
+        return self.state != "ended"
 
     def returned(self, resumed: Resumed) -> None:
         """The caller comes back (a failed transfer …): the next stream starts with ``resumed``."""
+        self._feed(Returned(resumed))
 
     def end(self, reason: str, detail: str = "") -> None:
         """End the call; later calls are ignored. VoIP.ENDED is emitted, then everything is disposed of."""
+        self._feed(End(reason, detail))
 
     async def wait_closed(self) -> None:
         """Wait until the call has ended and nothing of it is left."""
+        await self._closed.wait()
+
+    def add_tap(self, tap: Tap) -> None:
+        """Let ``tap`` hear both sides of the call from now on, on every stream."""
+        self._taps.append(tap)
+
+    def remove_tap(self, tap: Tap) -> None:
+        """Stop ``tap``; one that does not listen is ignored."""
+        if tap in self._taps:
+            self._taps.remove(tap)
+
+    # What happens to the call.
+
+    def _stream_over(self, happening: Happening, line: Line | None) -> None:
+        if line is not None and line is not self._joined:
+            return
+        self._feed(happening)
+
+    def _feed(self, happening: Happening) -> None:
+        outcomes = self._life.feed(happening, self.clock.now())
+        self._arm()
+        self._outcomes.extend(outcomes)
+        if self._delivering:
+            return  # a listener of ours did something: it is told after what it listens to
+        self._delivering = True
+        try:
+            with self.scope.entered():
+                while self._outcomes:
+                    self._deliver(self._outcomes.popleft())
+        finally:
+            self._delivering = False
+
+    def _deliver(self, outcome: Outcome) -> None:
+        if isinstance(outcome, StreamStarted):
+            self._connect(outcome)
+        elif isinstance(outcome, StreamStopped):
+            self._leave()
+            self.voip.receive(VoIP.STREAMING_STOPPED, outcome)
+        else:
+            self._ended(outcome)
+
+    def _connect(self, started: StreamStarted) -> None:
+        assert self._wire is not None
+        now = self.clock.now()
+        if self._audio_from is None:
+            self._audio_from = now
+        offset_ms = max(self._audio_ms, (now - self._audio_from) * 1000.0)
+        line = self._link.join(self._wire, self.scope, offset_ms=offset_ms, taps=self._taps)
+        self._joined = line
+        self._wire = None
+        self.voip.receive(VoIP.STREAMING_STARTED, started)
+        line.start()
+
+    def _leave(self) -> None:
+        line = self._link.line
+        if line is not None:
+            self._audio_ms = line.at_ms
+            line.close()
+
+    def _ended(self, end: CallEnd) -> None:
+        self._leave()
+        self._link.finish()
+        logger.info("call %s ended: %s %s", self.metadata.call_id, end.reason, end.detail)
+        self.voip.receive(VoIP.ENDED, end)
+        if self._wrap_up is not None:
+            self._wrap_up.call_ended(self.settings.wrap_up_s)
+        self._closing = asyncio.get_running_loop().create_task(
+            self._close(), name=f"call {self.metadata.call_id} closing"
+        )
+        _closing.add(self._closing)
+        self._closing.add_done_callback(_closing.discard)
+
+    async def _close(self) -> None:
+        try:
+            if not self._abandoned:
+                await self._settle()
+            forgotten = await self.scope.close(last=(self.voip,))
+            if forgotten:
+                logger.info(
+                    "call %s: disposed of what was left: %s", self.metadata.call_id, ", ".join(sorted(forgotten))
+                )
+        except Exception:
+            logger.exception("call %s: something of it could not be disposed of", self.metadata.call_id)
+        finally:
+            self._closed.set()
+            if self._on_closed is not None:
+                self._on_closed(self)
+
+    async def _settle(self) -> None:
+        """Let participants take their leave: an agent waits for the caller's last words."""
+        scope = self.scope
+        try:
+            async with asyncio.timeout(self.settings.settle_s):
+                while any(each is not self.voip and each not in scope._lingering for each in scope.members):
+                    scope._changed.clear()
+                    await scope._changed.wait()
+        except TimeoutError:
+            return
+
+    def _voip_disposed(self) -> None:
+        if self.state != "ended":
+            self.end("agent_hangup", "the VoIP was disposed of")
+
+    # Deadlines.
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._life.deadline is not None:
+            self._timer = self.clock.call_at(self._life.deadline, self._expired)
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._feed(Tick())
+
+    # Commands.
+
+    async def _command(self, command: Command) -> None:
+        match command:
+            case Hangup():
+                await self._hang_up(command)
+            case TransferTo(back_within_s=back_within_s):
+                ring_s = self.settings.transfer_s if back_within_s is None else back_within_s + 10.0
+                await self._redirect(command, "transfer", ring_s)
+            case SendDigits():
+                await self._redirect(command, "digits", self.settings.digits_s)
+            case StartRecording() | StartTranscription():
+                self._check_alive(command)
+                await self._carrier.execute(self, command)
+                self._expect(command)
+            case _:
+                await self._carrier.execute(self, command)
+
+    async def _hang_up(self, command: Command) -> None:
+        if self.state == "ended":
+            return
+        self._feed(HangingUp())
+        try:
+            await self._carrier.execute(self, command)
+        finally:
+            self.end("agent_hangup")
+
+    async def _redirect(self, command: Command, kind: MoveKind, within_s: float) -> None:
+        self._check_alive(command)
+        self._feed(Ordered(kind, within_s))
+        try:
+            await self._carrier.execute(self, command)
+        except BaseException:
+            self._feed(Withdrawn(kind))
+            raise
+
+    def _check_alive(self, command: Command) -> None:
+        if self.state == "ended":
+            raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after the call has ended")
+
+    def _expect(self, command: Command) -> None:
+        if self._wrap_up is None or self._wrap_up.disposed:
+            with self.scope.entered():
+                self._wrap_up = WrapUp(self.voip, self.scope)
+        self._wrap_up.expect("recording" if isinstance(command, StartRecording) else "transcription")
+        if self.state == "ended":  # the caller left while we asked
+            self._wrap_up.call_ended(self.settings.wrap_up_s)

@@ -35,6 +35,7 @@ from dialog.voip.link import (
 __all__ = ["CallState", "VoIP"]
 
 T = TypeVar("T")
+_REMEMBERED_PARTS = 256
 CallState = Literal["offered", "live", "moving", "lost", "ended"]
 
 
@@ -88,6 +89,8 @@ class VoIP(Participant):
         """Per turn: parts that are posted and not final yet; the value says whether ``done`` was posted."""
         self._unheard: set[UUID] = set()
         """Turns of which a part was cut or lost: they are never dispatched."""
+        self._final_parts: dict[tuple[UUID, int], None] = {}
+        """The last parts that had their final report; what still comes for them is dropped."""
 
     @property
     def state(self) -> CallState:
@@ -96,7 +99,7 @@ class VoIP(Participant):
 
     def post(self, message: Message[bytes]) -> None:
         """Queue audio of a part and return; before media flows it is kept for the first stream."""
-        if self._disposed or self._state == "ended":
+        if self._disposed or self._state == "ended" or (message.uuid, message.part) in self._final_parts:
             return
         parts = self._open_parts.setdefault(message.uuid, {})
         parts[message.part] = message.done
@@ -217,6 +220,9 @@ class VoIP(Participant):
         if parts is None:
             return
         parts.pop(playback.part, None)
+        self._final_parts[playback.uuid, playback.part] = None
+        if len(self._final_parts) > _REMEMBERED_PARTS:
+            del self._final_parts[next(iter(self._final_parts))]
         if playback.state != "played":
             self._unheard.add(playback.uuid)
         if parts:
