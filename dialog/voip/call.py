@@ -96,6 +96,7 @@ class Call:
         self._taps: list[Tap] = []
         self._link = DirectLink(
             audio_format,
+            self.scope,
             clock=clock,
             lead_ms=settings.lead_ms,
             limit_ms=settings.limit_ms,
@@ -247,7 +248,7 @@ class Call:
         if self._audio_from is None:
             self._audio_from = now
         offset_ms = max(self._audio_ms, (now - self._audio_from) * 1000.0)
-        line = self._link.join(self._wire, self.scope, offset_ms=offset_ms, taps=self._taps)
+        line = self._link.join(self._wire, offset_ms=offset_ms, taps=self._taps)
         self._joined = line
         self._wire = None
         self.voip.receive(VoIP.STREAMING_STARTED, started)

@@ -27,6 +27,7 @@ class DirectLink:
     def __init__(
         self,
         audio_format: AudioFormat,
+        scope: CallScope,
         *,
         clock: Clock,
         lead_ms: float,
@@ -37,6 +38,7 @@ class DirectLink:
     ) -> None:
         """``on_close`` is called when the VoIP was disposed."""
         self._format = audio_format
+        self._scope = scope
         self._clock = clock
         self._lead_ms = lead_ms
         self._limit_ms = limit_ms
@@ -58,7 +60,7 @@ class DirectLink:
         """Name the VoIP that this link serves; called once, right after its construction."""
         self._voip = voip
 
-    def join(self, wire: Wire, scope: CallScope, *, offset_ms: float, taps: Sequence[Tap]) -> Line:
+    def join(self, wire: Wire, *, offset_ms: float, taps: Sequence[Tap]) -> Line:
         """Connect a stream in the place of the one before; :meth:`Line.start` lets it play."""
         assert self._voip is not None
         self.leave()
@@ -66,7 +68,7 @@ class DirectLink:
             wire,
             self._playout,
             self._voip,
-            scope,
+            self._scope,
             clock=self._clock,
             offset_ms=offset_ms,
             taps=taps,
@@ -140,6 +142,7 @@ class DirectLink:
 
     def _tell(self, ops: list[LineOp]) -> None:
         assert self._voip is not None
-        for op in ops:  # a playout without a stream has nothing else to do
-            if isinstance(op, Report | Overflow):
-                tell(self._voip, op)
+        with self._scope.entered():
+            for op in ops:  # a playout without a stream has nothing else to do
+                if isinstance(op, Report | Overflow):
+                    tell(self._voip, op)

@@ -186,21 +186,21 @@ class Line:
 
     def post(self, message: Message[bytes]) -> None:
         """Queue audio of a part."""
-        self._act(self._playout.post(message, self._clock.now()))
+        self._scoped(self._playout.post(message, self._clock.now()))
 
     def abort(self, uuid: UUID, *, part: int | None, after_ms: float | None) -> None:
         """Stop a turn or a part."""
         self._playout.rtt_s = self._wire.rtt_s
-        self._act(self._playout.abort(uuid, part, after_ms, self._clock.now()))
+        self._scoped(self._playout.abort(uuid, part, after_ms, self._clock.now()))
 
     def pause(self) -> None:
         """Fall silent and keep what was not heard."""
         self._playout.rtt_s = self._wire.rtt_s
-        self._act(self._playout.pause(self._clock.now()))
+        self._scoped(self._playout.pause(self._clock.now()))
 
     def resume(self, *, from_ms: float | None) -> None:
         """Go on after a pause."""
-        self._act(self._playout.resume(from_ms, self._clock.now()))
+        self._scoped(self._playout.resume(from_ms, self._clock.now()))
 
     # The pacer's side.
 

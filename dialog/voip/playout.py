@@ -445,7 +445,7 @@ class Playout:
         position = min(float(self._sent), self._anchor_position + (now - self._buffer - self._anchor_at) * self._rate)
         if self._marks and self._lag is not None and now - self._marks[0].due > 2 * self._lag + 0.05:
             position = min(position, self._marks[0].position)  # long overdue: the carrier has stalled
-        return max(self._floor, int(position) // self._sample * self._sample)
+        return max(self._floor, int(position + 1e-3) // self._sample * self._sample)
 
     def _learn(self, mark: _Mark, now: float) -> None:
         lag = now - mark.due
