@@ -171,6 +171,11 @@ class EmulatorSocket:
         self._gate = gate
 
     @property
+    def response(self) -> web.StreamResponse:
+        """What the handler returns."""
+        return self._ws
+
+    @property
     def closed(self) -> bool:
         """Whether nothing can be sent any more."""
         return self._ws.closed
@@ -242,6 +247,11 @@ class EmulatorStream:
         self._response = response
         self._request = request
         self._gate = gate
+
+    @property
+    def response(self) -> web.StreamResponse:
+        """What the handler returns."""
+        return self._response
 
     async def write(self, data: bytes | str) -> None:
         """Send one piece of the body.
