@@ -238,8 +238,7 @@ FINAL_STATUSES: Final = frozenset({"completed", "busy", "failed", "no-answer", "
 
 
 class _Form(Struct, frozen=True, rename="pascal", kw_only=True):
-    account_sid: str = ""
-    call_sid: str = ""
+    """All carry AccountSid, which is compared before they are decoded."""
 
 
 class VoiceForm(_Form, frozen=True, kw_only=True):
@@ -263,6 +262,7 @@ class VoiceForm(_Form, frozen=True, kw_only=True):
 class AfterForm(_Form, frozen=True, kw_only=True):
     """The ``<Connect action>``: a stream has ended, what now?"""
 
+    call_sid: str = ""
     call_status: str = ""
     stream_sid: str = ""
 
@@ -270,6 +270,7 @@ class AfterForm(_Form, frozen=True, kw_only=True):
 class DialForm(_Form, frozen=True, kw_only=True):
     """The ``<Dial action>``: the dialled leg was not reached, or its conversation is over."""
 
+    call_sid: str = ""
     dial_call_status: str = ""
     dial_call_sid: str = ""
     call_status: str = ""
@@ -278,6 +279,7 @@ class DialForm(_Form, frozen=True, kw_only=True):
 class NumberStatusForm(_Form, frozen=True, kw_only=True):
     """Progress of a dialled number; ``call_sid`` is the new leg's."""
 
+    call_sid: str = ""
     call_status: str
     parent_call_sid: str = ""
 
@@ -296,6 +298,7 @@ class CallStatusForm(_Form, frozen=True, kw_only=True):
 class StreamStatusForm(_Form, frozen=True, kw_only=True):
     """``stream-started``, ``stream-stopped`` or ``stream-error``."""
 
+    call_sid: str = ""
     stream_event: str
     stream_sid: str = ""
     stream_name: str = ""
@@ -306,6 +309,7 @@ class StreamStatusForm(_Form, frozen=True, kw_only=True):
 class RecordingForm(_Form, frozen=True, kw_only=True):
     """Progress of a recording: ``in-progress``, ``completed`` or ``absent``."""
 
+    call_sid: str = ""
     recording_status: str
     recording_sid: str = ""
     recording_url: str = ""
@@ -320,6 +324,7 @@ class RecordingForm(_Form, frozen=True, kw_only=True):
 class TranscriptionForm(_Form, frozen=True, kw_only=True):
     """An event of a real-time transcription; which fields come depends on the event."""
 
+    call_sid: str = ""
     transcription_event: str
     transcription_sid: str = ""
     timestamp: str = ""

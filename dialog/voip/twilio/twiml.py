@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dialog.errors import MissingExtra
 
@@ -36,7 +36,7 @@ def connect_stream(stream_url: str, *, action: str, status_callback: str, parame
     """
     response = VoiceResponse()
     connect = Connect(action=action, method="POST")
-    stream = connect.stream(url=stream_url, status_callback=status_callback, status_callback_method="POST")
+    stream: Any = connect.stream(url=stream_url, status_callback=status_callback, status_callback_method="POST")
     cut: list[str] = []
     for name, value in parameters:
         room = MAX_PARAMETER - len(name)

@@ -1,0 +1,202 @@
+"""The gateway as an ASGI 3 application, to mount into FastAPI or Starlette.
+
+Source: ASGI specification 3.0, HTTP and WebSocket; its denial response extension.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from dialog.errors import LimitError
+from dialog.keyed import BodyBuffer
+from dialog.voip.twilio.session import MediaSession
+from dialog.voip.twilio.stream import TwilioStream
+from dialog.voip.twilio.switchboard import Switchboard
+from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
+from dialog.voip.twilio.wire import AsgiWire
+
+__all__ = ["AsgiShell"]
+
+logger = logging.getLogger(__name__)
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+_CLOSE_S = 2.0
+
+
+class AsgiShell:
+    """An ASGI application: ``await app(scope, receive, send)``."""
+
+    def __init__(
+        self,
+        webhooks: Webhooks,
+        switchboard: Switchboard,
+        *,
+        body_timeout_s: float,
+        start_timeout_s: float,
+        max_message: int,
+        on_shutdown: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._webhooks = webhooks
+        self._switchboard = switchboard
+        self._body_timeout_s = body_timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._max_message = max_message
+        self._on_shutdown = on_shutdown
+        self._wires: set[AsgiWire] = set()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve a request, a socket, or the server's lifespan."""
+        match scope["type"]:
+            case "http":
+                await self._http(scope, receive, send)
+            case "websocket":
+                await self._websocket(scope, receive, send)
+            case "lifespan":
+                await self._lifespan(receive, send)
+            case _:
+                raise NotImplementedError(f"the ASGI scope {scope['type']!r} is not served here")
+
+    async def close(self) -> None:
+        """Close the sockets that no call closed; their handlers end them."""
+        for wire in tuple(self._wires):
+            wire.close()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self._on_shutdown()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            seen = _request(scope)
+            endpoint = self._webhooks.head(seen)
+            body = await self._body(receive)
+            seen = _request(scope, body)
+            fields = self._webhooks.check(seen)
+            response = await self._switchboard.respond(endpoint, fields, self._webhooks.site(seen))
+        except Refusal as refusal:
+            response = _refused(scope, refusal)
+        await _respond(send, "http.response", response)
+
+    async def _body(self, receive: Receive) -> bytes:
+        buffer = BodyBuffer(self._webhooks.max_body)
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise Refusal(400, "the request broke off")
+                    buffer.add(message.get("body", b""))
+                    more = message.get("more_body", False)
+        except LimitError as exc:
+            raise Refusal(413, str(exc)) from exc
+        except TimeoutError as exc:
+            raise Refusal(408, f"the body did not come within {self._body_timeout_s:g} s") from exc
+        return buffer.bytes()
+
+    async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
+        message = await receive()
+        if message["type"] != "websocket.connect":
+            return
+        try:
+            seen = _request(scope)
+            self._webhooks.head(seen)
+            self._webhooks.check(seen)
+            if self._switchboard.closing:
+                raise Refusal(503, "the gateway is closing")  # noqa: TRY301
+            site = self._webhooks.site(seen)
+        except Refusal as refusal:
+            response = _refused(scope, refusal)
+            if "websocket.http.response" in (scope.get("extensions") or {}):
+                await _respond(send, "websocket.http.response", response)
+            else:
+                await send({"type": "websocket.close", "code": 1008})  # the server answers 403
+            return
+        await send({"type": "websocket.accept"})
+        stream = TwilioStream()
+        wire = AsgiWire(stream, send)
+        session = MediaSession(self._switchboard, stream, wire, site)
+        self._wires.add(wire)
+        writer = asyncio.create_task(wire.run(), name="write to a Twilio stream")
+        try:
+            await self._serve(receive, session, wire)
+        finally:
+            session.closed()
+            self._wires.discard(wire)
+            await asyncio.wait((writer,), timeout=_CLOSE_S)
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _serve(self, receive: Receive, session: MediaSession, wire: AsgiWire) -> None:
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                while session.call is None and not wire.closed:
+                    if not self._take(await receive(), session, wire):
+                        return
+        except TimeoutError:
+            session.refuse(1008, f"no start message within {self._start_timeout_s:g} s")
+        if session.call is None:
+            return
+        with session.call.scope.entered():
+            while self._take(await receive(), session, wire):
+                pass
+
+    def _take(self, message: Message, session: MediaSession, wire: AsgiWire) -> bool:
+        """Take one message; False when the socket is closed."""
+        if message["type"] != "websocket.receive":
+            wire.peer_closed()
+            return False
+        text = message.get("text")
+        if text is None:
+            session.refuse(1008, "a binary frame came, which Media Streams does not have")
+        elif len(text) > self._max_message:
+            session.refuse(1009, f"a message of {len(text)} characters came, more than {self._max_message}")
+        elif not wire.closed:
+            session.receive(text)
+        return not wire.closed
+
+
+def _request(scope: Message, body: bytes = b"") -> Request:
+    raw = scope.get("raw_path")
+    path = raw.decode("ascii", "replace").partition("?")[0] if raw else scope["path"]
+    root = scope.get("root_path", "").rstrip("/")
+    if root and not (path == root or path.startswith(root + "/")):
+        path = root + path  # a proxy stripped it
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    return Request(
+        method=scope.get("method", "GET"),
+        path=path,
+        query=scope.get("query_string", b"").decode("ascii", "replace"),
+        headers=headers,
+        secure=scope.get("scheme", "http") in ("https", "wss"),
+        root=root,
+        body=body,
+    )
+
+
+async def _respond(send: Send, kind: str, response: Response) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+    if response.status != 204:
+        headers.append((b"content-type", response.content_type.encode()))
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    await send({"type": f"{kind}.start", "status": response.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": response.body})
+
+
+def _refused(scope: Message, refusal: Refusal) -> Response:
+    logger.warning("%s %s was refused with %d: %s", scope.get("method", "GET"), scope["path"], refusal.status, refusal)
+    return refusal.response()

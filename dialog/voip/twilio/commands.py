@@ -1,0 +1,154 @@
+"""What an agent asks of the carrier, put into TwiML and REST."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+from dialog.errors import CarrierError, MissingPublicURL
+from dialog.voip.call import Call
+from dialog.voip.link import (
+    Command,
+    Hangup,
+    RemoveRecording,
+    SendDigits,
+    StartRecording,
+    StartTranscription,
+    StopRecording,
+    TransferTo,
+)
+from dialog.voip.twilio import twiml
+from dialog.voip.twilio.record import CallRecord
+from dialog.voip.twilio.rest import TwilioRest
+from dialog.voip.twilio.webhooks import Site
+
+__all__ = ["TwilioCommands"]
+
+logger = logging.getLogger(__name__)
+
+_DIGITS: Final = re.compile(r"[0-9A-D#*wW]+")
+_RING_S: Final = 30.0
+_MARGIN_S: Final = 10.0
+
+
+class Records(Protocol):
+    """Where the commands find what the gateway knows of a call."""
+
+    def __call__(self, call: Call, /) -> CallRecord | None: ...
+
+
+class TwilioCommands:
+    """Carries out commands; every failure is a :class:`~dialog.errors.CarrierError` that names the call."""
+
+    def __init__(self, rest: TwilioRest) -> None:
+        self.rest = rest
+        self.record_of: Records = lambda _: None
+        """Set by the gateway."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def execute(self, call: Call, command: Command) -> None:
+        """Carry out one command.
+
+        Raises:
+            CarrierError: Twilio refused or could not be reached.
+            MissingPublicURL: Twilio must call back, and nobody told us our address.
+        """
+        record = self.record_of(call)
+        if record is None:
+            if isinstance(command, Hangup):
+                return  # nothing is left to hang up
+            raise CarrierError("twilio", str(call.metadata.call_id), "the call is over")
+        if isinstance(command, Hangup):
+            await self._hangup(call, record)
+            return
+        if not record.call_sid:
+            raise CarrierError("twilio", str(call.metadata.call_id), "the call has no CallSid yet: wait for the stream")
+        match command:
+            case TransferTo():
+                await self._transfer(call, record, command)
+            case SendDigits(digits):
+                await self._digits(call, record, digits)
+            case StartRecording(status_url):
+                url = status_url or self._site(record, "start_recording").url("recording", call=record.call_id)
+                record.recording_sid = await self.rest.start_recording(record.call_sid, status_url=url)
+            case StopRecording():
+                await self.rest.stop_recording(record.call_sid, record.recording_sid)
+            case RemoveRecording():
+                if not record.recording_sid:
+                    raise CarrierError("twilio", record.call_sid, "there is no recording of this call to remove")
+                await self.rest.remove_recording(record.call_sid, record.recording_sid)
+            case StartTranscription(status_url=status_url, engine=engine, language=language, options=options):
+                url = status_url or self._site(record, "start_transcription").url("transcription", call=record.call_id)
+                await self.rest.start_transcription(
+                    record.call_sid, status_url=url, engine=engine, language=language, options=options
+                )
+
+    def download(self, url: str) -> AsyncIterator[bytes]:
+        """The bytes of a recording."""
+        return self.rest.download(url)
+
+    async def hangup_quietly(self, call: Call) -> None:
+        """Tell Twilio that a call is over; a failure is only logged."""
+        record = self.record_of(call)
+        if record is None or not record.call_sid:
+            return
+        try:
+            await self.rest.hangup(record.call_sid)
+        except CarrierError as exc:
+            logger.warning("%s", exc)
+
+    async def close(self) -> None:
+        """Wait for what is under way, which has its own bound, and close the connections."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+        await self.rest.close()
+
+    async def _hangup(self, call: Call, record: CallRecord) -> None:
+        # The end comes first: it closes the socket, upon which Twilio asks what to do next and is told
+        # to hang up, even if the request below fails. That request outlives whoever waits for it, since
+        # the end of the call disposes them.
+        call.end("agent_hangup")
+        if record.call_sid:
+            task = asyncio.create_task(self.rest.hangup(record.call_sid), name=f"hang up {record.call_sid}")
+            self._tasks.add(task)
+            task.add_done_callback(self._hung_up)
+            await asyncio.shield(task)
+
+    def _hung_up(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("%s failed: %s", task.get_name(), error)  # whoever waits for it hears of it too
+
+    async def _transfer(self, call: Call, record: CallRecord, command: TransferTo) -> None:
+        site = self._site(record, "transfer_to")
+        ring_s = _RING_S if command.back_within_s is None else command.back_within_s
+        query: dict[str, object] = {"call": record.call_id}
+        if command.back_within_s is not None:
+            query["back"] = 1
+        document = twiml.dial(
+            command.tel,
+            action=site.url("dial", **query),
+            status_callback=site.url("number", call=record.call_id),
+            timeout_s=max(5, round(ring_s)),
+        )
+        await self.rest.redirect(record.call_sid, document)
+        call.moving("transfer", ring_s + _MARGIN_S)
+
+    async def _digits(self, call: Call, record: CallRecord, digits: str) -> None:
+        if not _DIGITS.fullmatch(digits):
+            raise CarrierError("twilio", record.call_sid, "digits may be 0-9 A-D # * w W only")
+        site = self._site(record, "send_digits")
+        then = site.url("after", call=record.call_id, generation=call.generation)
+        await self.rest.redirect(record.call_sid, twiml.play_digits(digits, then=then))
+        call.moving("digits", call.settings.digits_s)
+
+    def _site(self, record: CallRecord, what: str) -> Site:
+        if not record.site.public:
+            raise MissingPublicURL(
+                f"call {record.call_id}: {what} needs an address that Twilio can call back: give TwilioGateway its "
+                "webhook_url (or trust_forwarded_headers=True behind a proxy that sets them)"
+            )
+        return record.site

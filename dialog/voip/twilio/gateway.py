@@ -1,0 +1,284 @@
+"""The door through which Twilio's calls come in."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from aiohttp import web
+
+from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.errors import ConfigurationError
+from dialog.participant import Event
+from dialog.voip.call import Call, CallSettings
+from dialog.voip.twilio.aiohttp_shell import AiohttpShell
+from dialog.voip.twilio.asgi import AsgiShell
+from dialog.voip.twilio.commands import TwilioCommands
+from dialog.voip.twilio.offer import Resolver
+from dialog.voip.twilio.rest import TwilioRest
+from dialog.voip.twilio.signature import SignatureChecker
+from dialog.voip.twilio.switchboard import Switchboard, SwitchboardSettings
+from dialog.voip.twilio.token import StreamTokens, derive_key
+from dialog.voip.twilio.voip import TwilioVoIP
+from dialog.voip.twilio.webhooks import Webhooks
+
+__all__ = ["TwilioGateway"]
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[TwilioVoIP], object]
+ListenerT = TypeVar("ListenerT", bound=Listener)
+
+_DEFAULT_PATH = "/twilio"
+_DEFAULT_SETTINGS = CallSettings()
+
+
+class TwilioGateway:
+    """Takes calls from Twilio, and emits ``voip`` with a fresh :class:`TwilioVoIP` for each.
+
+    ::
+
+        gateway = TwilioGateway(account_sid=…, auth_token=…, webhook_url="https://voice.example/twilio")
+
+
+        @gateway.on("voip")
+        def on_voip(voip: TwilioVoIP) -> None:
+            FrontDesk(voip=voip, stt=…, tts=…).activate()
+
+
+        web.run_app(gateway.app(), port=8080)
+
+    The number's voice webhook is set to ``webhook_url``; everything else (media, callbacks) lies beneath
+    it. Several numbers may share a gateway: ``voip.metadata.to`` tells them apart. It belongs to the
+    event loop that serves it.
+    """
+
+    VOIP: ClassVar[Event[TwilioVoIP]] = Event("voip")
+    """A call was accepted; once per call, inside the call's scope."""
+
+    def __init__(
+        self,
+        *,
+        account_sid: str,
+        auth_token: str,
+        webhook_url: str | None = None,
+        media_url: str | None = None,
+        path: str | None = None,
+        previous_auth_token: str | None = None,
+        token_key: bytes | None = None,
+        api_key: str | None = None,
+        api_secret: str | None = None,
+        base_url: str | None = None,
+        rest_timeout_s: float = 10.0,
+        validate: bool = True,
+        trust_forwarded_headers: bool = False,
+        resolver: Resolver | None = None,
+        resolver_timeout_s: float = 3.0,
+        stream_parameters: tuple[str, ...] = (),
+        call_settings: CallSettings = _DEFAULT_SETTINGS,
+        error_text: str = "We are sorry, an error has occurred. Please call again later.",
+        error_language: str = "en-US",
+        max_body: int = 1_000_000,
+        max_message: int = 65_536,
+        body_timeout_s: float = 5.0,
+        start_timeout_s: float = 10.0,
+        close_timeout_s: float = 5.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """Check and keep the settings; nothing is connected.
+
+        Args:
+            account_sid: ``AC…``.
+            auth_token: Signs webhooks, and REST requests unless there is an API key.
+            webhook_url: Public URL of the voice webhook, as configured for the number. Without it, it is
+                taken from each request, and what Twilio must call back (recordings, transcriptions,
+                transfers) raises MissingPublicURL, unless a proxy's forwarded headers are trusted.
+            media_url: Public ``wss://`` URL of the media socket, if it is not ``webhook_url`` + ``/media``.
+            path: Local path of the voice webhook, if it is not that of ``webhook_url`` (``/twilio`` without one).
+            previous_auth_token: Accepted as well while the token is rotated.
+            token_key: Key of the stream tokens, the same in all processes; by default made from ``auth_token``.
+            api_key: ``SK…``, for REST.
+            api_secret: Of the API key.
+            base_url: Of the REST API, instead of Twilio's.
+            rest_timeout_s: Longest time for a REST command, in seconds.
+            validate: Check signatures. Switch it off for experiments only.
+            trust_forwarded_headers: Believe ``X-Forwarded-*`` of the proxy in front.
+            resolver: Asked whether to take a call, before anything is spent on it.
+            resolver_timeout_s: After that the caller hears ``error_text``.
+            stream_parameters: Webhook parameters that also travel with the stream, to another process.
+            call_settings: Bounds of a call.
+            error_text: Spoken by Twilio when a call cannot be taken because of an error.
+            error_language: Its language.
+            max_body: Largest webhook, in bytes.
+            max_message: Largest WebSocket message, in bytes.
+            body_timeout_s: How long a webhook's body may take.
+            start_timeout_s: How long a socket may stay without its ``start`` message.
+            close_timeout_s: How long :meth:`close` may take.
+            clock: Time of the calls.
+
+        Raises:
+            ConfigurationError: A setting is missing, malformed, or contradicts another.
+            MissingExtra: The ``twilio`` package is not installed.
+        """
+        if not account_sid or not auth_token:
+            raise ConfigurationError("TwilioGateway needs account_sid and auth_token")
+        self.webhook_url = webhook_url or ""
+        local = path or (urlsplit(self.webhook_url).path or "/" if self.webhook_url else _DEFAULT_PATH)
+        if not local.startswith("/"):
+            raise ConfigurationError(f"path must start with a slash, got {local!r}")
+        previous = previous_auth_token or ""
+        self._webhooks = Webhooks(
+            path=local,
+            checker=SignatureChecker(auth_token, previous) if validate else None,
+            webhook_url=self.webhook_url,
+            media_url=media_url or "",
+            trust_forwarded=trust_forwarded_headers,
+            max_body=max_body,
+        )
+        self._commands = TwilioCommands(
+            TwilioRest(
+                account_sid,
+                auth_token,
+                api_key=api_key or "",
+                api_secret=api_secret or "",
+                base_url=base_url or "",
+                timeout_s=rest_timeout_s,
+            )
+        )
+        key = token_key or derive_key(auth_token)
+        self._listeners: list[Listener] = []
+        self._switchboard = Switchboard(
+            SwitchboardSettings(
+                account_sid=account_sid,
+                resolver=resolver,
+                resolver_timeout_s=resolver_timeout_s,
+                stream_parameters=stream_parameters,
+                call=call_settings,
+                error_text=error_text,
+                error_language=error_language,
+                close_timeout_s=close_timeout_s,
+            ),
+            self._commands,
+            StreamTokens(key, previous=(derive_key(previous),) if previous and token_key is None else ()),
+            self._emit,
+            clock=clock,
+        )
+        self._aiohttp = AiohttpShell(
+            self._webhooks,
+            self._switchboard,
+            body_timeout_s=body_timeout_s,
+            start_timeout_s=start_timeout_s,
+            max_message=max_message,
+        )
+        self._asgi = AsgiShell(
+            self._webhooks,
+            self._switchboard,
+            body_timeout_s=body_timeout_s,
+            start_timeout_s=start_timeout_s,
+            max_message=max_message,
+            on_shutdown=self.close,
+        )
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<TwilioGateway {self._webhooks.path} with {len(self.calls)} calls>"
+
+    # Listeners.
+
+    @overload
+    def on(self, event: Event[TwilioVoIP] | Literal["voip"]) -> Callable[[ListenerT], ListenerT]: ...
+    @overload
+    def on(self, event: Event[TwilioVoIP] | Literal["voip"], listener: ListenerT) -> ListenerT: ...
+    def on(self, event: str, listener: Any = None) -> Any:
+        """Call ``listener`` with the :class:`TwilioVoIP` of every call; also a decorator.
+
+        If a listener raises, the caller hears ``error_text`` and the call ends.
+
+        Raises:
+            ValueError: There is no such event.
+            TypeError: ``listener`` is a coroutine function, which nobody would wait for.
+        """
+        if event != self.VOIP:
+            raise ValueError(f"TwilioGateway has no event {event!r}, only {str(self.VOIP)!r}")
+        if listener is None:
+            return partial(self.on, TwilioGateway.VOIP)
+        if inspect.iscoroutinefunction(listener):
+            raise TypeError("a listener for 'voip' must be a plain function; let the agent start tasks of its own")
+        self._listeners.append(listener)
+        return listener
+
+    def off(self, event: Event[TwilioVoIP] | Literal["voip"], listener: Listener) -> None:
+        """Stop calling ``listener``; one that does not listen is ignored."""
+        if event == self.VOIP and listener in self._listeners:
+            self._listeners.remove(listener)
+
+    # Serving.
+
+    def app(self) -> web.Application:
+        """A whole aiohttp application, closed with its server."""
+        app = web.Application()
+        self.add_routes(app)
+        return app
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the gateway's routes to the host's own aiohttp application, with which it will be closed."""
+        self._aiohttp.add_routes(app)
+        app.on_shutdown.append(self._on_shutdown)
+
+    def asgi(self) -> AsgiShell:
+        """An ASGI 3 application for FastAPI, Starlette or any ASGI server.
+
+        Mounted into another one, :meth:`close` is up to the host's lifespan.
+        """
+        return self._asgi
+
+    # Calls.
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls of which something is left, oldest first."""
+        return self._switchboard.calls
+
+    def get(self, call: UUID | str) -> TwilioVoIP | None:
+        """A call by its ``call_id`` or its CallSid; ``None`` once nothing of it is left."""
+        if isinstance(call, str) and not call.startswith("CA"):
+            try:
+                call = UUID(call)
+            except ValueError:
+                return None
+        found = self._switchboard.find(call)
+        if found is None:
+            return None
+        assert isinstance(found.voip, TwilioVoIP)
+        return found.voip
+
+    async def close(self) -> None:
+        """Take no more calls, end those that are there, close all sockets; calling it again is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._switchboard.close()
+        await self._aiohttp.close()
+        await self._asgi.close()
+        await self._commands.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _on_shutdown(self, _: web.Application) -> None:
+        await asyncio.shield(self.close())
+
+    def _emit(self, voip: TwilioVoIP) -> None:
+        if not self._listeners:
+            raise ConfigurationError("nobody listens for calls: gateway.on('voip', …)")
+        for listener in tuple(self._listeners):
+            listener(voip)

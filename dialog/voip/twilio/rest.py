@@ -1,0 +1,390 @@
+"""Commands to Twilio's REST API, through the official SDK, without blocking the loop.
+
+The SDK is imported in a thread at the first command (about 100 ms and 14 MB that a gateway which
+only takes calls never needs), ignores its own timeout and never retries sensibly; the deadline and
+the retries are ours. Its HTTP client belongs to the loop of the first command.
+
+Source: Twilio REST API 2010-04-01: Calls, Recordings, Transcriptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import aiohttp
+
+from dialog.errors import CarrierError, ConfigurationError, MissingExtra
+
+__all__ = ["TwilioRest"]
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+_API: Final = "https://api.twilio.com"
+_HAS_ENDED: Final = frozenset({(404, 20404), (400, 21220)})
+_ATTEMPTS: Final = 3
+_MEDIA_ATTEMPTS: Final = 5
+_MAX_REDIRECTS: Final = 5
+_ADVICE: Final = {
+    20003: "check account_sid and auth_token (or api_key and api_secret)",
+    20404: "the call or recording does not exist any more",
+    20429: "too many requests at once: raise the account's limit or place fewer calls",
+    21211: "the number is not valid: give it in E.164, such as +15551230002",
+    21212: "the caller's number is not valid for this account",
+    21214: "the number cannot be reached",
+    21215: "enable the country in the account's geographic permissions",
+    21216: "the account may not call this number",
+    21219: "a trial account may only call verified numbers",
+    21220: "the call is not in progress",
+    13224: "the number to dial is not valid",
+    13227: "enable the country in the account's geographic permissions",
+}
+# The SDK writes numbers of callers into its request log: it gets a logger that nobody hears.
+_silent = logging.Logger("twilio, silenced", logging.CRITICAL + 1)  # noqa: LOG001  # outside the tree, so that no handler of its root applies
+
+
+class TwilioRest:
+    """The few operations that a call needs. Errors are :class:`~dialog.errors.CarrierError`."""
+
+    def __init__(
+        self,
+        account_sid: str,
+        auth_token: str,
+        *,
+        api_key: str = "",
+        api_secret: str = "",
+        base_url: str = "",
+        timeout_s: float = 10.0,
+        retry_s: float = 0.5,
+    ) -> None:
+        """Keep the settings; nothing is imported or connected yet.
+
+        Args:
+            account_sid: ``AC…``, also with an API key.
+            auth_token: Used unless there is an API key.
+            api_key: ``SK…``.
+            api_secret: Of the API key.
+            base_url: Instead of Twilio's own, ``http(s)://host:port``.
+            timeout_s: Longest time for a command, retries included.
+            retry_s: First wait before a retry; doubled each time, with jitter.
+
+        Raises:
+            ConfigurationError: Credentials are missing or contradict each other.
+        """
+        if not account_sid or not (auth_token or (api_key and api_secret)):
+            raise ConfigurationError("Twilio's REST API needs account_sid and auth_token (or api_key and api_secret)")
+        if bool(api_key) != bool(api_secret):
+            raise ConfigurationError("api_key and api_secret of Twilio belong together")
+        if base_url and urlsplit(base_url).scheme not in ("http", "https"):
+            raise ConfigurationError(f"Twilio's base_url must be http(s)://host[:port], got {base_url!r}")
+        self.account_sid = account_sid
+        self.timeout_s = timeout_s
+        self.retry_s = retry_s
+        self._login = (api_key, api_secret) if api_key else (account_sid, auth_token)
+        self._base_url = base_url.rstrip("/")
+        self._client: Any = None
+        self._http: Any = None
+        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<TwilioRest {self.account_sid}>"
+
+    async def hangup(self, call_sid: str) -> None:
+        """End a call; one that has ended is left in peace.
+
+        Raises:
+            CarrierError: Twilio could not be told.
+        """
+        try:
+            await self._run(
+                call_sid, "hang up", lambda client: client.calls(call_sid).update_async(status="completed"), safe=True
+            )
+        except CarrierError as exc:
+            if (exc.status, exc.carrier_code) not in _HAS_ENDED:
+                raise
+
+    async def redirect(self, call_sid: str, document: str) -> None:
+        """Let the call go on with another TwiML document; its stream stops.
+
+        Raises:
+            CarrierError: Twilio refused, for instance because the call has ended.
+        """
+        await self._run(call_sid, "redirect", lambda client: client.calls(call_sid).update_async(twiml=document))
+
+    async def start_recording(self, call_sid: str, *, status_url: str) -> str:
+        """Record both channels of a call in progress; returns the recording's id.
+
+        Raises:
+            CarrierError: Twilio refused.
+        """
+        recording = await self._run(
+            call_sid,
+            "start recording",
+            lambda client: client.calls(call_sid).recordings.create_async(
+                recording_channels="dual",
+                recording_track="both",
+                recording_status_callback=status_url,
+                recording_status_callback_method="POST",
+                recording_status_callback_event=["completed", "absent"],
+            ),
+        )
+        return str(recording.sid)
+
+    async def stop_recording(self, call_sid: str, recording_sid: str = "") -> None:
+        """Stop a recording, or the one that is running; it is fine if the call has ended.
+
+        Raises:
+            CarrierError: Twilio refused.
+        """
+        sid = recording_sid or "Twilio.CURRENT"
+        try:
+            await self._run(
+                call_sid,
+                "stop recording",
+                lambda client: client.calls(call_sid).recordings(sid).update_async(status="stopped"),
+                safe=True,
+            )
+        except CarrierError as exc:
+            if (exc.status, exc.carrier_code) not in _HAS_ENDED:
+                raise
+
+    async def remove_recording(self, call_sid: str, recording_sid: str) -> None:
+        """Delete a recording; it is fine if there is none.
+
+        Raises:
+            CarrierError: Twilio refused.
+        """
+        try:
+            await self._run(
+                call_sid, "remove recording", lambda client: client.recordings(recording_sid).delete_async(), safe=True
+            )
+        except CarrierError as exc:
+            if exc.status != 404:
+                raise
+
+    async def start_transcription(
+        self, call_sid: str, *, status_url: str, engine: str, language: str, options: tuple[tuple[str, str], ...] = ()
+    ) -> str:
+        """Transcribe both tracks of a call in progress; returns the transcription's id.
+
+        Args:
+            call_sid: The call.
+            status_url: Where the words go.
+            engine: ``deepgram`` or ``google``.
+            language: Such as ``en-US``.
+            options: More fields of Twilio's request, by its names: ``(("SpeechModel", "nova-3"),)``.
+
+        Raises:
+            CarrierError: Twilio refused, or does not know an option.
+        """
+        fields: dict[str, Any] = {
+            "track": "both_tracks",
+            "status_callback_url": status_url,
+            "status_callback_method": "POST",
+            "transcription_engine": engine,
+            "language_code": language,
+        }
+        fields.update((_snake(name), value) for name, value in options)
+        transcription = await self._run(
+            call_sid,
+            "start transcription",
+            lambda client: client.calls(call_sid).transcriptions.create_async(**fields),
+        )
+        return str(transcription.sid)
+
+    async def download(self, url: str) -> AsyncIterator[bytes]:
+        """The bytes of a recording in WAV, piece by piece.
+
+        A recording that is not there yet is asked for again a few times. The credentials go to
+        Twilio (and the configured ``base_url``) only, not to the storage that it may redirect to.
+
+        Raises:
+            CarrierError: It cannot be fetched.
+        """
+        async with self._media(url) as response:
+            try:
+                async for piece in response.content.iter_chunked(65536):
+                    yield piece
+            except (aiohttp.ClientError, TimeoutError) as exc:
+                raise CarrierError("twilio", "-", f"the recording broke off while it was fetched: {exc!r}") from exc
+
+    async def close(self) -> None:
+        """Close the connections; a later command opens them again."""
+        async with self._opening:
+            http, session = self._http, self._session
+            self._client = self._http = self._session = None
+        if http is not None:
+            await http.close()
+        if session is not None:
+            await session.close()
+
+    async def _open(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                try:
+                    client_class, http_class = await asyncio.to_thread(_import_sdk)
+                except ImportError as exc:
+                    raise MissingExtra("twilio", "twilio") from exc
+                # Made inside the running loop, to which it belongs.
+                self._http = http_class(logger=_silent)
+                login = {"username": self._login[0], "password": self._login[1], "account_sid": self.account_sid}
+                if self._base_url:
+                    # TWILIO_REGION and TWILIO_EDGE would rewrite the host.
+                    environment = {"TWILIO_REGION": ""}
+                    self._client = client_class(**login, http_client=self._http, environment=environment)
+                    self._client.api.base_url = self._base_url
+                else:
+                    self._client = client_class(**login, http_client=self._http)
+            return self._client
+
+    async def _run(
+        self, call_sid: str, what: str, work: Callable[[Any], Awaitable[ResultT]], *, safe: bool = False
+    ) -> ResultT:
+        """Carry out a command, again where that can neither harm nor be in vain.
+
+        Args:
+            call_sid: For errors.
+            what: For errors.
+            work: The command.
+            safe: Doing it twice is the same as once, so failures of unknown outcome are retried too.
+        """
+        attempt = 0
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                client = await self._open()
+                while True:
+                    attempt += 1
+                    try:
+                        return await work(client)
+                    except (asyncio.CancelledError, TimeoutError):
+                        raise
+                    except Exception as exc:  # the SDK's exceptions are many, aiohttp's come through
+                        error = _carrier_error(exc, call_sid, what)
+                        again = error.status in (429, 503) or (safe and (error.status == 0 or error.status >= 500))
+                        if not again or attempt >= _ATTEMPTS:
+                            raise error from exc
+                        logger.info("call %s: %s failed (%d), trying again", call_sid, what, error.status)
+                    await asyncio.sleep(self.retry_s * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
+        except TimeoutError as exc:
+            raise CarrierError(
+                "twilio",
+                call_sid,
+                f"{what}: no answer within {self.timeout_s:g} s; check the connection to {self._host}",
+            ) from exc
+
+    @property
+    def _host(self) -> str:
+        return self._base_url or _API
+
+    def _media(self, url: str) -> _Media:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=30.0)
+            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
+        return _Media(self._session, url, self._login, self._host, self.retry_s)
+
+
+class _Media:
+    """Opens a recording's URL: retries, redirects, and who may see the credentials."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, login: tuple[str, str], trusted: str, retry_s: float
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._auth = aiohttp.BasicAuth(*login)
+        self._trusted = urlsplit(trusted)
+        self._retry_s = retry_s
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        stereo, status = True, 0
+        for attempt in range(1, _MEDIA_ATTEMPTS + 1):
+            try:
+                response = await self._get(_media_url(self._url, stereo=stereo))
+            except (aiohttp.ClientError, TimeoutError) as exc:
+                raise CarrierError("twilio", "-", f"the recording cannot be fetched: {exc!r}") from exc
+            if response.status == 200:
+                self._response = response
+                return response
+            status = response.status
+            response.release()
+            if status == 400 and stereo:
+                stereo = False  # a mono recording has no second channel to ask for
+                continue
+            if status not in (404, 429, 503) or attempt == _MEDIA_ATTEMPTS:
+                break
+            await asyncio.sleep(self._retry_s * 2 ** (attempt - 1))
+        advice = {
+            401: "check the credentials",
+            403: "check the credentials",
+            404: "it does not exist (any more)",
+        }.get(status, "try again later")
+        raise CarrierError("twilio", "-", f"fetching the recording was answered {status}: {advice}", status=status)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._response is not None:
+            self._response.release()
+
+    async def _get(self, url: str) -> aiohttp.ClientResponse:
+        for _ in range(_MAX_REDIRECTS):
+            auth = self._auth if self._may_see_credentials(urlsplit(url)) else None
+            response = await self._session.get(url, auth=auth, allow_redirects=False)
+            location = response.headers.get("Location", "")
+            if response.status not in (301, 302, 303, 307, 308) or not location:
+                return response
+            response.release()
+            url = urljoin(url, location)
+        raise CarrierError("twilio", "-", "fetching the recording was redirected too often")
+
+    def _may_see_credentials(self, url: SplitResult) -> bool:
+        if (url.scheme, url.netloc) == (self._trusted.scheme, self._trusted.netloc):
+            return True
+        host = url.hostname or ""
+        return url.scheme == "https" and (host == "twilio.com" or host.endswith(".twilio.com"))
+
+
+def _import_sdk() -> tuple[Any, Any]:
+    import twilio.rest.api.v2010.account.call  # type: ignore[import-untyped]  # noqa: F401  # loads the rest lazily
+    from twilio.http.async_http_client import AsyncTwilioHttpClient  # type: ignore[import-untyped]
+    from twilio.rest import Client
+
+    return Client, AsyncTwilioHttpClient
+
+
+def _carrier_error(exc: Exception, call_sid: str, what: str) -> CarrierError:
+    status = getattr(exc, "status", 0)
+    code = getattr(exc, "code", 0)
+    status = status if isinstance(status, int) else 0
+    code = code if isinstance(code, int) else 0
+    if isinstance(exc, aiohttp.ClientError | OSError):
+        return CarrierError("twilio", call_sid, f"{what}: Twilio cannot be reached ({exc!r})")
+    if not status:
+        return CarrierError("twilio", call_sid, f"{what}: {exc!r}")
+    # The legacy shape has msg, problem details have title and detail.
+    text = getattr(exc, "msg", None) or getattr(exc, "detail", None) or getattr(exc, "title", None) or "no reason given"
+    advice = _ADVICE.get(code) or ("check the credentials" if status in (401, 403) else "see the account's error log")
+    reason = f"{what}: Twilio answered {status}, code {code}: {text}; {advice}"
+    return CarrierError("twilio", call_sid, reason, status=status, carrier_code=code)
+
+
+def _media_url(url: str, *, stereo: bool) -> str:
+    parts = urlsplit(url)
+    path = parts.path
+    if not path.endswith((".wav", ".mp3")):
+        path += ".wav"
+    query = parts.query
+    if stereo and "RequestedChannels" not in query:
+        query = f"{query}&RequestedChannels=2" if query else "RequestedChannels=2"
+    return parts._replace(path=path, query=query).geturl()
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

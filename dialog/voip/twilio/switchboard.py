@@ -1,0 +1,513 @@
+"""What happens to a call between its webhooks, its streams and its agent.
+
+Everything here speaks of checked requests and typed messages; sockets and HTTP are the shells'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.errors import CarrierError, RemoteProtocolError, StateError, UserCodeError
+from dialog.message import CallMetadata, TranscriptStatus
+from dialog.voip.call import Call, CallSettings
+from dialog.voip.line import Line, Wire
+from dialog.voip.twilio import twiml
+from dialog.voip.twilio.commands import TwilioCommands
+from dialog.voip.twilio.messages import (
+    FINAL_STATUSES,
+    AfterForm,
+    CallStatusForm,
+    DialForm,
+    NumberStatusForm,
+    RecordingForm,
+    Start,
+    StreamStatusForm,
+    TranscriptionForm,
+    VoiceForm,
+    decode_form,
+    decode_transcription_data,
+)
+from dialog.voip.twilio.offer import Accept, Decision, Offer, Reject, Resolver, Say
+from dialog.voip.twilio.record import CallRecord, FinishedCalls, call_id_of
+from dialog.voip.twilio.token import TOKEN_LIFE_S, StreamTokens
+from dialog.voip.twilio.voip import TwilioVoIP
+from dialog.voip.twilio.webhooks import Endpoint, Fields, Refusal, Response, Site, query_call, xml
+from dialog.voip.voip import VoIP
+
+__all__ = ["Switchboard", "SwitchboardSettings"]
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+_OWN_PARAMETERS = ("call_id", "token", "From", "To", "direction")
+_TRANSCRIPT_STATES: dict[str, Literal["started", "content", "stopped", "error"]] = {
+    "transcription-started": "started",
+    "transcription-content": "content",
+    "transcription-stopped": "stopped",
+    "transcription-error": "error",
+}
+_MAX_ATTEMPTS = 2
+_TRACKS: dict[str, Literal["caller", "agent"]] = {"inbound_track": "caller", "outbound_track": "agent"}
+
+
+class SwitchboardSettings(Struct, frozen=True, kw_only=True):
+    """How calls are taken."""
+
+    account_sid: str
+    resolver: Resolver | None = None
+    resolver_timeout_s: float = 3.0
+    stream_parameters: tuple[str, ...] = ()
+    """Webhook parameters that also travel with the stream."""
+    call: CallSettings = CallSettings()
+    error_text: str = "We are sorry, an error has occurred. Please call again later."
+    error_language: str = "en-US"
+    close_timeout_s: float = 5.0
+
+
+class Switchboard:
+    """All calls of a gateway: admits them, joins their streams, and hands on what is reported of them."""
+
+    def __init__(
+        self,
+        settings: SwitchboardSettings,
+        commands: TwilioCommands,
+        tokens: StreamTokens,
+        on_voip: Callable[[TwilioVoIP], object],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._settings = settings
+        self._commands = commands
+        commands.record_of = lambda call: self._records.get(call.metadata.call_id)
+        self._tokens = tokens
+        self._on_voip = on_voip
+        self._clock = clock
+        self._records: dict[UUID, CallRecord] = {}
+        self._finished = FinishedCalls()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    @property
+    def closing(self) -> bool:
+        """No new calls are taken."""
+        return self._closing
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls of which something is left, oldest first."""
+        return tuple(record.call for record in self._records.values() if record.call is not None)
+
+    def find(self, call: UUID | str) -> Call | None:
+        """A call by its id, or by its CallSid."""
+        if isinstance(call, UUID):
+            record = self._records.get(call)
+        else:
+            record = self._records.get(call_id_of(call))
+            if record is None:
+                record = next((r for r in self._records.values() if r.call_sid == call), None)
+        return record.call if record is not None else None
+
+    async def respond(self, endpoint: Endpoint, fields: Fields, site: Site) -> Response:
+        """Answer a checked webhook.
+
+        Raises:
+            Refusal: It lacks what it needs, or is of another account.
+        """
+        account = next((value for name, value in fields if name == "AccountSid"), "")
+        if account and account != self._settings.account_sid:
+            raise Refusal(403, "the request is of another account")
+        try:
+            match endpoint:
+                case "voice":
+                    return xml(await self._voice(fields, site))
+                case "after":
+                    return xml(self._after(fields))
+                case "dial":
+                    return xml(self._dial(fields))
+                case "number":
+                    self._number(fields)
+                case "stream":
+                    self._stream(fields)
+                case "status":
+                    self._status(fields)
+                case "recording":
+                    self._recording(fields)
+                case "transcription":
+                    self._transcription(fields)
+                case "media":
+                    raise Refusal(400, "this is a WebSocket endpoint")
+        except RemoteProtocolError as exc:
+            raise Refusal(400, str(exc)) from exc
+        return Response()
+
+    def join(self, start: Start, wire: Wire, site: Site) -> tuple[Call, Line]:
+        """Connect a stream to its call, which may be unknown here: then its parameters suffice.
+
+        Raises:
+            RemoteProtocolError: It is of another account, its call is unknown or over, its token
+                does not fit, or the call has or had this stream already.
+        """
+        detail = start.start
+        parameters = detail.custom_parameters
+        if detail.account_sid != self._settings.account_sid:
+            raise RemoteProtocolError(f"call {detail.call_sid}: the stream is of another account")
+        try:
+            call_id = UUID(parameters.get("call_id", ""))
+        except ValueError as exc:
+            raise RemoteProtocolError(f"call {detail.call_sid}: the stream names no call of ours") from exc
+        generation = self._tokens.verify(parameters.get("token", ""), call_id)
+        call = self._call_of(call_id, detail.call_sid, parameters, site)
+        try:
+            return call, call.join(wire, generation)
+        except StateError as exc:
+            raise RemoteProtocolError(str(exc)) from exc
+
+    async def close(self) -> None:
+        """End all calls and wait, within a bound, until nothing of them is left."""
+        self._closing = True
+        calls = self.calls
+        hangups = [
+            asyncio.create_task(self._commands.hangup_quietly(call), name=f"hang up {call.metadata.call_id}")
+            for call in calls
+            if call.state not in ("ended", "offered")
+        ]
+        for call in calls:
+            call.end("shutdown", "the gateway was closed")
+        for task in self._tasks:
+            task.cancel()
+        waits = [asyncio.create_task(_let_go(call), name=f"close {call.metadata.call_id}") for call in calls]
+        pending = [*hangups, *waits, *self._tasks]
+        if pending:
+            _, late = await asyncio.wait(pending, timeout=self._settings.close_timeout_s)
+            for task in late:
+                logger.error("%s did not end within %g s", task.get_name(), self._settings.close_timeout_s)
+                task.cancel()
+        self._records.clear()
+
+    # --- the voice webhook ------------------------------------------------------------------------
+
+    async def _voice(self, fields: Fields, site: Site) -> str:
+        form = decode_form(VoiceForm, fields)
+        outbound = form.direction.startswith("outbound")
+        call_id = (query_call(fields) if outbound else None) or call_id_of(form.call_sid)
+        record = self._records.get(call_id)
+        if form.call_status in FINAL_STATUSES:  # somebody sends status callbacks here
+            if record is not None and record.call is not None:
+                record.call.end(_end_reason(form.call_status, record.call))
+            return twiml.hangup()
+        if record is None:
+            finished = self._finished.get(call_id)
+            if finished is not None:
+                return finished
+            if self._closing:
+                raise Refusal(503, "the gateway is closing")
+            record = CallRecord(call_id, form.call_sid, site)
+            self._records[call_id] = record
+            record.answer = self._spawn(self._admit(record, form, fields), f"admit {call_id}")
+        elif record.call is not None and record.call.state == "ended":
+            return twiml.hangup()
+        assert record.answer is not None or record.call is not None
+        if record.answer is None:  # the stream was here first
+            return self._document(record, 1)
+        return await asyncio.shield(record.answer)
+
+    async def _admit(self, record: CallRecord, form: VoiceForm, fields: Fields) -> str:
+        metadata = CallMetadata(
+            call_id=record.call_id,
+            carrier="twilio",
+            carrier_call_id=form.call_sid,
+            account_id=form.account_sid,
+            from_=form.from_,
+            to=form.to,
+            direction="outbound" if form.direction.startswith("outbound") else "inbound",
+            parameters=tuple(fields),
+        )
+        decision = await self._resolve(Offer(metadata))
+        if isinstance(decision, Reject):
+            return self._finish(record, twiml.reject(decision.reason))
+        if isinstance(decision, Say):
+            return self._finish(record, twiml.say(decision.text, language=decision.language))
+        try:
+            call = self._take(record, metadata)
+        except UserCodeError:
+            return self._apology()
+        if call.state == "ended":
+            return twiml.hangup()
+        return self._document(record, 1)
+
+    async def _resolve(self, offer: Offer) -> Decision:
+        settings = self._settings
+        if settings.resolver is None:
+            return Accept()
+        call_id = offer.metadata.call_id
+        apology = Say(settings.error_text, settings.error_language)
+        try:
+            async with asyncio.timeout(settings.resolver_timeout_s):
+                decision: object = await settings.resolver(offer)
+        except TimeoutError:
+            logger.error("call %s: the resolver took more than %g s", call_id, settings.resolver_timeout_s)  # noqa: TRY400
+            return apology
+        except Exception:
+            logger.exception("call %s: the resolver raised", call_id)
+            return apology
+        if isinstance(decision, Accept | Reject | Say):
+            return decision
+        logger.error("call %s: the resolver returned %r instead of Accept, Reject or Say", call_id, type(decision))
+        return apology
+
+    def _take(self, record: CallRecord, metadata: CallMetadata) -> Call:
+        """Create the call and offer it to the agent.
+
+        Raises:
+            UserCodeError: ``on_voip`` raised; the call has ended and every further request is told so.
+        """
+        allowed = [(name, metadata.parameter(name)) for name in self._settings.stream_parameters]
+        record.parameters = (
+            ("From", metadata.from_),
+            ("To", metadata.to),
+            ("direction", metadata.direction),
+            *((name, value) for name, value in allowed if value and name not in _OWN_PARAMETERS),
+        )
+        call = Call(
+            metadata,
+            self._commands,
+            settings=self._settings.call,
+            clock=self._clock,
+            voip_class=TwilioVoIP,
+            on_closed=self._forget,
+        )
+        record.call = call
+        logger.info("call %s: %s call %s", call.metadata.call_id, metadata.direction, metadata.carrier_call_id)
+        try:
+            call.offer(self._offer)
+        except UserCodeError as exc:
+            logger.error("call %s: %s", metadata.call_id, exc, exc_info=exc.__cause__)  # noqa: TRY400
+            self._finished.add(record.call_id, self._apology())
+            raise
+        return call
+
+    def _offer(self, voip: VoIP) -> None:
+        assert isinstance(voip, TwilioVoIP)
+        self._on_voip(voip)
+
+    def _document(self, record: CallRecord, generation: int) -> str:
+        """The TwiML that announces a stream; the same whenever it is asked for."""
+        document = record.documents.get(generation)
+        if document is None:
+            site, call_id = record.site, record.call_id
+            settings = self._settings.call
+            life_s = max(TOKEN_LIFE_S, settings.never_connected_s) if generation == 1 else TOKEN_LIFE_S
+            token = self._tokens.sign(call_id, generation, life_s=life_s)
+            document = record.documents[generation] = twiml.connect_stream(
+                site.media,
+                action=site.url("after", call=call_id, generation=generation),
+                status_callback=site.url("stream", call=call_id),
+                parameters=(("call_id", str(call_id)), ("token", token), *record.parameters),
+            )
+        return document
+
+    # --- what comes later -------------------------------------------------------------------------
+
+    def _after(self, fields: Fields) -> str:
+        """A stream has ended; what shall Twilio do now?"""
+        form = decode_form(AfterForm, fields)
+        call_id, record = self._named(fields)
+        call = record.call if record is not None else None
+        if record is None or call is None:
+            return (self._finished.get(call_id) if call_id else None) or twiml.hangup()
+        text = next((value for name, value in fields if name == "generation"), "")
+        generation = int(text) if text.isdecimal() and len(text) < 10 else call.generation
+        if form.call_status in FINAL_STATUSES:
+            call.end(_end_reason(form.call_status, call))
+        if call.state == "ended":
+            return self._finished.get(record.call_id) or twiml.hangup()
+        if generation < call.generation:
+            return self._document(record, call.generation)  # delivered again, or late
+        if call.state == "offered":
+            record.attempts += 1
+            if record.attempts > _MAX_ATTEMPTS:
+                call.end("never_connected", "Twilio could not open the stream")
+                return twiml.hangup()
+        if call.state == "live":
+            # Twilio knows before we do that the socket is gone.
+            call.stream_closed(call.line)
+        if not call.wants_stream():
+            return twiml.hangup()
+        return self._document(record, call.generation + 1)
+
+    def _dial(self, fields: Fields) -> str:
+        """A transfer failed, or its conversation is over."""
+        form = decode_form(DialForm, fields)
+        _, record = self._named(fields)
+        call = record.call if record is not None else None
+        if record is None or call is None or call.state == "ended":
+            return twiml.hangup()
+        if form.dial_call_status in ("completed", "answered"):
+            call.end("transferred")
+            return twiml.hangup()
+        if form.call_status in FINAL_STATUSES:
+            call.end(_end_reason(form.call_status, call))
+            return twiml.hangup()
+        if not any(name == "back" for name, _ in fields):
+            call.end("transfer_failed", form.dial_call_status)
+            return twiml.hangup()
+        call.returned("transfer_failed")
+        if not call.wants_stream():
+            return twiml.hangup()
+        return self._document(record, call.generation + 1)
+
+    def _number(self, fields: Fields) -> None:
+        form = decode_form(NumberStatusForm, fields)
+        _, record = self._named(fields)
+        if record is not None and record.call is not None and form.call_status in ("in-progress", "answered"):
+            record.call.end("transferred")
+
+    def _stream(self, fields: Fields) -> None:
+        form = decode_form(StreamStatusForm, fields)
+        call_id, _ = self._named(fields)
+        if form.stream_event == "stream-error":
+            logger.warning("call %s: Twilio reports a stream error: %.200s", call_id, form.stream_error)
+
+    def _status(self, fields: Fields) -> None:
+        form = decode_form(CallStatusForm, fields)
+        call_id, record = self._named(fields)
+        if record is None:
+            record = self._records.get(call_id_of(form.call_sid))
+        if form.call_status not in FINAL_STATUSES or record is None or record.call is None:
+            return
+        if record.call.state != "ended":
+            record.call.end(_end_reason(form.call_status, record.call))
+        else:
+            logger.debug("call %s: Twilio confirms the end (%s)", call_id, form.call_status)
+
+    def _recording(self, fields: Fields) -> None:
+        form = decode_form(RecordingForm, fields)
+        call_id, record = self._named(fields)
+        if record is None or record.call is None:
+            logger.info("call %s: a recording report (%s) came too late", call_id, form.recording_status)
+            return
+        record.recording_sid = form.recording_sid or record.recording_sid
+        if self._repeated(record, ("recording", form.recording_sid, form.recording_status)):
+            return
+        voip = record.call.voip
+        if form.recording_status == "completed" and form.recording_url:
+            voip.receive(VoIP.RECORDING_URL, form.recording_url)
+        elif form.recording_status in ("absent", "failed"):
+            voip.fail(
+                CarrierError(
+                    "twilio",
+                    record.call_sid,
+                    f"the recording is {form.recording_status} (error {form.error_code or 'not given'}): "
+                    "there is nothing to fetch",
+                )
+            )
+
+    def _transcription(self, fields: Fields) -> None:
+        form = decode_form(TranscriptionForm, fields)
+        call_id, record = self._named(fields)
+        if record is None or record.call is None:
+            logger.info("call %s: a transcription report (%s) came too late", call_id, form.transcription_event)
+            return
+        state = _TRANSCRIPT_STATES.get(form.transcription_event)
+        if state is None:
+            logger.debug("call %s: ignored the unknown %.60r", call_id, form.transcription_event)
+            return
+        key = ("transcription", form.transcription_sid, form.sequence_id, form.transcription_event)
+        if form.sequence_id and self._repeated(record, key):
+            return
+        text, confidence = "", None
+        if state == "content":
+            data = decode_transcription_data(form.transcription_data)
+            text, confidence = data.transcript, data.confidence
+        elif state == "error":
+            text = f"{form.transcription_error_code} {form.transcription_error}".strip()
+        status = TranscriptStatus(
+            state=state,
+            track=_TRACKS.get(form.track, ""),
+            text=text,
+            final=form.final,
+            confidence=confidence,
+            at=form.timestamp,
+        )
+        record.call.voip.receive(VoIP.TRANSCRIPT, status)
+
+    # --- helpers ----------------------------------------------------------------------------------
+
+    def _call_of(self, call_id: UUID, call_sid: str, parameters: dict[str, str], site: Site) -> Call:
+        record = self._records.get(call_id)
+        outbound = parameters.get("direction") == "outbound"
+        if record is not None:
+            if record.call is None or record.call_sid not in ("", call_sid):
+                raise RemoteProtocolError(f"call {call_id}: a stream of another call, {call_sid}, came with its token")
+            return record.call
+        if self._finished.get(call_id) is not None:
+            raise RemoteProtocolError(f"call {call_id}: its stream came after its end")
+        if self._closing or (not outbound and call_id_of(call_sid) != call_id):
+            raise RemoteProtocolError(f"call {call_id}: unknown here, and {call_sid} is not its id")
+        # The webhook was answered by another process; the token proves that the call was accepted.
+        record = CallRecord(call_id, call_sid, site)
+        self._records[call_id] = record
+        metadata = CallMetadata(
+            call_id=call_id,
+            carrier="twilio",
+            carrier_call_id=call_sid,
+            account_id=self._settings.account_sid,
+            from_=parameters.get("From", ""),
+            to=parameters.get("To", ""),
+            direction="outbound" if outbound else "inbound",
+            parameters=tuple((name, value) for name, value in parameters.items() if name != "token"),
+        )
+        try:
+            return self._take(record, metadata)
+        except UserCodeError as exc:
+            raise RemoteProtocolError(f"call {call_id}: nobody took it") from exc
+
+    def _named(self, fields: Fields) -> tuple[UUID | None, CallRecord | None]:
+        call_id = query_call(fields)
+        return call_id, self._records.get(call_id) if call_id is not None else None
+
+    def _repeated(self, record: CallRecord, key: object) -> bool:
+        if key in record.seen:
+            return True
+        record.seen.add(key)
+        return False
+
+    def _apology(self) -> str:
+        return twiml.say(self._settings.error_text, language=self._settings.error_language)
+
+    def _finish(self, record: CallRecord, document: str) -> str:
+        self._records.pop(record.call_id, None)
+        self._finished.add(record.call_id, document)
+        return document
+
+    def _forget(self, call: Call) -> None:
+        call_id = call.metadata.call_id
+        if self._records.pop(call_id, None) is not None and self._finished.get(call_id) is None:
+            self._finished.add(call_id, twiml.hangup())
+
+    def _spawn(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _let_go(call: Call) -> None:
+    """Wait until nothing of a call is left, without the time that late callbacks would have had."""
+    for participant in call.scope.members:
+        participant.dispose()
+    await call.wait_closed()
+
+
+def _end_reason(status: str, call: Call) -> str:
+    if status in ("busy", "failed", "no-answer", "canceled"):
+        return status.replace("-", "_")
+    return "never_connected" if call.generation == 0 else "caller_hangup"

@@ -1,0 +1,262 @@
+"""What a Line writes to: the sockets of the two shells, with as little between as possible.
+
+A clear must overtake media that has not left yet, so neither wire lets much pile up below itself:
+what the peer does not take stays in a queue here, where a clear can purge it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
+from typing import Any, Final
+
+from aiohttp import web
+
+from dialog.voip.twilio.stream import TwilioStream
+
+__all__ = ["AiohttpWire", "AsgiWire", "TwilioWire"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_QUEUED: Final = 80_000
+"""Bytes of audio that may wait here, 10 s: a peer that is so slow is lost."""
+_MAX_WRITTEN: Final = 4096
+"""Bytes below us that the kernel has not taken, or taken and not sent: about 300 ms of audio."""
+_POLL_S: Final = 0.02
+_PING_S: Final = 10.0
+_MISSED_PINGS: Final = 3
+_CLOSE_S: Final = 2.0
+
+
+class TwilioWire(ABC):
+    """The common part: writing messages, the queue, purging. Nothing here raises or blocks."""
+
+    def __init__(self, stream: TwilioStream) -> None:
+        self.rtt_s = 0.0
+        self.close_code = 1000
+        """With what :meth:`close` closes; set by what went wrong first."""
+        self.closed = False
+        self._stream = stream
+        self._queue: deque[tuple[int, bytes]] = deque()
+        self._queued = 0
+
+    def send_audio(self, data: bytes) -> None:
+        """Play ``data`` after what was sent before."""
+        self._send(len(data), self._stream.media(data))
+
+    def send_mark(self, name: str) -> None:
+        """Ask for an echo of ``name`` once all audio before it was played."""
+        self._send(0, self._stream.mark(name))
+
+    def send_clear(self) -> int:
+        """Drop what is queued, then clear what was sent; returns the bytes of audio that never left."""
+        if self.closed:
+            return 0
+        dropped = self._queued
+        self._queue.clear()
+        self._queued = 0
+        self._clear(self._stream.clear())
+        return dropped
+
+    def close(self) -> None:
+        """Close the socket; calling it again is harmless."""
+        self.fail(1000)
+
+    def fail(self, code: int) -> None:
+        """Close the socket with a code, unless it is closed already."""
+        if self.closed:
+            return
+        self.closed = True
+        self.close_code = code
+        self._queue.clear()
+        self._queued = 0
+        self._shut()
+
+    def _enqueue(self, size: int, message: bytes) -> None:
+        self._queue.append((size, message))
+        self._queued += size
+        if self._queued > _MAX_QUEUED:
+            logger.error(
+                "stream %s: the carrier does not take its audio, %d bytes wait; giving the stream up",
+                self._stream.stream_sid,
+                self._queued,
+            )
+            self.fail(1011)
+
+    @abstractmethod
+    def _send(self, size: int, message: bytes) -> None:
+        """Send a message that holds ``size`` bytes of audio."""
+
+    @abstractmethod
+    def _clear(self, message: bytes) -> None:
+        """Send the clear before anything else."""
+
+    @abstractmethod
+    def _shut(self) -> None:
+        """Begin to close the socket with :attr:`close_code`."""
+
+
+class AiohttpWire(TwilioWire):
+    """Writes whole frames to aiohttp's transport, in the caller's own step of the loop.
+
+    No task stands between a line and its socket: a frame is on the transport when ``send_audio``
+    returns. aiohttp's own writer only adds the handshake, answers to a close, and the close.
+    """
+
+    def __init__(self, stream: TwilioStream, ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+        super().__init__(stream)
+        self.heard = True
+        """Something came since the last ping; the reader sets it."""
+        self._ws = ws
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._poll: asyncio.TimerHandle | None = None
+        self._ping: asyncio.TimerHandle | None = None
+        self._pinged_at = 0.0
+        self._missed = 0
+        self._closing: asyncio.Task[object] | None = None
+        _bound_kernel_buffer(transport)
+
+    def start(self) -> None:
+        """Begin to measure the round trip and to watch over the connection."""
+        self._send_ping()
+
+    def answer_ping(self, data: bytes) -> None:
+        """Answer a ping of the peer's."""
+        self._write(b"\x8a", data[:125])
+
+    def receive_pong(self) -> None:
+        """Take the answer to our ping."""
+        if self._pinged_at:
+            self.rtt_s = monotonic() - self._pinged_at
+            self._pinged_at = 0.0
+
+    async def wait_closed(self) -> None:
+        """Let go of everything, and wait until the closing handshake is over or has taken too long."""
+        for timer in (self._poll, self._ping):
+            if timer is not None:
+                timer.cancel()
+        if not self.closed:
+            self.closed = True  # the peer went first
+            self._queue.clear()
+        if self._closing is not None:
+            await asyncio.wait((self._closing,), timeout=2 * _CLOSE_S)
+
+    def _send(self, size: int, message: bytes) -> None:
+        if self.closed:
+            return
+        if self._queue or self._transport.get_write_buffer_size() > _MAX_WRITTEN:
+            self._enqueue(size, message)
+            if self._poll is None and not self.closed:
+                self._poll = self._loop.call_later(_POLL_S, self._flush)
+            return
+        self._write(b"\x81", message)
+
+    def _clear(self, message: bytes) -> None:
+        self._write(b"\x81", message)
+
+    def _write(self, opcode: bytes, payload: bytes) -> None:
+        # RFC 6455, section 5.2: a server's frame is final, not masked, and not compressed here.
+        if self._transport.is_closing():
+            return
+        size = len(payload)
+        if size < 126:
+            self._transport.write(b"%b%c%b" % (opcode, size, payload))
+        elif size < 65536:
+            self._transport.write(b"%b\x7e%b%b" % (opcode, size.to_bytes(2), payload))
+        else:
+            self._transport.write(b"%b\x7f%b%b" % (opcode, size.to_bytes(8), payload))
+
+    def _flush(self) -> None:
+        self._poll = None
+        while self._queue and self._transport.get_write_buffer_size() <= _MAX_WRITTEN:
+            size, message = self._queue.popleft()
+            self._queued -= size
+            self._write(b"\x81", message)
+        if self._queue and not self._transport.is_closing():
+            self._poll = self._loop.call_later(_POLL_S, self._flush)
+
+    def _send_ping(self) -> None:
+        self._missed = 0 if self.heard else self._missed + 1
+        if self._missed >= _MISSED_PINGS:
+            logger.warning(
+                "stream %s: nothing came for %g s, the connection is dead", self._stream.stream_sid, 3 * _PING_S
+            )
+            self._transport.abort()
+            return
+        self.heard = False
+        self._pinged_at = monotonic()
+        self._write(b"\x89", b"dialog")
+        self._ping = self._loop.call_later(_PING_S, self._send_ping)
+
+    def _shut(self) -> None:
+        # Owned by the handler, which waits for it in wait_closed().
+        self._closing = self._loop.create_task(self._close_socket(), name="close a Twilio stream")
+
+    async def _close_socket(self) -> None:
+        try:
+            await self._ws.close(code=self.close_code)
+        except (ConnectionError, RuntimeError) as exc:
+            logger.debug("stream %s: closing failed: %r", self._stream.stream_sid, exc)
+        if not self._transport.is_closing() and self.close_code != 1000:
+            self._transport.close()
+
+
+class AsgiWire(TwilioWire):
+    """Hands messages to an ASGI server through one task, because its ``send`` must be awaited."""
+
+    def __init__(self, stream: TwilioStream, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
+        super().__init__(stream)
+        self._asgi_send = send
+        self._wake: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Send what is queued until the wire is closed, then close the socket; the handler owns this."""
+        while not self.closed:
+            if not self._queue:
+                self._wake = asyncio.get_running_loop().create_future()
+                await self._wake
+                continue
+            size, message = self._queue.popleft()
+            self._queued -= size
+            await self._asgi_send({"type": "websocket.send", "text": message.decode()})
+        await self._asgi_send({"type": "websocket.close", "code": self.close_code, "reason": ""})
+
+    def peer_closed(self) -> None:
+        """The peer has closed: nothing can be sent any more, not even a close."""
+        self.closed = True
+        self._queue.clear()
+
+    def _send(self, size: int, message: bytes) -> None:
+        if self.closed:
+            return
+        self._enqueue(size, message)
+        self._awake()
+
+    def _clear(self, message: bytes) -> None:
+        self._queue.append((0, message))
+        self._awake()
+
+    def _shut(self) -> None:
+        self._awake()
+
+    def _awake(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+def _bound_kernel_buffer(transport: asyncio.Transport) -> None:
+    """Let the kernel hold back what the network does not take, instead of seconds of audio."""
+    sock = transport.get_extra_info("socket")
+    lowat = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if sock is None or lowat is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, lowat, _MAX_WRITTEN)
+    except OSError as exc:
+        logger.debug("the kernel does not bound its send buffer: %r", exc)
