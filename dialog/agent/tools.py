@@ -1,0 +1,352 @@
+"""Tools: typed methods of an agent that its model may call.
+
+::
+
+    class FrontDesk(OpenAIAgent):
+        @tool(timeout_s=5)
+        async def book_table(self, people: int, time: str) -> str:
+            '''Book a table for today. `time` is 24-hour HH:MM.'''
+            return await self.bookings.create(people, time)
+
+Whatever goes wrong in a tool (wrong arguments, an exception, a time-out) becomes a result that the
+model reads; it never ends a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Literal, TypeVar, overload
+from weakref import WeakKeyDictionary
+
+import msgspec
+from msgspec import Struct
+
+from dialog.agent.threads import TOOL_THREADS
+from dialog.agent.toolschema import ArgumentsError, Parameters, check_parameter
+from dialog.errors import ConfigurationError, LimitError
+from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
+
+__all__ = ["Tool", "ToolOptions", "Toolbox", "tool"]
+
+logger = logging.getLogger(__name__)
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_MARK = "__dialog_tool__"
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_GRACE_S = 1.0
+"""How long a cancelled tool may take to clean up before it is left to itself."""
+_MAX_RESULT = 20_000
+_MAX_REASON = 300
+
+
+class ToolOptions(Struct, frozen=True, kw_only=True):
+    """What ``@tool(...)`` was given."""
+
+    name: str
+    timeout_s: float
+    on_interrupt: Literal["finish", "cancel"]
+    background: bool
+    idempotent: bool
+    filler: str
+
+
+class Tool(Struct, frozen=True, kw_only=True):
+    """A tool of a class: how it looks to a model and how it is run."""
+
+    options: ToolOptions
+    spec: ToolSpec
+    attribute: str
+    """Name of the method."""
+    is_async: bool
+    parameters: Parameters
+
+
+@overload
+def tool(function: FunctionT, /) -> FunctionT: ...
+@overload
+def tool(
+    *,
+    name: str = "",
+    timeout_s: float | None = None,
+    on_interrupt: Literal["finish", "cancel"] = "finish",
+    background: bool = False,
+    idempotent: bool = False,
+    filler: str | None = None,
+) -> Callable[[FunctionT], FunctionT]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str = "",
+    timeout_s: float | None = None,
+    on_interrupt: Literal["finish", "cancel"] = "finish",
+    background: bool = False,
+    idempotent: bool = False,
+    filler: str | None = None,
+) -> Any:
+    """Offer a method to the model. The method itself stays as it is and can be called as before.
+
+    The signature becomes the schema: every parameter needs a type (``str``, ``int``, ``float``,
+    ``bool``, ``Literal``, ``Enum``, ``list``, ``tuple``, ``dict``, optional ones, dates and times,
+    dataclasses and msgspec structs). The docstring describes the tool; its ``Args:`` section, or
+    ``Annotated[int, "text"]``, the parameters. What it returns is given to the model: text as it
+    is, ``None`` as "ok", anything else as JSON.
+
+    An ``async def`` runs on the event loop. A plain ``def`` runs in one of 32 threads that all
+    calls of the process share: it may block, must not touch the loop's objects, and cannot be
+    cancelled; a result that comes after its time is dropped and logged.
+
+    Args:
+        function: The method, when ``@tool`` stands without parentheses.
+        name: For the model; the method's name unless given.
+        timeout_s: Seconds until the model is told that there is no result; 10 unless given, 300 for
+            a background tool. An ``async def`` is then cancelled.
+        on_interrupt: ``finish`` lets it go on when the caller speaks over the reply; ``cancel``
+            cancels it then (an ``async def`` only).
+        background: The model goes on at once and learns of the result later.
+        idempotent: Running it twice does no harm, so it may be run again after a crash.
+        filler: Said while it runs, if that takes long enough to be noticed.
+
+    Raises:
+        ConfigurationError: A parameter has no annotation, or an option is out of range.
+    """
+
+    def mark(function: FunctionT) -> FunctionT:
+        where = getattr(function, "__qualname__", repr(function))
+        if isinstance(function, staticmethod | classmethod):
+            raise ConfigurationError(f"tool {where}: write @tool below @staticmethod or @classmethod")
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise ConfigurationError(f"tool {where}: a generator cannot be a tool, its result must be whole")
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.name not in ("self", "cls"):
+                check_parameter(parameter, where)
+        options = ToolOptions(
+            name=name or function.__name__,
+            timeout_s=timeout_s if timeout_s is not None else 300.0 if background else 10.0,
+            on_interrupt=on_interrupt,
+            background=background,
+            idempotent=idempotent,
+            filler=filler or "",
+        )
+        if not _NAME.fullmatch(options.name):
+            raise ConfigurationError(f"tool {where}: {options.name!r} is no name: 1 to 64 letters, digits, _ and -")
+        if options.timeout_s <= 0:
+            raise ConfigurationError(f"tool {where}: timeout_s must be positive, got {options.timeout_s}")
+        if on_interrupt not in ("finish", "cancel"):
+            raise ConfigurationError(f"tool {where}: on_interrupt is 'finish' or 'cancel', got {on_interrupt!r}")
+        if on_interrupt == "cancel" and not inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"tool {where}: a plain def cannot be cancelled; make it async def")
+        setattr(function, _MARK, options)
+        return function
+
+    return mark if function is None else mark(function)
+
+
+class Toolbox:
+    """The tools of an object, found by their ``@tool``; building one is cheap after the first of a class.
+
+    A subclass that overrides a tool's method overrides the tool, with or without ``@tool``; setting
+    the name to ``None`` in the subclass takes the tool away.
+
+    Raises:
+        ConfigurationError: Two tools have one name, or a signature cannot be described; the message
+            names the method.
+    """
+
+    def __init__(self, owner: object) -> None:
+        self._owner = owner
+        self._tools = _tools_of(type(owner))
+        self._abandoned: set[asyncio.Future[Any]] = set()
+        self.specs: tuple[ToolSpec, ...] = _specs[type(owner)]
+        """For :class:`LLMRequest`, always the same object for a class."""
+
+    def __repr__(self) -> str:
+        return f"<Toolbox of {type(self._owner).__name__}: {', '.join(self._tools)}>"
+
+    def get(self, name: str) -> Tool | None:
+        """Return the tool that the model calls ``name``."""
+        return self._tools.get(name)
+
+    def stops_on_interrupt(self, name: str) -> bool:
+        """Whether a running ``name`` is to be cancelled when the caller speaks over its turn."""
+        found = self._tools.get(name)
+        return found is not None and found.options.on_interrupt == "cancel"
+
+    def longest_s(self, calls: Iterable[ToolCall]) -> float:
+        """Return the longest time that ``calls``, run together, may take; background tools take none."""
+        tools = (self._tools.get(call.name) for call in calls)
+        times = [found.options.timeout_s + _GRACE_S for found in tools if found and not found.options.background]
+        return max(times, default=0.0)
+
+    async def run(self, call: ToolCall) -> ToolResult:
+        """Run a call to its end and return its result, whatever happens.
+
+        Cancelling this cancels an ``async def`` tool; the thread of a plain one goes on, and what it
+        returns is dropped.
+
+        Raises:
+            CancelledError: This was cancelled.
+        """
+        found = self._tools.get(call.name)
+        if found is None:
+            names = ", ".join(self._tools) or "none"
+            return _failed(call, f"there is no tool named {call.name!r}; available: {names}")
+        try:
+            arguments = found.parameters.arguments(call.arguments)
+        except ArgumentsError as exc:
+            return _failed(call, str(exc))
+        return await self._run(found, call, getattr(self._owner, found.attribute), arguments)
+
+    async def _run(
+        self, found: Tool, call: ToolCall, method: Callable[..., Any], arguments: dict[str, Any]
+    ) -> ToolResult:
+        thread: Future[Any] | None = None
+        job: asyncio.Future[Any]
+        if found.is_async:
+            job = asyncio.ensure_future(method(**arguments))
+        else:
+            try:
+                thread = TOOL_THREADS.submit(partial(method, **arguments))
+            except LimitError as exc:
+                logger.error("tool %s (%s) was not started: %s", call.name, call.id, exc)  # noqa: TRY400
+                return _failed(call, "too many tools are running; it was not started")
+            job = asyncio.wrap_future(thread)
+        seconds = found.options.timeout_s
+        try:
+            await asyncio.wait((job,), timeout=seconds)
+            if job.done() and not job.cancelled() and not job.exception() and inspect.isawaitable(job.result()):
+                # A plain def that made a coroutine: it is awaited where coroutines belong.
+                job = asyncio.ensure_future(job.result())
+                await asyncio.wait((job,), timeout=seconds)
+        except asyncio.CancelledError:
+            await self._stop(job, thread, call)
+            raise
+        if not job.done():
+            started = thread is None or thread.running()
+            await self._stop(job, thread, call)
+            return _timed_out(call, seconds, started=started)
+        return self._result(call, job)
+
+    def _result(self, call: ToolCall, job: asyncio.Future[Any]) -> ToolResult:
+        if job.cancelled():
+            return _failed(call, "it was cancelled from inside")
+        exc = job.exception()
+        if exc is None:
+            return _finished(call, job.result())
+        if not isinstance(exc, Exception):
+            raise exc
+        logger.error("tool %s (%s) raised", call.name, call.id, exc_info=exc)
+        return _failed(call, f"{type(exc).__name__}: {exc}"[:_MAX_REASON])
+
+    async def _stop(self, job: asyncio.Future[Any], thread: Future[Any] | None, call: ToolCall) -> None:
+        """Cancel a job, and let go of one that does not end."""
+        if thread is not None and not thread.done() and not thread.cancel():
+            given_up = time.monotonic()
+            thread.add_done_callback(lambda done: _late(call, done, time.monotonic() - given_up))
+        job.cancel()
+        if not job.done():
+            await asyncio.wait((job,), timeout=_GRACE_S)
+        if job.done():
+            if not job.cancelled() and job.exception() is not None:
+                logger.warning("tool %s (%s) raised while it was stopped", call.name, call.id, exc_info=job.exception())
+            return
+        logger.error("tool %s (%s) goes on %g s after it was cancelled: abandoned", call.name, call.id, _GRACE_S)
+        self._abandoned.add(job)
+        job.add_done_callback(self._forget)
+
+    def _forget(self, job: asyncio.Future[Any]) -> None:
+        self._abandoned.discard(job)
+        if not job.cancelled():
+            job.exception()  # looked at, so that the loop does not report it a second time
+
+
+def _finished(call: ToolCall, value: Any) -> ToolResult:
+    if value is None:
+        text = "ok"
+    elif isinstance(value, str):
+        text = value or "ok"
+    else:
+        try:
+            text = msgspec.json.encode(value).decode()
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+            if "__str__" not in {name for base in type(value).__mro__[:-1] for name in vars(base)}:
+                kind = type(value).__name__
+                logger.error("tool %s (%s) returned a %s, which is neither text nor JSON", call.name, call.id, kind)  # noqa: TRY400
+                return _failed(call, f"it returned a {kind}, which is neither text nor JSON")
+            text = str(value)
+    if len(text) > _MAX_RESULT:
+        text = f"{text[:_MAX_RESULT]} … (cut, {len(text)} characters in all)"
+    return ToolResult(id=call.id, name=call.name, content=text)
+
+
+def _failed(call: ToolCall, reason: str) -> ToolResult:
+    return ToolResult(id=call.id, name=call.name, content=f"failed: {reason}", state="failed")
+
+
+def _timed_out(call: ToolCall, seconds: float, *, started: bool) -> ToolResult:
+    tail = "what it did is unknown" if started else "it was not started"
+    logger.warning("tool %s (%s) gave no result within %g s", call.name, call.id, seconds)
+    return ToolResult(
+        id=call.id, name=call.name, content=f"timed out: no result within {seconds:g} s; {tail}", state="timed_out"
+    )
+
+
+def _late(call: ToolCall, thread: Future[Any], late_s: float) -> None:
+    logger.warning("tool %s (%s) ended %.1f s after it was given up: its result is dropped", call.name, call.id, late_s)
+    if not thread.exception() and inspect.iscoroutine(result := thread.result()):
+        result.close()
+
+
+_by_class: WeakKeyDictionary[type, dict[str, Tool]] = WeakKeyDictionary()
+_specs: WeakKeyDictionary[type, tuple[ToolSpec, ...]] = WeakKeyDictionary()
+
+
+def _tools_of(owner: type) -> dict[str, Tool]:
+    tools = _by_class.get(owner)
+    if tools is None:
+        tools = _collect(owner)
+        _by_class[owner] = tools
+        _specs[owner] = tuple(found.spec for found in tools.values())
+    return tools
+
+
+def _collect(owner: type) -> dict[str, Tool]:
+    """Read the tools of a class, those of its bases first, in the order of their definition."""
+    marks: dict[str, ToolOptions] = {}
+    for base in reversed(owner.__mro__):
+        for attribute, value in vars(base).items():
+            function = getattr(value, "__func__", value)  # below staticmethod and classmethod
+            options = getattr(function, _MARK, None)
+            if isinstance(options, ToolOptions):
+                marks[attribute] = options
+            elif value is None:
+                marks.pop(attribute, None)
+    tools: dict[str, Tool] = {}
+    for attribute, options in marks.items():
+        value = inspect.getattr_static(owner, attribute)
+        function = getattr(value, "__func__", value)
+        where = f"{owner.__qualname__}.{attribute}"
+        if options.name in tools:
+            other = f"{owner.__qualname__}.{tools[options.name].attribute}"
+            raise ConfigurationError(f"tools {other} and {where} have the same name {options.name!r}")
+        parameters = Parameters(function, where, bound=not isinstance(value, staticmethod))
+        tools[options.name] = Tool(
+            options=options,
+            spec=ToolSpec(
+                name=options.name,
+                description=parameters.description or options.name.replace("_", " "),
+                parameters=parameters.schema,
+            ),
+            attribute=attribute,
+            is_async=inspect.iscoroutinefunction(function),
+            parameters=parameters,
+        )
+    return tools
