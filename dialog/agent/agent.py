@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from dialog.agent.conversation import Conversation
 from dialog.agent.history import History
@@ -25,7 +25,7 @@ from dialog.agent.speech import Speech
 from dialog.agent.tools import Toolbox
 from dialog.calls.events import CallEvent
 from dialog.calls.report import SessionReport
-from dialog.errors import ConfigurationError, StateError
+from dialog.errors import StateError
 from dialog.llm.llm import LLM
 from dialog.message import Message
 from dialog.participant import Event, Participant
@@ -38,8 +38,6 @@ from dialog.voip.voip import VoIP
 __all__ = ["Agent"]
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T", bound=Participant)
 
 
 class Agent(Participant):
@@ -82,8 +80,8 @@ class Agent(Participant):
         if system:
             self.history.system(system)
         self.llm = llm
-        self._stt: STT | None = None if stt is None else _made(stt, STT)
-        self._tts = _made(tts, TTS)
+        self._stt = stt if stt is None or isinstance(stt, STT) else stt()
+        self._tts = tts if isinstance(tts, TTS) else tts()
         self._toolbox = Toolbox(self)
         self._conversation: Conversation | None = None
         self._record: CallRecord | None = None
@@ -247,10 +245,3 @@ class Agent(Participant):
         task = asyncio.get_running_loop().create_task(llm.aclose(), name=f"{self.name} closing its model")
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
-
-
-def _made(provider: T | Callable[[], T], kind: type[T]) -> T:
-    made = provider if isinstance(provider, kind) else provider()  # type: ignore[operator]  # narrowed by hand
-    if not isinstance(made, kind):
-        raise ConfigurationError(f"expected a {kind.__name__} or a function that makes one, got {made!r}")
-    return made

@@ -101,11 +101,15 @@ class Cascade:
             self._wire_stt(self._stt)
         self._wire_tts(self._tts)
 
+    def end_turns(self) -> None:
+        """The call is over: no turn goes on or begins. Words that still come are only noted."""
+        self._feed(sig.Close())
+
     def stop(self) -> None:
         """Give up all turns and let go of everything; harmless when repeated."""
         if self._stopped:
             return
-        self._feed(sig.Close())
+        self.end_turns()
         self._stopped = True
         for turn in list(self._turns.values()):
             self._give_up(turn)

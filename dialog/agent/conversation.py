@@ -202,19 +202,14 @@ class Conversation:
         for participant in (self._agent, self.stt):
             if scope is not None and participant is not None:
                 scope.linger(participant, bound if participant is self._agent else self.settings.last_words_s + 1.0)
-        self._agent.spawn(self._close(end), "close")
+        unfinished = self.engine.expecting_words
+        self.engine.end_turns()
+        self._agent.spawn(self._close(end, unfinished=unfinished), "close")
 
-    async def _close(self, end: CallEnd) -> None:
+    async def _close(self, end: CallEnd, *, unfinished: bool) -> None:
         """Keep the caller's last words, write the report, give everything back."""
-        if self.stt is not None and self.engine.expecting_words:
-            heard = asyncio.Event()
-            self.stt.on(STT.MESSAGE, lambda _: heard.set())
-            self.stt.finalize()
-            try:
-                async with asyncio.timeout(self._clock.real(self.settings.last_words_s)):
-                    await heard.wait()
-            except TimeoutError:
-                logger.debug("no last words came")
+        if self.stt is not None and unfinished:
+            await self._last_words(self.stt)
         self.engine.stop()
         self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
         self._owner.reported(make_report(self.events))
@@ -224,6 +219,21 @@ class Conversation:
         if self._record is not None:
             await self._record.completed(self.settings.wrap_up_s)
         self._agent.dispose()
+
+    async def _last_words(self, stt: STT) -> None:
+        said = asyncio.Event()
+
+        def note(utterance: Utterance) -> None:
+            self.history.user(utterance.data)
+            said.set()
+
+        stt.on(STT.MESSAGE, note)
+        stt.finalize()
+        try:
+            async with asyncio.timeout(self._clock.real(self.settings.last_words_s)):
+                await said.wait()
+        except TimeoutError:
+            logger.debug("call %s: no last words came", self.voip.metadata.call_id)
 
     # -- what the engine tells --------------------------------------------------------------------
 
@@ -338,8 +348,8 @@ class Conversation:
         except asyncio.CancelledError:
             # The turn was given up. What has started goes on, unless it is declared to stop.
             for task in tasks:
-                call = self._running.get(task)
-                if call is not None and self._toolbox.stops_on_interrupt(call.name):
+                running = self._running.get(task)
+                if running is not None and self._toolbox.stops_on_interrupt(running.name):
                     task.cancel()
             raise
         self.engine.extend_patience(turn)

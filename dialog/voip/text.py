@@ -52,9 +52,8 @@ class _TextLink:
         if self.voip is not None:
             self.voip.close("agent_hangup")
 
-    async def download(self, url: str) -> AsyncIterator[bytes]:
+    def download(self, url: str) -> AsyncIterator[bytes]:
         raise NotSupportedError(f"a text call has no recordings ({url})")
-        yield b""  # makes it an async generator
 
     def close(self) -> None:
         self.voip = None

@@ -116,7 +116,6 @@ class TurnTaking:
         if isinstance(signal, Aborted):
             return [*self._floor.abort(now, "aborted"), *self._release()]
         if isinstance(signal, LineDown):
-            self._endpointer.final()
             return [*self._floor.abort(now, "line down"), *self._release(), Finalize("line down")]
         if isinstance(signal, Close):
             return self._floor.close()
