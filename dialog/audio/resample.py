@@ -72,16 +72,16 @@ class Resampler:
     def __init__(self, source_rate: int, target_rate: int) -> None:
         if not can_resample(source_rate, target_rate):
             raise UnsupportedFormat(f"cannot convert audio from {source_rate} Hz to {target_rate} Hz")
-        try:
-            import numpy  # noqa: F401  # methods import it again, where it is a look-up
-        except ImportError as exc:
-            raise MissingExtra("numpy", "audio") from exc
         self.source_rate = source_rate
         self.target_rate = target_rate
         self._up, self._down = _ratio(source_rate, target_rate)
         self._half = _half(self._up, self._down)
         self._short = self._up * self._down <= _SHORT_PERIOD
-        self._filters = (_period if self._short else _filters)(self._up, self._down)
+        try:
+            # The first to need numpy.
+            self._filters = (_period if self._short else _filters)(self._up, self._down)
+        except ImportError as exc:
+            raise MissingExtra("numpy", "audio") from exc
         self.reset()
 
     @property
