@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from copy import deepcopy
-from functools import partial
 from types import NoneType
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
@@ -184,8 +182,8 @@ def _struct(where: str, fields: list[tuple[str, Any, Any]]) -> type[Struct]:
         if default is msgspec.NODEFAULT:
             specs.append((name, hint))
         elif isinstance(default, list | dict | set):
-            # Not described in the schema, and never shared between two calls.
-            specs.append((name, hint, msgspec.field(default_factory=partial(deepcopy, cast(Any, default)))))
+            # Only says that there is one: the function supplies its defaults itself.
+            specs.append((name, hint, msgspec.field(default_factory=type(cast(Any, default)))))
         else:
             specs.append((name, hint, default))
     try:
