@@ -24,12 +24,18 @@ __all__ = ["Flushed", "LineOp", "Overflow", "Playout", "Report", "SendAudio", "S
 
 _CHUNK_MS = 100
 """Longest message: ten a second keep the lead, and one is little to lose in a writer's queue."""
-_HYSTERESIS_MS = 50
-"""Audio is sent when the lead has fallen by this much: one tick of the pacer."""
+_HYSTERESIS_MS = 60
+"""Audio is sent when the lead has fallen by this much: at every second tick, also when ticks are a little late."""
+_PIECE_MS = 20
+"""Nothing shorter is sent, unless it is the end of what there is."""
 _MARK_MS = 250
 _PROGRESS_S = 0.25
 _PATIENCE_S = 1.0
 """How long after its due time a mark is waited for."""
+_SOONER = 0.8
+"""Round trips vary: an echo within this much of the last one was on its way before the clear arrived."""
+_NEARLY_MS = 100
+"""How far the line clock may have been behind, where such an echo is believed; a wrong one would skip speech."""
 _TOMBSTONES = 256
 _FLUSHED = 256
 """How many marks that a clear flushed are remembered; each is echoed within a round trip."""
@@ -192,6 +198,8 @@ class Playout:
         self._rate = audio_format.sample_rate * audio_format.sample_bytes
         self._chunk = audio_format.size(_CHUNK_MS)
         self._hysteresis = audio_format.size(_HYSTERESIS_MS)
+        self._nearly = audio_format.size(_NEARLY_MS)
+        self._piece = audio_format.size(_PIECE_MS)
         self._mark_every = audio_format.size(_MARK_MS)
         self._keep = audio_format.size(keep_ms)
         self._limit = audio_format.size(limit_ms)
@@ -481,9 +489,11 @@ class Playout:
     def _late_echo(self, mark: _Mark, cleared_at: float, now: float, ops: list[LineOp]) -> None:
         """The echo of a mark that was pending when a clear was sent."""
         part = mark.part
-        if now - cleared_at >= self.rtt_s or not self._paused or part.final or part.origin is not None:
-            return  # flushed, or its audio is on the line again
-        # Sooner than the clear can have been answered: it was played before.
+        if now - cleared_at > _SOONER * self.rtt_s or mark.position - self._sent > self._nearly:
+            return  # flushed
+        if not self._paused or part.final or part.origin is not None:
+            return  # its audio is on the line again
+        # Sooner than the clear can have been answered: it was played before the clear came there.
         part.heard = max(part.heard, mark.offset)
         part.next = part.begin = max(part.next, mark.offset)
         if mark.end and self._is_heard(part):
@@ -523,12 +533,12 @@ class Playout:
         if not self._paused:
             ahead = self._sent - self._clock(now)
             room = 0
-            if ahead < self._lead - self._hysteresis + 1:
+            if ahead < self._lead - self._hysteresis:
                 room = int(self._lead - ahead) // self._sample * self._sample
             for part in tuple(self._parts.values()):
                 if part.ended:
                     continue
-                while room > 0 and part.next < part.size:
+                while part.next < part.size and room >= min(self._piece, part.size - part.next) > 0:
                     room -= self._send(part, min(room, self._chunk, part.size - part.next), now, ops)
                 if part.next < part.size or not part.complete:
                     break
