@@ -1,0 +1,540 @@
+"""A Twilio account's REST API on loopback: calls, recordings, transcriptions.
+
+::
+
+    async with TwilioRestEmulator(auth_token="secret") as twilio:
+        gateway = TwilioGateway(account_sid=twilio.account_sid, auth_token="secret", base_url=twilio.url, …)
+        twilio.add_call("CA…", on_update=caller.updated)
+
+Who plays a call's other side says so with :meth:`~TwilioRestEmulator.add_call`, is told what the
+gateway does to the call, and says with :meth:`~TwilioRestEmulator.end_call` when it is over. Recording
+and transcription callbacks are signed and sent as Twilio does.
+
+Source: Twilio REST API 2010-04-01; the shapes are checked with the official client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from dialog.testing.server import EmulatorServer, Faults
+from dialog.testing.signing import sign
+
+__all__ = ["CallUpdate", "EmulatedCall", "EmulatedRecording", "EmulatedTranscription", "TwilioRestEmulator"]
+
+logger = logging.getLogger(__name__)
+
+_FINAL = ("completed", "busy", "failed", "no-answer", "canceled")
+_SILENCE_WAV = (
+    bytes.fromhex(
+        # RIFF header of two channels of 8000 Hz mu-law, then 20 ms of silence
+        "524946466401000057415645666d7420120000000700020040 1f0000803e0000020008000000 6461746140010000".replace(
+            " ", ""
+        )
+    )
+    + b"\xff" * 320
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallUpdate:
+    """What the gateway did to a call."""
+
+    call_sid: str
+    status: str = ""
+    """``completed`` or ``canceled``: the call is over."""
+    twiml: str = ""
+    """The document that the call goes on with: its stream stops."""
+    url: str = ""
+    """Where that document is to be fetched."""
+
+
+@dataclass(slots=True, kw_only=True)
+class EmulatedRecording:
+    """A recording resource."""
+
+    sid: str
+    call_sid: str
+    status: str = "in-progress"
+    channels: int = 1
+    track: str = "both"
+    callback: str = ""
+    events: tuple[str, ...] = ("completed",)
+    form: dict[str, str] = field(default_factory=dict[str, str])
+    """The request that created it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class EmulatedTranscription:
+    """A transcription resource."""
+
+    sid: str
+    call_sid: str
+    status: str = "in-progress"
+    callback: str = ""
+    sequence: int = 0
+    form: dict[str, str] = field(default_factory=dict[str, str])
+    """The request that created it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class EmulatedCall:
+    """A call resource."""
+
+    sid: str
+    status: str = "in-progress"
+    from_: str = "+15551230001"
+    to: str = "+15551230002"
+    direction: str = "inbound"
+    updates: list[CallUpdate] = field(default_factory=list[CallUpdate])
+    on_update: Callable[[CallUpdate], object] | None = None
+
+
+class TwilioRestEmulator(EmulatorServer):
+    """The REST API of one account; see the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        account_sid: str = "AC" + "0" * 32,
+        auth_token: str = "twilio-auth-token",  # noqa: S107  # an emulator's
+        api_key: str = "",
+        api_secret: str = "",
+        port: int = 0,
+        faults: Faults | None = None,
+    ) -> None:
+        """Prepare the account.
+
+        Args:
+            account_sid: Of the account.
+            auth_token: Signs callbacks, and is the password of requests.
+            api_key: A user that is accepted as well.
+            api_secret: Its password.
+            port: 0: one that is free.
+            faults: What goes wrong from the start.
+        """
+        super().__init__(port=port, faults=faults)
+        self.account_sid = account_sid
+        self.auth_token = auth_token
+        self.calls: dict[str, EmulatedCall] = {}
+        self.recordings: dict[str, EmulatedRecording] = {}
+        self.transcriptions: dict[str, EmulatedTranscription] = {}
+        self.recording_wav = _SILENCE_WAV
+        """What every recording's media is."""
+        self.media_missing = 0
+        """How often media is answered 404 before it is there."""
+        self.media_redirect = ""
+        """Where media requests are sent, if anywhere."""
+        self.problem_json = False
+        """Report errors as problem details instead of the older shape."""
+        self.callbacks: list[tuple[str, dict[str, str], int]] = []
+        """Every callback that was sent: URL, form, and the status of the answer (0: none came)."""
+        self._logins = {(account_sid, auth_token)}
+        if api_key:
+            self._logins.add((api_key, api_secret))
+        self._session: aiohttp.ClientSession | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """The subset of 2010-04-01 that a voice agent uses."""
+        base = "/2010-04-01/Accounts/{account}"
+        return [
+            web.post(f"{base}/Calls.json", self._create_call),
+            web.get(f"{base}/Calls/{{call}}.json", self._fetch_call),
+            web.post(f"{base}/Calls/{{call}}.json", self._update_call),
+            web.post(f"{base}/Calls/{{call}}/Recordings.json", self._create_recording),
+            web.post(f"{base}/Calls/{{call}}/Recordings/{{recording}}.json", self._update_recording),
+            web.get(f"{base}/Recordings/{{recording}}.json", self._fetch_recording),
+            web.delete(f"{base}/Recordings/{{recording}}.json", self._delete_recording),
+            web.get(f"{base}/Recordings/{{recording}}{{ext:(\\.wav|\\.mp3)?}}", self._media),
+            web.post(f"{base}/Calls/{{call}}/Transcriptions.json", self._create_transcription),
+            web.post(f"{base}/Calls/{{call}}/Transcriptions/{{transcription}}.json", self._update_transcription),
+        ]
+
+    def refusal(self, status: int, request: web.Request) -> web.Response:  # noqa: ARG002
+        """A refusal in the shape that is switched on."""
+        return self._error(status, {401: 20003, 404: 20404, 429: 20429}.get(status, 20500), "refused")
+
+    def add_call(
+        self,
+        sid: str = "",
+        *,
+        from_: str = "+15551230001",
+        to: str = "+15551230002",
+        status: str = "in-progress",
+        direction: str = "inbound",
+        on_update: Callable[[CallUpdate], object] | None = None,
+    ) -> EmulatedCall:
+        """Let the account have a call; ``on_update`` hears when the gateway ends or redirects it."""
+        sid = sid or "CA" + secrets.token_hex(16)
+        call = EmulatedCall(sid=sid, status=status, from_=from_, to=to, direction=direction, on_update=on_update)
+        self.calls[sid] = call
+        return call
+
+    def end_call(self, sid: str, status: str = "completed") -> None:
+        """The call is over: recordings are completed, transcriptions stop, and their callbacks go out."""
+        call = self.calls.get(sid)
+        if call is None or call.status in _FINAL:
+            return
+        call.status = status
+        for recording in self.recordings.values():
+            if recording.call_sid == sid and recording.status in ("in-progress", "paused", "stopped"):
+                recording.status = "completed"
+                self._report_recording(recording)
+        for transcription in self.transcriptions.values():
+            if transcription.call_sid == sid and transcription.status == "in-progress":
+                self._stop_transcription(transcription)
+        self.changed()
+
+    def transcribe(self, call_sid: str, text: str, *, track: str = "inbound_track", final: bool = True) -> None:
+        """Send words of a call to its running transcriptions."""
+        for transcription in self.transcriptions.values():
+            if transcription.call_sid == call_sid and transcription.status == "in-progress":
+                data = msgspec.json.encode({"transcript": text, "confidence": 0.95}).decode()
+                self._report_transcription(
+                    transcription,
+                    "transcription-content",
+                    LanguageCode=transcription.form.get("LanguageCode", "en-US"),
+                    Track=track,
+                    TranscriptionData=data,
+                    Final="true" if final else "false",
+                )
+
+    async def callback(self, url: str, fields: dict[str, str]) -> int:
+        """POST a signed form as Twilio does; returns the status of the answer, 0 if there was none."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15))
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8",
+            "X-Twilio-Signature": sign(self.auth_token, url, fields.items()),
+        }
+        status = 0
+        try:
+            async with self._session.post(url, data=urlencode(fields), headers=headers) as response:
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            logger.warning("the callback to %s failed: %r", url, exc)
+        self.callbacks.append((url, fields, status))
+        self.changed()
+        return status
+
+    async def close(self) -> None:
+        """Wait for callbacks under way, then stop."""
+        if self._sending:
+            await asyncio.wait(tuple(self._sending), timeout=2.0)
+        for task in tuple(self._sending):
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+        await super().close()
+
+    # --- calls ------------------------------------------------------------------------------------
+
+    async def _create_call(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        if not form.get("To"):
+            return self._error(400, 21201, "No 'To' number is specified")
+        call = self.add_call(from_=form.get("From", ""), to=form["To"], status="queued", direction="outbound-api")
+        self.changed()
+        return self._json(self._call_json(call), 201)
+
+    async def _fetch_call(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        call = self.calls.get(request.match_info["call"])
+        return self._missing(request) if call is None else self._json(self._call_json(call))
+
+    async def _update_call(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        call = self.calls.get(request.match_info["call"])
+        if call is None:
+            return self._missing(request)
+        if call.status in _FINAL:
+            return self._error(400, 21220, "Call is not in-progress. Cannot redirect.")
+        status, twiml = form.get("Status", ""), form.get("Twiml", "")
+        if len(twiml) > 4000:
+            return self._error(400, 21218, "Twiml is too long")
+        update = CallUpdate(call_sid=call.sid, status=status, twiml=twiml, url=form.get("Url", ""))
+        call.updates.append(update)
+        if status in _FINAL:
+            self.end_call(call.sid, status)
+        if call.on_update is not None:
+            call.on_update(update)
+        self.changed()
+        return self._json(self._call_json(call))
+
+    # --- recordings -------------------------------------------------------------------------------
+
+    async def _create_recording(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        call = self.calls.get(request.match_info["call"])
+        if call is None:
+            return self._missing(request)
+        if call.status != "in-progress":
+            return self._error(400, 21220, "Requested resource is not eligible for recording")
+        recording = EmulatedRecording(
+            sid="RE" + secrets.token_hex(16),
+            call_sid=call.sid,
+            channels=2 if form.get("RecordingChannels") == "dual" else 1,
+            track=form.get("RecordingTrack", "both"),
+            callback=form.get("RecordingStatusCallback", ""),
+            events=tuple(form.get("RecordingStatusCallbackEvent", "completed").split()),
+            form=form,
+        )
+        self.recordings[recording.sid] = recording
+        self.changed()
+        return self._json(self._recording_json(recording), 201)
+
+    async def _update_recording(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        sid, call_sid = request.match_info["recording"], request.match_info["call"]
+        running = [r for r in self.recordings.values() if r.call_sid == call_sid and r.status == "in-progress"]
+        recording = self.recordings.get(sid)
+        if sid == "Twilio.CURRENT":
+            recording = running[0] if len(running) == 1 else None
+        if recording is None or recording.call_sid != call_sid:
+            return self._missing(request)
+        recording.status = form.get("Status", recording.status)
+        self.changed()
+        return self._json(self._recording_json(recording))
+
+    async def _fetch_recording(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        recording = self.recordings.get(request.match_info["recording"])
+        return self._missing(request) if recording is None else self._json(self._recording_json(recording))
+
+    async def _delete_recording(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        if self.recordings.pop(request.match_info["recording"], None) is None:
+            return self._missing(request)
+        self.changed()
+        return web.Response(status=204)
+
+    async def _media(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        recording = self.recordings.get(request.match_info["recording"])
+        if recording is None or recording.status != "completed":
+            return self._missing(request)
+        if self.media_missing > 0:
+            self.media_missing -= 1
+            return self._missing(request)
+        if request.query.get("RequestedChannels") == "2" and recording.channels != 2:
+            return self._error(400, 21100, "The recording has one channel")
+        if self.media_redirect:
+            return web.Response(status=307, headers={"Location": self.media_redirect})
+        return web.Response(body=self.recording_wav, content_type="audio/x-wav")
+
+    # --- transcriptions ---------------------------------------------------------------------------
+
+    async def _create_transcription(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        call = self.calls.get(request.match_info["call"])
+        if call is None:
+            return self._missing(request)
+        if call.status != "in-progress":
+            return self._error(400, 21220, "Call is not in-progress.")
+        transcription = EmulatedTranscription(
+            sid="GT" + secrets.token_hex(16), call_sid=call.sid, callback=form.get("StatusCallbackUrl", ""), form=form
+        )
+        self.transcriptions[transcription.sid] = transcription
+        self._report_transcription(
+            transcription,
+            "transcription-started",
+            LanguageCode=form.get("LanguageCode", "en-US"),
+            Track=form.get("Track", "both_tracks"),
+            TranscriptionEngine=form.get("TranscriptionEngine", "google"),
+            ProviderConfiguration="{}",
+            PartialResults=form.get("PartialResults", "false"),
+        )
+        self.changed()
+        return self._json(self._transcription_json(transcription), 201)
+
+    async def _update_transcription(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        transcription = self.transcriptions.get(request.match_info["transcription"])
+        if transcription is None or transcription.call_sid != request.match_info["call"]:
+            return self._missing(request)
+        if form.get("Status") == "stopped" and transcription.status == "in-progress":
+            self._stop_transcription(transcription)
+        return self._json(self._transcription_json(transcription))
+
+    def _stop_transcription(self, transcription: EmulatedTranscription) -> None:
+        transcription.status = "stopped"
+        self._report_transcription(transcription, "transcription-stopped")
+
+    # --- callbacks --------------------------------------------------------------------------------
+
+    def _report_recording(self, recording: EmulatedRecording) -> None:
+        if not recording.callback or recording.status not in recording.events:
+            return
+        url = f"{self.url}/2010-04-01/Accounts/{self.account_sid}/Recordings/{recording.sid}"
+        fields = {
+            "AccountSid": self.account_sid,
+            "CallSid": recording.call_sid,
+            "RecordingSid": recording.sid,
+            "RecordingUrl": url,
+            "RecordingStatus": recording.status,
+            "RecordingDuration": "1",
+            "RecordingChannels": str(recording.channels),
+            "RecordingTrack": recording.track,
+            "RecordingStartTime": _now(),
+            "RecordingSource": "StartCallRecordingAPI",
+            "ErrorCode": "0",
+        }
+        self._send(self.callback(recording.callback, fields))
+
+    def _report_transcription(self, transcription: EmulatedTranscription, event: str, **more: str) -> None:
+        transcription.sequence += 1
+        fields = {
+            "AccountSid": self.account_sid,
+            "CallSid": transcription.call_sid,
+            "TranscriptionSid": transcription.sid,
+            "TranscriptionEvent": event,
+            "Timestamp": datetime.now(UTC).isoformat(),
+            "SequenceId": str(transcription.sequence),
+            **more,
+        }
+        if transcription.callback:
+            self._send(self.callback(transcription.callback, fields))
+
+    def _send(self, work: Coroutine[Any, Any, object]) -> None:
+        async def send() -> None:
+            await work
+
+        task = asyncio.get_running_loop().create_task(send(), name="Twilio callback")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    async def _form(self, request: web.Request) -> dict[str, str] | web.Response:
+        """The form of an authorized request, repeated fields joined by spaces; else the refusal."""
+        if not self._authorized(request):
+            return self._error(401, 20003, "Authenticate")
+        if request.match_info["account"] != self.account_sid:
+            return self._missing(request)
+        text = (await request.read()).decode()
+        return {name: " ".join(values) for name, values in parse_qs(text, keep_blank_values=True).items()}
+
+    def _authorized(self, request: web.Request) -> bool:
+        try:
+            login = aiohttp.BasicAuth.decode(request.headers.get("Authorization", ""))
+        except ValueError:
+            return False
+        return (login.login, login.password) in self._logins
+
+    def _missing(self, request: web.Request) -> web.Response:
+        return self._error(404, 20404, f"The requested resource {request.path} was not found")
+
+    def _error(self, status: int, code: int, message: str) -> web.Response:
+        more = f"https://www.twilio.com/docs/errors/{code}"
+        if self.problem_json:
+            problem = {"type": more, "title": message, "status": status, "code": code, "detail": message}
+            return web.json_response(problem, status=status, content_type="application/problem+json")
+        error = {"code": code, "message": message, "more_info": more, "status": status}
+        return web.json_response(error, status=status)
+
+    def _json(self, body: dict[str, Any], status: int = 200) -> web.Response:
+        return web.json_response(body, status=status)
+
+    def _call_json(self, call: EmulatedCall) -> dict[str, Any]:
+        uri = f"/2010-04-01/Accounts/{self.account_sid}/Calls/{call.sid}"
+        return {
+            "sid": call.sid,
+            "account_sid": self.account_sid,
+            "parent_call_sid": None,
+            "to": call.to,
+            "to_formatted": call.to,
+            "from": call.from_,
+            "from_formatted": call.from_,
+            "phone_number_sid": "PN" + "0" * 32,
+            "status": call.status,
+            "start_time": _now(),
+            "end_time": _now() if call.status in _FINAL else None,
+            "duration": "1" if call.status in _FINAL else None,
+            "price": None,
+            "price_unit": "USD",
+            "direction": call.direction,
+            "answered_by": None,
+            "api_version": "2010-04-01",
+            "forwarded_from": None,
+            "group_sid": None,
+            "caller_name": None,
+            "queue_time": "0",
+            "trunk_sid": None,
+            "date_created": _now(),
+            "date_updated": _now(),
+            "uri": f"{uri}.json",
+            "subresource_uris": {"recordings": f"{uri}/Recordings.json"},
+        }
+
+    def _recording_json(self, recording: EmulatedRecording) -> dict[str, Any]:
+        return {
+            "sid": recording.sid,
+            "account_sid": self.account_sid,
+            "call_sid": recording.call_sid,
+            "conference_sid": None,
+            "status": recording.status,
+            "channels": recording.channels,
+            "source": "StartCallRecordingAPI",
+            "track": recording.track,
+            "start_time": _now(),
+            "duration": "1" if recording.status == "completed" else None,
+            "price": None,
+            "price_unit": "USD",
+            "error_code": None,
+            "encryption_details": None,
+            "api_version": "2010-04-01",
+            "date_created": _now(),
+            "date_updated": _now(),
+            "uri": f"/2010-04-01/Accounts/{self.account_sid}/Recordings/{recording.sid}.json",
+        }
+
+    def _transcription_json(self, transcription: EmulatedTranscription) -> dict[str, Any]:
+        base = f"/2010-04-01/Accounts/{self.account_sid}/Calls/{transcription.call_sid}"
+        return {
+            "sid": transcription.sid,
+            "account_sid": self.account_sid,
+            "call_sid": transcription.call_sid,
+            "name": transcription.form.get("Name"),
+            "status": transcription.status,
+            "date_updated": _now(),
+            "uri": f"{base}/Transcriptions/{transcription.sid}.json",
+        }
+
+
+def _now() -> str:
+    return format_datetime(datetime.now(UTC))
