@@ -66,7 +66,7 @@ class ProviderSocket:
         on_open: Called on every connection before anything else is sent on it.
         on_lost: Called when a connection is gone and another will be tried.
         on_dropped: Told of audio that was thrown away because the queue was full.
-        on_failed: Called just before the fatal error, when no connection will be tried any more.
+        on_failed: Called when no connection will be tried any more; unless given, a fatal ERROR is emitted.
         settings: Time-outs and bounds.
     """
 
@@ -81,7 +81,7 @@ class ProviderSocket:
         on_open: Callable[[], object] = lambda: None,
         on_lost: Callable[[], object] = lambda: None,
         on_dropped: Callable[[bytes], object] = lambda _: None,
-        on_failed: Callable[[], object] = lambda: None,
+        on_failed: Callable[[ProviderError], object] | None = None,
         settings: SocketSettings | None = None,
     ) -> None:
         self._owner = owner
@@ -92,7 +92,7 @@ class ProviderSocket:
         self._on_open = on_open
         self._on_lost = on_lost
         self._on_dropped = on_dropped
-        self._on_failed = on_failed
+        self._on_failed = on_failed or self._fail
         self._settings = settings or SocketSettings()
         self._ws: ClientWebSocketResponse | None = None
         self._outbox: deque[bytes | str] = deque()
@@ -179,10 +179,10 @@ class ProviderSocket:
                 wait = policy.lost(loop.time(), retryable=loss.error.retryable, at_least_s=loss.retry_after_s)
                 if wait is None:
                     self.failed = True
-                    self._on_failed()
-                    self._owner.fail(loss.error, fatal=True, retryable=loss.error.retryable)
+                    self._on_failed(loss.error)
                     return
-                if loss.was_connected or not reported:
+                # A provider may close an idle connection in good order: nothing is wrong then.
+                if not loss.in_order and (loss.was_connected or not reported):
                     reported = True
                     self._owner.fail(loss.error, retryable=True)
                 logger.info("%s: %s; next try in %.2f s", self._owner.name, loss.error, wait)
@@ -230,7 +230,7 @@ class ProviderSocket:
             f"closed the connection with {code or _ABNORMAL}{f' ({reason})' if reason else ''}",
             retryable=close_is_retryable(code),
         )
-        return _Loss(_caused(error, ws.exception()), was_connected=True)
+        return _Loss(_caused(error, ws.exception()), was_connected=True, in_order=code in (1000, 1001))
 
     async def _read(self, ws: ClientWebSocketResponse) -> str:
         """Hand every message over; returns the reason that the provider gave for closing."""
@@ -285,6 +285,9 @@ class ProviderSocket:
             self._settings.keep_alive_s / 2, self._keep_alive_tick, idle
         )
 
+    def _fail(self, error: ProviderError) -> None:
+        self._owner.fail(error, fatal=True, retryable=error.retryable)
+
     def _refused(self, exc: aiohttp.WSServerHandshakeError, body: str) -> _Loss:
         headers: Mapping[str, str] = exc.headers if exc.headers is not None else {}
         telling = [name for name in headers if name.lower().endswith(("-error", "request-id"))]
@@ -303,6 +306,7 @@ class _Loss:
 
     error: ProviderError
     was_connected: bool = False
+    in_order: bool = False
     retry_after_s: float = 0.0
 
 

@@ -199,8 +199,7 @@ class DeepgramSTT(STT):
             on_message=self._receive,
             on_open=self._connected,
             on_dropped=self._dropped,
-            # What was understood before all ended is still worth an answer.
-            on_failed=lambda: self._finish(interim=True),
+            on_failed=self._failed,
             settings=self._settings,
         )
         self._socket.open()
@@ -252,6 +251,10 @@ class DeepgramSTT(STT):
         for message in self._ring.since(self._safe_ms):
             if self._socket.send(message.data):
                 self._time.add(message.at_ms, len(message.data) * self._ms_per_byte)
+
+    def _failed(self, error: ProviderError) -> None:
+        self._finish(interim=True)  # what was understood before all ended is still worth an answer
+        self.fail(error, fatal=True, retryable=error.retryable)
 
     def _dropped(self, data: bytes) -> None:
         assert self._socket is not None

@@ -1,0 +1,154 @@
+"""What a voice knows of a part that it speaks: its text, its audio, and which words are spoken. Pure.
+
+A part may need several provider contexts, one after another; each begins where the audio so far ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable
+
+from dialog.message import AudioFormat, Word
+from dialog.net.contexts import PartKey
+
+__all__ = ["SpokenPart"]
+
+_HEARD_MS = 30.0
+"""How much of a word's end may be missing from its audio for the word to count as spoken."""
+_SEARCH = 40
+"""How far behind the last word the next one is looked for, in characters."""
+
+
+class SpokenPart:
+    """A part that is being spoken, or waits for it."""
+
+    __slots__ = (
+        "_cursor",
+        "_odd",
+        "_spoken",
+        "_words",
+        "audio_ms",
+        "base_ms",
+        "closed",
+        "done",
+        "key",
+        "last_audio",
+        "retry",
+        "sent",
+        "text",
+        "timed",
+        "tries",
+    )
+
+    def __init__(self, key: PartKey) -> None:
+        self.key = key
+        self.text = ""
+        """Text from the start of the current context on."""
+        self.sent = 0
+        """Characters of it that the context has."""
+        self.done = False
+        """All text of the part is here."""
+        self.closed = False
+        """The context was told that no more text follows."""
+        self.audio_ms = 0.0
+        """Audio of the part so far."""
+        self.base_ms = 0.0
+        """Where the audio of the current context begins."""
+        self.last_audio: float | None = None
+        """When the current context gave audio last, in seconds of the loop's clock."""
+        self.timed = False
+        """The current context tells when words are spoken."""
+        self.tries = 0
+        """Contexts that were needed because others failed."""
+        self.retry: asyncio.TimerHandle | None = None
+        self._cursor = 0
+        self._spoken = 0
+        self._odd: bytes = b""
+        self._words: list[tuple[Word, int]] = []
+
+    @property
+    def speakable(self) -> bool:
+        """There is something to say, besides blanks."""
+        return bool(self.text.strip())
+
+    @property
+    def uncertain(self) -> bool:
+        """Something was spoken, and nothing tells how much of the text that was."""
+        return self.last_audio is not None and not self.timed
+
+    def take(self, text: str, *, done: bool) -> None:
+        """Text is to be spoken; ``done``: it is the last."""
+        self.text += text
+        self.done = self.done or done
+
+    def unsent(self) -> str:
+        """The text that the context does not have yet, which from now on it has."""
+        text = self.text[self.sent :]
+        self.sent = len(self.text)
+        self.closed = self.done
+        return text
+
+    def audio(self, data: bytes, audio_format: AudioFormat, now: float) -> bytes:
+        """Audio came: whole samples of it, since chunks may end anywhere."""
+        self.last_audio = now
+        if audio_format.sample_bytes == 2:
+            data = self._odd + data
+            whole = len(data) & ~1
+            self._odd = data[whole:]
+            data = data[:whole]
+        self.audio_ms += audio_format.ms(len(data))
+        return data
+
+    def timings(self, words: Iterable[tuple[str, float, float]]) -> None:
+        """Words of the current context, each with its start and end in seconds from the context's start."""
+        self.timed = True
+        for text, start_s, end_s in words:
+            self._cursor = self._find(text)
+            word = Word(text=text, start_ms=self.base_ms + start_s * 1000.0, end_ms=self.base_ms + end_s * 1000.0)
+            self._words.append((word, self._cursor))
+
+    def spoken(self, *, all_: bool = False) -> tuple[Word, ...]:
+        """The words that became audible since the last call; ``all_``: no more audio comes for them."""
+        if not self._words:
+            return ()
+        until_ms = math.inf if all_ else self.audio_ms + _HEARD_MS
+        count = 0
+        while count < len(self._words) and self._words[count][0].end_ms <= until_ms:
+            count += 1
+        if not count:
+            return ()
+        words = self._words[:count]
+        del self._words[:count]
+        self._spoken = words[-1][1]
+        return tuple(word for word, _ in words)
+
+    def restart(self) -> None:
+        """The context is gone before its end: what it did not speak is for the next one."""
+        if self.last_audio is None:
+            self._begin(0)
+        else:
+            self._begin(self._spoken if self.timed else self.sent)
+
+    def finish_context(self) -> None:
+        """The context spoke all that it had."""
+        self._begin(self.sent)
+
+    def _begin(self, at: int) -> None:
+        self.text = self.text[at:].lstrip() if at else self.text
+        self.sent = self._cursor = self._spoken = 0
+        self.closed = self.timed = False
+        self.base_ms = self.audio_ms
+        self.last_audio = None
+        self._odd = b""
+        self._words.clear()
+
+    def _find(self, word: str) -> int:
+        """Where ``word`` ends in the text, after the word before it."""
+        at = self.text.find(word, self._cursor, self._cursor + len(word) + _SEARCH)
+        if at >= 0:
+            return at + len(word)
+        # Spoken otherwise than written ("7" is "seven"): take the next written word for it.
+        rest = self.text[self._cursor :]
+        written = rest.split(maxsplit=1)
+        return len(self.text) - len(rest.lstrip()) + len(written[0]) if written else len(self.text)
