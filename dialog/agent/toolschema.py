@@ -181,9 +181,9 @@ def _struct(where: str, fields: list[tuple[str, Any, Any]]) -> type[Struct]:
     for name, hint, default in fields:
         if default is msgspec.NODEFAULT:
             specs.append((name, hint))
-        elif isinstance(default, list | dict | set):
+        elif type(default) in (list, dict, set):
             # Only says that there is one: the function supplies its defaults itself.
-            specs.append((name, hint, msgspec.field(default_factory=type(cast(Any, default)))))
+            specs.append((name, hint, msgspec.field(default_factory=type(default))))
         else:
             specs.append((name, hint, default))
     try:
