@@ -489,7 +489,7 @@ class Playout:
     def _late_echo(self, mark: _Mark, cleared_at: float, now: float, ops: list[LineOp]) -> None:
         """The echo of a mark that was pending when a clear was sent."""
         part = mark.part
-        if now - cleared_at > _SOONER * self.rtt_s or mark.position - self._sent > self._nearly:
+        if now - cleared_at >= _SOONER * self.rtt_s or mark.position - self._sent > self._nearly:
             return  # flushed
         if not self._paused or part.final or part.origin is not None:
             return  # its audio is on the line again

@@ -130,10 +130,7 @@ class Sim:
         end = self.now + seconds
         while True:
             self.carrier_echoes()
-            if not self.events or self.events[0][0] > end + 1e-9:
-                nxt = end
-            else:
-                nxt = self.events[0][0]
+            nxt = end if not self.events or self.events[0][0] > end + 1e-9 else self.events[0][0]
             # Marks are echoed between events, so the carrier is asked step by step.
             step = min(nxt, self.now + 0.01)
             self.carrier.play(step)
@@ -708,7 +705,7 @@ def test_whatever_happens_each_part_is_heard_once_in_order_and_its_end_is_told_t
     check_reports(sim)
     heard_all = [sample for _, sample in sim.carrier.heard]
     expected = []
-    for key, _ in sim.samples.items():
+    for key in sim.samples:
         heard = sim.heard(*key)
         assert heard == list(range(len(heard)))  # from its start, nothing skipped, nothing twice
         expected.extend(sim.samples[key][: len(heard)])
