@@ -258,15 +258,21 @@ class ProviderSocket:
             self._keep_alive_timer = None
 
     async def _say_goodbye(self, ws: ClientWebSocketResponse) -> None:
+        bound = self._settings.close_timeout_s
         try:
-            async with asyncio.timeout(self._settings.close_timeout_s):
-                if self._settings.farewell:
+            if self._settings.farewell:
+                async with asyncio.timeout(bound):
                     await ws.send_str(self._settings.farewell)
                     while not ws.closed:  # the provider finishes, and closes
                         await ws.receive()
-                await ws.close()
         except (TimeoutError, ConnectionError) as exc:
-            logger.debug("%s: closed without a goodbye: %r", self._provider, exc)
+            logger.debug("%s: no answer to the farewell: %r", self._provider, exc)
+        try:
+            # After an unanswered farewell aiohttp does not wait for the other side's close any more.
+            async with asyncio.timeout(bound):
+                await ws.close()
+        except TimeoutError:
+            logger.debug("%s: the connection was cut after %g s", self._provider, bound)
 
     def _start_keep_alive(self) -> None:
         if self._settings.keep_alive:

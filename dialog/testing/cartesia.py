@@ -18,7 +18,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import msgspec
@@ -329,8 +329,8 @@ class _Connection:
         await self._socket.send({**message, **fields})
 
 
-def _voice_id(voice: Any) -> Any:
-    return voice.get("id") if isinstance(voice, dict) else voice
+def _voice_id(voice: Any) -> object:
+    return cast(dict[str, object], voice).get("id") if isinstance(voice, dict) else voice
 
 
 def _error(status: int, message: str, context_id: str | None = None) -> dict[str, Any]:
