@@ -1,0 +1,488 @@
+"""Scripted providers and callers in one process, which notes when everything left and arrived.
+
+A call and a turn are known everywhere by a mark: in the caller's frames and the agent's audio four
+faint bytes and eight nibbles, in texts a made-up word. All times are of one clock in one process, so
+differences between what was sent and what came back are what the server in between has added.
+"""
+
+import asyncio
+import re
+import time
+from base64 import b64encode
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from rawsocket import RawHTTP, RawSocket, upgrade
+
+from dialog.testing.media import PlaybackBuffer
+from dialog.testing.signing import sign
+
+now = time.monotonic
+MAGIC = bytes((0xF3, 0xF9, 0xF5, 0xFA))
+TOKEN_S = 0.015
+AUDIO_MS_PER_CHARACTER = 45
+CHUNK_MS = 200
+FASTER = 3
+"""Speech is synthesised three times as fast as it is spoken."""
+TEXT = " I have a table for you at eight o'clock this evening near the window, is that fine, or would you rather like to come a little later?"
+AUTH_TOKEN = "benchmark-token"
+ACCOUNT = "AC" + "0" * 32
+CALL_KEY = "abcdefghij"
+_KEY = re.compile(rb"\bQ([a-j]{5})Q([a-j]{4})Q")
+
+
+def faint(number: int, nibbles: int) -> bytes:
+    """A number as mu-law bytes of almost no amplitude."""
+    return bytes(0xF0 | number >> 4 * (nibbles - 1 - n) & 0xF for n in range(nibbles))
+
+
+def strong(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value = value << 4 | byte & 0xF
+    return value
+
+
+def word(call: int, turn: int) -> str:
+    letters = f"{call:05d}{turn:04d}".translate(str.maketrans("0123456789", CALL_KEY))
+    return f"Q{letters[:5]}Q{letters[5:]}Q"
+
+
+def find(text: bytes) -> tuple[int, int] | None:
+    """The newest mark in a text."""
+    found = _KEY.findall(text)
+    if not found:
+        return None
+    digits = bytes.maketrans(CALL_KEY.encode(), b"0123456789")
+    return int(found[-1][0].translate(digits)), int(found[-1][1].translate(digits))
+
+
+@dataclass
+class Figures:
+    """What was measured, in seconds."""
+
+    final_to_llm: dict[tuple[int, int], float] = field(default_factory=dict)
+    token_to_tts: dict[tuple[int, int], float] = field(default_factory=dict)
+    audio_to_line: dict[tuple[int, int], float] = field(default_factory=dict)
+    speech_to_clear: list[float] = field(default_factory=list)
+    frame_to_stt: list[float] = field(default_factory=list)
+    greeting: list[float] = field(default_factory=list)
+    underruns: int = 0
+    played_s: float = 0.0
+    turns: int = 0
+    unanswered: int = 0
+    failed: int = 0
+
+    def added(self) -> list[float]:
+        """Per turn: the sum of the three legs."""
+        whole = self.final_to_llm.keys() & self.token_to_tts.keys() & self.audio_to_line.keys()
+        return [self.final_to_llm[key] + self.token_to_tts[key] + self.audio_to_line[key] for key in whole]
+
+
+class TwilioMedia(msgspec.Struct):
+    payload: bytes = b""
+
+
+class TwilioMark(msgspec.Struct):
+    name: str = ""
+
+
+class FromServer(msgspec.Struct):
+    event: str
+    media: TwilioMedia | None = None
+    mark: TwilioMark | None = None
+
+
+class ToCartesia(msgspec.Struct):
+    context_id: str = ""
+    transcript: str = ""
+    cont: bool = msgspec.field(name="continue", default=False)
+    cancel: bool = False
+    flush: bool = False
+
+
+_from_server = msgspec.json.Decoder(FromServer)
+_to_cartesia = msgspec.json.Decoder(ToCartesia)
+_STILL = b64encode(b"\xff" * 148)
+_SPEECH = bytes(0x90 + n % 16 if n % 2 else 0x10 + n % 16 for n in range(8 * CHUNK_MS))
+
+
+class World:
+    """Everything around the server: three providers, and callers as many as wanted."""
+
+    def __init__(self) -> None:
+        self.figures = Figures()
+        self.callers: dict[int, LightCaller] = {}
+        self.recognisers: dict[int, Deepgram] = {}
+        self.finals: dict[tuple[int, int], float] = {}
+        self.tokens: dict[tuple[int, int], float] = {}
+        self.audio: dict[tuple[int, int], float] = {}
+        self.spoken_up: dict[int, float] = {}
+        self.urls: dict[str, str] = {}
+        self._servers: list[asyncio.Server] = []
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name, factory in (
+            ("DEEPGRAM", lambda: Deepgram(self)),
+            ("CARTESIA", lambda: Cartesia(self)),
+            ("OPENAI", lambda: RawHTTP(self.complete)),
+        ):
+            server = await loop.create_server(factory, "127.0.0.1", 0, backlog=1024)
+            self._servers.append(server)
+            base = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            self.urls[f"{name}_BASE_URL"] = f"http://{base}/v1" if name == "OPENAI" else f"ws://{base}"
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    def complete(self, connection: RawHTTP, body: bytes) -> None:
+        """A chat completion: the mark of the question first, then a sentence, token by token."""
+        arrived = now()
+        key = find(body)
+        if key is not None and key in self.finals:
+            self.figures.final_to_llm.setdefault(key, arrived - self.finals[key])
+        tokens = [word(*key) if key else "Hello", *re.findall(r" ?[^ ]+", TEXT)]
+        connection.begin()
+        asyncio.get_running_loop().call_later(TOKEN_S, self._token, connection, key, tokens, 0)
+
+    def _token(self, connection: RawHTTP, key: tuple[int, int] | None, tokens: list[str], index: int) -> None:
+        if connection.gone:
+            return
+        if index == len(tokens):
+            connection.chunk(_completion({}, "stop") + b"data: [DONE]\n\n")
+            connection.finish()
+            return
+        if key is not None and index == 0:
+            self.tokens[key] = now()
+        connection.chunk(_completion({"role": "assistant", "content": tokens[index]}, None))
+        asyncio.get_running_loop().call_later(TOKEN_S, self._token, connection, key, tokens, index + 1)
+
+
+def _completion(delta: dict[str, str], finish: str | None) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    facts = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1790000000, "model": "gpt-4.1"}
+    return b"data: " + msgspec.json.encode(facts | {"choices": [choice], "usage": None}) + b"\n\n"
+
+
+class Deepgram(RawSocket):
+    """Recognises nothing: it notes when frames arrive, and says what the script wants."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.call = -1
+        self.heard = 0
+
+    def message(self, opcode: int, data: bytes) -> None:
+        arrived = now()
+        if opcode != 2:
+            if b"CloseStream" in data:
+                self.send(b"\x03\xe8", 8)
+            return
+        self.heard += len(data)
+        for at in range(0, len(data), 160):
+            if data[at : at + 4] != MAGIC:
+                continue
+            call, number = strong(data[at + 4 : at + 8]), strong(data[at + 8 : at + 12])
+            if self.call != call:
+                self.call = call
+                self.world.recognisers[call] = self
+            caller = self.world.callers.get(call)
+            if caller is not None and (sent := caller.sent.pop(number, None)) is not None:
+                self.world.figures.frame_to_stt.append(arrived - sent)
+
+    def speech_started(self) -> None:
+        at = self.heard / 8000
+        self.send(b'{"type":"SpeechStarted","channel":[0,1],"timestamp":%.3f}' % max(0, at - 0.02))
+
+    def results(self, text: str, *, final: bool) -> None:
+        end = self.heard / 8000
+        start = max(0.0, end - 0.8)
+        words, step = text.split(), 0.8 / max(1, len(text.split()))
+        alternative = {
+            "transcript": text,
+            "confidence": 0.99,
+            "words": [
+                {"word": w.lower(), "punctuated_word": w, "start": start + n * step, "end": start + (n + 1) * step, "confidence": 0.9}
+                for n, w in enumerate(words)
+            ],
+        }
+        message = {
+            "type": "Results", "channel_index": [0, 1], "duration": end - start, "start": start, "is_final": final,
+            "speech_final": final, "from_finalize": False, "channel": {"alternatives": [alternative]},
+            "metadata": {"request_id": "r", "model_uuid": "m"},
+        }  # fmt: skip
+        self.send(msgspec.json.encode(message))
+
+
+class Cartesia(RawSocket):
+    """Speaks every text as a tone, marked with the word that it found in it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.contexts: dict[str, Context] = {}
+
+    def message(self, opcode: int, data: bytes) -> None:
+        arrived = now()
+        request = _to_cartesia.decode(data)
+        context = self.contexts.get(request.context_id)
+        if request.cancel:
+            if context is not None:
+                context.cancelled = True
+            return
+        if context is None:
+            context = self.contexts[request.context_id] = Context(self, request.context_id)
+        context.add(request, arrived)
+
+    def lost(self) -> None:
+        for context in self.contexts.values():
+            context.cancelled = True
+
+
+class Context:
+    """One reply as it is synthesised: a chunk at once, then faster than real time."""
+
+    def __init__(self, connection: Cartesia, name: str) -> None:
+        self.connection = connection
+        self.name = name
+        self.key: tuple[int, int] | None = None
+        self.characters = 0
+        self.made_ms = 0
+        self.ended = False
+        self.cancelled = False
+        self.running = False
+        self.text = b""
+
+    def add(self, request: ToCartesia, arrived: float) -> None:
+        if self.key is None:
+            self.text += request.transcript.encode()
+            self.key = find(self.text)
+            if self.key is not None:
+                world = self.connection.world
+                if self.key in world.tokens:
+                    world.figures.token_to_tts.setdefault(self.key, arrived - world.tokens[self.key])
+        self.characters += len(request.transcript)
+        self.ended = self.ended or not request.cont
+        if not self.running:
+            self.running = True
+            self.step()
+
+    def step(self) -> None:
+        if self.cancelled:
+            self.connection.contexts.pop(self.name, None)
+            return
+        if self.made_ms < self.characters * AUDIO_MS_PER_CHARACTER:
+            data = _SPEECH
+            if self.made_ms == 0 and self.key is not None:
+                data = MAGIC + faint(self.key[0], 4) + faint(self.key[1], 4) + _SPEECH[12:]
+                self.connection.world.audio.setdefault(self.key, now())
+            self.made_ms += CHUNK_MS
+            self.connection.send(
+                b'{"type":"chunk","context_id":"%b","status_code":206,"done":false,"data":"%b","step_time":3.1}'
+                % (self.name.encode(), b64encode(data))
+            )
+        elif self.ended:
+            self.connection.send(
+                b'{"type":"done","context_id":"%b","status_code":200,"done":true}' % self.name.encode()
+            )
+            self.connection.contexts.pop(self.name, None)
+            return
+        else:
+            self.running = False  # until there is more text
+            return
+        asyncio.get_running_loop().call_later(CHUNK_MS / FASTER / 1000, self.step)
+
+
+class LightCaller(RawSocket):
+    """A caller reduced to its wire: frames on absolute deadlines, marks by the clock, a script of turns."""
+
+    server = False
+
+    def __init__(self, world: World, number: int, *, barge_in: bool, turn_s: float, turns: int | None) -> None:
+        super().__init__()
+        self.world = world
+        self.number = number
+        self.barge_in = barge_in
+        self.turn_s = turn_s
+        self.turns_left = turns
+        self.turn = 0
+        self.sent: dict[int, float] = {}
+        self.frames = 0
+        self.sid = f"MZ{number:032x}"
+        self.call_sid = f"CA{number:032x}"
+        self.buffer = PlaybackBuffer()
+        self.over = asyncio.get_running_loop().create_future()
+        self.dialled = 0.0
+        self.origin = 0.0
+        self.first_audio = False
+        self.waiting: tuple[int, int] | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._middle = f'","streamSid":"{self.sid}","media":{{"track":"inbound","chunk":"'.encode()
+        world.callers[number] = self
+
+    async def dial(self, url: str) -> None:
+        loop = asyncio.get_running_loop()
+        parts = urlsplit(url)
+        form = [("AccountSid", ACCOUNT), ("CallSid", self.call_sid), ("CallStatus", "ringing"), ("Direction", "inbound"),
+                ("From", "+15551230001"), ("To", "+15551230002"), ("ApiVersion", "2010-04-01")]  # fmt: skip
+        body = urlencode(form)
+        self.dialled = now()
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(
+            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nX-Twilio-Signature: {sign(AUTH_TOKEN, url, form)}\r\n"
+            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+        )
+        answer = (await reader.read()).decode()
+        writer.close()
+        found = re.search(r'<Stream[^>]*? url="([^"]+)"', answer)
+        if found is None:
+            raise ConnectionError(f"no stream in the answer: {answer[:300]!r}")
+        parameters = dict(re.findall(r'<Parameter name="([^"]*)" value="([^"]*)"', answer))
+        swapped = {value: name for value, name in re.findall(r'<Parameter value="([^"]*)" name="([^"]*)"', answer)}
+        parameters |= {name: value for value, name in swapped.items()}
+        stream = found[1]
+        self.parameters = {name: value.replace("&amp;", "&") for name, value in parameters.items()}
+        target = urlsplit(stream)
+        transport, _ = await loop.create_connection(lambda: self, parts.hostname, parts.port)
+        transport.write(upgrade(target.netloc, target.path, {"x-twilio-signature": sign(AUTH_TOKEN, stream)}))
+
+    def opened(self) -> None:
+        self.send(b'{"event":"connected","protocol":"Call","version":"1.0.0"}')
+        start = {
+            "accountSid": ACCOUNT, "streamSid": self.sid, "callSid": self.call_sid, "tracks": ["inbound"],
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+            "customParameters": self.parameters,
+        }  # fmt: skip
+        message = {"event": "start", "sequenceNumber": "1", "streamSid": self.sid, "start": start}
+        self.send(msgspec.json.encode(message))
+        loop = asyncio.get_running_loop()
+        self.origin = loop.time()
+        self._tick()
+        # Turns of different calls are spread evenly over time.
+        self._timers["turn"] = loop.call_later(2.0 + self.turn_s * (self.number * 0.618 % 1), self._turn)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = int((loop.time() - self.origin) / 0.02) + 1
+        while self.frames < due:
+            self.frames += 1
+            n = self.frames
+            self.sent[n] = now()
+            mark = b64encode(MAGIC + faint(self.number, 4) + faint(n & 0xFFFF, 4))
+            self.send(
+                b'{"event":"media","sequenceNumber":"%d%b%d","timestamp":"%d","payload":"%b%b"}}'
+                % (n + 1, self._middle, n, n * 20 - 20, mark, _STILL)
+            )
+        if len(self.sent) > 500:
+            self.sent.clear()
+        self._timers["tick"] = loop.call_at(self.origin + self.frames * 0.02, self._tick)
+
+    def _turn(self) -> None:
+        """Say something: over the agent's reply, or after it."""
+        loop = asyncio.get_running_loop()
+        if self.turns_left == 0:
+            self.hang_up()
+            return
+        recogniser = self.world.recognisers.get(self.number)
+        if recogniser is None:
+            self.world.figures.failed += 1
+            self.hang_up()
+            return
+        if self.waiting is not None and self.waiting not in self.world.figures.audio_to_line:
+            self.world.figures.unanswered += 1
+        if self.barge_in and self.buffer.unplayed_ms(now() * 1000):
+            self.world.spoken_up[self.number] = now()
+        recogniser.speech_started()
+        text = f"{word(self.number, self.turn)} a table for two please"
+        self._timers["words"] = loop.call_later(0.15, partial(recogniser.results, text, final=False))
+        self._timers["turn"] = loop.call_later(0.4, self._final, recogniser, text)
+
+    def _final(self, recogniser: Deepgram, text: str) -> None:
+        key = self.waiting = (self.number, self.turn)
+        self.turn += 1
+        if self.turns_left is not None:
+            self.turns_left -= 1
+        self.world.finals[key] = now()
+        recogniser.results(text, final=True)
+        self.world.figures.turns += 1
+        self._timers["turn"] = asyncio.get_running_loop().call_later(self.turn_s, self._turn)
+
+    def message(self, opcode: int, data: bytes) -> None:
+        arrived = now()
+        incoming = _from_server.decode(data)
+        at_ms = arrived * 1000
+        if incoming.event == "media" and incoming.media is not None:
+            audio = incoming.media.payload
+            if not self.first_audio:
+                self.first_audio = True
+                self.world.figures.greeting.append(arrived - self.dialled)
+            if audio[:4] == MAGIC:
+                key = strong(audio[4:8]), strong(audio[8:12])
+                if key in self.world.audio:
+                    self.world.figures.audio_to_line.setdefault(key, arrived - self.world.audio[key])
+            self.buffer.feed(audio, at_ms)
+            self.world.figures.played_s += len(audio) / 8000
+        elif incoming.event == "mark" and incoming.mark is not None:
+            self.buffer.mark(incoming.mark.name, at_ms)
+            self._marks()
+        elif incoming.event == "clear":
+            spoke = self.world.spoken_up.pop(self.number, None)
+            if spoke is not None:
+                self.world.figures.speech_to_clear.append(arrived - spoke)
+            self.buffer.played(at_ms)
+            for name in self.buffer.clear(at_ms).marks:
+                self._echo(name)
+
+    def _marks(self) -> None:
+        at_ms = now() * 1000
+        self.buffer.played(at_ms)
+        for name in self.buffer.due_marks(at_ms):
+            self._echo(name)
+        if (timer := self._timers.pop("mark", None)) is not None:
+            timer.cancel()
+        if (due := self.buffer.next_mark_ms) is not None:
+            delay = max(0.0, due / 1000 - now()) + 0.0002
+            self._timers["mark"] = asyncio.get_running_loop().call_later(delay, self._marks)
+
+    def _echo(self, name: str) -> None:
+        text = msgspec.json.encode(name)
+        self.send(b'{"event":"mark","streamSid":"%b","mark":{"name":%b}}' % (self.sid.encode(), text))
+
+    def hang_up(self) -> None:
+        if self.over.done():
+            return
+        for timer in self._timers.values():
+            timer.cancel()
+        # Within a reply audio never pauses for long; what lies farther apart are different replies.
+        self.world.figures.underruns += sum(1 for gap in self.buffer.gaps if gap.duration_ms < 400)
+        stop = {"accountSid": ACCOUNT, "callSid": self.call_sid}
+        self.send(msgspec.json.encode({"event": "stop", "streamSid": self.sid, "stop": stop}))
+        self.send(b"\x03\xe8", 8)
+        self.over.set_result(None)
+        self.world.callers.pop(self.number, None)
+        self.world.recognisers.pop(self.number, None)
+
+    def lost(self) -> None:
+        if not self.over.done():
+            self.world.figures.failed += 1
+            self.hang_up()
+
+
+async def settle(world: World, url: str, calls: int, *, first: int, over_s: float, **script: object) -> list[LightCaller]:
+    """Dial ``calls`` callers, spread over a time."""
+    made: list[LightCaller] = []
+    started = now()
+    for index in range(calls):
+        await asyncio.sleep(max(0.0, started + over_s * index / calls - now()))
+        caller = LightCaller(world, first + index, **script)  # type: ignore[arg-type]
+        made.append(caller)
+        await caller.dial(url)
+    return made
+
+
+__all__ = ["ACCOUNT", "AUTH_TOKEN", "Figures", "LightCaller", "World", "now", "settle"]

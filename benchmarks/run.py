@@ -1,0 +1,293 @@
+"""Measure Dialog beside the bare bridge, and print each figure with its target.
+
+``python benchmarks/run.py`` takes about ten minutes, ``--quick`` less than one. The server has core 0,
+callers and emulators core 1. As root it runs in a network namespace of its own with reno instead of
+bbr, under which loopback measurements go wild.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvloop
+
+HERE = Path(__file__).resolve().parent
+INSIDE = "DIALOG_BENCH_INSIDE"
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from emulators import ACCOUNT, AUTH_TOKEN, Figures, World, now, settle  # noqa: E402
+
+TICKS = os.sysconf("SC_CLK_TCK")
+SERVERS = {"bare bridge": "bare_bridge.py", "Dialog": "dialog_server.py"}
+
+
+def quantile(values: Iterable[float], q: float) -> float:
+    """In milliseconds; NaN of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1000 if ordered else float("nan")
+
+
+class Server:
+    """A server process on core 0."""
+
+    def __init__(self, script: str, urls: dict[str, str], *, stall: bool = False) -> None:
+        environment = os.environ | urls | {"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": AUTH_TOKEN}
+        environment["PYTHONPATH"] = str(HERE.parent)
+        environment.pop("BENCH_STALL", None)
+        if stall:
+            environment["BENCH_STALL"] = "1"
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / script)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        os.sched_setaffinity(self.process.pid, {0})
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith("LISTENING"):
+            raise RuntimeError(f"{script} did not start: {line!r}")
+        self.url = f"http://127.0.0.1:{line.split()[1]}/voice"
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def rss_mb(self) -> float:
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.split("VmRSS:")[1].split()[0]) / 1024
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class Load:
+    """One measurement: so many calls for so long."""
+
+    figures: Figures = field(default_factory=Figures)
+    cpu_per_minute: float = 0.0
+    rss_mb: float = 0.0
+    own_cpu: float = 0.0
+    """How much of its core the load generator used: near 1 the figures mean nothing."""
+
+
+@asynccontextmanager
+async def serving(script: str, *, stall: bool = False):  # noqa: ANN201
+    world = World()
+    await world.open()
+    server = await asyncio.to_thread(Server, script, world.urls, stall=stall)
+    try:
+        yield world, server
+    finally:
+        await asyncio.to_thread(server.stop)
+        await world.close()
+
+
+async def load(
+    world: World, server: Server, calls: int, seconds: float, *, first: int = 1, barge_in: bool = True, turn_s: float = 5.0
+) -> Load:
+    """Let ``calls`` callers talk, and measure for ``seconds`` once all of them are there."""
+    out = Load()
+    callers = await settle(
+        world, server.url, calls, first=first, over_s=min(20.0, calls * 0.05), barge_in=barge_in, turn_s=turn_s, turns=None
+    )
+    setup = world.figures.greeting
+    await asyncio.sleep(2.5)
+    world.figures = out.figures
+    out.figures.greeting = setup
+    cpu, own, started = server.cpu_s(), time.process_time(), now()
+    await asyncio.sleep(seconds)
+    elapsed = now() - started
+    out.cpu_per_minute = (server.cpu_s() - cpu) / (calls * elapsed / 60)
+    out.own_cpu = (time.process_time() - own) / elapsed
+    out.rss_mb = server.rss_mb()
+    for caller in callers:
+        caller.hang_up()
+    await asyncio.sleep(1.0)
+    return out
+
+
+async def churn(world: World, server: Server, calls: int, *, first: int, at_once: int) -> None:
+    """Short calls, one after another."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(number: int) -> None:
+        async with gate:
+            (caller,) = await settle(
+                world, server.url, 1, first=number, over_s=0.0, barge_in=False, turn_s=0.2, turns=0
+            )
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.3, caller.hang_up)
+            await caller.over
+
+    await asyncio.gather(*(one(first + index) for index in range(calls)))
+    await asyncio.sleep(2.0)
+
+
+@dataclass
+class Row:
+    name: str
+    unit: str
+    target: str
+    values: dict[str, float] = field(default_factory=dict)
+    limit: float | None = None
+    ratio: float | None = None
+    """Of the bare bridge's figure, at most."""
+
+    def verdict(self) -> str:
+        ours, bare = self.values.get("Dialog"), self.values.get("bare bridge")
+        if ours is None or ours != ours:
+            return "-"
+        good = (self.limit is None or ours <= self.limit) and (
+            self.ratio is None or bare is None or ours <= self.ratio * bare
+        )
+        return "reached" if good else "MISSED"
+
+
+class Table:
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+
+    def put(self, who: str, name: str, value: float, unit: str, target: str = "", **bounds: float) -> None:
+        row = self.rows.setdefault(name, Row(name, unit, target, **bounds))  # type: ignore[arg-type]
+        row.values[who] = value
+        print(f"  {who}: {name} {value:.3g} {unit}", file=sys.stderr, flush=True)
+
+    def __str__(self) -> str:
+        lines = [
+            "| what | bare bridge | Dialog | ratio | to reach | |",
+            "|---|---:|---:|---:|---|---|",
+        ]
+        for row in self.rows.values():
+            bare, ours = row.values.get("bare bridge"), row.values.get("Dialog")
+            show = [f"{value:.3g} {row.unit}" if value is not None and value == value else "-" for value in (bare, ours)]
+            ratio = f"{ours / bare:.2f}" if bare and ours and bare == bare and ours == ours else ""
+            lines.append(f"| {row.name} | {show[0]} | {show[1]} | {ratio} | {row.target} | {row.verdict()} |")
+        return "\n".join(lines)
+
+
+async def measure(who: str, script: str, table: Table, *, quick: bool) -> None:
+    put = table.put
+    seconds = 8.0 if quick else 20.0
+    sizes = (5, 30) if quick else (5, 50, 100)
+    async with serving(script) as (world, server):
+        idle = server.rss_mb()
+        put(who, "memory, idle", idle, "MB", "<= 60 MB", limit=60)
+        one = await load(world, server, 1, seconds, turn_s=2.0)
+        added = one.figures.added()
+        note(who, 1, one)
+        put(who, "added latency, 1 call, p50", quantile(added, 0.5), "ms", "<= 1.5 ms, <= 1.3 x bare", limit=1.5, ratio=1.3)
+        for name, legs in (
+            ("final -> LLM request", one.figures.final_to_llm),
+            ("LLM token -> TTS request", one.figures.token_to_tts),
+            ("TTS audio -> line", one.figures.audio_to_line),
+        ):
+            put(who, f"... {name}, p50", quantile(legs.values(), 0.5), "ms")
+        put(who, "speech start -> clear, p50", quantile(one.figures.speech_to_clear, 0.5), "ms", "<= 0.4 ms", limit=0.4)
+        put(who, "caller frame -> STT, 1 call, p50", quantile(one.figures.frame_to_stt, 0.5), "ms", "<= 0.3 ms", limit=0.3)
+        number = 100
+        for calls in sizes:
+            result = await load(world, server, calls, seconds, first=number)
+            number += calls
+            note(who, calls, result)
+            target = f"CPU per call-minute, {calls} calls"
+            put(who, target, result.cpu_per_minute, "s", "<= 1.4 x bare", ratio=1.4)
+        put(who, f"added latency, {calls} calls, p50", quantile(result.figures.added(), 0.5), "ms")
+        put(who, f"added latency, {calls} calls, p99", quantile(result.figures.added(), 0.99), "ms", "<= 10 ms", limit=10)
+        put(who, "memory per call", (result.rss_mb - idle) / calls, "MB", "<= 0.3 MB", limit=0.3)
+        greeting = one.figures.greeting + result.figures.greeting
+        put(who, "webhook -> first greeting audio, p50", quantile(greeting, 0.5), "ms", "<= 10 ms", limit=10)
+        calm = await load(world, server, calls, seconds, first=number, barge_in=False, turn_s=9.0)
+        number += calls
+        note(who, calls, calm)
+        put(who, f"underruns, {calls} calls", calm.figures.underruns, "", "0", limit=0)
+    async with serving(script, stall=True) as (world, server):
+        calls = 10 if quick else 20
+        stalled = await load(world, server, calls, seconds, barge_in=False, turn_s=9.0)
+        note(who, calls, stalled)
+        put(who, f"underruns, {calls} calls, loop stalled 100 ms a second", stalled.figures.underruns, "", "0", limit=0)
+    if quick:
+        return
+    async with serving(script) as (world, server):
+        await churn(world, server, 200, first=1, at_once=20)  # what is made once is there now
+        before = server.rss_mb()
+        await churn(world, server, 1000, first=1000, at_once=20)
+        put(who, "memory growth over 1,000 calls", server.rss_mb() - before, "MB", "flat (<= 2 MB)", limit=2)
+    most = 0
+    for calls in (200, 250, 300, 350, 400):
+        async with serving(script) as (world, server):
+            result = await load(world, server, calls, 20.0)
+            note(who, calls, result)
+            transit, added = quantile(result.figures.frame_to_stt, 0.99), quantile(result.figures.added(), 0.99)
+            if calls == 200:
+                put(who, "caller frame -> STT, 200 calls, p50", quantile(result.figures.frame_to_stt, 0.5), "ms")
+                put(who, "caller frame -> STT, 200 calls, p99", transit, "ms", "< 20 ms", limit=20)
+            if not (transit < 20 and added < 100 and not result.figures.failed):
+                break
+            most = calls
+    put(who, "calls on one core within 20 ms transit and 100 ms added, p99", most, "", ">= 200")
+
+
+def note(who: str, calls: int, result: Load) -> None:
+    f = result.figures
+    print(
+        f"  {who}: {calls} calls: {f.turns} turns, {len(f.added())} measured, {f.unanswered} unanswered, "
+        f"{f.failed} failed, {f.played_s:.0f} s played, load generator {result.own_cpu:.0%} of its core",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+
+
+def import_time() -> float:
+    """Seconds, the best of five."""
+    code = "import time; t=time.perf_counter(); import dialog; print(time.perf_counter()-t)"
+    runs = [
+        float(subprocess.run([sys.executable, "-c", code], cwd=HERE.parent, capture_output=True, text=True, check=True).stdout)
+        for _ in range(5)
+    ]
+    return min(runs)
+
+
+def isolate() -> None:
+    """Start again inside a network namespace with reno, where that is possible."""
+    if os.environ.get(INSIDE) or os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"):
+        return
+    setup = "ip link set lo up && sysctl -qw net.ipv4.tcp_congestion_control=reno"
+    if subprocess.run(["unshare", "-n", "sh", "-c", setup], check=False, capture_output=True).returncode:
+        return
+    os.environ[INSIDE] = "1"
+    command = [sys.executable, str(HERE / "run.py"), *sys.argv[1:]]
+    os.execvp("unshare", ["unshare", "-n", "sh", "-c", f'{setup} && exec "$@"', "sh", *command])
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    table = Table()
+    if len(os.sched_getaffinity(0)) > 1:
+        os.sched_setaffinity(0, {1})
+    control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    print(f"TCP congestion control: {control}", file=sys.stderr)
+    for who, script in SERVERS.items():
+        if arguments.only in ("", who):
+            await measure(who, script, table, quick=arguments.quick)
+    table.put("Dialog", "import dialog", import_time(), "s", "< 0.3 s", limit=0.3)
+    print(table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer calls, less than a minute per server")
+    parser.add_argument("--only", default="", choices=["", *SERVERS], help="measure one server")
+    parsed = parser.parse_args()
+    isolate()
+    uvloop.run(main(parsed))
