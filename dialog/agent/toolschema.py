@@ -183,7 +183,8 @@ def _struct(where: str, fields: list[tuple[str, Any, Any]]) -> type[Struct]:
             specs.append((name, hint))
         elif type(default) in (list, dict, set):
             # Only says that there is one: the function supplies its defaults itself.
-            specs.append((name, hint, msgspec.field(default_factory=type(default))))
+            kind: Any = type(cast(object, default))
+            specs.append((name, hint, msgspec.field(default_factory=kind)))
         else:
             specs.append((name, hint, default))
     try:

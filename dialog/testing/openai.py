@@ -143,18 +143,22 @@ class OpenAIEmulator(EmulatorServer):
         self.refusal_code: str | None = None
         """Instead of the usual error code of a refusal, for instance ``insufficient_quota``."""
         self._stream_options = stream_options
-        self._script: Callable[[dict[str, Any]], ChatReply | str | None]
-        if callable(replies):
-            self._script = replies
-        else:
-            queue = iter(replies)
-            self._script = lambda _: next(queue, None)
         self._connections: dict[object, int] = {}
+        self._script: Callable[[dict[str, Any]], ChatReply | str | None]
+        self.say(replies)
 
     @property
     def base_url(self) -> str:
         """What an OpenAI client takes: the address with its version."""
         return f"{self.url}/v1"
+
+    def say(self, replies: Script) -> None:
+        """Answer further requests with ``replies``."""
+        if callable(replies):
+            self._script = replies
+        else:
+            queue = iter(replies)
+            self._script = lambda _: next(queue, None)
 
     def routes(self) -> Iterable[web.RouteDef]:
         """See :meth:`EmulatorServer.routes`."""

@@ -68,9 +68,13 @@ def connect(request: pytest.FixtureRequest) -> Connect:
     return cast(Connect, request.param)
 
 
-async def collect(llm: OpenAILLM, request: LLMRequest = ASK) -> list[LLMEvent]:
+async def collect(llm: OpenAILLM, request: LLMRequest = ASK, *, into: list[LLMEvent] | None = None) -> list[LLMEvent]:
+    """All events of a reply; ``into`` keeps those that came before a failure."""
+    events = [] if into is None else into
     async with asyncio.timeout(10):
-        return [event async for event in llm.stream(request)]
+        async for event in llm.stream(request):
+            events.append(event)
+    return events
 
 
 def spoken(events: list[LLMEvent]) -> str:
@@ -238,8 +242,7 @@ async def test_a_failure_in_mid_stream_comes_after_the_words_that_arrived(
     events: list[LLMEvent] = []
     async with OpenAIEmulator([reply, "Another"], faults=faults) as emulator, connect(emulator) as llm:
         with pytest.raises(ProviderError, match=reason) as caught:
-            async for event in llm.stream(ASK):
-                events.append(event)
+            await collect(llm, into=events)
         assert len(emulator.exchanges) == 1, "a reply that was heard in part is not asked for again"
     assert caught.value.retryable is retryable
     assert spoken(events).startswith("a b")
@@ -251,8 +254,7 @@ async def test_a_cut_in_the_middle_of_a_tool_call_calls_nothing(connect: Connect
     events: list[LLMEvent] = []
     async with OpenAIEmulator([reply], faults=Faults(drop_after=5)) as emulator, connect(emulator) as llm:
         with pytest.raises(ProviderError):
-            async for event in llm.stream(ASK):
-                events.append(event)
+            await collect(llm, into=events)
     assert spoken(events) == "One moment."
     assert not any(isinstance(event, ToolCall) for event in events)
 
@@ -260,7 +262,7 @@ async def test_a_cut_in_the_middle_of_a_tool_call_calls_nothing(connect: Connect
 async def test_a_stall_in_mid_stream_is_an_error_and_ends_the_request(connect: Connect) -> None:
     faults = Faults(stall_after=3)
     async with OpenAIEmulator(["a b c d e"], faults=faults) as emulator, connect(emulator, timeout_s=0.2) as llm:
-        with pytest.raises(ProviderError, match="stalled for 0.2 s") as caught:
+        with pytest.raises(ProviderError, match=r"stalled for 0\.2 s") as caught:
             await collect(llm)
         await emulator.until(lambda: emulator.exchanges[0].state == "disconnected")
     assert caught.value.retryable
@@ -283,7 +285,7 @@ async def test_comments_alone_are_no_sign_of_life() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     llm = OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", timeout_s=0.2)
-    with pytest.raises(ProviderError, match="no answer from gpt-4.1-mini within 0.2 s"):
+    with pytest.raises(ProviderError, match=r"no answer from gpt-4\.1-mini within 0\.2 s"):
         await collect(llm)
     await llm.aclose()
     server.close()
@@ -339,7 +341,7 @@ async def test_a_server_that_asks_to_wait_longer_than_a_caller_would_is_not_trie
 async def test_an_empty_account_is_not_tried_again() -> None:
     async with OpenAIEmulator(faults=Faults(refuse=429)) as emulator, _own_session(emulator) as llm:
         emulator.refusal_code = "insufficient_quota"
-        with pytest.raises(ProviderError, match="insufficient_quota.*add credit") as caught:
+        with pytest.raises(ProviderError, match=r"insufficient_quota.*add credit") as caught:
             await collect(llm)
         assert len(emulator.requests) == 1
     assert not caught.value.retryable
@@ -511,18 +513,19 @@ async def test_models_of_many_calls_share_one_session() -> None:
 
 
 async def test_an_injected_client_stays_open() -> None:
-    async with OpenAIEmulator() as emulator:
-        async with openai.AsyncOpenAI(api_key=emulator.api_key, base_url=emulator.base_url) as client:
-            llm = OpenAILLM(client=client)
-            await collect(llm)
-            await llm.aclose()
-            assert not client.is_closed()
+    async with (
+        OpenAIEmulator() as emulator,
+        openai.AsyncOpenAI(api_key=emulator.api_key, base_url=emulator.base_url) as client,
+    ):
+        llm = OpenAILLM(client=client)
+        await collect(llm)
+        await llm.aclose()
+        assert not client.is_closed()
 
 
 async def test_a_websocket_address_is_read_as_http() -> None:
-    async with OpenAIEmulator(["Hello."]) as emulator:
-        async with _own_session(emulator, base_url=emulator.ws_url + "/v1/") as llm:
-            assert spoken(await collect(llm)) == "Hello."
+    async with OpenAIEmulator(["Hello."]) as emulator, _own_session(emulator, base_url=emulator.ws_url + "/v1/") as llm:
+        assert spoken(await collect(llm)) == "Hello."
 
 
 @pytest.mark.parametrize(
