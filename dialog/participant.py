@@ -17,6 +17,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pyee.base import EventEmitter
@@ -61,7 +62,7 @@ class _Emitter(EventEmitter):
             self._owner._listener_failed(f, args[0] if args else None, exc)
 
     def _emit_handle_potential_error(self, event: str, error: Any) -> None:
-        """pyee raises for an unheard ``error``; :meth:`Participant.emit` holds it instead."""
+        """Override: pyee raises for an unheard ``error``; :meth:`Participant.emit` holds it instead."""
 
 
 class Participant:
@@ -135,7 +136,10 @@ class Participant:
         if self._disposed:
             work.close()
             return None
-        task = asyncio.get_running_loop().create_task(work, name=f"{self.name} {name}")
+        # A listener runs in the context of whoever emits, which may be a timer that all calls share:
+        # what the work creates must find this call's scope.
+        context = None if CallScope.current() is self._scope else self._context()
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.name} {name}", context=context)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
@@ -164,6 +168,11 @@ class Participant:
         if stuck:
             names = ", ".join(task.get_name() for task in stuck)
             logger.error("%s: still running %g s after dispose, abandoned: %s", self.name, timeout_s, names)
+
+    def _context(self) -> Context:
+        context = copy_context()
+        context.run(CallScope.adopt, self._scope)
+        return context
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -37,6 +37,11 @@ class CallScope:
         """The scope of the call that the running task belongs to, if any."""
         return _current.get()
 
+    @staticmethod
+    def adopt(scope: CallScope | None) -> None:
+        """Let the running context belong to ``scope`` for good; for the context of a new task."""
+        _current.set(scope)
+
     @contextmanager
     def entered(self) -> Iterator[CallScope]:
         """Run a block, and the tasks started in it, inside this scope."""

@@ -84,6 +84,7 @@ class Agent(Participant):
         self._tts = tts if isinstance(tts, TTS) else tts()
         self._toolbox = Toolbox(self)
         self._conversation: Conversation | None = None
+        self._events: list[CallEvent] = []
         self._record: CallRecord | None = None
         if self.settings.record or self.settings.transcribe:
             self._record = CallRecord(
@@ -121,8 +122,8 @@ class Agent(Participant):
 
     @property
     def events(self) -> tuple[CallEvent, ...]:
-        """The events of the call so far."""
-        return tuple(self._conversation.events) if self._conversation else ()
+        """The events of the call so far, also after its end."""
+        return tuple(self._events)
 
     @property
     def record(self) -> CallRecord | None:
@@ -153,6 +154,7 @@ class Agent(Participant):
             settings=self.settings,
             record=self._record,
         )
+        self._events = self._conversation.events
         self._conversation.start()
         if self.greeting and self.voip.state != "ended":
             self.dispatch_message(self.greeting, allow_interrupt=self.settings.greeting_interruptible)

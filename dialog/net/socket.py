@@ -196,18 +196,23 @@ class ProviderSocket:
         """Connect, and read until the connection is gone."""
         settings = self._settings
         body: list[str] = []
-        shared.refusal_body.set(body)  # only this task sees it
+        token = shared.refusal_body.set(body)
         try:
-            async with asyncio.timeout(settings.connect_timeout_s):
-                ws = await session.ws_connect(
-                    self._url,
-                    headers=self._headers,
-                    compress=0,
-                    autoping=True,
-                    heartbeat=settings.ping_s,
-                    max_msg_size=settings.max_message,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout_s),  # pyright: ignore[reportCallIssue]
-                )
+            try:
+                async with asyncio.timeout(settings.connect_timeout_s):
+                    ws = await session.ws_connect(
+                        self._url,
+                        headers=self._headers,
+                        compress=0,
+                        autoping=True,
+                        heartbeat=settings.ping_s,
+                        max_msg_size=settings.max_message,
+                        timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout_s),  # pyright: ignore[reportCallIssue]
+                    )
+            finally:
+                # What this task reads is handled in tasks that inherit its context: no request of
+                # theirs may be taken for this upgrade.
+                shared.refusal_body.reset(token)
         except aiohttp.WSServerHandshakeError as exc:
             return self._refused(exc, "".join(body))
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:

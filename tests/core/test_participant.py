@@ -206,6 +206,22 @@ async def test_tasks_of_a_call_create_participants_of_that_call():
     await scope.close()
 
 
+async def test_work_spawned_from_a_foreign_context_still_belongs_to_its_owners_call():
+    mine, other, made = CallScope("mine"), CallScope("other"), []
+    with mine.entered():
+        thing = Thing()
+
+    async def create() -> None:
+        made.append(Thing())
+
+    with other.entered():
+        task = thing.spawn(create(), "creator")
+    await task
+    assert mine.members == (thing, made[0])
+    assert other.members == ()
+    await mine.close()
+
+
 async def test_a_lingering_participant_outlives_the_close_until_its_bound():
     scope = CallScope("call")
     with scope.entered():

@@ -1,0 +1,232 @@
+"""Whole calls over the real wires: a simulated carrier, the gateway, and each provider's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from dialog.agent.agent import Agent
+from dialog.agent.settings import AgentSettings
+from dialog.agent.tools import tool
+from dialog.agent.turns.settings import TurnSettings
+from dialog.audio.tones import sine
+from dialog.audio.g711 import mulaw_encode
+from dialog.calls.events import CallEnded, Interrupted, ResumedAfterPause
+from dialog.clock import Clock
+from dialog.llm.llm import Entry
+from dialog.presets import OpenAIAgent
+from dialog.stt.deepgram import DeepgramSTT
+from dialog.testing.caller import Caller, NothingHeard
+from dialog.testing.cartesia import CartesiaEmulator
+from dialog.testing.deepgram import DeepgramEmulator
+from dialog.testing.openai import ChatReply, OpenAIEmulator, ToolUse
+from dialog.testing.server import Faults
+from dialog.tts.cartesia import CartesiaTTS
+from dialog.voip.twilio.gateway import TwilioGateway
+
+ACCOUNT = "AC" + "0" * 32
+TOKEN = "secret-auth-token"
+
+
+def voice(ms: float) -> bytes:
+    """Something that sounds like speech to an energy detector."""
+    return mulaw_encode(sine(300, ms))
+
+
+class FrontDesk(OpenAIAgent):
+    booked: list[int]
+
+    @tool
+    async def book_table(self, people: int) -> str:
+        """Book a table.
+
+        Args:
+            people: How many.
+        """
+        self.booked.append(people)
+        return f"booked for {people}"
+
+
+class House:
+    """A gateway with its providers, all on loopback."""
+
+    def __init__(self, **options) -> None:
+        self.options = options
+        self.clock = Clock(options.pop("scale", 4.0))
+        self.agents: list[Agent] = []
+        self.sentences = options.pop("sentences", ["hello"])
+        self.replies = options.pop("replies", lambda fields: "Fine, thank you. What can I do for you?")
+        self.faults = options.pop("faults", {})
+        self.greeting = options.pop("greeting", "")
+        self.settings = options.pop("settings", AgentSettings())
+
+    def on_voip(self, voip) -> None:
+        agent = FrontDesk(
+            voip=voip,
+            stt=DeepgramSTT(api_key=self.deepgram.api_key, base_url=self.deepgram.url),
+            tts=CartesiaTTS(api_key=self.cartesia.api_key, base_url=self.cartesia.ws_url),
+            api_key=self.openai.api_key,
+            base_url=self.openai.base_url,
+            system="Be brief.",
+            greeting=self.greeting,
+            settings=self.settings,
+        )
+        agent.booked = []
+        self.agents.append(agent)
+        agent.activate()
+
+    @asynccontextmanager
+    async def open(self):
+        async with (
+            DeepgramEmulator(
+                sentences=self.sentences, faults=self.faults.get("deepgram"), interim_s=0.4
+            ) as self.deepgram,
+            OpenAIEmulator(self.replies, faults=self.faults.get("openai")) as self.openai,
+            CartesiaEmulator(faults=self.faults.get("cartesia")) as self.cartesia,
+        ):
+            self.gateway = TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, clock=self.clock, **self.options)
+            self.gateway.on("voip", self.on_voip)
+            runner = web.AppRunner(self.gateway.app())
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/twilio"
+            try:
+                yield self
+            finally:
+                await runner.cleanup()
+
+    def dial(self, **options):
+        return Caller.dial(self.url, auth_token=TOKEN, account_sid=ACCOUNT, clock=self.clock, **options)
+
+    async def all_over(self) -> None:
+        """Wait until nothing of any call is left."""
+        async with asyncio.timeout(10):
+            while self.gateway.calls:
+                await asyncio.gather(*(call.wait_closed() for call in self.gateway.calls))
+
+    def said(self, number: int = 0) -> list[tuple[str, str]]:
+        return [(item.role, item.text) for item in self.agents[number].history.items() if isinstance(item, Entry)][1:]
+
+
+async def test_a_greeting_a_question_a_tool_and_a_goodbye():
+    def reply(fields):
+        last = fields["messages"][-1]
+        if last["role"] == "tool":
+            return f"It is {last['content']}."
+        if "table" in last["content"]:
+            return ChatReply(text="One moment. ", tools=[ToolUse("book_table", {"people": 4})])
+        return "Goodbye!"
+
+    house = House(sentences=["a table for four please", "thank you goodbye"], replies=reply, greeting="Good evening!")
+    async with house.open(), house.dial() as caller:
+        greeting = await caller.listen()
+        assert greeting.started_ms < 1000
+        await caller.say(voice(900))
+        answer = await caller.listen()
+        assert answer.latency_ms is not None
+        await caller.say(voice(800))
+        await caller.listen()
+        await caller.hang_up()
+        await house.all_over()
+        assert house.agents[0].booked == [4]
+        assert house.said() == [
+            ("assistant", "Good evening!"),
+            ("user", "a table for four please"),
+            ("assistant", "One moment."),
+            ("assistant", "It is booked for 4."),
+            ("user", "thank you goodbye"),
+            ("assistant", "Goodbye!"),
+        ]
+        assert not caller.underruns()
+        assert house.agents[0].disposed
+
+
+async def test_an_interruption_silences_the_line_and_history_keeps_what_was_heard():
+    text = "I could tell you a very long story about our restaurant and all of its guests over the years."
+    replies = iter([text, "All right."])
+    house = House(sentences=["tell me a story", "stop please"], replies=lambda fields: next(replies))
+    async with house.open(), house.dial() as caller:
+        await caller.say(voice(800))
+        await caller.wait_for_speech()
+        await caller.clock.sleep(1.5)
+        await caller.say(voice(800))
+        await caller.listen()
+        await caller.hang_up()
+        await house.all_over()
+        said = house.said()
+        assert said[0] == ("user", "tell me a story")
+        assert said[1][0] == "assistant"
+        assert text.startswith(said[1][1])
+        assert 10 < len(said[1][1]) < len(text)
+        assert said[2:] == [("user", "stop please"), ("assistant", "All right.")]
+        assert caller.clears
+        assert any(isinstance(event, Interrupted) for event in house.agents[0].events)
+
+
+async def test_a_cough_pauses_the_agent_and_it_goes_on():
+    text = "I could tell you a very long story about our restaurant and all of its guests."
+    house = House(sentences=["tell me a story", ""], replies=[text])
+    async with house.open(), house.dial() as caller:
+        await caller.say(voice(800))
+        await caller.wait_for_speech()
+        await caller.clock.sleep(1.0)
+        await caller.say(voice(200))
+        await caller.listen(silence_ms=3000, timeout_s=30)
+        await caller.hang_up()
+        await house.all_over()
+        assert house.said()[1] == ("assistant", text)
+        assert any(isinstance(event, ResumedAfterPause) for event in house.agents[0].events)
+
+
+@pytest.mark.parametrize("provider", ["deepgram", "cartesia", "openai"])
+@pytest.mark.parametrize("kind", ["refuse", "hang", "drop"])
+async def test_a_failing_provider_never_leaves_the_call_hanging(provider, kind):
+    faults = {
+        "refuse": Faults(refuse=401),
+        "hang": Faults(hang=True),
+        "drop": Faults(drop_after=1),
+    }[kind]
+    house = House(
+        faults={provider: faults},
+        greeting="Hello.",
+        settings=AgentSettings(reply_timeout_s=4.0, turns=TurnSettings()),
+    )
+    async with house.open(), house.dial() as caller:
+        try:
+            await caller.say(voice(500))
+            await caller.listen(timeout_s=20)
+        except (NothingHeard, Exception):  # noqa: B014, BLE001, S110
+            pass
+        await caller.hang_up()
+        await house.all_over()
+        assert sum(isinstance(event, CallEnded) for event in house.agents[0].events) == 1
+
+
+async def test_many_calls_leave_no_task_socket_or_map_entry_behind():
+    house = House(scale=20.0, replies=lambda fields: "Fine.")
+    async with house.open():
+
+        async def one() -> None:
+            async with house.dial() as caller:
+                await caller.say(voice(400))
+                await caller.wait_for_speech()
+                await caller.hang_up()
+
+        await one()
+        await house.all_over()
+        tasks, descriptors = len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
+        for _ in range(8):
+            await asyncio.gather(*(one() for _ in range(5)))
+        await house.all_over()
+        gc.collect()
+        assert len(house.agents) == 41
+        assert house.gateway.calls == ()
+        # Providers' kept-alive connections may stay, but do not grow with the calls.
+        assert len(asyncio.all_tasks()) <= tasks + 4
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + 8
