@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, cast
@@ -93,6 +95,11 @@ async def test_a_reply_streams_word_by_word_and_ends_with_usage_and_finish(conne
 async def test_the_defaults_are_the_documented_ones() -> None:
     assert (DEFAULT_MODEL, DEFAULT_BASE_URL) == ("gpt-4.1-mini", "https://api.openai.com/v1")
     assert OpenAILLM(api_key="k").model == DEFAULT_MODEL
+
+
+def test_the_sdk_is_not_imported_for_dialogs_own_requests() -> None:
+    code = "import sys, dialog.llm.openai; sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 async def test_the_request_carries_options_headers_query_tools_and_history(connect: Connect) -> None:
