@@ -11,7 +11,7 @@ from uuid import UUID
 from dialog.clock import Clock
 from dialog.errors import LimitError
 from dialog.message import Message
-from dialog.scope import CallScope
+from dialog.scope import CallScope, _current
 from dialog.voip.pacer import Pacer
 from dialog.voip.playout import Flushed, LineOp, Overflow, Playout, Report, SendAudio, SendClear, SendMark
 from dialog.voip.voip import VoIP
@@ -33,7 +33,7 @@ class Wire(Protocol):
     """
 
     rtt_s: float
-    """Last measured ping round trip in seconds; 0.0 when unknown."""
+    """Last measured ping round trip in real seconds; 0.0 when unknown."""
 
     def send_audio(self, data: bytes) -> None:
         """Queue audio in the call's format, up to 100 ms."""
@@ -141,27 +141,24 @@ class Line:
         """Take the caller's audio in the call's format.
 
         ``timestamp_ms`` counts from the start of the stream; gaps up to 2 s are filled with silence,
-        longer ones move the audio clock on. ``None``: the audio is continuous. Cheapest when the
-        reading task runs inside ``call.scope.entered()``.
+        longer ones move the audio clock on. ``None``: the audio is continuous.
         """
         if self._closed or not data:
             return
         if CallScope.current() is not self._scope:
-            with self._scope.entered():
-                self.receive_audio(data, timestamp_ms)
-            return
-        if timestamp_ms is not None:
-            if self._first_timestamp is None:
-                self._first_timestamp = timestamp_ms
-            gap = timestamp_ms - self._first_timestamp - self._bytes * self._ms_per_byte - self._skipped_ms
-            if gap >= _MIN_GAP_MS:
-                self._fill_gap(gap)
-        self._emit_audio(data)
+            # Fifty times a second and call: this is what entered() does, in a tenth of its time.
+            token = _current.set(self._scope)
+            try:
+                self._receive(data, timestamp_ms)
+            finally:
+                _current.reset(token)
+        else:
+            self._receive(data, timestamp_ms)
 
     def receive_mark(self, name: str) -> None:
         """Take the echo of a mark."""
         if not self._closed:
-            self._playout.rtt_s = self._wire.rtt_s
+            self._playout.rtt_s = self._wire.rtt_s * self._clock.scale
             self._scoped(self._playout.mark(name, self._clock.now()))
 
     def receive_digit(self, digit: str) -> None:
@@ -190,12 +187,12 @@ class Line:
 
     def abort(self, uuid: UUID, *, part: int | None, after_ms: float | None) -> None:
         """Stop a turn or a part."""
-        self._playout.rtt_s = self._wire.rtt_s
+        self._playout.rtt_s = self._wire.rtt_s * self._clock.scale
         self._scoped(self._playout.abort(uuid, part, after_ms, self._clock.now()))
 
     def pause(self) -> None:
         """Fall silent and keep what was not heard."""
-        self._playout.rtt_s = self._wire.rtt_s
+        self._playout.rtt_s = self._wire.rtt_s * self._clock.scale
         self._scoped(self._playout.pause(self._clock.now()))
 
     def resume(self, *, from_ms: float | None) -> None:
@@ -206,7 +203,7 @@ class Line:
 
     def tick(self, now: float, lead_ms: float) -> bool:
         """Do what is due; False when there is nothing to wait for."""
-        self._playout.rtt_s = self._wire.rtt_s
+        self._playout.rtt_s = self._wire.rtt_s * self._clock.scale
         wanted = max(self._lead_ms, lead_ms)
         if wanted != self._playout.lead_ms:
             self._playout.lead_ms = wanted
@@ -263,6 +260,15 @@ class Line:
 
     def _audio_ms(self, when: float) -> float:
         return max(0.0, self._offset_ms + (when - self._opened_at) * 1000.0)
+
+    def _receive(self, data: bytes, timestamp_ms: float | None) -> None:
+        if timestamp_ms is not None:
+            if self._first_timestamp is None:
+                self._first_timestamp = timestamp_ms
+            gap = timestamp_ms - self._first_timestamp - self._bytes * self._ms_per_byte - self._skipped_ms
+            if gap >= _MIN_GAP_MS:
+                self._fill_gap(gap)
+        self._emit_audio(data)
 
     def _emit_audio(self, data: bytes) -> None:
         at_ms = self._offset_ms + self._bytes * self._ms_per_byte + self._skipped_ms

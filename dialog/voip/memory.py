@@ -60,7 +60,7 @@ class MemoryLine:
     Args:
         clock: The time it plays in.
         audio_format: What it speaks.
-        rtt_s: Round trip to this carrier; half of it each way.
+        rtt_s: Round trip to this carrier in the clock's seconds; half of it each way.
         buffer_s: How long the carrier holds audio back before playing it.
         echo_marks: False: a carrier that loses its marks.
     """
@@ -74,7 +74,7 @@ class MemoryLine:
         buffer_s: float = 0.0,
         echo_marks: bool = True,
     ) -> None:
-        self.rtt_s = rtt_s
+        self.rtt_s = clock.real(rtt_s)
         self.clock = clock
         self.audio_format = audio_format
         self.buffer_s = buffer_s
@@ -87,6 +87,7 @@ class MemoryLine:
         """All audio that was sent, with the time it arrived, heard or not."""
         self.on_audio: Callable[[bytes], object] | None = None
         """Called with every 20 ms that have sounded at this end, silence included, once :meth:`pump` runs."""
+        self._way_s = rtt_s / 2
         self._sounds: list[_Sound] = []
         self._dry_at = 0.0
         self._marks: deque[tuple[float, str]] = deque()
@@ -148,7 +149,7 @@ class MemoryLine:
         """Echo ``name`` once all before it was played."""
         if self._closed or not self.echo_marks:
             return
-        self._marks.append((max(self._arrival(), self._dry_at) + self.rtt_s / 2, name))
+        self._marks.append((max(self._arrival(), self._dry_at) + self._way_s, name))
         self._arm()
 
     def send_clear(self) -> int:
@@ -164,7 +165,7 @@ class MemoryLine:
                 kept.append(sound)
         self._sounds = kept
         self._dry_at = min(self._dry_at, now)
-        back = now + self.rtt_s / 2
+        back = now + self._way_s
         self._marks = deque((min(at, back), name) for at, name in self._marks)
         self._arm()
         return 0
@@ -277,7 +278,7 @@ class MemoryLine:
         return bytes(frame)
 
     def _arrival(self) -> float:
-        return self.clock.now() + self.rtt_s / 2
+        return self.clock.now() + self._way_s
 
     def _seconds(self, size: int) -> float:
         return self.audio_format.ms(size) / 1000.0
@@ -357,7 +358,7 @@ class MemoryCarrier:
         line = MemoryLine(
             clock=old.clock,
             audio_format=old.audio_format,
-            rtt_s=old.rtt_s,
+            rtt_s=2 * old._way_s,
             buffer_s=old.buffer_s,
             echo_marks=old.echo_marks,
         )

@@ -32,6 +32,8 @@ _MARK_MS = 250
 _PROGRESS_S = 0.25
 _PATIENCE_S = 1.0
 """How long after its due time a mark is waited for."""
+_EARLY_S = 0.001
+"""What is due within this is done now, not a tick later."""
 _SOONER = 0.8
 """Round trips vary: an echo within this much of the last one was on its way before the clear arrived."""
 _NEARLY_MS = 100
@@ -221,6 +223,9 @@ class Playout:
         self._flushed: OrderedDict[str, tuple[_Mark, float]] = OrderedDict()
         self._progress_at = 0.0
         self._progress_position = 0
+        self._due: float | None = None
+        self._changed = False
+        """Something happened since ``_due`` was found: most ticks have nothing to do, and cost nothing."""
 
     @property
     def lead_ms(self) -> float:
@@ -231,6 +236,7 @@ class Playout:
     def lead_ms(self, value: float) -> None:
         self._lead_ms = value
         self._lead = self._format.size(value)
+        self._changed = True
 
     @property
     def paused(self) -> bool:
@@ -245,6 +251,12 @@ class Playout:
     @property
     def deadline(self) -> float | None:
         """When :meth:`tick` is due; None: not before something else happens."""
+        if self._changed:
+            self._changed = False
+            self._due = self._next_due()
+        return self._due
+
+    def _next_due(self) -> float | None:
         if not self._started or self._closed or self._clearing:
             return None
         due: list[float] = []
@@ -261,6 +273,7 @@ class Playout:
     def start(self, now: float) -> list[LineOp]:
         """The stream is there: play what was posted before."""
         ops: list[LineOp] = []
+        self._changed = True
         if not self._started and not self._closed:
             self._started = True
             self._anchor_at = self._progress_at = now
@@ -270,6 +283,7 @@ class Playout:
     def post(self, message: Message[bytes], now: float) -> list[LineOp]:
         """Add a piece to its part. What comes for a part that has ended is dropped."""
         ops: list[LineOp] = []
+        self._changed = True
         key = (message.uuid, message.part)
         if key in self.tombstones:
             return ops
@@ -296,6 +310,7 @@ class Playout:
         counts in the part that is being played, and the turn's later parts end at once.
         """
         ops: list[LineOp] = []
+        self._changed = True
         found = [
             each
             for each in self._parts.values()
@@ -319,6 +334,7 @@ class Playout:
     def pause(self, now: float) -> list[LineOp]:
         """Fall silent at once; what was not heard is kept."""
         ops: list[LineOp] = []
+        self._changed = True
         if self._paused or self._closed:
             return ops
         self._paused = True
@@ -337,6 +353,7 @@ class Playout:
         Never skips: a later position is the cut. An earlier one than was kept is the earliest kept.
         """
         ops: list[LineOp] = []
+        self._changed = True
         if not self._paused or self._closed:
             return ops
         self._paused = False
@@ -352,6 +369,7 @@ class Playout:
     def mark(self, name: str, now: float) -> list[LineOp]:
         """A mark came back: what was sent before it was played, unless a clear flushed it."""
         ops: list[LineOp] = []
+        self._changed = True
         flushed = self._flushed.pop(name, None)
         if flushed is not None:
             self._late_echo(*flushed, now, ops)
@@ -379,6 +397,7 @@ class Playout:
         line clock says at this moment.
         """
         ops: list[LineOp] = []
+        self._changed = True
         if not self._clearing or self._closed:
             return ops
         self._clearing = False
@@ -406,8 +425,10 @@ class Playout:
     def tick(self, now: float) -> list[LineOp]:
         """Send what is due, give up on marks that did not come back, report progress."""
         ops: list[LineOp] = []
-        if not self._started or self._closed or self._clearing:
+        due = self.deadline
+        if due is None or now < due - _EARLY_S:
             return ops
+        self._changed = True
         while self._marks and now >= self._marks[0].due + self._buffer + _PATIENCE_S:
             mark = self._marks.popleft()
             self._floor = max(self._floor, mark.position)
@@ -415,11 +436,13 @@ class Playout:
             if mark.end and not mark.part.final:
                 self._finish(mark.part, mark.part.outcome, ops)
         self._fill(now, ops)
+        self._progress(now, ops)
         return ops
 
     def close(self, now: float) -> list[LineOp]:
         """The stream is over: what was not heard is lost."""
         ops: list[LineOp] = []
+        self._changed = True
         if self._closed:
             return ops
         heard = self._heard(now)
@@ -527,23 +550,24 @@ class Playout:
             part.over = True
 
     def _fill(self, now: float, ops: list[LineOp]) -> None:
-        """Bring the lead up, end parts that are complete, report progress."""
-        if not self._started or self._closed or self._clearing:
+        """Bring the lead up and end the parts that are complete."""
+        if not self._started or self._closed or self._clearing or self._paused:
             return
-        if not self._paused:
-            ahead = self._sent - self._clock(now)
-            room = 0
-            if ahead < self._lead - self._hysteresis:
-                room = int(self._lead - ahead) // self._sample * self._sample
-            for part in tuple(self._parts.values()):
-                if part.ended:
-                    continue
-                while part.next < part.size and room >= min(self._piece, part.size - part.next) > 0:
-                    room -= self._send(part, min(room, self._chunk, part.size - part.next), now, ops)
-                if part.next < part.size or not part.complete:
-                    break
-                self._end(part, now, ops)
-        self._progress(now, ops)
+        before = self._sent
+        ahead = before - self._clock(now)
+        room = 0
+        if ahead < self._lead - self._hysteresis:
+            room = int(self._lead - ahead) // self._sample * self._sample
+        for part in tuple(self._parts.values()):
+            if part.ended:
+                continue
+            while part.next < part.size and room >= min(self._piece, part.size - part.next) > 0:
+                room -= self._send(part, min(room, self._chunk, part.size - part.next), now, ops)
+            if part.next < part.size or not part.complete:
+                break
+            self._end(part, now, ops)
+        if ahead <= 0 < self._sent - before:
+            self._progress(now, ops)  # it sounds at once: say so
 
     def _send(self, part: _Part, size: int, now: float, ops: list[LineOp]) -> int:
         if self._clock(now) >= self._sent:  # dry: the next byte sounds now

@@ -738,5 +738,5 @@ def test_with_lost_marks_and_an_unknown_carrier_every_part_still_ends_once(steps
         state = next(s for u, p, s, _ in sim.finals() if (u, p) == key)
         if state == "played":
             assert len(set(heard)) >= len(samples) - slack
-        jumps = sum(abs(b - a - 1) for a, b in itertools.pairwise(heard))
-        assert jumps <= slack
+        # A lost mark looks like a stall, after which something may be said again; it is never skipped.
+        assert sum(max(0, b - a - 1) for a, b in itertools.pairwise(heard)) <= slack
