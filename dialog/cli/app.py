@@ -1,0 +1,151 @@
+"""The commands of ``python -m dialog``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from dialog import __version__
+from dialog.errors import DialogError
+from dialog.loop import new_event_loop
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="dialog",
+    help="Phone conversations between people and LLM agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"dialog {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where call.wav, call.json and report.html go.")] = Path("build/demo"),
+    script: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Other sentences for the caller.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only the outcome.")] = False,
+    speed: Annotated[float, typer.Option(min=0.1, max=10.0, help="Run the call so many times as fast.")] = 1.0,
+) -> None:
+    """Run one whole call without any account: recognised, answered and spoken for real."""
+    from dialog.cli.demo import run_demo
+
+    _exit(_run(run_demo(Console(), out=out, script=script, quiet=quiet, speed=speed)))
+
+
+@app.command()
+def call(  # noqa: PLR0917  # options of the command line, not positions
+    url: Annotated[str, typer.Argument(help="The gateway's voice webhook: http://127.0.0.1:8080/twilio")],
+    script: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="What the caller says, a sentence a line.")
+    ] = None,
+    wav: Annotated[
+        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="Say this recording; may be repeated.")
+    ] = None,
+    auth_token: Annotated[
+        str, typer.Option(envvar="TWILIO_AUTH_TOKEN", show_envvar=True, help="Signs the requests.")
+    ] = "",
+    account_sid: Annotated[
+        str, typer.Option(envvar="TWILIO_ACCOUNT_SID", show_envvar=True, help="The account that calls.")
+    ] = "AC" + "0" * 32,
+    public_url: Annotated[
+        str, typer.Option(envvar="WEBHOOK_URL", show_envvar=True, help="What the gateway believes to be its address.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Write the call as a stereo WAV file.")] = None,
+    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+) -> None:
+    """Dial a running gateway as Twilio does, speak, listen, and measure."""
+    from dialog.cli.call import CallPlan, run_call
+
+    plan = CallPlan(
+        url=url,
+        script=script,
+        wavs=tuple(wav or ()),
+        auth_token=auth_token,
+        account_sid=account_sid,
+        public_url=public_url,
+        out=out,
+        env_file=env_file,
+    )
+    _exit(_run(run_call(Console(), plan)))
+
+
+@app.command()
+def chat(
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:FUNCTION", help="main:on_voip, or a file: path/to/main.py:on_voip")
+    ],
+) -> None:
+    """Talk to an agent in the terminal, by text: the same main.py, no sound."""
+    from dialog.cli.chat import run_chat
+
+    _exit(_run(run_chat(Console(), target)))
+
+
+@app.command()
+def doctor(
+    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    local: Annotated[bool, typer.Option("--local", help="Only what the demo needs: no keys, no network.")] = False,
+) -> None:
+    """Check what a real call needs, and say how to fix what is wrong."""
+    from dialog.cli.doctor import run_doctor
+
+    _exit(_run(run_doctor(Console(), env_file=env_file, local=local)))
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="A new or empty directory.")],
+) -> None:
+    """Start a project: an agent, its settings, and a test that dials it."""
+    from dialog.cli.init import make_project
+
+    console = Console()
+    try:
+        make_project(console, directory)
+    except DialogError as exc:
+        _fail(exc)
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """Run a command on the fastest loop there is; its failures become one line."""
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(work)
+    except DialogError as exc:
+        _fail(exc)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(exc: DialogError) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]error[/] {escape(str(exc))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1) from exc
+
+
+def _exit(code: int) -> None:
+    raise typer.Exit(code)

@@ -1,0 +1,162 @@
+"""Dialling a running gateway from the terminal: a caller with a script, and what he hears."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.text import Text
+
+from dialog.env import read_env
+from dialog.errors import ConfigurationError
+from dialog.testing.caller import CallEnded, Caller, CallerEvent, Heard, NothingHeard, Refused
+
+__all__ = ["CallPlan", "read_script", "run_call"]
+
+_DEFAULT_SCRIPT = ("hello, can you hear me", "goodbye and thank you for your help")
+_HINTS = {
+    400: "the signature header is missing: a proxy in between may have removed it",
+    403: "the signature is refused: is --auth-token the gateway's, and --public-url its WEBHOOK_URL?",
+    404: "nothing is at this path: give the whole address of the voice webhook",
+}
+
+
+class CallPlan(NamedTuple):
+    """What to dial and what to say."""
+
+    url: str
+    script: Path | None = None
+    wavs: tuple[Path, ...] = ()
+    auth_token: str = ""
+    account_sid: str = ""
+    public_url: str = ""
+    out: Path | None = None
+    env_file: Path = Path(".env")
+
+
+def read_script(path: Path) -> list[str]:
+    """The sentences of a script file: one a line, without blank lines and ``#`` comments.
+
+    Raises:
+        ConfigurationError: It cannot be read, or nothing is in it.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc}") from exc
+    sentences = [line for line in lines if line and not line.startswith("#")]
+    if not sentences:
+        raise ConfigurationError(f"there is nothing to say in {path}")
+    return sentences
+
+
+async def run_call(console: Console, plan: CallPlan) -> int:
+    """Dial, say everything, listen after each, hang up; 0 if every sentence was answered.
+
+    Raises:
+        ConfigurationError: No auth token, or the script cannot be read.
+        DialogError: The caller has no voice here (the ``local`` extra is missing).
+    """
+    env = read_env(plan.env_file)
+    token = plan.auth_token or env.get("TWILIO_AUTH_TOKEN", "")
+    if not token:
+        raise ConfigurationError("no auth token: give --auth-token, or set TWILIO_AUTH_TOKEN as for the gateway")
+    sayings: list[str | Path] = list(plan.wavs)
+    if plan.script is not None:
+        sayings += read_script(plan.script)
+    view = _View(console)
+    dialling = Caller.dial(
+        plan.url,
+        auth_token=token,
+        account_sid=(env.get("TWILIO_ACCOUNT_SID") if plan.account_sid.strip("AC0") == "" else "") or plan.account_sid,
+        public_url=plan.public_url or env.get("WEBHOOK_URL", ""),
+        on_event=view.happened,
+    )
+    try:
+        async with dialling as caller:
+            answered = await _converse(view, caller, sayings or list(_DEFAULT_SCRIPT))
+            await caller.hang_up()
+            if plan.out is not None:
+                await asyncio.to_thread(_write, plan.out, caller.recording())
+                view.line(None, "file", str(plan.out))
+    except Refused as exc:
+        view.line(None, "refused", str(exc), "red")
+        if exc.status in _HINTS:
+            view.line(None, "", _HINTS[exc.status], "yellow")
+        return 1
+    for warning in caller.warnings:
+        view.line(None, "warning", f"{warning.code} {warning.detail}", "yellow")
+    return 0 if answered else 1
+
+
+async def _converse(view: _View, caller: Caller, sayings: list[str | Path]) -> bool:
+    """Say one thing after another; whether each was answered."""
+    if caller.stream is None:
+        view.line(caller.now_ms(), "", f"no media stream was opened; the call is {caller.status}", "red")
+        return False
+    try:
+        try:
+            view.heard(await caller.listen(timeout_s=5.0))
+        except NothingHeard:
+            view.line(caller.now_ms(), "agent", "says nothing at first", "dim")
+        for number, what in enumerate(sayings):
+            await caller.say(what)
+            try:
+                view.heard(await caller.listen())
+            except CallEnded:
+                # Hanging up after the goodbye is an answer, too.
+                return number == len(sayings) - 1
+    except NothingHeard:
+        view.line(caller.now_ms(), "agent", "does not answer", "red")
+        return False
+    except CallEnded:
+        view.line(caller.now_ms(), "", f"the call ended before all was said: {caller.status}", "red")
+        return False
+    return True
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be written: {exc}") from exc
+
+
+class _View:
+    """One line for what happens and for what is heard."""
+
+    _SHOWN = {
+        "dialling": ("call", "bold"),
+        "speaks": ("caller", "bold cyan"),
+        "stream started": ("stream", "dim"),
+        "stream ended": ("stream", "dim"),
+        "verb": ("TwiML", "dim"),
+        "ended": ("end", "bold"),
+    }
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def happened(self, event: CallerEvent) -> None:
+        """Show an event of the simulated carrier."""
+        if event.name in self._SHOWN:
+            who, style = self._SHOWN[event.name]
+            self.line(event.at_ms, who, event.detail or event.name, who_style=style)
+
+    def heard(self, heard: Heard) -> None:
+        """Show a stretch of the agent's speech."""
+        text = f"spoke for {heard.duration_ms / 1000:.1f} s"
+        if heard.latency_ms is not None:
+            text += f", {heard.latency_ms:.0f} ms after the caller"
+        if heard.gaps:
+            text += f", with {len(heard.gaps)} gaps"
+        self.line(heard.started_ms, "agent", text, who_style="bold green")
+
+    def line(self, at_ms: float | None, who: str, text: str, style: str = "", *, who_style: str = "bold") -> None:
+        """Show anything."""
+        clock = " " * 7 if at_ms is None else f"{int(at_ms // 60_000):>2}:{at_ms / 1000 % 60:04.1f}"
+        line = Text.assemble((f"{clock} ", "bright_black"), (f"{who:<8}", who_style), (text, style))
+        self._console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,41 @@
+"""A new project: an agent, its settings, and a test that dials it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from rich.console import Console
+
+from dialog.errors import ConfigurationError
+
+__all__ = ["make_project"]
+
+_FILES = {
+    "main.py": "main.py.txt",
+    ".env.template": "env.template.txt",
+    "README.md": "README.md.txt",
+    "test_agent.py": "test_agent.py.txt",
+    ".gitignore": "gitignore.txt",
+}
+
+
+def make_project(console: Console, directory: Path) -> None:
+    """Write the files of a new project.
+
+    Raises:
+        ConfigurationError: The directory has files in it, or cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise ConfigurationError(f"{directory} is not empty: name a new directory")
+        for name, template in _FILES.items():
+            text = files("dialog.cli").joinpath("project", template).read_text("utf-8")
+            (directory / name).write_text(text, "utf-8")
+    except OSError as exc:
+        raise ConfigurationError(f"{directory} cannot be written: {exc}") from exc
+    console.print(f"A new agent is in [bold]{directory}[/]:", highlight=False)
+    console.print("  talk to it     python -m dialog chat main:on_voip", highlight=False)
+    console.print("  test it        pytest", highlight=False)
+    console.print("  on the phone   cp .env.template .env, fill it in, python main.py", highlight=False)

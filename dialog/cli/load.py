@@ -1,0 +1,82 @@
+"""Finding what a user named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dialog.errors import ConfigurationError
+
+__all__ = ["load_function"]
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """The function that ``module:function`` or ``path/to/file.py:function`` names.
+
+    Importing runs the module; its ``if __name__ == "__main__"`` block is left out.
+
+    Raises:
+        ConfigurationError: There is no such module or function, or importing it failed.
+    """
+    where, _, name = target.rpartition(":")
+    if not where or not name:
+        raise ConfigurationError(
+            f"{target!r} does not name a function: write module:function, for instance main:on_voip"
+        )
+    module = _load(where)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ConfigurationError(
+                f"{where} has no {name!r}; it has {', '.join(_functions(module)) or 'no functions'}"
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise ConfigurationError(f"{target} is no function but {type(found).__name__}")
+    return found  # type: ignore[no-any-return]  # whatever the user named
+
+
+def _load(where: str) -> ModuleType:
+    path = Path(where)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise ConfigurationError(f"there is no file {where}")
+        work = partial(_load_file, path)
+    elif all(part.isidentifier() for part in where.split(".")):
+        work = partial(importlib.import_module, where)
+        # As python -m does: modules of the working directory are found.
+        sys.path.insert(0, str(Path.cwd()))
+    else:
+        raise ConfigurationError(f"{where!r} is neither a module nor a Python file")
+    try:
+        return work()
+    except ConfigurationError:
+        raise
+    except Exception as exc:  # the user's module
+        raise ConfigurationError(f"importing {where} failed: {type(exc).__name__}: {exc}") from exc
+
+
+def _load_file(path: Path) -> ModuleType:
+    # Its neighbours can be imported, as when it is run.
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _functions(module: ModuleType) -> list[str]:
+    return sorted(
+        name
+        for name, value in vars(module).items()
+        if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    )

@@ -1,0 +1,105 @@
+"""A conversation in the terminal, line by line as it happens."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from rich.console import Console
+from rich.text import Text
+
+from dialog.calls import events as ev
+from dialog.calls.stages import stages_of
+from dialog.calls.timeline import TurnTimeline
+
+__all__ = ["LiveView", "latency_line"]
+
+_STYLES = {"hearing": "bright_black", "dialog": "yellow", "model": "magenta", "voice": "green", "line": "blue"}
+
+
+class LiveView:
+    """Prints the events of one call: give :meth:`show` to ``agent.on(Agent.EVENT, …)``."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._arguments: dict[str, str] = {}
+        self._asked: set[UUID] = set()
+
+    def show(self, event: ev.CallEvent) -> None:
+        """Print what is worth a line."""
+        if isinstance(event, ev.CallStarted):
+            route = " → ".join(part for part in (event.from_, event.to) if part)
+            self._line(event.at_s, "call", "bold", Text(route or event.carrier))
+        elif isinstance(event, ev.CallerSaid) and event.final:
+            self._asked.add(event.turn)
+            self._line(event.at_s, "caller", "bold cyan", Text(event.text))
+        elif isinstance(event, ev.AgentSaid):
+            self._line(event.at_s - event.heard_ms / 1000, "agent", "bold green", _heard(event))
+        elif isinstance(event, ev.ToolStarted):
+            self._arguments[event.call_id] = event.arguments
+        elif isinstance(event, ev.ToolEnded):
+            style = "dim" if event.state == "ok" else "red"
+            call = f"{event.name}({self._arguments.pop(event.call_id, '')})"
+            self._line(event.at_s, "tool", "dim", Text(f"{call} → {event.result}", style))
+        elif isinstance(event, ev.Interrupted):
+            self._line(event.at_s, "", "", Text("the caller interrupts: the agent stops", "red"))
+        elif isinstance(event, ev.ResumedAfterPause):
+            self._line(event.at_s, "", "", Text("no words came: the agent goes on", "dim"))
+        elif isinstance(event, ev.TurnMeasured):
+            line = latency_line(event.timeline) if event.timeline.turn in self._asked else None
+            if line is not None:
+                self._line(None, "", "", line)
+        elif isinstance(event, ev.DigitPressed):
+            self._line(event.at_s, "key", "dim", Text("pressed", "dim"))
+        elif isinstance(event, ev.ErrorRaised):
+            self._line(event.at_s, "error", "bold red", Text(f"{event.source}: {event.text}", "red"))
+        elif isinstance(event, ev.CallEnded):
+            reason = event.reason.replace("_", " ")
+            self._line(event.at_s, "end", "bold", Text(f"{reason}{': ' if event.detail else ''}{event.detail}"))
+
+    def _line(self, at_s: float | None, who: str, style: str, text: Text) -> None:
+        line = Text(f"{_clock(at_s)} ", "bright_black")
+        line.append(f"{who:<7}", style)
+        line.append(text)
+        line.stylize("none")
+        width = max(40, self._console.width)
+        rows = line.wrap(self._console, width) if len(line) <= width else _hanging(self._console, line, width)
+        for row in rows:
+            self._console.print(row, highlight=False)
+
+
+def latency_line(timeline: TurnTimeline) -> Text | None:
+    """What a turn's latency consists of, in milliseconds; ``None`` if it was not measured."""
+    total = timeline.latency_ms()
+    if total is None:
+        return None
+    line = Text.assemble(("└ answered after ", "dim"), (f"{total:.0f} ms", "bold"))
+    sums: dict[str, float] = {}
+    for stage in stages_of(timeline):
+        sums[stage.kind] = sums.get(stage.kind, 0.0) + stage.ms
+    for number, (kind, ms) in enumerate(sums.items()):
+        line.append(": " if number == 0 else " · ", "dim")
+        line.append(f"{kind} {ms:.0f}" if ms >= 10 else f"{kind} {ms:.1f}", _STYLES[kind])
+    return line
+
+
+def _clock(at_s: float | None) -> str:
+    if at_s is None:
+        return " " * 7
+    at_s = max(at_s, 0.0)
+    return f"{int(at_s // 60):>2}:{at_s % 60:04.1f}"
+
+
+def _heard(event: ev.AgentSaid) -> Text:
+    text, heard = event.text.strip(), event.heard.strip()
+    if not text.startswith(heard):
+        return Text(heard)
+    return Text.assemble(heard, (text[len(heard) :], "dim strike"))
+
+
+def _hanging(console: Console, line: Text, width: int) -> list[Text]:
+    """``line`` wrapped, its further rows beneath where its text begins."""
+    indent = 15
+    first = line.wrap(console, width)[0]
+    rest = line[len(first) :]
+    rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
+    return [first, *(Text(" " * indent).append(row) for row in rest.wrap(console, width - indent))]

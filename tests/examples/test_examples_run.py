@@ -1,0 +1,247 @@
+"""The examples as their users start them: a process of its own, dialled over the phone's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from dialog.audio.g711 import mulaw_encode
+from dialog.audio.tones import sine
+from dialog.env import parse_env
+from dialog.testing.caller import Caller
+from dialog.testing.cartesia import CartesiaEmulator
+from dialog.testing.deepgram import DeepgramEmulator
+from dialog.testing.openai import OpenAIEmulator
+from dialog.testing.twilio_rest import TwilioRestEmulator
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = EXAMPLES.parent
+TOKEN = "auth-token-of-the-test"
+NAMES = ["twilio_openai_agent", "custom_agent"]
+SPEECH = mulaw_encode(sine(300, 600))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class House:
+    """Everything around an example: its providers and its account, emulated."""
+
+    def __init__(self) -> None:
+        self.deepgram = DeepgramEmulator(sentences=["what time is it", "thank you"])
+        self.openai = OpenAIEmulator(["It is half past nine.", "You are welcome."])
+        self.cartesia = CartesiaEmulator(ms_per_char=30)
+        self.twilio = TwilioRestEmulator(auth_token=TOKEN)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/twilio"
+        self.output = ""
+
+    def settings(self) -> dict[str, str]:
+        return {
+            "TWILIO_ACCOUNT_SID": self.twilio.account_sid,
+            "TWILIO_AUTH_TOKEN": TOKEN,
+            "TWILIO_BASE_URL": self.twilio.url,
+            "OPENAI_API_KEY": self.openai.api_key,
+            "OPENAI_BASE_URL": self.openai.base_url,
+            "DEEPGRAM_API_KEY": self.deepgram.api_key,
+            "DEEPGRAM_BASE_URL": self.deepgram.url.replace("http", "ws", 1),
+            "CARTESIA_API_KEY": self.cartesia.api_key,
+            "CARTESIA_BASE_URL": self.cartesia.url,
+            "WEBHOOK_URL": self.url,
+            "HOST_NAME": "127.0.0.1",
+            "PORT": str(self.port),
+            "GREETING": "Good evening, who is there?",
+            "SYSTEM_PROMPT": "You are a clock.",
+            "LOG_LEVEL": "debug",
+        }
+
+    @asynccontextmanager
+    async def running(self, name: str, directory: Path, **more: str):
+        """The example with its settings in a ``.env`` file, until it was told to stop."""
+        lines = {**self.settings(), **more}
+        (directory / ".env").write_text("".join(f'{key}="{value}"\n' for key, value in lines.items()))
+        environ = {key: value for key, value in os.environ.items() if key not in lines}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-u",
+            str(EXAMPLES / name / "main.py"),
+            cwd=directory,
+            env={**environ, "PYTHONPATH": str(ROOT)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        started = asyncio.Event()
+
+        async def read() -> None:
+            assert process.stdout is not None
+            async for line in process.stdout:
+                self.output += line.decode()
+                if b"Running on" in line:
+                    started.set()
+
+        reader = asyncio.create_task(read())
+        try:
+            waiter = asyncio.create_task(started.wait())
+            await asyncio.wait([waiter, reader], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+            assert started.is_set(), self.output
+            yield process
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(15):
+                    await process.wait()
+                    await reader
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+                await reader
+                raise
+
+    async def __aenter__(self):
+        for emulator in (self.deepgram, self.openai, self.cartesia, self.twilio):
+            await emulator.__aenter__()
+        return self
+
+    async def __aexit__(self, *error):
+        for emulator in (self.twilio, self.cartesia, self.openai, self.deepgram):
+            await emulator.__aexit__(*error)
+
+    def check_log(self) -> None:
+        """Credentials and what was said stay out of the log, and nothing unexpected is in it."""
+        for secret in (TOKEN, self.openai.api_key, self.deepgram.api_key, self.cartesia.api_key):
+            assert secret not in self.output
+        for words in ("what time is it", "half past nine"):
+            assert words not in self.output
+        assert "Traceback" not in self.output
+
+    def dial(self, **options):
+        call = self.twilio.add_call()
+        return Caller.dial(
+            self.url, auth_token=TOKEN, account_sid=self.twilio.account_sid, call_sid=call.sid, **options
+        )
+
+
+async def exchange(house: House) -> Caller:
+    """A whole conversation: greeting, two questions with their answers, hanging up."""
+    async with house.dial() as caller:
+        greeting = await caller.listen()
+        assert greeting.duration_ms > 400
+        for _ in range(2):
+            await caller.say(SPEECH)
+            answer = await caller.listen()
+            assert answer.duration_ms > 200
+            assert answer.latency_ms is not None
+            assert answer.latency_ms < 3000
+        assert caller.underruns() == []
+        await caller.hang_up()
+    return caller
+
+
+async def test_the_minimal_agent_holds_a_conversation(tmp_path: Path) -> None:
+    async with House() as house:
+        async with house.running("twilio_openai_agent", tmp_path) as process:
+            caller = await exchange(house)
+            house.twilio.end_call(caller.call_sid)
+        assert process.returncode == 0, house.output
+        house.check_log()
+        first, second = house.openai.exchanges
+        assert [message["role"] for message in first.messages] == ["system", "assistant", "user"]
+        assert first.messages[0]["content"] == "You are a clock."
+        assert first.messages[1]["content"] == "Good evening, who is there?"
+        assert first.messages[2]["content"] == "what time is it"
+        assert second.messages[-2]["content"] == "It is half past nine."
+        (recording,) = house.twilio.recordings.values()
+        assert (recording.call_sid, recording.channels) == (caller.call_sid, 2)
+        (transcription,) = house.twilio.transcriptions.values()
+        assert transcription.call_sid == caller.call_sid
+
+
+async def test_the_custom_agent_shows_its_model_when_things_were_said(tmp_path: Path) -> None:
+    async with House() as house:
+        async with house.running("custom_agent", tmp_path) as process:
+            await exchange(house)
+        assert process.returncode == 0, house.output
+        house.check_log()
+        first, second = house.openai.exchanges
+        stamped = [re.sub(r"^\[\d\d:\d\d:\d\d\] ", "@ ", message["content"]) for message in second.messages]
+        assert stamped == [
+            "You are a clock.",
+            "@ Good evening, who is there?",
+            "@ what time is it",
+            "@ It is half past nine.",
+            "@ thank you",
+        ]
+        assert len(first.messages) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_is_not_signed_is_refused(name: str, tmp_path: Path) -> None:
+    async with House() as house, house.running(name, tmp_path), aiohttp.ClientSession() as session:
+        async with session.post(house.url, data={"CallSid": "CA1"}) as response:
+            assert response.status == 400
+        async with session.post(house.url, data={}, headers={"X-Twilio-Signature": "wrong"}) as response:
+            assert response.status == 403
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@pytest.mark.parametrize("name", NAMES)
+async def test_tls_is_served_with_a_certificate_of_ones_own(name: str, tmp_path: Path) -> None:
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = await asyncio.create_subprocess_exec(
+        *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject],
+        *["-keyout", key, "-out", cert],
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await made.wait() == 0
+    trust = ssl.create_default_context(cafile=cert)
+    async with (
+        House() as house,
+        house.running(name, tmp_path, CERT_FILE=cert, KEY_FILE=key),
+        aiohttp.ClientSession() as session,
+        session.post(house.url.replace("http", "https", 1), data={}, ssl=trust) as response,
+    ):
+        assert response.status == 400
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_missing_settings_are_named(name: str, tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLES / name / "main.py"),
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "OPENAI_API_KEY": "x"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        _, error = await process.communicate()
+    assert process.returncode == 1
+    last = error.decode().strip().splitlines()[-1]
+    assert "not set: TWILIO_AUTH_TOKEN, DEEPGRAM_API_KEY, CARTESIA_API_KEY, TWILIO_ACCOUNT_SID, WEBHOOK_URL" in last
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_template_names_every_setting_that_is_read(name: str) -> None:
+    source = (EXAMPLES / name / "main.py").read_text()
+    template = (EXAMPLES / name / ".env.template").read_text()
+    read = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)*)"', source)) - {"__main__"}
+    offered = set(parse_env(template.replace("\n#", "\n")))
+    assert read - {"CERT_FILE", "KEY_FILE"} <= offered
+    assert {"CERT_FILE", "KEY_FILE"} <= offered
+    assert offered <= read
