@@ -128,6 +128,11 @@ class FaultGate:
         self._closing = closing
         self._garbled = False
 
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing is sent any more."""
+        return _reached(self.faults.stall_after, self.sent)
+
     async def before(self) -> tuple[str, ...]:
         """Wait as the faults demand before one message, and return what to send first.
 
@@ -139,7 +144,7 @@ class FaultGate:
             await asyncio.sleep(faults.drip_s)
         if _reached(faults.drop_after, self.sent):
             raise FaultDrop
-        if _reached(faults.stall_after, self.sent):
+        if self.stalled:
             await self._closing.wait()
             raise FaultDrop
         extra: tuple[str, ...] = ()
@@ -188,8 +193,8 @@ class EmulatorSocket:
         """
         if not isinstance(message, str | bytes):
             message = msgspec.json.encode(message).decode()
-        if self._ws.closed:
-            return
+        if self._ws.closed or self._gate.stalled:
+            return  # a stalled provider goes on reading
         faults = self._gate.faults
         if _reached(faults.close_after, self._gate.sent):
             await self.close(faults.close_code, faults.close_reason)
