@@ -1,7 +1,7 @@
 """Signatures, tokens and documents, without a socket."""
 
 from uuid import UUID
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
@@ -181,7 +181,7 @@ def test_the_stream_document():
     text = twiml.connect_stream(
         "wss://h/m", action="https://h/a?x=1&y=2", status_callback="https://h/s", parameters=[("From", 'a"<&é')]
     )
-    connect = ElementTree.fromstring(text)[0]
+    connect = ET.fromstring(text)[0]
     assert connect.tag == "Connect"
     assert connect.attrib == {"action": "https://h/a?x=1&y=2", "method": "POST"}
     stream = connect[0]
@@ -192,26 +192,26 @@ def test_the_stream_document():
 def test_long_parameters_are_cut_with_one_warning(caplog):
     parameters = [("A", "x" * 600), ("B", "y" * 498), ("C", "z" * 499)]
     text = twiml.connect_stream("wss://h/m", action="https://h", status_callback="https://h", parameters=parameters)
-    values = [(p.get("name"), p.get("value")) for p in ElementTree.fromstring(text).iter("Parameter")]
+    values = [(p.get("name"), p.get("value")) for p in ET.fromstring(text).iter("Parameter")]
     assert [len(name + value) for name, value in values] == [499, 499, 499]
     assert len(caplog.records) == 1
     assert "['A', 'C']" in caplog.text
 
 
 def test_the_other_documents():
-    dial = ElementTree.fromstring(
-        twiml.dial("+15551234567", action="https://h/d", status_callback="https://h/n", timeout_s=20)
-    )[0]
+    dial = ET.fromstring(twiml.dial("+15551234567", action="https://h/d", status_callback="https://h/n", timeout_s=20))[
+        0
+    ]
     assert dial.attrib == {"action": "https://h/d", "method": "POST", "answerOnBridge": "true", "timeout": "20"}
     assert dial[0].tag == "Number"
     assert dial[0].text == "+15551234567"
     assert dial[0].get("statusCallbackEvent") == "initiated ringing answered completed"
     for tel, tag, text in (("sip:a@b", "Sip", "sip:a@b"), ("client:bob", "Client", "bob")):
-        noun = ElementTree.fromstring(twiml.dial(tel, action="https://h", status_callback="https://h"))[0][0]
+        noun = ET.fromstring(twiml.dial(tel, action="https://h", status_callback="https://h"))[0][0]
         assert (noun.tag, noun.text) == (tag, text)
-    play, redirect = ElementTree.fromstring(twiml.play_digits("ww1#", then="https://h/x?a=1&b=2"))
+    play, redirect = ET.fromstring(twiml.play_digits("ww1#", then="https://h/x?a=1&b=2"))
     assert play.get("digits") == "ww1#"
     assert redirect.text == "https://h/x?a=1&b=2"
-    assert [verb.tag for verb in ElementTree.fromstring(twiml.say("Sorry & bye"))] == ["Say", "Hangup"]
-    assert ElementTree.fromstring(twiml.reject("busy"))[0].get("reason") == "busy"
-    assert [verb.tag for verb in ElementTree.fromstring(twiml.hangup())] == ["Hangup"]
+    assert [verb.tag for verb in ET.fromstring(twiml.say("Sorry & bye"))] == ["Say", "Hangup"]
+    assert ET.fromstring(twiml.reject("busy"))[0].get("reason") == "busy"
+    assert [verb.tag for verb in ET.fromstring(twiml.hangup())] == ["Hangup"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from time import monotonic
 from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
@@ -15,13 +14,13 @@ from dialog.voip.twilio.session import MediaSession
 from dialog.voip.twilio.stream import TwilioStream
 from dialog.voip.twilio.switchboard import Switchboard
 from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
-from dialog.voip.twilio.wire import AiohttpWire
+from dialog.voip.twilio.wire import CLOSE_S, AiohttpWire
 
 __all__ = ["AiohttpShell"]
 
 logger = logging.getLogger(__name__)
 
-_CLOSE_S = 2.0
+_LINGER_S = 0.5
 
 
 class AiohttpShell:
@@ -41,8 +40,8 @@ class AiohttpShell:
         self._body_timeout_s = body_timeout_s
         self._start_timeout_s = start_timeout_s
         self._max_message = max_message
-        self.sockets: set[AiohttpWire] = set()
-        """The media sockets that are open."""
+        self.sockets: dict[asyncio.Task[Any], AiohttpWire] = {}
+        """The media sockets that are open, by the task that reads each."""
 
     def add_routes(self, app: web.Application) -> None:
         """Route the gateway's paths; other methods are refused here, so that they are all alike."""
@@ -59,14 +58,17 @@ class AiohttpShell:
             fields = self._webhooks.check(seen)
             response = await self._switchboard.respond(endpoint, fields, self._webhooks.site(seen))
         except Refusal as refusal:
-            return _refused(request, refusal)
+            answer = _refused(request, refusal)
+            if refusal.status in (408, 413):
+                await _cut_off(request, answer)
+            return answer
         return _response(response)
 
     async def media(self, request: web.Request) -> web.StreamResponse:
         """Serve a media socket."""
         seen = _request(request)
         ws = web.WebSocketResponse(
-            compress=False, autoping=False, max_msg_size=self._max_message, timeout=_CLOSE_S, decode_text=True
+            compress=False, autoping=False, autoclose=False, max_msg_size=self._max_message, timeout=CLOSE_S
         )
         try:
             self._webhooks.head(seen)
@@ -81,29 +83,37 @@ class AiohttpShell:
         await ws.prepare(request)
         assert request.transport is not None
         stream = TwilioStream()
-        wire = AiohttpWire(stream, ws, request.transport)
+        wire = AiohttpWire(stream, request.transport)
         session = MediaSession(self._switchboard, stream, wire, site)
-        self.sockets.add(wire)
+        handler = asyncio.current_task()
+        assert handler is not None
+        self.sockets[handler] = wire
+        patience = asyncio.get_running_loop().call_later(
+            self._start_timeout_s, session.refuse, 1008, f"no start message within {self._start_timeout_s:g} s"
+        )
         try:
             wire.start()
-            await self._until_start(ws, session)
+            while session.call is None and _take(await ws.receive(), session, wire):
+                pass
+            patience.cancel()
             if session.call is not None:
                 # Whatever listeners create belongs to the call.
                 with session.call.scope.entered():
-                    await _serve(ws, session)
+                    await _serve(ws, session, wire)
         finally:
+            patience.cancel()
             session.closed()
-            self.sockets.discard(wire)
-            await wire.wait_closed()
+            wire.finish()
+            del self.sockets[handler]
         return ws
 
     async def close(self) -> None:
         """Close the sockets that no call closed, and wait until all are."""
-        for wire in tuple(self.sockets):
+        for wire in self.sockets.values():
             wire.close()
-        while self.sockets:
-            await asyncio.wait([asyncio.ensure_future(wire.wait_closed()) for wire in self.sockets])
-            await asyncio.sleep(0)
+        handlers = set(self.sockets) - {asyncio.current_task()}
+        if handlers:
+            await asyncio.wait(handlers, timeout=2 * CLOSE_S)
 
     async def _body(self, request: web.Request) -> bytes:
         if not request.can_read_body:
@@ -119,35 +129,17 @@ class AiohttpShell:
             raise Refusal(408, f"the body did not come within {self._body_timeout_s:g} s") from exc
         return buffer.bytes()
 
-    async def _until_start(self, ws: web.WebSocketResponse, session: MediaSession) -> None:
-        deadline = monotonic() + self._start_timeout_s
-        while session.call is None and not session.wire.closed:
-            left = deadline - monotonic()
-            try:
-                if left <= 0:
-                    raise TimeoutError  # noqa: TRY301
-                message = await ws.receive(left)
-            except TimeoutError:
-                session.refuse(1008, f"no start message within {self._start_timeout_s:g} s")
-                return
-            if not _take(message, session):
-                return
 
-
-def _take(message: WSMessage, session: MediaSession) -> bool:
-    """Take one message; False when the socket is closed."""
-    wire = session.wire
-    assert isinstance(wire, AiohttpWire)
+def _take(message: WSMessage, session: MediaSession, wire: AiohttpWire) -> bool:
+    """Take one message; False when nothing more will come."""
     kind = message.type
     data: Any = message.data
+    wire.heard = True
     if kind is WSMsgType.TEXT:
-        wire.heard = True
         session.receive(data)
     elif kind is WSMsgType.PONG:
-        wire.heard = True
         wire.receive_pong()
     elif kind is WSMsgType.PING:
-        wire.heard = True
         wire.answer_ping(data)
     elif kind is WSMsgType.BINARY:
         session.refuse(1008, "a binary frame came, which Media Streams does not have")
@@ -158,16 +150,15 @@ def _take(message: WSMessage, session: MediaSession) -> bool:
     return True
 
 
-async def _serve(ws: web.WebSocketResponse, session: MediaSession) -> None:
-    wire = session.wire
+async def _serve(ws: web.WebSocketResponse, session: MediaSession, wire: AiohttpWire) -> None:
     receive = session.receive
-    assert isinstance(wire, AiohttpWire)
-    while not wire.closed:
+    text = WSMsgType.TEXT
+    while True:
         message = await ws.receive()
-        if message.type is WSMsgType.TEXT:
+        if message.type is text:
             wire.heard = True
             receive(message.data)
-        elif not _take(message, session):
+        elif not _take(message, session, wire):
             return
 
 
@@ -189,7 +180,23 @@ def _response(response: Response) -> web.Response:
 
 def _refused(request: web.Request, refusal: Refusal) -> web.Response:
     logger.warning("%s %s was refused with %d: %s", request.method, request.path, refusal.status, refusal)
-    answer = _response(refusal.response())
-    if refusal.status in (408, 413):
-        answer.force_close()  # the rest of the body is not worth waiting for
-    return answer
+    return _response(refusal.response())
+
+
+async def _cut_off(request: web.Request, answer: web.Response) -> None:
+    """Answer a request whose body is not worth waiting for, and close the connection soon.
+
+    Closing at once would reset it, and the other side would not see the answer; aiohttp itself would
+    go on reading for ten seconds.
+    """
+    answer.force_close()
+    await answer.prepare(request)
+    await answer.write_eof()
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            async for _ in request.content.iter_any():
+                pass
+    except TimeoutError:
+        logger.debug("the body of a refused request went on, and was cut off")
+    if request.transport is not None:
+        request.transport.close()

@@ -16,7 +16,7 @@ from dialog.voip.twilio.session import MediaSession
 from dialog.voip.twilio.stream import TwilioStream
 from dialog.voip.twilio.switchboard import Switchboard
 from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
-from dialog.voip.twilio.wire import AsgiWire
+from dialog.voip.twilio.wire import CLOSE_S, AsgiWire
 
 __all__ = ["AsgiShell"]
 
@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-
-_CLOSE_S = 2.0
 
 
 class AsgiShell:
@@ -135,7 +133,7 @@ class AsgiShell:
         finally:
             session.closed()
             self._wires.discard(wire)
-            await asyncio.wait((writer,), timeout=_CLOSE_S)
+            await asyncio.wait((writer,), timeout=CLOSE_S)
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 

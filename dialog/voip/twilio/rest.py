@@ -13,6 +13,7 @@ import asyncio
 import logging
 import random
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -299,7 +300,7 @@ class _Media:
     ) -> None:
         self._session = session
         self._url = url
-        self._auth = aiohttp.BasicAuth(*login)
+        self._authorization = _basic(login)
         self._trusted = urlsplit(trusted)
         self._retry_s = retry_s
         self._response: aiohttp.ClientResponse | None = None
@@ -335,8 +336,9 @@ class _Media:
 
     async def _get(self, url: str) -> aiohttp.ClientResponse:
         for _ in range(_MAX_REDIRECTS):
-            auth = self._auth if self._may_see_credentials(urlsplit(url)) else None
-            response = await self._session.get(url, auth=auth, allow_redirects=False)
+            trusted = self._may_see_credentials(urlsplit(url))
+            headers = {"Authorization": self._authorization} if trusted else {}
+            response = await self._session.get(url, headers=headers, allow_redirects=False)
             location = response.headers.get("Location", "")
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response
@@ -351,12 +353,33 @@ class _Media:
         return url.scheme == "https" and (host == "twilio.com" or host.endswith(".twilio.com"))
 
 
+def _basic(login: tuple[str, str]) -> str:
+    return "Basic " + b64encode(":".join(login).encode()).decode()
+
+
 def _import_sdk() -> tuple[Any, Any]:
     import twilio.rest.api.v2010.account.call  # type: ignore[import-untyped]  # noqa: F401  # loads the rest lazily
     from twilio.http.async_http_client import AsyncTwilioHttpClient  # type: ignore[import-untyped]
     from twilio.rest import Client
 
-    return Client, AsyncTwilioHttpClient
+    class HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
+        """Writes the header itself: aiohttp has deprecated the way in which the SDK lets it do that."""
+
+        async def request(
+            self,
+            method: str,
+            url: str,
+            *args: Any,
+            headers: dict[str, str] | None = None,
+            auth: tuple[str, str] | None = None,
+            **more: Any,
+        ) -> Any:
+            headers = dict(headers or {})
+            if auth is not None:
+                headers["Authorization"] = _basic(auth)
+            return await super().request(method, url, *args, headers=headers, auth=None, **more)
+
+    return Client, HttpClient
 
 
 def _carrier_error(exc: Exception, call_sid: str, what: str) -> CarrierError:

@@ -38,6 +38,8 @@ class MediaSession:
 
     def receive(self, text: str | bytes) -> None:
         """Take a text frame. What breaks the protocol closes the socket with 1008, and is logged."""
+        if self.wire.closed:
+            return  # on its way before the other side saw our close
         try:
             message = self._stream.receive(text)
             kind = type(message)

@@ -15,11 +15,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import monotonic
 from typing import Any, Final
 
-from aiohttp import web
-
 from dialog.voip.twilio.stream import TwilioStream
 
-__all__ = ["AiohttpWire", "AsgiWire", "TwilioWire"]
+__all__ = ["CLOSE_S", "AiohttpWire", "AsgiWire", "TwilioWire"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +28,8 @@ _MAX_WRITTEN: Final = 4096
 _POLL_S: Final = 0.02
 _PING_S: Final = 10.0
 _MISSED_PINGS: Final = 3
-_CLOSE_S: Final = 2.0
+CLOSE_S: Final = 2.0
+"""How long the peer may take to answer a close."""
 
 
 class TwilioWire(ABC):
@@ -105,21 +104,20 @@ class AiohttpWire(TwilioWire):
     """Writes whole frames to aiohttp's transport, in the caller's own step of the loop.
 
     No task stands between a line and its socket: a frame is on the transport when ``send_audio``
-    returns. aiohttp's own writer only adds the handshake, answers to a close, and the close.
+    returns. aiohttp does the opening handshake and the reading.
     """
 
-    def __init__(self, stream: TwilioStream, ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+    def __init__(self, stream: TwilioStream, transport: asyncio.Transport) -> None:
         super().__init__(stream)
         self.heard = True
         """Something came since the last ping; the reader sets it."""
-        self._ws = ws
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._poll: asyncio.TimerHandle | None = None
         self._ping: asyncio.TimerHandle | None = None
         self._pinged_at = 0.0
         self._missed = 0
-        self._closing: asyncio.Task[object] | None = None
+        self._patience: asyncio.TimerHandle | None = None
         _bound_kernel_buffer(transport)
 
     def start(self) -> None:
@@ -136,16 +134,16 @@ class AiohttpWire(TwilioWire):
             self.rtt_s = monotonic() - self._pinged_at
             self._pinged_at = 0.0
 
-    async def wait_closed(self) -> None:
-        """Let go of everything, and wait until the closing handshake is over or has taken too long."""
-        for timer in (self._poll, self._ping):
+    def finish(self) -> None:
+        """The reader is done: let go of everything, and close the connection if the peer has not."""
+        for timer in (self._poll, self._ping, self._patience):
             if timer is not None:
                 timer.cancel()
         if not self.closed:
             self.closed = True  # the peer went first
             self._queue.clear()
-        if self._closing is not None:
-            await asyncio.wait((self._closing,), timeout=2 * _CLOSE_S)
+            self._write_close()
+        self._transport.close()
 
     def _send(self, size: int, message: bytes) -> None:
         if self.closed:
@@ -195,16 +193,13 @@ class AiohttpWire(TwilioWire):
         self._ping = self._loop.call_later(_PING_S, self._send_ping)
 
     def _shut(self) -> None:
-        # Owned by the handler, which waits for it in wait_closed().
-        self._closing = self._loop.create_task(self._close_socket(), name="close a Twilio stream")
+        # The connection stays until the peer has answered the close: ending it at once while the peer
+        # still sends would reset it, and the peer might never see the code.
+        self._write_close()
+        self._patience = self._loop.call_later(CLOSE_S, self._transport.close)
 
-    async def _close_socket(self) -> None:
-        try:
-            await self._ws.close(code=self.close_code)
-        except (ConnectionError, RuntimeError) as exc:
-            logger.debug("stream %s: closing failed: %r", self._stream.stream_sid, exc)
-        if not self._transport.is_closing() and self.close_code != 1000:
-            self._transport.close()
+    def _write_close(self) -> None:
+        self._write(b"\x88", self.close_code.to_bytes(2))
 
 
 class AsgiWire(TwilioWire):
