@@ -9,8 +9,10 @@ from dialog.clock import Clock
 from dialog.message import AudioFormat, Message
 from dialog.scope import CallScope
 from dialog.voip.line import Line, Tap, Wire, tell
+from dialog.voip.lineops import LineOp, Overflow, Report
 from dialog.voip.link import Command
-from dialog.voip.playout import LineOp, Overflow, Playout, Report, Tombstones
+from dialog.voip.part import Tombstones
+from dialog.voip.playout import Playout
 from dialog.voip.voip import VoIP
 
 __all__ = ["DirectLink"]

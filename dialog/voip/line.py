@@ -12,8 +12,9 @@ from dialog.clock import Clock
 from dialog.errors import LimitError
 from dialog.message import Message
 from dialog.scope import CallScope, _current
+from dialog.voip.lineops import Flushed, LineOp, Overflow, Report, SendAudio, SendClear, SendMark
 from dialog.voip.pacer import Pacer
-from dialog.voip.playout import Flushed, LineOp, Overflow, Playout, Report, SendAudio, SendClear, SendMark
+from dialog.voip.playout import Playout
 from dialog.voip.voip import VoIP
 
 __all__ = ["Line", "Tap", "Wire", "tell"]

@@ -13,14 +13,17 @@ it, because speech keeps its order; aborting it lets them go on.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Literal, TypeAlias
+from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
 
 from dialog.message import AudioFormat, Message, Playback
+from dialog.voip.lineclock import LineClock
+from dialog.voip.lineops import Flushed, LineOp, Overflow, Report, SendAudio, SendClear, SendMark
+from dialog.voip.part import Key, Part, Tombstones
 
-__all__ = ["Flushed", "LineOp", "Overflow", "Playout", "Report", "SendAudio", "SendClear", "SendMark", "Tombstones"]
+__all__ = ["Playout"]
 
 _CHUNK_MS = 100
 """Longest message: ten a second keep the lead, and one is little to lose in a writer's queue."""
@@ -38,133 +41,15 @@ _SOONER = 0.8
 """Round trips vary: an echo within this much of the last one was on its way before the clear arrived."""
 _NEARLY_MS = 100
 """How far the line clock may have been behind, where such an echo is believed; a wrong one would skip speech."""
-_TOMBSTONES = 256
 _FLUSHED = 256
 """How many marks that a clear flushed are remembered; each is echoed within a round trip."""
-
-Key: TypeAlias = tuple[UUID, int]
-
-
-class SendAudio(Struct, frozen=True):
-    """Send ``data`` to the carrier, where it will start to sound at ``due`` (seconds)."""
-
-    data: bytes
-    due: float
-
-
-class SendMark(Struct, frozen=True):
-    """Ask the carrier to echo ``name`` when all before it was played."""
-
-    name: str
-
-
-class SendClear(Struct, frozen=True):
-    """Silence the carrier now, then answer with :meth:`Playout.cleared`."""
-
-
-class Flushed(Struct, frozen=True):
-    """What was sent to sound after ``at`` (seconds) was not heard."""
-
-    at: float
-
-
-class Report(Struct, frozen=True):
-    """Tell the agent."""
-
-    playback: Playback
-
-
-class Overflow(Struct, frozen=True):
-    """More audio was posted than may wait: the tail of this part was cut off."""
-
-    uuid: UUID
-    part: int
-    dropped_ms: float
-
-
-LineOp: TypeAlias = SendAudio | SendMark | SendClear | Flushed | Report | Overflow
-
-
-class Tombstones:
-    """Parts that have had their final report; what still comes for them is dropped."""
-
-    __slots__ = ("_keys",)
-
-    def __init__(self) -> None:
-        self._keys: OrderedDict[Key, None] = OrderedDict()
-
-    def add(self, key: Key) -> None:
-        """Remember ``key``, and forget the oldest beyond the bound."""
-        self._keys[key] = None
-        if len(self._keys) > _TOMBSTONES:
-            self._keys.popitem(last=False)
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._keys
-
-
-class _Part:
-    """A stretch of speech. Offsets are bytes from its start."""
-
-    __slots__ = (
-        "aborted",
-        "audio",
-        "base",
-        "begin",
-        "done",
-        "ended",
-        "final",
-        "heard",
-        "key",
-        "limit",
-        "next",
-        "origin",
-        "over",
-        "reported",
-        "reported_at",
-        "size",
-    )
-
-    def __init__(self, key: Key) -> None:
-        self.key = key
-        self.audio = bytearray()
-        self.base = 0
-        """Offset of the first byte in ``audio``: older ones were heard and dropped."""
-        self.size = 0
-        self.next = 0
-        """Offset of the next byte to send."""
-        self.heard = 0
-        self.begin = 0
-        """Offset at which it started, or went on after the last clear."""
-        self.origin: int | None = None
-        """Line position of offset 0; None before it is sent, and again after a clear."""
-        self.limit: int | None = None
-        self.over = False
-        """Its end was cut off, by a limit or by overflow."""
-        self.done = False
-        self.ended = False
-        """Its last byte and its mark are on the line."""
-        self.aborted = False
-        self.final = False
-        self.reported = -1
-        self.reported_at: float | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Nothing more will be added."""
-        return self.done or self.over or (self.limit is not None and self.size >= self.limit)
-
-    @property
-    def outcome(self) -> Literal["played", "cut"]:
-        """How it ends when all of it was heard."""
-        return "played" if self.done and not self.over else "cut"
 
 
 class _Mark(Struct):
     name: str
     position: int
     due: float
-    part: _Part
+    part: Part
     offset: int
     end: bool
 
@@ -192,8 +77,6 @@ class Playout:
         limit_ms: float = 60_000,
         tombstones: Tombstones | None = None,
     ) -> None:
-        self.rtt_s = 0.0
-        """Round trip to the carrier, 0.0 when unknown; kept up to date by the line."""
         self.tombstones = Tombstones() if tombstones is None else tombstones
         self._format = audio_format
         self._sample = audio_format.sample_bytes
@@ -207,16 +90,9 @@ class Playout:
         self._limit = audio_format.size(limit_ms)
         self._lead_ms = lead_ms
         self._lead = audio_format.size(lead_ms)
-        self._parts: dict[Key, _Part] = {}
+        self._parts: dict[Key, Part] = {}
         self._started = self._paused = self._clearing = self._closed = False
-        # The line clock: position _anchor[1] sounds at _anchor[0], then bytes follow at the line's rate up to _sent.
-        self._anchor_at = 0.0
-        self._anchor_position = 0
-        self._sent = 0
-        self._floor = 0
-        """Position that was surely heard: a mark came back, or a dry spell passed."""
-        self._lag: float | None = None
-        """Low-pass of how late marks come back, seconds; None before the first."""
+        self._line = LineClock(self._rate, audio_format.sample_bytes)
         self._marks: deque[_Mark] = deque()
         self._marked = 0
         self._mark_count = 0
@@ -226,6 +102,15 @@ class Playout:
         self._due: float | None = None
         self._changed = False
         """Something happened since ``_due`` was found: most ticks have nothing to do, and cost nothing."""
+
+    @property
+    def rtt_s(self) -> float:
+        """Round trip to the carrier in seconds, 0.0 when unknown; kept up to date by the line."""
+        return self._line.rtt_s
+
+    @rtt_s.setter
+    def rtt_s(self, value: float) -> None:
+        self._line.rtt_s = value
 
     @property
     def lead_ms(self) -> float:
@@ -261,13 +146,13 @@ class Playout:
             return None
         due: list[float] = []
         if self._marks:
-            due.append(self._marks[0].due + self._buffer + _PATIENCE_S)
-        if self._progress_position < self._sent:
+            due.append(self._marks[0].due + self._line.buffer_s + _PATIENCE_S)
+        if self._progress_position < self._line.sent:
             due.append(self._progress_at + _PROGRESS_S)
         if not self._paused:
             part = next((part for part in self._parts.values() if not part.ended), None)
             if part is not None and part.next < part.size:
-                due.append(self._time_of(self._sent - self._lead + self._hysteresis))
+                due.append(self._line.time_of(self._line.sent - self._lead + self._hysteresis))
         return min(due, default=None)
 
     def start(self, now: float) -> list[LineOp]:
@@ -276,7 +161,8 @@ class Playout:
         self._changed = True
         if not self._started and not self._closed:
             self._started = True
-            self._anchor_at = self._progress_at = now
+            self._line.start(now)
+            self._progress_at = now
             self._fill(now, ops)
         return ops
 
@@ -289,7 +175,7 @@ class Playout:
             return ops
         part = self._parts.get(key)
         if part is None:
-            part = _Part(key)
+            part = Part(key)
             self._parts[key] = part
         if self._closed:
             part.size = len(message.data)
@@ -298,7 +184,10 @@ class Playout:
         if part.complete or part.aborted:
             return ops
         if message.data:
-            self._append(part, message.data, ops)
+            room = (self._limit - self._queued()) // self._sample * self._sample
+            dropped = part.append(message.data, room)
+            if dropped:
+                ops.append(Overflow(*key, self._format.ms(dropped)))
         part.done = message.done
         self._fill(now, ops)
         return ops
@@ -317,7 +206,7 @@ class Playout:
             if each.key[0] == uuid and (part is None or each.key[1] == part) and not each.aborted
         ]
         if found and after_ms is not None:
-            self._shorten(found.pop(0), self._format.size(max(0.0, after_ms)))
+            found.pop(0).shorten(self._format.size(max(0.0, after_ms)))
         if self._clearing or any(self._on_line(each, now) for each in found):
             for each in found:
                 each.aborted = True
@@ -326,8 +215,8 @@ class Playout:
                 ops.append(SendClear())
             return ops
         for each in found:
-            self._hear(each, self._heard(now))
-            self._finish(each, each.outcome if self._is_heard(each) else "cut", ops)
+            each.hear(self._heard(now))
+            self._finish(each, each.outcome if each.heard_whole else "cut", ops)
         self._fill(now, ops)
         return ops
 
@@ -340,7 +229,7 @@ class Playout:
         self._paused = True
         if self._clearing:
             return ops
-        if self._started and self._heard(now) < self._sent:
+        if self._started and self._heard(now) < self._line.sent:
             self._clearing = True
             ops.append(SendClear())
         else:
@@ -376,17 +265,16 @@ class Playout:
             return ops
         if self._closed or not any(mark.name == name for mark in self._marks):
             return ops
-        while self._marks:
+        found = False
+        while not found:
             mark = self._marks.popleft()  # the carrier plays in order: those before it were lost, not unheard
-            self._floor = max(self._floor, mark.position)
             found = mark.name == name
             if found:
-                self._learn(mark, now)
-            self._hear(mark.part, self._floor)
-            if mark.end and not mark.part.final:
-                self._finish(mark.part, mark.part.outcome, ops, confirmed=True)
-            if found:
-                break
+                shift = self._line.learn(now - mark.due)
+                if shift:
+                    for pending in self._marks:
+                        pending.due += shift
+            self._confirm(mark, ops, confirmed=True)
         self._fill(now, ops)
         return ops
 
@@ -401,22 +289,22 @@ class Playout:
         if not self._clearing or self._closed:
             return ops
         self._clearing = False
-        self._sent = max(self._floor, self._sent - purged)
+        self._line.unsend(purged)
         heard = self._heard(now)
-        ops.append(Flushed(min(now, self._time_of(heard))))
+        ops.append(Flushed(min(now, self._line.time_of(heard))))
         for mark in self._marks:
             self._flushed[mark.name] = (mark, now)
             if len(self._flushed) > _FLUSHED:
                 self._flushed.popitem(last=False)
         self._marks.clear()
         for part in tuple(self._parts.values()):
-            self._rewind(part, heard)
-            if self._is_heard(part):
+            part.rewind(heard)
+            if part.heard_whole:
                 self._finish(part, part.outcome, ops)
             elif part.aborted:
                 self._finish(part, "cut", ops)
-        self._sent = self._floor = self._anchor_position = self._marked = self._progress_position = heard
-        self._anchor_at = now
+        self._line.clear(heard, now)
+        self._marked = self._progress_position = heard
         if self._paused:
             self._report_pause(ops)
         self._fill(now, ops)
@@ -429,12 +317,8 @@ class Playout:
         if due is None or now < due - _EARLY_S:
             return ops
         self._changed = True
-        while self._marks and now >= self._marks[0].due + self._buffer + _PATIENCE_S:
-            mark = self._marks.popleft()
-            self._floor = max(self._floor, mark.position)
-            self._hear(mark.part, self._floor)
-            if mark.end and not mark.part.final:
-                self._finish(mark.part, mark.part.outcome, ops)
+        while self._marks and now >= self._marks[0].due + self._line.buffer_s + _PATIENCE_S:
+            self._confirm(self._marks.popleft(), ops, confirmed=False)
         self._fill(now, ops)
         self._progress(now, ops)
         return ops
@@ -448,8 +332,8 @@ class Playout:
         heard = self._heard(now)
         self._closed = True
         for part in tuple(self._parts.values()):
-            self._hear(part, heard)
-            if self._is_heard(part):
+            part.hear(heard)
+            if part.heard_whole:
                 self._finish(part, part.outcome, ops)
             else:
                 self._finish(part, "cut" if part.aborted else "lost", ops)
@@ -459,67 +343,32 @@ class Playout:
 
     # What was heard.
 
-    @property
-    def _buffer(self) -> float:
-        """Seconds that the carrier holds back before it plays."""
-        return 0.0 if self._lag is None else max(0.0, self._lag - self.rtt_s)
-
-    def _time_of(self, position: float) -> float:
-        return self._anchor_at + (position - self._anchor_position) / self._rate
-
-    def _clock(self, now: float) -> float:
-        """Line position at ``now`` for a carrier without delay."""
-        return min(float(self._sent), self._anchor_position + max(0.0, now - self._anchor_at) * self._rate)
-
     def _heard(self, now: float) -> int:
-        """Line position that the caller has heard, a whole sample."""
-        position = min(float(self._sent), self._anchor_position + (now - self._buffer - self._anchor_at) * self._rate)
-        if self._marks and self._lag is not None and now - self._marks[0].due > 2 * self._lag + 0.05:
-            position = min(position, self._marks[0].position)  # long overdue: the carrier has stalled
-        return max(self._floor, int(position + 1e-3) // self._sample * self._sample)
+        return self._line.heard(now, self._pending())
 
-    def _learn(self, mark: _Mark, now: float) -> None:
-        lag = now - mark.due
-        if lag < 0:  # played sooner than our clock thought: it is the clock that is late
-            self._anchor_at += lag
-            for pending in self._marks:
-                pending.due += lag
-            lag = 0.0
-        if self._lag is None:
-            self._lag = lag
-        else:
-            # One late echo is often our own loop or the way back; only a lasting lag is the carrier's buffer.
-            self._lag += (lag - self._lag) * (0.5 if lag < self._lag else 0.125)
+    def _pending(self) -> tuple[float, int] | None:
+        return (self._marks[0].due, self._marks[0].position) if self._marks else None
 
-    def _hear(self, part: _Part, heard: int) -> None:
-        if part.origin is not None:
-            part.heard = max(part.heard, min(heard - part.origin, part.next))
-
-    def _is_heard(self, part: _Part) -> bool:
-        return part.complete and part.size > 0 and part.heard >= part.size and part.next >= part.size
-
-    def _on_line(self, part: _Part, now: float) -> bool:
+    def _on_line(self, part: Part, now: float) -> bool:
         return part.origin is not None and part.origin + part.next > self._heard(now)
 
-    def _rewind(self, part: _Part, heard: int) -> None:
-        part.ended = False
-        if part.origin is None:
-            return
-        self._hear(part, heard)
-        part.next = part.begin = min(max(heard - part.origin, part.begin), part.next)
-        part.origin = None
+    def _confirm(self, mark: _Mark, ops: list[LineOp], *, confirmed: bool) -> None:
+        self._line.confirm(mark.position)
+        mark.part.hear(self._line.floor)
+        if mark.end and not mark.part.final:
+            self._finish(mark.part, mark.part.outcome, ops, confirmed=confirmed)
 
     def _late_echo(self, mark: _Mark, cleared_at: float, now: float, ops: list[LineOp]) -> None:
         """The echo of a mark that was pending when a clear was sent."""
         part = mark.part
-        if now - cleared_at >= _SOONER * self.rtt_s or mark.position - self._sent > self._nearly:
+        if now - cleared_at >= _SOONER * self.rtt_s or mark.position - self._line.sent > self._nearly:
             return  # flushed
         if not self._paused or part.final or part.origin is not None:
             return  # its audio is on the line again
         # Sooner than the clear can have been answered: it was played before the clear came there.
         part.heard = max(part.heard, mark.offset)
         part.next = part.begin = max(part.next, mark.offset)
-        if mark.end and self._is_heard(part):
+        if mark.end and part.heard_whole:
             self._finish(part, part.outcome, ops, confirmed=True)
 
     # What is sent.
@@ -527,34 +376,12 @@ class Playout:
     def _queued(self) -> int:
         return sum(part.size - part.next for part in self._parts.values())
 
-    def _append(self, part: _Part, data: bytes, ops: list[LineOp]) -> None:
-        room = self._limit - self._queued()
-        if part.limit is not None and part.size + len(data) > part.limit:
-            part.over = True
-            data = data[: part.limit - part.size]
-        if len(data) > room:
-            part.over = True
-            ops.append(Overflow(*part.key, self._format.ms(len(data) - room)))
-            data = data[: room // self._sample * self._sample]
-        part.audio += data
-        part.size += len(data)
-
-    def _shorten(self, part: _Part, limit: int) -> None:
-        limit = max(limit, part.next, part.heard)
-        if part.limit is not None:
-            limit = min(limit, part.limit)
-        part.limit = limit
-        if part.size > limit:
-            del part.audio[limit - part.base :]
-            part.size = limit
-            part.over = True
-
     def _fill(self, now: float, ops: list[LineOp]) -> None:
         """Bring the lead up and end the parts that are complete."""
         if not self._started or self._closed or self._clearing or self._paused:
             return
-        before = self._sent
-        ahead = before - self._clock(now)
+        before = self._line.sent
+        ahead = before - self._line.at(now)
         room = 0
         if ahead < self._lead - self._hysteresis:
             room = int(self._lead - ahead) // self._sample * self._sample
@@ -566,57 +393,50 @@ class Playout:
             if part.next < part.size or not part.complete:
                 break
             self._end(part, now, ops)
-        if ahead <= 0 < self._sent - before:
+        if ahead <= 0 < self._line.sent - before:
             self._progress(now, ops)  # it sounds at once: say so
 
-    def _send(self, part: _Part, size: int, now: float, ops: list[LineOp]) -> int:
-        if self._clock(now) >= self._sent:  # dry: the next byte sounds now
-            self._floor = max(self._floor, self._heard(now))
-            self._anchor_at = now
-            self._anchor_position = self._sent
+    def _send(self, part: Part, size: int, now: float, ops: list[LineOp]) -> int:
         if part.origin is None:
-            part.origin = self._sent - part.next
-        start = part.next - part.base
-        ops.append(SendAudio(bytes(memoryview(part.audio)[start : start + size]), self._time_of(self._sent)))
-        part.next += size
-        self._sent += size
-        if self._sent - self._marked >= self._mark_every and not (part.complete and part.next >= part.size):
+            part.origin = self._line.sent - part.next
+        ops.append(SendAudio(part.take(size), self._line.write(size, now, self._pending())))
+        if self._line.sent - self._marked >= self._mark_every and not (part.complete and part.next >= part.size):
             self._mark(part, now, ops, end=False)
         return size
 
-    def _end(self, part: _Part, now: float, ops: list[LineOp]) -> None:
+    def _end(self, part: Part, now: float, ops: list[LineOp]) -> None:
         part.ended = True
-        if part.size == 0 and next(iter(self._parts.values())) is part and self._heard(now) >= self._sent:
+        if part.size == 0 and next(iter(self._parts.values())) is part and self._heard(now) >= self._line.sent:
             self._finish(part, part.outcome, ops, confirmed=True)  # nothing to hear, and nothing before it
         else:
             self._mark(part, now, ops, end=True)
 
-    def _mark(self, part: _Part, now: float, ops: list[LineOp], *, end: bool) -> None:
+    def _mark(self, part: Part, now: float, ops: list[LineOp], *, end: bool) -> None:
         self._mark_count += 1
-        self._marked = self._sent
+        self._marked = self._line.sent
         name = f"{part.key[0]}-{part.key[1]}-{self._mark_count}"
-        due = max(now, self._time_of(self._sent))
-        self._marks.append(_Mark(name, self._sent, due, part, part.next, end))
+        due = max(now, self._line.time_of(self._line.sent))
+        self._marks.append(_Mark(name, self._line.sent, due, part, part.next, end))
         ops.append(SendMark(name))
 
     # What is told.
 
-    def _current(self) -> _Part | None:
+    def _current(self) -> Part | None:
         """The first part that has something left to be heard."""
-        return next((part for part in self._parts.values() if not self._is_heard(part)), None)
+        return next((part for part in self._parts.values() if not part.heard_whole), None)
 
     def _progress(self, now: float, ops: list[LineOp]) -> None:
         heard = self._heard(now)
-        if now - self._progress_at >= _PROGRESS_S or heard >= self._sent:
+        if now - self._progress_at >= _PROGRESS_S or heard >= self._line.sent:
             self._progress_at = now
             self._progress_position = heard
-        clock = self._clock(now)
+        clock = self._line.at(now)
         for part in self._parts.values():
             if part.origin is None:
                 if part.ended:
                     continue
                 break
-            self._hear(part, heard)
+            part.hear(heard)
             if clock < part.origin + part.begin:
                 break
             last = part.reported_at
@@ -624,13 +444,7 @@ class Playout:
                 part.reported_at = now
                 part.reported = part.heard
                 ops.append(Report(self._playback(part, "playing")))
-            self._trim(part)
-
-    def _trim(self, part: _Part) -> None:
-        surplus = part.heard - self._keep - part.base
-        if surplus >= self._rate:
-            del part.audio[:surplus]
-            part.base += surplus
+            part.trim(self._keep, self._rate)
 
     def _report_pause(self, ops: list[LineOp]) -> None:
         part = self._current()
@@ -638,7 +452,7 @@ class Playout:
             ops.append(Report(self._playback(part, "paused")))
 
     def _finish(
-        self, part: _Part, state: Literal["played", "cut", "lost"], ops: list[LineOp], *, confirmed: bool = False
+        self, part: Part, state: Literal["played", "cut", "lost"], ops: list[LineOp], *, confirmed: bool = False
     ) -> None:
         part.final = True
         if state == "played":
@@ -649,7 +463,7 @@ class Playout:
         part.audio = bytearray()  # marks may refer to it for a while
 
     def _playback(
-        self, part: _Part, state: Literal["playing", "paused", "played", "cut", "lost"], *, confirmed: bool = False
+        self, part: Part, state: Literal["playing", "paused", "played", "cut", "lost"], *, confirmed: bool = False
     ) -> Playback:
         return Playback(
             uuid=part.key[0],

@@ -9,15 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dialog.message import MULAW_8K, PCM_8K, Message
-from dialog.voip.playout import (
-    Flushed,
-    Overflow,
-    Playout,
-    Report,
-    SendAudio,
-    SendClear,
-    SendMark,
-)
+from dialog.voip.lineops import Flushed, Overflow, Report, SendAudio, SendClear, SendMark
+from dialog.voip.playout import Playout
 
 A, B, C = (UUID(int=n) for n in (1, 2, 3))
 RATE = 8000

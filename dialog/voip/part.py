@@ -1,0 +1,145 @@
+"""A part of a turn on its way to the caller, and the memory of those that have ended."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal, TypeAlias
+from uuid import UUID
+
+__all__ = ["Key", "Part", "Tombstones"]
+
+_TOMBSTONES = 256
+
+Key: TypeAlias = tuple[UUID, int]
+"""Turn and part."""
+
+
+class Tombstones:
+    """Parts that have had their final report; what still comes for them is dropped."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[Key, None] = OrderedDict()
+
+    def add(self, key: Key) -> None:
+        """Remember ``key``, and forget the oldest beyond the bound."""
+        self._keys[key] = None
+        if len(self._keys) > _TOMBSTONES:
+            self._keys.popitem(last=False)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._keys
+
+
+class Part:
+    """A stretch of speech. Offsets are bytes from its start."""
+
+    __slots__ = (
+        "aborted",
+        "audio",
+        "base",
+        "begin",
+        "done",
+        "ended",
+        "final",
+        "heard",
+        "key",
+        "limit",
+        "next",
+        "origin",
+        "over",
+        "reported",
+        "reported_at",
+        "size",
+    )
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.audio = bytearray()
+        self.base = 0
+        """Offset of the first byte in ``audio``: older ones were heard and dropped."""
+        self.size = 0
+        self.next = 0
+        """Offset of the next byte to send."""
+        self.heard = 0
+        self.begin = 0
+        """Offset at which it started, or went on after the last clear."""
+        self.origin: int | None = None
+        """Line position of offset 0; None before it is sent, and again after a clear."""
+        self.limit: int | None = None
+        self.over = False
+        """Its end was cut off, by a limit or by overflow."""
+        self.done = False
+        self.ended = False
+        """Its last byte and its mark are on the line."""
+        self.aborted = False
+        self.final = False
+        self.reported = -1
+        self.reported_at: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Nothing more will be added."""
+        return self.done or self.over or (self.limit is not None and self.size >= self.limit)
+
+    @property
+    def outcome(self) -> Literal["played", "cut"]:
+        """How it ends when all of it was heard."""
+        return "played" if self.done and not self.over else "cut"
+
+    @property
+    def heard_whole(self) -> bool:
+        """Nothing of it is left to be heard, and nothing will be added."""
+        return self.complete and self.size > 0 and self.heard >= self.size and self.next >= self.size
+
+    def append(self, data: bytes, room: int) -> int:
+        """Add ``data`` up to the part's limit and to ``room``; returns the bytes for which there was no room."""
+        if self.limit is not None and self.size + len(data) > self.limit:
+            self.over = True
+            data = data[: self.limit - self.size]
+        dropped = max(0, len(data) - room)
+        if dropped:
+            self.over = True
+            data = data[:room]
+        self.audio += data
+        self.size += len(data)
+        return dropped
+
+    def take(self, size: int) -> bytes:
+        """The next ``size`` bytes to send."""
+        start = self.next - self.base
+        self.next += size
+        return bytes(memoryview(self.audio)[start : start + size])
+
+    def shorten(self, limit: int) -> None:
+        """End the part at ``limit``, or at the end of what was sent."""
+        limit = max(limit, self.next, self.heard)
+        if self.limit is not None:
+            limit = min(limit, self.limit)
+        self.limit = limit
+        if self.size > limit:
+            del self.audio[limit - self.base :]
+            self.size = limit
+            self.over = True
+
+    def hear(self, position: int) -> None:
+        """The line was heard up to ``position``."""
+        if self.origin is not None:
+            self.heard = max(self.heard, min(position - self.origin, self.next))
+
+    def rewind(self, position: int) -> None:
+        """The line was cleared, and heard up to ``position``: send again from there."""
+        self.ended = False
+        if self.origin is None:
+            return
+        self.hear(position)
+        self.next = self.begin = min(max(position - self.origin, self.begin), self.next)
+        self.origin = None
+
+    def trim(self, keep: int, step: int) -> None:
+        """Forget what was heard more than ``keep`` ago, in steps that are worth the move."""
+        surplus = self.heard - keep - self.base
+        if surplus >= step:
+            del self.audio[:surplus]
+            self.base += surplus
