@@ -72,7 +72,7 @@ def peak(data: bytes, encoding: Encoding = "mulaw") -> int:
     if not data:
         return 0
     if encoding == "s16le":
-        values = samples(data)
+        values = samples(data).tolist()
         return max(max(values), -min(values))  # noqa: PLW3301  # unpacking would copy them
     place, magnitudes = _RANKS[encoding]
     return magnitudes[max(data.translate(place))]
@@ -167,8 +167,9 @@ class LevelNormaliser:
 
 def _amplify(data: bytes, encoding: Encoding, step: int) -> bytes:
     if encoding == "s16le":
-        factor = 10.0 ** (step / 40.0)
-        return pcm_bytes([round(value * factor) for value in samples(data)])
+        # Whole numbers, rounded by the half that is added: twice as fast as round() of a float.
+        factor = round(10.0 ** (step / 40.0) * 1048576)
+        return pcm_bytes([value * factor + 524288 >> 20 for value in samples(data)])
     return data.translate(_gain_table(encoding, step))
 
 

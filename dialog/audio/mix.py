@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from operator import add
 
 from dialog.audio.convert import Converter
@@ -23,8 +24,8 @@ def mix(a: bytes, b: bytes) -> bytes:
     count = len(shorter)
     # Adding and packing are both loops in C; only a sum that leaves 16 bits needs the slow way.
     try:
-        head = pcm_bytes(map(add, longer, shorter))
-    except OverflowError:
+        head = struct.pack(f"<{count}h", *map(add, longer, shorter))
+    except struct.error:
         head = pcm_bytes(clip(map(add, longer, shorter)))
     return head if count == len(longer) else head + a[2 * count :]
 
