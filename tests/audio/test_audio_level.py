@@ -108,6 +108,18 @@ def test_a_sudden_shout_is_not_amplified_into_the_limit() -> None:
     assert level_dbfs(out, "s16le") > level_dbfs(shout, "s16le")
 
 
+def test_a_much_quieter_speaker_is_reached_in_time() -> None:
+    normaliser = LevelNormaliser(MULAW_8K)
+    loud, quiet = (mulaw_encode(tones.sine(500, FRAME_MS, level_dbfs=level)) for level in (-22, -42))
+    for _ in range(200):
+        normaliser.process(loud)
+    normaliser.process(quiet)
+    assert normaliser.gain_db == 0  # one quiet moment is not a new speaker
+    for _ in range(1000):
+        normaliser.process(quiet)
+    assert normaliser.gain_db == 12
+
+
 def test_reset_brings_the_gain_back_to_nought() -> None:
     normaliser = LevelNormaliser(PCM_8K)
     for _ in range(100):

@@ -202,6 +202,15 @@ def test_a_jump_of_the_clock_ends_speech() -> None:
     assert not vad.speaking
 
 
+def test_a_frame_that_a_jump_cut_in_two_is_dropped() -> None:
+    loud = mulaw_encode(tones.sine(500, 100, level_dbfs=-12))
+    vad = LevelVAD()
+    vad.feed(MULAW_8K.silence(200), 0)
+    assert vad.feed(loud[:159], 200) == ()
+    assert vad.feed(MULAW_8K.silence(20), 5000) == ()
+    assert [edge.at_ms for edge in vad.feed(loud, 5020)] == [5020]
+
+
 def test_a_short_loss_does_not_end_speech() -> None:
     vad = LevelVAD()
     edges = run(vad, mulaw_encode(line(pause(200), voice(600))))
