@@ -74,7 +74,9 @@ twilio, deepgram, cartesia, completion = (
 encode = msgspec.json.encode
 VOICE = {"mode": "id", "id": "voice"}
 OUTPUT = {"container": "raw", "encoding": "pcm_mulaw", "sample_rate": 8000}
-STT_QUERY = "model=nova-3&encoding=mulaw&sample_rate=8000&channels=1&interim_results=true&vad_events=true&endpointing=300"
+STT_QUERY = (
+    "model=nova-3&encoding=mulaw&sample_rate=8000&channels=1&interim_results=true&vad_events=true&endpointing=300"
+)
 SYSTEM = {"role": "system", "content": "You are a phone agent."}
 
 

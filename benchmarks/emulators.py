@@ -26,7 +26,10 @@ AUDIO_MS_PER_CHARACTER = 45
 CHUNK_MS = 200
 FASTER = 3
 """Speech is synthesised three times as fast as it is spoken."""
-TEXT = " I have a table for you at eight o'clock this evening near the window, is that fine, or would you rather like to come a little later?"
+TEXT = (
+    " I have a table for you at eight o'clock this evening near the window, is that fine,"
+    " or would you rather like to come a little later?"
+)
 AUTH_TOKEN = "benchmark-token"
 ACCOUNT = "AC" + "0" * 32
 CALL_KEY = "abcdefghij"
@@ -73,6 +76,8 @@ class Figures:
     played_s: float = 0.0
     turns: int = 0
     unanswered: int = 0
+    lag: list[float] = field(default_factory=list)
+    """How late the load generator itself was with its frames."""
     failed: int = 0
 
     def added(self) -> list[float]:
@@ -207,7 +212,13 @@ class Deepgram(RawSocket):
             "transcript": text,
             "confidence": 0.99,
             "words": [
-                {"word": w.lower(), "punctuated_word": w, "start": start + n * step, "end": start + (n + 1) * step, "confidence": 0.9}
+                {
+                    "word": w.lower(),
+                    "punctuated_word": w,
+                    "start": start + n * step,
+                    "end": start + (n + 1) * step,
+                    "confidence": 0.9,
+                }
                 for n, w in enumerate(words)
             ],
         }
@@ -232,8 +243,10 @@ class Cartesia(RawSocket):
         request = _to_cartesia.decode(data)
         context = self.contexts.get(request.context_id)
         if request.cancel:
-            if context is not None:
-                context.cancelled = True
+            if context is not None:  # what has begun goes on to its end, and there is no acknowledgement
+                context.characters = min(context.characters, context.made_ms // AUDIO_MS_PER_CHARACTER)
+                context.ended = True
+                context.wake()
             return
         if context is None:
             context = self.contexts[request.context_id] = Context(self, request.context_id)
@@ -259,6 +272,8 @@ class Context:
         self.text = b""
 
     def add(self, request: ToCartesia, arrived: float) -> None:
+        if self.ended:
+            return
         if self.key is None:
             self.text += request.transcript.encode()
             self.key = find(self.text)
@@ -268,6 +283,9 @@ class Context:
                     world.figures.token_to_tts.setdefault(self.key, arrived - world.tokens[self.key])
         self.characters += len(request.transcript)
         self.ended = self.ended or not request.cont
+        self.wake()
+
+    def wake(self) -> None:
         if not self.running:
             self.running = True
             self.step()
@@ -328,23 +346,34 @@ class LightCaller(RawSocket):
     async def dial(self, url: str) -> None:
         loop = asyncio.get_running_loop()
         parts = urlsplit(url)
-        form = [("AccountSid", ACCOUNT), ("CallSid", self.call_sid), ("CallStatus", "ringing"), ("Direction", "inbound"),
-                ("From", "+15551230001"), ("To", "+15551230002"), ("ApiVersion", "2010-04-01")]  # fmt: skip
+        form = {
+            "AccountSid": ACCOUNT,
+            "ApiVersion": "2010-04-01",
+            "CallSid": self.call_sid,
+            "CallStatus": "ringing",
+            "Direction": "inbound",
+            "From": "+15551230001",
+            "To": "+15551230002",
+        }
         body = urlencode(form)
+        head = [
+            f"POST {parts.path} HTTP/1.1",
+            f"Host: {parts.netloc}",
+            f"X-Twilio-Signature: {sign(AUTH_TOKEN, url, form.items())}",
+            "Content-Type: application/x-www-form-urlencoded",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
         self.dialled = now()
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        writer.write(
-            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nX-Twilio-Signature: {sign(AUTH_TOKEN, url, form)}\r\n"
-            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
-        )
+        writer.write(("\r\n".join(head) + "\r\n\r\n" + body).encode())
         answer = (await reader.read()).decode()
         writer.close()
         found = re.search(r'<Stream[^>]*? url="([^"]+)"', answer)
         if found is None:
             raise ConnectionError(f"no stream in the answer: {answer[:300]!r}")
         parameters = dict(re.findall(r'<Parameter name="([^"]*)" value="([^"]*)"', answer))
-        swapped = {value: name for value, name in re.findall(r'<Parameter value="([^"]*)" name="([^"]*)"', answer)}
-        parameters |= {name: value for value, name in swapped.items()}
+        parameters |= {name: value for value, name in re.findall(r'<Parameter value="([^"]*)" name="([^"]*)"', answer)}
         stream = found[1]
         self.parameters = {name: value.replace("&amp;", "&") for name, value in parameters.items()}
         target = urlsplit(stream)
@@ -368,7 +397,10 @@ class LightCaller(RawSocket):
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        due = int((loop.time() - self.origin) / 0.02) + 1
+        elapsed = loop.time() - self.origin
+        # The loop's own clock stands still during an iteration: this one does not.
+        self.world.figures.lag.append(now() - self.origin - self.frames * 0.02)
+        due = int(elapsed / 0.02) + 1
         while self.frames < due:
             self.frames += 1
             n = self.frames
@@ -393,7 +425,7 @@ class LightCaller(RawSocket):
             self.world.figures.failed += 1
             self.hang_up()
             return
-        if self.waiting is not None and self.waiting not in self.world.figures.audio_to_line:
+        if self.waiting is not None:
             self.world.figures.unanswered += 1
         if self.barge_in and self.buffer.unplayed_ms(now() * 1000):
             self.world.spoken_up[self.number] = now()
@@ -423,6 +455,8 @@ class LightCaller(RawSocket):
                 self.world.figures.greeting.append(arrived - self.dialled)
             if audio[:4] == MAGIC:
                 key = strong(audio[4:8]), strong(audio[8:12])
+                if key == self.waiting:
+                    self.waiting = None
                 if key in self.world.audio:
                     self.world.figures.audio_to_line.setdefault(key, arrived - self.world.audio[key])
             self.buffer.feed(audio, at_ms)
@@ -473,7 +507,9 @@ class LightCaller(RawSocket):
             self.hang_up()
 
 
-async def settle(world: World, url: str, calls: int, *, first: int, over_s: float, **script: object) -> list[LightCaller]:
+async def settle(
+    world: World, url: str, calls: int, *, first: int, over_s: float, **script: object
+) -> list[LightCaller]:
     """Dial ``calls`` callers, spread over a time."""
     made: list[LightCaller] = []
     started = now()

@@ -97,7 +97,9 @@ class RawSocket(asyncio.Protocol):
         self.request_line = head.split(b"\r\n", 1)[0]
         self._ready = True
         if self.server:
-            key = next(line[18:].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
+            key = next(
+                line[18:].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")
+            )
             accept = b64encode(sha1(key + _GUID).digest())
             self.transport.write(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -138,7 +140,10 @@ class RawHTTP(asyncio.Protocol):
                 return
             body = bytes(self._buffer[end + 4 : end + 4 + size])
             del self._buffer[: end + 4 + size]
-            self._handle(self, body)
+            if head.startswith(b"post"):
+                self._handle(self, body)
+            else:  # somebody connects ahead of time
+                self.transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 
     @property
     def gone(self) -> bool:
