@@ -153,7 +153,12 @@ class CartesiaEmulator(EmulatorServer):
     async def _voices(self, request: web.Request) -> web.Response:
         if status := self._allowed(request):
             return self.refusal(status, request)
-        return web.json_response({"data": [{**voice, **_VOICE_REST} for voice in _VOICES], "has_more": False})
+        ids = [voice["id"] for voice in _VOICES]
+        after = request.query.get("starting_after", "")
+        begin = ids.index(after) + 1 if after in ids else 0
+        page = _VOICES[begin : begin + int(request.query.get("limit", "10"))]
+        more = begin + len(page) < len(_VOICES)
+        return web.json_response({"data": [{**voice, **_VOICE_REST} for voice in page], "has_more": more})
 
     async def _voice(self, request: web.Request) -> web.Response:
         if status := self._allowed(request):

@@ -1,6 +1,7 @@
 """Deepgram's adapter and emulator, each against the other, and the emulator against the official SDK."""
 
 import asyncio
+import dataclasses
 import json
 import math
 from array import array
