@@ -25,7 +25,7 @@ from dialog.agent.speech import Speech
 from dialog.agent.tools import Toolbox
 from dialog.calls.events import CallEvent
 from dialog.calls.report import SessionReport
-from dialog.errors import StateError
+from dialog.errors import DialogError, StateError
 from dialog.llm.llm import LLM
 from dialog.message import Message
 from dialog.participant import Event, Participant
@@ -45,9 +45,10 @@ class Agent(Participant):
 
     Args:
         voip: The call.
-        stt: Hears the caller; an object or a factory. Without one, utterances come by :meth:`post`.
-        tts: Speaks; an object or a factory.
-        llm: The model behind the default :meth:`inference`.
+        stt: Hears the caller; an object, or a factory, which a text call does not use. Without one,
+            utterances come by :meth:`post`.
+        tts: Speaks; an object or a factory, likewise.
+        llm: The model behind the default :meth:`inference`; closed with the agent.
         system: Instructions for the model.
         greeting: Said first; it is made ready before the caller is connected.
         settings: How it behaves.
@@ -80,15 +81,23 @@ class Agent(Participant):
         if system:
             self.history.system(system)
         self.llm = llm
-        self._stt = stt if stt is None or isinstance(stt, STT) else stt()
-        self._tts = tts if isinstance(tts, TTS) else tts()
+        # In a text call nothing sounds: factories of speech providers, and their keys, are not needed.
+        made_stt = None if callable(stt) and isinstance(voip, TextVoIP) else stt
+        made_tts = TextTTS(voip.on_text) if callable(tts) and isinstance(voip, TextVoIP) else tts
+        self._stt = made_stt if made_stt is None or isinstance(made_stt, STT) else made_stt()
+        self._tts = made_tts if isinstance(made_tts, TTS) else made_tts()
         self._toolbox = Toolbox(self)
         self._conversation: Conversation | None = None
         self._events: list[CallEvent] = []
         self._record: CallRecord | None = None
-        if self.settings.record or self.settings.transcribe:
+        if (self.settings.record or self.settings.transcribe) and voip.medium == "audio":
             self._record = CallRecord(
-                self, voip, record=self.settings.record, transcribe=self.settings.transcribe, sink=recording_sink
+                self,
+                voip,
+                record=self.settings.record,
+                transcribe=self.settings.transcribe,
+                failed=self._failed,
+                sink=recording_sink,
             )
 
     # -- what a subclass writes -------------------------------------------------------------------
@@ -236,6 +245,13 @@ class Agent(Participant):
     def reported(self, report: SessionReport) -> None:
         """Tell listeners of the session report."""
         self.emit(Agent.REPORT, report)
+
+    def _failed(self, error: DialogError) -> None:
+        """Something failed: note it among the call's events too, while there is a call."""
+        if self._conversation is not None:
+            self._conversation.failed(error)
+        else:
+            self.fail(error)
 
     @property
     def _running(self) -> Conversation:

@@ -32,8 +32,11 @@ def save_to(directory: Path | str) -> RecordingSink:
         try:
             async for chunk in audio:
                 await asyncio.to_thread(file.write, chunk)
-        finally:
-            await asyncio.to_thread(file.close)
+        except BaseException:
+            file.close()
+            part.unlink()  # half a recording must not be taken for a whole one
+            raise
+        await asyncio.to_thread(file.close)
         await asyncio.to_thread(part.replace, path)
 
     return save
@@ -49,6 +52,7 @@ class CallRecord:
         *,
         record: bool,
         transcribe: bool,
+        failed: Callable[[DialogError], object],
         sink: RecordingSink | None = None,
     ) -> None:
         self.transcripts: list[TranscriptStatus] = []
@@ -58,6 +62,7 @@ class CallRecord:
         self._voip = voip
         self._record = record
         self._transcribe = transcribe
+        self._failed = failed
         self._sink = sink
         self._begun = False
         self._recorded = asyncio.Event()
@@ -94,7 +99,7 @@ class CallRecord:
                 await self._voip.start_recording()
             except DialogError as exc:
                 self._recorded.set()
-                self._owner.fail(exc)
+                self._failed(exc)
         if not self._transcribe:
             self._transcribed.set()
         else:
@@ -102,7 +107,7 @@ class CallRecord:
                 await self._voip.start_transcription()
             except DialogError as exc:
                 self._transcribed.set()
-                self._owner.fail(exc)
+                self._failed(exc)
 
     def _on_ended(self, _: CallEnd) -> None:
         if not self._begun:
@@ -120,7 +125,7 @@ class CallRecord:
         try:
             await sink(url, self._voip.download_recording(url))
         except DialogError as exc:
-            self._owner.fail(exc)
+            self._failed(exc)
         finally:
             self._recorded.set()
 
