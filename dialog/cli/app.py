@@ -71,7 +71,7 @@ def call(  # noqa: PLR0917  # options of the command line, not positions
     ] = "",
     account_sid: Annotated[
         str, typer.Option(envvar="TWILIO_ACCOUNT_SID", show_envvar=True, help="The account that calls.")
-    ] = "AC" + "0" * 32,
+    ] = "",
     public_url: Annotated[
         str, typer.Option(envvar="WEBHOOK_URL", show_envvar=True, help="What the gateway believes to be its address.")
     ] = "",
