@@ -18,12 +18,14 @@ import ssl
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import aiohttp
 
-import dialog
+
+from dialog.version import __version__
 
 __all__ = ["Lease", "client", "refusal_body", "session", "ssl_context"]
 
@@ -114,12 +116,26 @@ def _new_session() -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_request_end.append(_keep_refusal)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=300, ssl=ssl_context()),
+        connector=aiohttp.TCPConnector(
+            limit=0,
+            limit_per_host=0,
+            ttl_dns_cache=300,
+            # A caller may think for a while: the next turn should not pay for TCP and TLS again.
+            keepalive_timeout=75.0,
+            ssl=ssl_context(),
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0),
-        headers={"User-Agent": f"dialog/{getattr(dialog, '__version__', '0')}"},
+        headers={"User-Agent": f"dialog/{__version__}"},
         trace_configs=[trace],
     )
+
+
+def _version() -> str:
+    try:
+        return version("dialog")
+    except PackageNotFoundError:  # run from a tree that was not installed
+        return "0"
 
 
 _MAX_REFUSAL = 4096

@@ -206,8 +206,6 @@ class CartesiaTTS(TTS):
         self._parts.clear()
         super().dispose()
 
-    # From the text to the service.
-
     def _speak(self, part: SpokenPart) -> None:
         """Send what the part's context does not have yet; get it one if it has none."""
         context = self._contexts.context(part.key)
@@ -244,8 +242,6 @@ class CartesiaTTS(TTS):
         now = self._loop.time()
         for key, context in self._contexts.admit(now):
             self._send(context, self._parts[key], now)
-
-    # From the service to the listeners.
 
     def _receive(self, data: str | bytes) -> None:
         try:
@@ -292,8 +288,6 @@ class CartesiaTTS(TTS):
         if words and self._parts.get(part.key) is part:  # a listener may just have aborted it
             uuid, number = part.key
             self.emit(TTS.ALIGNMENT, Alignment(uuid=uuid, part=number, words=words))
-
-    # Ends, good and bad.
 
     def _context_done(self, part: SpokenPart, context: str) -> None:
         self._contexts.finish(context)

@@ -157,9 +157,17 @@ async def test_it_gives_up_after_its_bound_with_one_fatal_error(owner):
     assert owner.failures[-1].error.retryable
 
 
-async def test_a_name_that_does_not_resolve_is_tried_again(owner):
-    owner.connect("ws://nothing.invalid/ws", backoff=Backoff(first_s=0.01, give_up_s=0.02))
+async def test_a_name_that_does_not_resolve_is_tried_again(owner, monkeypatch):
+    asked = []
+
+    async def unknown(host, *_, **__):
+        asked.append(host)
+        raise sockets.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    owner.connect("ws://nothing.invalid/ws", backoff=Backoff(first_s=0.01, give_up_s=0.1))
     await until(lambda: owner.socket.failed)
+    assert len(asked) > 1
     assert isinstance(owner.failures[-1].error, ProviderError)
 
 

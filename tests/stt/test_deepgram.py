@@ -12,7 +12,14 @@ from deepgram import AsyncDeepgramClient
 from deepgram.environment import DeepgramClientEnvironment
 
 from dialog.audio.g711 import mulaw_encode
-from dialog.errors import AuthenticationError, ConfigurationError, RemoteProtocolError, StateError, UnsupportedFormat
+from dialog.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    LimitError,
+    RemoteProtocolError,
+    StateError,
+    UnsupportedFormat,
+)
 from dialog.message import ALAW_8K, MULAW_8K, PCM_16K, PCM_24K, Message
 from dialog.net import shared
 from dialog.net.reconnect import Backoff
@@ -559,6 +566,26 @@ async def test_a_frame_goes_out_within_the_post(listen):
         ear.say(speech(1000))
         assert not ear.stt._socket._outbox
         await deepgram.until(lambda: len(deepgram.received(bytes)) == 50)
+
+
+async def test_a_service_that_does_not_read_costs_the_oldest_audio_and_the_times_stay_true(listen):
+    async with DeepgramEmulator(faults=Faults(deaf_after=0)) as deepgram:
+        ear = await listen(deepgram, queue_size_limit=5)
+        await ear.connected()
+        block = silence(5000)
+        while ear.stt._socket._writer is None:  # until the transport and the kernel are full
+            ear.say(block, frame=len(block))
+            await asyncio.sleep(0)
+        for _ in range(8):
+            ear.say(block, frame=len(block))
+        dropped = (ear.at_ms - ear.stt._time.sent_ms) / 5000
+        assert dropped == 3
+        [failure] = ear.failures
+        assert isinstance(failure.error, LimitError)
+        # The newest audio is where the caller said it, although less was sent.
+        end = ear.stt._time.sent_ms
+        assert ear.stt._time.to_call(end - 1) == pytest.approx(ear.at_ms - 1)
+        assert ear.stt._time.to_call(1.0) == pytest.approx(1.0)
 
 
 # The emulator speaks the real protocol: the official SDK says so.
