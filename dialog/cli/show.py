@@ -57,10 +57,7 @@ class LiveView:
             self._line(event.at_s, "end", "bold", Text(f"{reason}{': ' if event.detail else ''}{event.detail}"))
 
     def _line(self, at_s: float | None, who: str, style: str, text: Text) -> None:
-        line = Text(f"{_clock(at_s)} ", "bright_black")
-        line.append(f"{who:<7}", style)
-        line.append(text)
-        line.stylize("none")
+        line = Text.assemble((f"{_clock(at_s)} ", "bright_black"), (f"{who:<7}", style), text)
         width = max(40, self._console.width)
         rows = line.wrap(self._console, width) if len(line) <= width else _hanging(self._console, line, width)
         for row in rows:
@@ -78,7 +75,7 @@ def latency_line(timeline: TurnTimeline) -> Text | None:
         sums[stage.kind] = sums.get(stage.kind, 0.0) + stage.ms
     for number, (kind, ms) in enumerate(sums.items()):
         line.append(": " if number == 0 else " · ", "dim")
-        line.append(f"{kind} {ms:.0f}" if ms >= 10 else f"{kind} {ms:.1f}", _STYLES[kind])
+        line.append(f"{kind} {ms:.0f}" if ms >= 9.95 else f"{kind} {ms:.1f}", _STYLES[kind])
     return line
 
 

@@ -1,0 +1,167 @@
+"""The command line from outside: help, a missing extra, a new project, dialling a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestServer
+from rich.console import Console
+
+from dialog.audio.tones import sine
+from dialog.audio.wav import write_wav
+from dialog.cli.call import CallPlan, read_script, run_call
+from dialog.errors import ConfigurationError
+from dialog.presets import OpenAIAgent
+from dialog.stt.deepgram import DeepgramSTT
+from dialog.testing.cartesia import CartesiaEmulator
+from dialog.testing.deepgram import DeepgramEmulator
+from dialog.testing.openai import OpenAIEmulator
+from dialog.tts.cartesia import CartesiaTTS
+from dialog.voip.twilio.gateway import TwilioGateway
+
+ROOT = Path(__file__).parents[2]
+SID = "AC" + "0" * 32
+
+
+def run(*arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "COLUMNS": "100", **more},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_lists_every_command() -> None:
+    result = run("-m", "dialog", "--help")
+    assert result.returncode == 0
+    for command in ("demo", "call", "chat", "doctor", "init"):
+        assert re.search(rf"^\W*{command} ", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["demo", "call", "chat", "doctor", "init"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = run("-m", "dialog", command, "--help")
+    assert result.returncode == 0
+    assert "Usage: python -m dialog " + command in result.stdout
+
+
+def test_the_version_is_told() -> None:
+    from dialog import __version__
+
+    assert run("-m", "dialog", "--version").stdout.strip() == f"dialog {__version__}"
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_one_line_says_how_to_get_it(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from dialog.__main__ import main; main()"
+    result = run("-c", code)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(r"dialog: [\w.]+ is not installed: pip install 'dialog\[cli\]'\n", result.stderr)
+
+
+def test_the_command_line_costs_the_library_nothing() -> None:
+    result = run("-c", "import sys, dialog; print(sorted({'typer', 'rich', 'aiohttp', 'numpy'} & set(sys.modules)))")
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_new_project_passes_its_own_test(tmp_path: Path) -> None:
+    made = run("-m", "dialog", "init", str(tmp_path / "desk"))
+    assert made.returncode == 0, made.stderr
+    names = {path.name for path in (tmp_path / "desk").iterdir()}
+    assert names == {"main.py", ".env.template", "README.md", "test_agent.py", ".gitignore"}
+    tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", cwd=tmp_path / "desk")
+    assert tested.returncode == 0, tested.stdout
+    again = run("-m", "dialog", "init", str(tmp_path / "desk"))
+    assert (again.returncode, "is not empty" in again.stderr) == (1, True)
+
+
+def test_a_script_is_a_sentence_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_text("# my script\nhello there\n\n  goodbye  \n")
+    assert read_script(file) == ["hello there", "goodbye"]
+    file.write_text("# nothing\n")
+    with pytest.raises(ConfigurationError, match="nothing to say"):
+        read_script(file)
+
+
+class House:
+    """A gateway with emulated providers."""
+
+    async def __aenter__(self):
+        self.deepgram = await DeepgramEmulator(sentences=["what time is it"]).__aenter__()
+        self.openai = await OpenAIEmulator().__aenter__()
+        self.cartesia = await CartesiaEmulator(ms_per_char=20).__aenter__()
+        gateway = TwilioGateway(account_sid=SID, auth_token="token")
+        gateway.on("voip", self.on_voip)
+        self.server = await TestServer(gateway.app()).__aenter__()
+        self.url = str(self.server.make_url("/twilio"))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for server in (self.server, self.cartesia, self.openai, self.deepgram):
+            await server.__aexit__(*error)
+
+    def on_voip(self, voip) -> None:
+        OpenAIAgent(
+            voip=voip,
+            stt=DeepgramSTT(api_key=self.deepgram.api_key, base_url=self.deepgram.url),
+            tts=CartesiaTTS(api_key=self.cartesia.api_key, base_url=self.cartesia.url),
+            api_key=self.openai.api_key,
+            base_url=self.openai.base_url,
+            greeting="Good evening to you.",
+        ).activate()
+
+
+async def dialled(plan: CallPlan) -> tuple[int, str]:
+    out = io.StringIO()
+    async with asyncio.timeout(40):
+        code = await run_call(Console(file=out, width=120), plan)
+    return code, out.getvalue()
+
+
+async def test_a_gateway_is_dialled_and_what_it_says_is_measured(tmp_path: Path) -> None:
+    question = tmp_path / "question.wav"
+    write_wav(question, [sine(300, 600)], 8000)
+    plan = CallPlan(
+        url="",
+        wavs=(question,),
+        auth_token="token",
+        account_sid=SID,
+        out=tmp_path / "call.wav",
+        env_file=tmp_path / "no",
+    )
+    async with House() as house:
+        code, text = await dialled(plan._replace(url=house.url))
+    assert code == 0, text
+    assert len(re.findall(r"agent +spoke for \d\.\d s", text)) == 2
+    assert re.search(r"spoke for \d\.\d s, \d+ ms after the caller", text)
+    with wave.open(str(tmp_path / "call.wav")) as recording:
+        assert recording.getnchannels() == 2
+        assert recording.getnframes() > 8000
+
+
+async def test_a_refused_call_says_what_to_look_at(tmp_path: Path) -> None:
+    async with House() as house:
+        plan = CallPlan(url=house.url, auth_token="wrong", account_sid=SID, env_file=tmp_path / "no")
+        code, text = await dialled(plan)
+        assert (code, "--auth-token" in text) == (1, True)
+        code, text = await dialled(plan._replace(url=house.url + "/nowhere"))
+        assert (code, "nothing is at this path" in text) == (1, True)
+
+
+async def test_a_call_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TWILIO_AUTH_TOKEN", raising=False)
+    with pytest.raises(ConfigurationError, match="--auth-token"):
+        await dialled(CallPlan(url="http://127.0.0.1:1/", env_file=tmp_path / "no"))
