@@ -16,8 +16,11 @@ Source: Twilio REST API 2010-04-01; the shapes are checked with the official cli
 from __future__ import annotations
 
 import asyncio
+import base64
+import inspect
 import logging
 import secrets
+import struct
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,14 +41,9 @@ logger = logging.getLogger(__name__)
 
 _FINAL = ("completed", "busy", "failed", "no-answer", "canceled")
 _SILENCE_WAV = (
-    bytes.fromhex(
-        # RIFF header of two channels of 8000 Hz mu-law, then 20 ms of silence
-        "524946466401000057415645666d7420120000000700020040 1f0000803e0000020008000000 6461746140010000".replace(
-            " ", ""
-        )
-    )
-    + b"\xff" * 320
-)
+    # WAVE_FORMAT_MULAW (7), two channels, 8000 Hz; then 20 ms of silence.
+    b"RIFF" + struct.pack("<I4s4sIHHIIHHH4sI", 358, b"WAVE", b"fmt ", 18, 7, 2, 8000, 16000, 2, 8, 0, b"data", 320)
+) + b"\xff" * 320
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +156,7 @@ class TwilioRestEmulator(EmulatorServer):
             web.post(f"{base}/Calls/{{call}}/Recordings/{{recording}}.json", self._update_recording),
             web.get(f"{base}/Recordings/{{recording}}.json", self._fetch_recording),
             web.delete(f"{base}/Recordings/{{recording}}.json", self._delete_recording),
-            web.get(f"{base}/Recordings/{{recording}}{{ext:(\\.wav|\\.mp3)?}}", self._media),
+            web.get(f"{base}/Recordings/{{recording:RE[0-9a-f]+}}{{ext:(\\.wav|\\.mp3)?}}", self._media),
             web.post(f"{base}/Calls/{{call}}/Transcriptions.json", self._create_transcription),
             web.post(f"{base}/Calls/{{call}}/Transcriptions/{{transcription}}.json", self._update_transcription),
         ]
@@ -177,7 +175,10 @@ class TwilioRestEmulator(EmulatorServer):
         direction: str = "inbound",
         on_update: Callable[[CallUpdate], object] | None = None,
     ) -> EmulatedCall:
-        """Let the account have a call; ``on_update`` hears when the gateway ends or redirects it."""
+        """Let the account have a call; ``on_update`` hears when the gateway ends or redirects it.
+
+        If it returns an awaitable, the gateway's request is answered after that.
+        """
         sid = sid or "CA" + secrets.token_hex(16)
         call = EmulatedCall(sid=sid, status=status, from_=from_, to=to, direction=direction, on_update=on_update)
         self.calls[sid] = call
@@ -278,7 +279,9 @@ class TwilioRestEmulator(EmulatorServer):
         if status in _FINAL:
             self.end_call(call.sid, status)
         if call.on_update is not None:
-            call.on_update(update)
+            result = call.on_update(update)
+            if inspect.isawaitable(result):
+                await result
         self.changed()
         return self._json(self._call_json(call))
 
@@ -450,11 +453,12 @@ class TwilioRestEmulator(EmulatorServer):
         return {name: " ".join(values) for name, values in parse_qs(text, keep_blank_values=True).items()}
 
     def _authorized(self, request: web.Request) -> bool:
+        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
         try:
-            login = aiohttp.BasicAuth.decode(request.headers.get("Authorization", ""))
+            user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
         except ValueError:
             return False
-        return (login.login, login.password) in self._logins
+        return scheme.lower() == "basic" and (user, password) in self._logins
 
     def _missing(self, request: web.Request) -> web.Response:
         return self._error(404, 20404, f"The requested resource {request.path} was not found")

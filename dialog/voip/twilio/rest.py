@@ -288,7 +288,7 @@ class TwilioRest:
     def _media(self, url: str) -> _Media:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=30.0)
-            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
+            self._session = aiohttp.ClientSession(timeout=timeout)
         return _Media(self._session, url, self._login, self._host, self.retry_s)
 
 
