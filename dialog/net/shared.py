@@ -18,12 +18,10 @@ import ssl
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import aiohttp
-
 
 from dialog.version import __version__
 
@@ -129,13 +127,6 @@ def _new_session() -> aiohttp.ClientSession:
         headers={"User-Agent": f"dialog/{__version__}"},
         trace_configs=[trace],
     )
-
-
-def _version() -> str:
-    try:
-        return version("dialog")
-    except PackageNotFoundError:  # run from a tree that was not installed
-        return "0"
 
 
 _MAX_REFUSAL = 4096
