@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dialog.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from dialog.agent.agent import Agent as Agent
     from dialog.agent.settings import AgentSettings as AgentSettings
@@ -52,8 +54,6 @@ if TYPE_CHECKING:
     from dialog.voip.twilio.gateway import TwilioGateway as TwilioGateway
     from dialog.voip.twilio.voip import TwilioVoIP as TwilioVoIP
     from dialog.voip.voip import VoIP as VoIP
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Agent": "agent.agent",
@@ -96,8 +96,45 @@ _HOMES = {
     "tool": "agent.tools",
 }
 
-__all__ = [  # noqa: PLE0604  # one table says it all, and a test compares both
-    *_HOMES
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+    "Agent",
+    "AgentSettings",
+    "AudioFormat",
+    "BodyBuffer",
+    "CallMetadata",
+    "CallScope",
+    "CarrierError",
+    "CartesiaTTS",
+    "Clock",
+    "ConfigurationError",
+    "DeepgramSTT",
+    "DialogError",
+    "EspeakTTS",
+    "Event",
+    "Failure",
+    "Heard",
+    "KeyedMutex",
+    "LLM",
+    "Message",
+    "OpenAIAgent",
+    "OpenAILLM",
+    "Participant",
+    "Playback",
+    "PocketsphinxSTT",
+    "ProviderError",
+    "Rule",
+    "RuleAgent",
+    "RuleLLM",
+    "STT",
+    "Speech",
+    "TTS",
+    "TurnSettings",
+    "TwilioGateway",
+    "TwilioOpenAIAgent",
+    "TwilioVoIP",
+    "Utterance",
+    "VoIP",
+    "tool",
 ]
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,22 @@ __all__ = ["CallScope"]
 
 logger = logging.getLogger(__name__)
 _current: ContextVar[CallScope | None] = ContextVar("dialog_call_scope", default=None)
+
+
+class Entered:
+    """The block of :meth:`CallScope.entered`; on the path of every frame, so it is no generator."""
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: CallScope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> CallScope:
+        self._token = _current.set(self._scope)
+        return self._scope
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 class CallScope:
@@ -42,14 +56,9 @@ class CallScope:
         """Let the running context belong to ``scope`` for good; for the context of a new task."""
         _current.set(scope)
 
-    @contextmanager
-    def entered(self) -> Iterator[CallScope]:
-        """Run a block, and the tasks started in it, inside this scope."""
-        token = _current.set(self)
-        try:
-            yield self
-        finally:
-            _current.reset(token)
+    def entered(self) -> Entered:
+        """Run a block, and the tasks started in it, inside this scope: ``with scope.entered(): …``."""
+        return Entered(self)
 
     @property
     def members(self) -> tuple[Participant, ...]:
@@ -70,6 +79,16 @@ class CallScope:
         """Let ``participant`` outlive the end of the call by at most ``bound_s`` (late recordings)."""
         if participant in self._members:
             self._lingering[participant] = bound_s
+
+    async def settled(self, *, but: Participant, timeout_s: float) -> None:
+        """Wait until all participants are gone by themselves, except ``but`` and those that linger."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while any(each is not but and each not in self._lingering for each in self._members):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return  # close() disposes of the rest, and tells
 
     async def close(self, *, last: tuple[Participant, ...] = (), timeout_s: float = 2.0) -> tuple[str, ...]:
         """Dispose what is left, newest first, and return the names of what had to be cleaned.

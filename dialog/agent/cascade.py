@@ -10,7 +10,6 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import aclosing
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -19,6 +18,7 @@ from dialog.agent.history import History
 from dialog.agent.settings import AgentSettings
 from dialog.agent.shaping import shaper_for
 from dialog.agent.speech import Heard, Part, Speech, SpeechQueue
+from dialog.agent.streams import closing
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.turns.taking import TurnTaking
@@ -283,10 +283,13 @@ class Cascade:
     # -- turns ------------------------------------------------------------------------------------
 
     def _new_turn(self, uuid: UUID, text: str, utterances: tuple[Utterance, ...]) -> Turn:
+        def opened(part: Part) -> None:
+            self._part_opened(turn, part)
+
         queue = SpeechQueue(
             uuid,
             new_part=self._new_part,
-            opened=lambda part: self._part_opened(turn, part),
+            opened=opened,
             post=self._say,
             gate=self._gate,
         )
@@ -353,7 +356,7 @@ class Cascade:
         if inspect.isawaitable(reply):
             await reply
             return
-        async with aclosing(reply) as stream:  # type: ignore[type-var]  # an async generator, as the docs ask for
+        async with closing(reply) as stream:
             async for text in stream:
                 if turn.speech.closed:
                     return
@@ -535,13 +538,14 @@ class Cascade:
 
     async def _read(self, turn: Turn, part: Part, stream: AsyncIterator[str]) -> None:
         try:
-            async for text in stream:
-                if part.sealed:
-                    return
-                self.extend_patience(turn)
-                turn.stamp("first_token", self._clock.now())
-                turn.draft.say(part.number, text)
-                turn.speech.write_to(part, text)
+            async with closing(stream):
+                async for text in stream:
+                    if part.sealed:
+                        return
+                    self.extend_patience(turn)
+                    turn.stamp("first_token", self._clock.now())
+                    turn.draft.say(part.number, text)
+                    turn.speech.write_to(part, text)
         except DialogError as exc:
             self._host.failed(exc)
         except Exception as exc:  # the user's stream
@@ -550,9 +554,6 @@ class Cascade:
             self._host.failed(error)
         finally:
             turn.speech.seal_part(part)
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
             self._own_turn_said(turn)
 
     # -- the voice's side -------------------------------------------------------------------------

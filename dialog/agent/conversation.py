@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +13,7 @@ from dialog.agent.history import History
 from dialog.agent.record import CallRecord
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import Part
+from dialog.agent.streams import closing
 from dialog.agent.tools import Toolbox
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
@@ -308,7 +308,7 @@ class Conversation:
             # The last step gets no tools, so that it has to answer.
             tools = self._toolbox.specs if step < self.settings.max_steps else ()
             calls: list[ToolCall] = []
-            async with aclosing(self._llm.stream(LLMRequest(items=turn.draft.items(), tools=tools))) as stream:  # type: ignore[type-var]
+            async with closing(self._llm.stream(LLMRequest(items=turn.draft.items(), tools=tools))) as stream:
                 async for event in stream:
                     if isinstance(event, TextDelta):
                         yield event.text

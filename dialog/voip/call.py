@@ -276,7 +276,8 @@ class Call:
     async def _close(self) -> None:
         try:
             if not self._abandoned:
-                await self._settle()
+                # Participants take their leave themselves: an agent waits for the caller's last words.
+                await self.scope.settled(but=self.voip, timeout_s=self.settings.settle_s)
             forgotten = await self.scope.close(last=(self.voip,))
             if forgotten:
                 logger.info(
@@ -288,17 +289,6 @@ class Call:
             self._closed.set()
             if self._on_closed is not None:
                 self._on_closed(self)
-
-    async def _settle(self) -> None:
-        """Let participants take their leave: an agent waits for the caller's last words."""
-        scope = self.scope
-        try:
-            async with asyncio.timeout(self.settings.settle_s):
-                while any(each is not self.voip and each not in scope._lingering for each in scope.members):
-                    scope._changed.clear()
-                    await scope._changed.wait()
-        except TimeoutError:
-            return
 
     def _voip_disposed(self) -> None:
         if self.state != "ended":
