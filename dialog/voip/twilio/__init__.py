@@ -1,14 +1,22 @@
-"""Calls over Twilio: Media Streams, webhooks, TwiML and REST."""
+"""Calls over Twilio: Media Streams, webhooks, TwiML and REST.
+
+Names are loaded when they are first used: an agent in a worker process needs :class:`TwilioVoIP` and
+neither the gateway nor the ``twilio`` package.
+"""
 
 from __future__ import annotations
 
-from dialog.voip.twilio.gateway import TwilioGateway
-from dialog.voip.twilio.offer import Accept, Decision, Offer, Reject, Resolver, Say
-from dialog.voip.twilio.rest import TwilioRest
-from dialog.voip.twilio.signature import SignatureChecker
-from dialog.voip.twilio.stream import TwilioStream
-from dialog.voip.twilio.token import StreamTokens
-from dialog.voip.twilio.voip import TwilioVoIP
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dialog.voip.twilio.gateway import TwilioGateway
+    from dialog.voip.twilio.offer import Accept, Decision, Offer, Reject, Resolver, Say
+    from dialog.voip.twilio.rest import TwilioRest
+    from dialog.voip.twilio.signature import SignatureChecker
+    from dialog.voip.twilio.stream import TwilioStream
+    from dialog.voip.twilio.token import StreamTokens
+    from dialog.voip.twilio.voip import TwilioVoIP
 
 __all__ = [
     "Accept",
@@ -24,3 +32,20 @@ __all__ = [
     "TwilioStream",
     "TwilioVoIP",
 ]
+
+_HOMES = {
+    "SignatureChecker": "signature",
+    "StreamTokens": "token",
+    "TwilioGateway": "gateway",
+    "TwilioRest": "rest",
+    "TwilioStream": "stream",
+    "TwilioVoIP": "voip",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'offer')}"), name)
+    globals()[name] = value
+    return value

@@ -209,9 +209,17 @@ class AsgiWire(TwilioWire):
         super().__init__(stream)
         self._asgi_send = send
         self._wake: asyncio.Future[None] | None = None
+        self._gone = False
 
     async def run(self) -> None:
         """Send what is queued until the wire is closed, then close the socket; the handler owns this."""
+        try:
+            await self._write()
+        except Exception as exc:  # each server has its own way to say that the peer is gone
+            logger.info("stream %s: its socket failed: %r", self._stream.stream_sid, exc)
+            self.peer_closed()
+
+    async def _write(self) -> None:
         while not self.closed:
             if not self._queue:
                 self._wake = asyncio.get_running_loop().create_future()
@@ -220,12 +228,14 @@ class AsgiWire(TwilioWire):
             size, message = self._queue.popleft()
             self._queued -= size
             await self._asgi_send({"type": "websocket.send", "text": message.decode()})
-        await self._asgi_send({"type": "websocket.close", "code": self.close_code, "reason": ""})
+        if not self._gone:
+            await self._asgi_send({"type": "websocket.close", "code": self.close_code, "reason": ""})
 
     def peer_closed(self) -> None:
         """The peer has closed: nothing can be sent any more, not even a close."""
-        self.closed = True
+        self.closed = self._gone = True
         self._queue.clear()
+        self._awake()
 
     def _send(self, size: int, message: bytes) -> None:
         if self.closed:
