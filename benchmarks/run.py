@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,14 @@ def busy_s() -> float:
     return sum(map(int, (user, nice, system, irq, soft))) / TICKS
 
 
+def prefer(pid: int) -> None:
+    """Let a process go before what else runs on the machine, where we may: that is not what is measured."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, -15)
+        # Linux shares the processor among sessions first, and only then by priority.
+        Path(f"/proc/{pid}/autogroup").write_text("-15")
+
+
 class Server:
     """A server process on core 0."""
 
@@ -57,8 +65,10 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         os.sched_setaffinity(self.process.pid, {0})
+        prefer(self.process.pid)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith("LISTENING"):
@@ -334,6 +344,7 @@ async def main(arguments: argparse.Namespace) -> None:
     table = Table()
     if len(os.sched_getaffinity(0)) > 1:
         os.sched_setaffinity(0, {1})
+    prefer(os.getpid())
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     print(f"TCP congestion control: {control}", file=sys.stderr)
     for who, script in SERVERS.items():
