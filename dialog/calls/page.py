@@ -30,7 +30,7 @@ _PIXELS_PER_S = 12
 _MAX_COLUMNS = 12_000
 _MAX_SOUND = 12 * 1024 * 1024
 """A longer recording is drawn, but not put into the page."""
-_ENDS = {"caller_hangup": "caller hung up", "agent_hangup": "agent hung up"}
+_ENDS = {"caller_hangup": "caller", "agent_hangup": "agent"}
 
 
 def make_page(report: SessionReport, recording: bytes = b"", *, title: str = "", offset_s: float | None = None) -> str:
@@ -91,12 +91,12 @@ def _facts(report: SessionReport) -> str:
     latency = median_latency_ms(report)
     facts = [
         ("Length", _time(report.duration_s)),
-        ("The caller's turns", str(sum(bool(turn.caller) for turn in report.turns))),
-        ("Median answer after", f"{latency:.0f} ms" if latency is not None else "not measured"),
+        ("Turns", str(sum(bool(turn.caller) for turn in report.turns))),
+        ("Median answer", f"{latency:.0f} ms" if latency is not None else "not measured"),
         ("Interruptions", str(report.interruptions)),
         ("Tools used", str(sum(len(turn.tools) for turn in report.turns))),
         ("Errors", str(report.errors)),
-        ("End", _ENDS.get(report.end_reason, report.end_reason.replace("_", " ") or "unknown")),
+        ("Ended by", _ENDS.get(report.end_reason, report.end_reason.replace("_", " ") or "unknown")),
     ]
     return "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
 

@@ -121,7 +121,7 @@ def test_the_page_tells_what_was_said_used_and_not_heard() -> None:
     assert '<span class="unheard" title="not heard"> to ten.</span>' in page
     assert "interrupted at 0:04.0" in text
     assert "after 620 ms" in text
-    assert "caller hung up" in text
+    assert "Ended bycaller" in text
 
 
 def test_both_waveforms_are_drawn_where_they_sounded() -> None:
