@@ -16,7 +16,7 @@ from dialog.testing.server import EmulatorServer, Faults
 from dialog.testing.twilio_rest import CallUpdate, TwilioRestEmulator
 from dialog.voip.call import CallSettings
 from dialog.voip.twilio import TwilioGateway
-from dialog.voip.twilio.rest import TwilioRest, _import_sdk
+from dialog.voip.twilio.rest import TwilioRest, _carrier_error, _import_sdk
 from dialog.voip.voip import VoIP
 
 WAV = b"RIFF" + b"\x07" * 200_000
@@ -155,6 +155,14 @@ async def test_a_refusal_names_the_call_and_what_to_do(account, rest, problem_js
     with pytest.raises(CarrierError, match="check account_sid and auth_token"):
         await wrong.hangup(call.sid)
     await wrong.close()
+
+
+async def test_numbers_of_callers_are_not_in_errors():
+    error = TwilioRestException(400, "/x", "The 'To' number +15559990000 is not valid.", 21211)
+    text = str(_carrier_error(error, "CA1", "dial"))
+    assert "999" not in text
+    assert "number … is not valid" in text
+    assert "E.164" in text
 
 
 async def test_an_api_key_is_used_instead_of_the_auth_token(account):

@@ -12,7 +12,8 @@ from dialog.errors import ConfigurationError
 from dialog.message import Message
 from dialog.participant import Participant
 from dialog.voip.twilio import Accept, Reject, Say, TwilioGateway, TwilioVoIP
-from dialog.voip.twilio.record import FinishedCalls, call_id_of
+from dialog.voip.twilio.record import CallRecord, FinishedCalls, call_id_of
+from dialog.voip.twilio.webhooks import site_of
 from dialog.voip.voip import VoIP
 
 
@@ -466,3 +467,35 @@ async def test_what_the_agent_says_before_the_stream_is_kept_for_it():
         message = await socket.hear()
         assert message["event"] == "media"
         assert message["streamSid"] == socket.stream_sid
+
+
+async def test_closing_while_a_call_is_decided_answers_503():
+    asked = asyncio.Event()
+
+    async def resolver(offer):
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with phone_line(resolver=resolver) as (gateway, phone, _, voips):
+        ask = asyncio.create_task(phone.post(phone.url, phone.form(new_sid())))
+        await asked.wait()
+        await gateway.close()
+        assert (await ask)[0] == 503
+        assert not voips
+
+
+async def test_a_public_url_without_tls_is_warned_of(caplog):
+    TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, webhook_url="http://127.0.0.1:1/x")
+    TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, webhook_url="https://voice.example/x")
+    assert not caplog.records
+    TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, webhook_url="http://voice.example/x")
+    assert "wss://" in caplog.text
+
+
+def test_repeated_callbacks_are_remembered_within_a_bound():
+    record = CallRecord(call_id_of("CA1"), "CA1", site_of("https://h/v"))
+    assert not record.repeated(1)
+    assert record.repeated(1)
+    for n in range(2000):
+        record.repeated(n)
+    assert len(record._seen) == 1024

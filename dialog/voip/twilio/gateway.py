@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -132,6 +133,7 @@ class TwilioGateway:
         local = path or (urlsplit(self.webhook_url).path or "/" if self.webhook_url else _DEFAULT_PATH)
         if not local.startswith("/"):
             raise ConfigurationError(f"path must start with a slash, got {local!r}")
+        _warn_of_plain_http(self.webhook_url)
         previous = previous_auth_token or ""
         self._webhooks = Webhooks(
             path=local,
@@ -247,12 +249,13 @@ class TwilioGateway:
 
     def get(self, call: UUID | str) -> TwilioVoIP | None:
         """A call by its ``call_id`` or its CallSid; ``None`` once nothing of it is left."""
-        if isinstance(call, str) and not call.startswith("CA"):
+        key: UUID | str = call
+        if isinstance(call, str):
             try:
-                call = UUID(call)
+                key = UUID(call)
             except ValueError:
-                return None
-        found = self._switchboard.find(call)
+                key = call  # a CallSid
+        found = self._switchboard.find(key)
         if found is None:
             return None
         assert isinstance(found.voip, TwilioVoIP)
@@ -282,3 +285,14 @@ class TwilioGateway:
             raise ConfigurationError("nobody listens for calls: gateway.on('voip', …)")
         for listener in tuple(self._listeners):
             listener(voip)
+
+
+def _warn_of_plain_http(url: str) -> None:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        near = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        near = False
+    if parts.scheme == "http" and not near:
+        logger.warning("webhook_url is http: Twilio opens media sockets over wss:// only (its error 31922)")

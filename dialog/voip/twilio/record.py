@@ -15,6 +15,7 @@ from dialog.voip.twilio.webhooks import Site
 __all__ = ["CallRecord", "FinishedCalls", "call_id_of"]
 
 _NAMESPACE: Final = UUID("6f0c2a9e-2b59-5f0b-9a53-5f7f0a7d3c11")
+_SEEN_MAX: Final = 1024
 _FINISHED_S: Final = 300.0
 _FINISHED_MAX: Final = 4096
 
@@ -28,6 +29,7 @@ class CallRecord:
     """A call that is being decided, live, or waiting for its last callbacks."""
 
     __slots__ = (
+        "_seen",
         "answer",
         "attempts",
         "call",
@@ -36,7 +38,6 @@ class CallRecord:
         "documents",
         "parameters",
         "recording_sid",
-        "seen",
         "site",
     )
 
@@ -55,8 +56,16 @@ class CallRecord:
         self.attempts = 0
         """How often Twilio failed to open the first stream."""
         self.recording_sid = ""
-        self.seen: set[object] = set()
-        """Callbacks that were delivered, for those that come twice."""
+        self._seen: dict[object, None] = {}
+
+    def repeated(self, callback: object) -> bool:
+        """Whether a callback was delivered before; Twilio promises at least once."""
+        if callback in self._seen:
+            return True
+        self._seen[callback] = None
+        if len(self._seen) > _SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+        return False
 
 
 class FinishedCalls:

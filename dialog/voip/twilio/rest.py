@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 _API: Final = "https://api.twilio.com"
+_NUMBER: Final = re.compile(r"\+?\d{7,}")
 _HAS_ENDED: Final = frozenset({(404, 20404), (400, 21220)})
 _ATTEMPTS: Final = 3
 _MEDIA_ATTEMPTS: Final = 5
@@ -393,6 +394,7 @@ def _carrier_error(exc: Exception, call_sid: str, what: str) -> CarrierError:
         return CarrierError("twilio", call_sid, f"{what}: {exc!r}")
     # The legacy shape has msg, problem details have title and detail.
     text = getattr(exc, "msg", None) or getattr(exc, "detail", None) or getattr(exc, "title", None) or "no reason given"
+    text = _NUMBER.sub("…", str(text))  # Twilio repeats the number that it does not like
     advice = _ADVICE.get(code) or ("check the credentials" if status in (401, 403) else "see the account's error log")
     reason = f"{what}: Twilio answered {status}, code {code}: {text}; {advice}"
     return CarrierError("twilio", call_sid, reason, status=status, carrier_code=code)

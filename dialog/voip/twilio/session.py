@@ -42,14 +42,11 @@ class MediaSession:
             return  # on its way before the other side saw our close
         try:
             message = self._stream.receive(text)
-            kind = type(message)
-            if kind is Media:
-                assert isinstance(message, Media)
+            if isinstance(message, Media):
                 assert self._line is not None
                 media = message.media
                 self._line.receive_audio(media.payload, media.timestamp)
-            elif kind is Mark:
-                assert isinstance(message, Mark)
+            elif isinstance(message, Mark):
                 assert self._line is not None
                 self._line.receive_mark(message.mark.name)
             elif message is not None:

@@ -18,8 +18,6 @@ import msgspec
 from dialog.errors import RemoteProtocolError, StateError
 from dialog.voip.twilio.messages import (
     Connected,
-    Dtmf,
-    Mark,
     MarkDetail,
     Media,
     OutMark,
@@ -58,14 +56,12 @@ class TwilioStream:
                 not 8000 Hz mu-law mono. The socket should be closed with 1008.
         """
         message = decode_stream_message(text)
-        kind = type(message)
-        if kind is Media or kind is Mark or kind is Dtmf:
-            assert isinstance(message, Media | Mark | Dtmf)
+        if isinstance(message, Media):
             if message.stream_sid != self.stream_sid or self.state != "started":
                 raise self._refusal(message, message.stream_sid)
-            if kind is Media and message.media.track != "inbound":  # type: ignore[union-attr]
-                return None  # only one-way streams carry the other track
-            return message
+            if message.media.track == "inbound":
+                return message
+            return None  # only one-way streams carry the other track
         return self._control(message)
 
     def media(self, audio: bytes) -> bytes:
@@ -104,10 +100,10 @@ class TwilioStream:
                 raise self._refusal(message, self.stream_sid)
             self._started(message)
             return message
-        assert isinstance(message, Stop)
         if self.state != "started" or message.stream_sid != self.stream_sid:
             raise self._refusal(message, message.stream_sid)
-        self.state = "stopped"
+        if isinstance(message, Stop):
+            self.state = "stopped"
         return message
 
     def _started(self, message: Start) -> None:

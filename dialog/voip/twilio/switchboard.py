@@ -217,9 +217,21 @@ class Switchboard:
         assert record.answer is not None or record.call is not None
         if record.answer is None:  # the stream was here first
             return self._document(record, 1)
-        return await asyncio.shield(record.answer)
+        try:
+            return await asyncio.shield(record.answer)
+        except asyncio.CancelledError:
+            if not record.answer.cancelled():
+                raise  # it is this request that was given up
+            raise Refusal(503, "the gateway is closing") from None
 
     async def _admit(self, record: CallRecord, form: VoiceForm, fields: Fields) -> str:
+        try:
+            return await self._decide(record, form, fields)
+        except Exception:  # whatever it was, the caller is told, and a repeated webhook is answered alike
+            logger.exception("call %s: it could not be taken", record.call_id)
+            return self._finish(record, self._apology())
+
+    async def _decide(self, record: CallRecord, form: VoiceForm, fields: Fields) -> str:
         metadata = CallMetadata(
             call_id=record.call_id,
             carrier="twilio",
@@ -395,7 +407,7 @@ class Switchboard:
             logger.info("call %s: a recording report (%s) came too late", call_id, form.recording_status)
             return
         record.recording_sid = form.recording_sid or record.recording_sid
-        if self._repeated(record, ("recording", form.recording_sid, form.recording_status)):
+        if record.repeated(("recording", form.recording_sid, form.recording_status)):
             return
         voip = record.call.voip
         if form.recording_status == "completed" and form.recording_url:
@@ -421,7 +433,7 @@ class Switchboard:
             logger.debug("call %s: ignored the unknown %.60r", call_id, form.transcription_event)
             return
         key = ("transcription", form.transcription_sid, form.sequence_id, form.transcription_event)
-        if form.sequence_id and self._repeated(record, key):
+        if form.sequence_id and record.repeated(key):
             return
         text, confidence = "", None
         if state == "content":
@@ -473,12 +485,6 @@ class Switchboard:
     def _named(self, fields: Fields) -> tuple[UUID | None, CallRecord | None]:
         call_id = query_call(fields)
         return call_id, self._records.get(call_id) if call_id is not None else None
-
-    def _repeated(self, record: CallRecord, key: object) -> bool:
-        if key in record.seen:
-            return True
-        record.seen.add(key)
-        return False
 
     def _apology(self) -> str:
         return twiml.say(self._settings.error_text, language=self._settings.error_language)
