@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Coroutine
+from math import inf
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 _GRACE_S = 1.0
 """How long a cancelled inference may take to end before it is abandoned."""
+_TEXT_LIMIT = 64 * 1024
+"""Characters of a reply that may wait for the voice; a model's whole reply fits, an endless one does not."""
 _SWAP_S = 2.0
 """How long a new STT waits for the caller to pause before it takes over."""
 
@@ -79,9 +82,8 @@ class Cascade:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._turns: dict[UUID, Turn] = {}
-        self._rate = SpeechRate()
-        self._unplayed: dict[tuple[UUID, int], float] = {}
-        """Audio of each part that the line was given and has not played yet, in ms."""
+        # In a text call nothing takes time to say.
+        self._rate = SpeechRate() if voip.medium == "audio" else SpeechRate(inf)
         self._retired: dict[TTS, set[tuple[UUID, int]]] = {}
         """Voices that were swapped out, and the parts that they still speak."""
         self._voices: dict[tuple[UUID, int], TTS] = {}
@@ -365,6 +367,16 @@ class Cascade:
                     self.extend_patience(turn)
                     turn.draft.say(turn.speech.open_number, text)
                     turn.speech.write(text)
+                    await self._room(turn)
+
+    async def _room(self, turn: Turn) -> None:
+        """Wait until the voice has caught up with a source of text that never stops."""
+        if turn.patience is not None:
+            turn.patience.reschedule(None)
+        await turn.speech.room(_TEXT_LIMIT // 2)
+        if turn.patience is not None:
+            turn.patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(1))
+        self.extend_patience(turn)
 
     def extend_patience(self, turn: Turn, seconds: float | None = None) -> None:
         """Inference shows signs of life: give it time again (``seconds``, or the usual)."""
@@ -475,7 +487,6 @@ class Cascade:
 
     def _release_part(self, turn: Turn, part: Part) -> None:
         key = (turn.uuid, part.number)
-        self._unplayed.pop(key, None)
         voice = self._voices.pop(key, None)
         if voice is not None and voice in self._retired:
             self._retired[voice].discard(key)
@@ -546,6 +557,8 @@ class Cascade:
                     turn.stamp("first_token", self._clock.now())
                     turn.draft.say(part.number, text)
                     turn.speech.write_to(part, text)
+                    if turn.speech.backlog > _TEXT_LIMIT:
+                        await self._room(turn)
         except DialogError as exc:
             self._host.failed(exc)
         except Exception as exc:  # the user's stream
@@ -562,7 +575,10 @@ class Cascade:
         self._voices.get((message.uuid, message.part), self._tts).post(message)
 
     def _gate(self) -> bool:
-        return sum(self._unplayed.values()) < self._host.settings.text_ahead_ms
+        """Whether the voice may have another sentence: not too much waits to be heard already."""
+        rate = self._rate.chars_per_s
+        ahead = sum(part.ahead_ms(rate) for turn in self._turns.values() for part in turn.speech.parts)
+        return ahead < self._host.settings.text_ahead_ms
 
     def _part(self, uuid: UUID, number: int) -> tuple[Turn, Part] | None:
         turn = self._turns.get(uuid)
@@ -582,10 +598,7 @@ class Cascade:
             if message.done:
                 data += part.converter.flush()
             message = Message(uuid=message.uuid, part=message.part, data=data, at_ms=part.audio_ms, done=message.done)
-        added = self._voip.audio_format.ms(len(message.data))
-        part.audio_ms += added
-        key = (message.uuid, message.part)
-        self._unplayed[key] = self._unplayed.get(key, 0.0) + added
+        part.audio_ms += self._voip.audio_format.ms(len(message.data))
         if message.done:
             part.audio_done = True
         self._voip.post(message)
@@ -603,8 +616,8 @@ class Cascade:
         if part.final:
             return
         part.playback = playback
-        self._unplayed[playback.uuid, playback.part] = max(0.0, part.audio_ms - playback.heard_ms)
         now = self._clock.now()
+        self.extend_patience(turn)
         if playback.heard_ms or playback.state == "playing":
             turn.stamp("first_frame", now - playback.heard_ms / 1000.0)
         text = part.heard_text()
@@ -616,7 +629,6 @@ class Cascade:
     def _part_final(self, turn: Turn, part: Part, text: str, now: float) -> None:
         playback = part.playback
         assert playback is not None
-        self._unplayed.pop((turn.uuid, part.number), None)
         if playback.heard_ms:
             turn.times["played"] = now
         if playback.state == "played":

@@ -18,6 +18,9 @@ from dialog.message import Message, Playback
 
 __all__ = ["Heard", "Part", "Speech", "SpeechQueue"]
 
+_LITTLE_MS = 3000.0
+"""A voice that is given its next sentence when so much audio is left has it ready in time."""
+
 
 class Heard(Struct, frozen=True):
     """How a stretch of speech ended."""
@@ -95,7 +98,7 @@ class Part:
         "number",
         "pending",
         "playback",
-        "posted",
+        "posted_chars",
         "posted_done",
         "sealed",
         "shaper",
@@ -112,8 +115,8 @@ class Part:
         self.heard_map = HeardMap(rate)
         self.sealed = False
         """No more text comes."""
-        self.posted = False
-        """The voice was given some text."""
+        self.posted_chars = 0
+        """Characters that the voice was given."""
         self.posted_done = False
         self.audio_ms = 0.0
         self.audio_done = False
@@ -130,6 +133,18 @@ class Part:
     def heard_ms(self) -> float:
         """Milliseconds of it that were heard."""
         return self.playback.heard_ms if self.playback else 0.0
+
+    def ahead_ms(self, chars_per_s: float) -> float:
+        """How much of it waits to be heard: audio, and text that will become audio at about this rate.
+
+        Once little audio is left the rate is not asked: it may be wrong, and the line must not run dry.
+        """
+        if self.final:
+            return 0.0
+        waiting = self.audio_ms - self.heard_ms
+        if self.audio_done or (self.audio_ms and waiting < _LITTLE_MS):
+            return waiting
+        return max(waiting, self.posted_chars * 1000.0 / chars_per_s - self.heard_ms)
 
     def heard_text(self) -> str:
         """The words of it that were heard."""
@@ -181,6 +196,10 @@ class SpeechQueue:
         self._next = 0
         """The first part whose text is not wholly posted."""
         self._in_sentence = False
+        self.backlog = 0
+        """Characters that wait for the voice."""
+        self._room: asyncio.Future[None] | None = None
+        self._room_below = 0
 
     def write(self, text: str) -> None:
         """Say ``text`` in the open part, which begins now if there is none."""
@@ -213,6 +232,7 @@ class SpeechQueue:
     def write_to(self, part: Part, text: str) -> None:
         """Add text to a part of this turn that is not sealed."""
         if text and not part.sealed:
+            self.backlog += len(text)
             part.add(text)
             self.pump()
 
@@ -235,10 +255,18 @@ class SpeechQueue:
         """The number of the part that the next :meth:`write` goes into."""
         return self._open.number if self._open is not None else len(self.parts)
 
-    @property
-    def unspoken_chars(self) -> int:
-        """Characters that wait for the voice."""
-        return sum(len(piece.spoken) for part in self.parts[self._next :] for piece in part.pending)
+    async def room(self, below: int) -> None:
+        """Wait until fewer than ``below`` characters wait for the voice, or the turn was given up."""
+        while self.backlog >= below and not self.closed:
+            if self._room is None or self._room.done():
+                self._room = asyncio.get_running_loop().create_future()
+            self._room_below = below
+            await asyncio.shield(self._room)
+
+    def _spend(self, chars: int) -> None:
+        self.backlog = max(0, self.backlog - chars)
+        if self._room is not None and not self._room.done() and (self.closed or self.backlog < self._room_below):
+            self._room.set_result(None)
 
     def pump(self) -> None:
         """Give the voice what it may have now."""
@@ -251,7 +279,8 @@ class SpeechQueue:
                     return
                 piece = part.pending.popleft()
                 part.heard_map.post(piece)
-                part.posted = True
+                part.posted_chars += len(piece.spoken)
+                self._spend(len(piece.spoken))
                 self._in_sentence = not piece.ends_sentence
                 if self.on_text is not None:
                     self.on_text()
@@ -268,6 +297,7 @@ class SpeechQueue:
     def silence(self, part: Part) -> None:
         """Take no more text for a part and forget what the voice was not given."""
         part.sealed = True
+        self._spend(sum(len(piece.spoken) for piece in part.pending))
         part.pending.clear()
         part.posted_done = True
         if self._open is part:

@@ -500,6 +500,43 @@ def test_a_long_reply_is_given_to_the_voice_only_so_far_ahead():
     on_a_call(scenario, Lecture)
 
 
+class Endless(Agent):
+    yielded = 0
+
+    async def inference(self, message):
+        while True:
+            self.yielded += 1
+            yield "And another sentence follows. "
+
+
+def test_an_endless_reply_is_read_no_faster_than_it_can_be_said():
+    async def scenario(talk):
+        talk.stt.heard("go")
+        await talk.clock.sleep(60)
+        assert talk.agent.yielded < 3000
+        assert heard_ms(talk) == pytest.approx(60_000, abs=500), "and never taken for a hanging one"
+        talk.stt.heard("enough")
+        await talk.clock.sleep(1)
+
+    on_a_call(scenario, Endless)
+
+
+class Patient(Agent):
+    async def inference(self, message):
+        await self.dispatch_message("Word " * 120, allow_interrupt=False)
+        yield "Done."
+
+
+def test_waiting_for_a_long_notice_is_not_taken_for_hanging():
+    async def scenario(talk):
+        talk.stt.heard("go")
+        await talk.quiet()
+        assert talk.spoken()[-1][1].endswith("Word Done.")
+        assert not talk.errors
+
+    on_a_call(scenario, Patient)
+
+
 def test_a_caller_who_hangs_up_in_mid_reply_leaves_what_was_heard():
     async def scenario(talk):
         talk.stt.heard("tell me all of it please")
