@@ -243,8 +243,6 @@ class TwilioRestEmulator(EmulatorServer):
             self._session = None
         await super().close()
 
-    # --- calls ------------------------------------------------------------------------------------
-
     async def _create_call(self, request: web.Request) -> web.Response:
         form = await self._form(request)
         if isinstance(form, web.Response):
@@ -284,8 +282,6 @@ class TwilioRestEmulator(EmulatorServer):
                 await result
         self.changed()
         return self._json(self._call_json(call))
-
-    # --- recordings -------------------------------------------------------------------------------
 
     async def _create_recording(self, request: web.Request) -> web.Response:
         form = await self._form(request)
@@ -356,8 +352,6 @@ class TwilioRestEmulator(EmulatorServer):
             return web.Response(status=307, headers={"Location": self.media_redirect})
         return web.Response(body=self.recording_wav, content_type="audio/x-wav")
 
-    # --- transcriptions ---------------------------------------------------------------------------
-
     async def _create_transcription(self, request: web.Request) -> web.Response:
         form = await self._form(request)
         if isinstance(form, web.Response):
@@ -397,8 +391,6 @@ class TwilioRestEmulator(EmulatorServer):
     def _stop_transcription(self, transcription: EmulatedTranscription) -> None:
         transcription.status = "stopped"
         self._report_transcription(transcription, "transcription-stopped")
-
-    # --- callbacks --------------------------------------------------------------------------------
 
     def _report_recording(self, recording: EmulatedRecording) -> None:
         if not recording.callback or recording.status not in recording.events:
@@ -440,8 +432,6 @@ class TwilioRestEmulator(EmulatorServer):
         task = asyncio.get_running_loop().create_task(send(), name="Twilio callback")
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
-
-    # --- answers ----------------------------------------------------------------------------------
 
     async def _form(self, request: web.Request) -> dict[str, str] | web.Response:
         """The form of an authorized request, repeated fields joined by spaces; else the refusal."""

@@ -4,11 +4,13 @@ import base64
 import json
 import logging
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog.errors import RemoteProtocolError, StateError
+from dialog.voip.twilio import forms as f
 from dialog.voip.twilio import messages as m
 from dialog.voip.twilio.stream import TwilioStream
 
@@ -174,6 +176,7 @@ def test_what_is_sent_is_what_twilio_documents():
         "streamSid": SID,
         "media": {"payload": "/wA="},
     }
+    assert msgspec.json.decode(stream.media(b"\xff\x00"), type=m.OutMedia).media.payload == b"\xff\x00"
     assert json.loads(stream.mark("a-1")) == {"event": "mark", "streamSid": SID, "mark": {"name": "a-1"}}
     assert json.loads(stream.clear()) == {"event": "clear", "streamSid": SID}
 
@@ -231,8 +234,8 @@ def test_audio_is_not_in_any_repr():
 
 
 def test_a_voice_form_keeps_what_it_needs():
-    form = m.decode_form(
-        m.VoiceForm, [("CallSid", "CA1"), ("AccountSid", "AC1"), ("From", "+1"), ("To", ""), ("New", "x")]
+    form = f.decode_form(
+        f.VoiceForm, [("CallSid", "CA1"), ("AccountSid", "AC1"), ("From", "+1"), ("To", ""), ("New", "x")]
     )
     assert (form.call_sid, form.from_, form.to, form.call_status) == ("CA1", "+1", "", "ringing")
 
@@ -240,28 +243,28 @@ def test_a_voice_form_keeps_what_it_needs():
 @pytest.mark.parametrize(
     ("form", "fields", "missing"),
     [
-        (m.VoiceForm, [("AccountSid", "AC1")], "CallSid"),
-        (m.VoiceForm, [("AccountSid", "AC1"), ("CallSid", "")], "CallSid"),
-        (m.RecordingForm, [("CallSid", "CA1")], "RecordingStatus"),
-        (m.TranscriptionForm, [], "TranscriptionEvent"),
-        (m.CallStatusForm, [("CallSid", "CA1")], "CallStatus"),
-        (m.StreamStatusForm, [], "StreamEvent"),
-        (m.CallStatusForm, [("CallSid", "CA1"), ("CallStatus", "x"), ("SequenceNumber", "two")], "SequenceNumber"),
+        (f.VoiceForm, [("AccountSid", "AC1")], "CallSid"),
+        (f.VoiceForm, [("AccountSid", "AC1"), ("CallSid", "")], "CallSid"),
+        (f.RecordingForm, [("CallSid", "CA1")], "RecordingStatus"),
+        (f.TranscriptionForm, [], "TranscriptionEvent"),
+        (f.CallStatusForm, [("CallSid", "CA1")], "CallStatus"),
+        (f.StreamStatusForm, [], "StreamEvent"),
+        (f.CallStatusForm, [("CallSid", "CA1"), ("CallStatus", "x"), ("SequenceNumber", "two")], "SequenceNumber"),
     ],
 )
 def test_a_form_that_lacks_something_names_it(form, fields, missing):
     with pytest.raises(RemoteProtocolError, match=missing):
-        m.decode_form(form, fields)
+        f.decode_form(form, fields)
 
 
 def test_of_a_repeated_field_the_first_counts():
-    assert m.decode_form(m.VoiceForm, [("CallSid", "CA1"), ("CallSid", "CA2"), ("AccountSid", "A")]).call_sid == "CA1"
+    assert f.decode_form(f.VoiceForm, [("CallSid", "CA1"), ("CallSid", "CA2"), ("AccountSid", "A")]).call_sid == "CA1"
 
 
 def test_transcription_data_is_decoded():
-    data = m.decode_transcription_data('{"transcript":"to speak with Bob","confidence":0.95}')
+    data = f.decode_transcription_data('{"transcript":"to speak with Bob","confidence":0.95}')
     assert (data.transcript, data.confidence) == ("to speak with Bob", 0.95)
-    assert m.decode_transcription_data('{"confidence":"0.5"}').confidence == 0.5
+    assert f.decode_transcription_data('{"confidence":"0.5"}').confidence == 0.5
     for bad in ("", "[]", '{"transcript":4}', "{" * 9):
         with pytest.raises(RemoteProtocolError):
-            m.decode_transcription_data(bad)
+            f.decode_transcription_data(bad)

@@ -13,14 +13,14 @@ import asyncio
 import logging
 import random
 import re
-from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from dialog.errors import CarrierError, ConfigurationError, MissingExtra
+from dialog.voip.twilio.media import RecordingMedia, basic_auth
 
 __all__ = ["TwilioRest"]
 
@@ -32,8 +32,6 @@ _API: Final = "https://api.twilio.com"
 _NUMBER: Final = re.compile(r"\+?\d{7,}")
 _HAS_ENDED: Final = frozenset({(404, 20404), (400, 21220)})
 _ATTEMPTS: Final = 3
-_MEDIA_ATTEMPTS: Final = 5
-_MAX_REDIRECTS: Final = 5
 _ADVICE: Final = {
     20003: "check account_sid and auth_token (or api_key and api_secret)",
     20404: "the call or recording does not exist any more",
@@ -286,76 +284,11 @@ class TwilioRest:
     def _host(self) -> str:
         return self._base_url or _API
 
-    def _media(self, url: str) -> _Media:
+    def _media(self, url: str) -> RecordingMedia:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=30.0)
             self._session = aiohttp.ClientSession(timeout=timeout)
-        return _Media(self._session, url, self._login, self._host, self.retry_s)
-
-
-class _Media:
-    """Opens a recording's URL: retries, redirects, and who may see the credentials."""
-
-    def __init__(
-        self, session: aiohttp.ClientSession, url: str, login: tuple[str, str], trusted: str, retry_s: float
-    ) -> None:
-        self._session = session
-        self._url = url
-        self._authorization = _basic(login)
-        self._trusted = urlsplit(trusted)
-        self._retry_s = retry_s
-        self._response: aiohttp.ClientResponse | None = None
-
-    async def __aenter__(self) -> aiohttp.ClientResponse:
-        stereo, status = True, 0
-        for attempt in range(1, _MEDIA_ATTEMPTS + 1):
-            try:
-                response = await self._get(_media_url(self._url, stereo=stereo))
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                raise CarrierError("twilio", "-", f"the recording cannot be fetched: {exc!r}") from exc
-            if response.status == 200:
-                self._response = response
-                return response
-            status = response.status
-            response.release()
-            if status == 400 and stereo:
-                stereo = False  # a mono recording has no second channel to ask for
-                continue
-            if status not in (404, 429, 503) or attempt == _MEDIA_ATTEMPTS:
-                break
-            await asyncio.sleep(self._retry_s * 2 ** (attempt - 1))
-        advice = {
-            401: "check the credentials",
-            403: "check the credentials",
-            404: "it does not exist (any more)",
-        }.get(status, "try again later")
-        raise CarrierError("twilio", "-", f"fetching the recording was answered {status}: {advice}", status=status)
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._response is not None:
-            self._response.release()
-
-    async def _get(self, url: str) -> aiohttp.ClientResponse:
-        for _ in range(_MAX_REDIRECTS):
-            trusted = self._may_see_credentials(urlsplit(url))
-            headers = {"Authorization": self._authorization} if trusted else {}
-            response = await self._session.get(url, headers=headers, allow_redirects=False)
-            location = response.headers.get("Location", "")
-            if response.status not in (301, 302, 303, 307, 308) or not location:
-                return response
-            response.release()
-            url = urljoin(url, location)
-        raise CarrierError("twilio", "-", "fetching the recording was redirected too often")
-
-    def _may_see_credentials(self, url: SplitResult) -> bool:
-        if (url.scheme, url.netloc) == (self._trusted.scheme, self._trusted.netloc):
-            return True
-        host = url.hostname or ""
-        return url.scheme == "https" and (host == "twilio.com" or host.endswith(".twilio.com"))
-
-
-def _basic(login: tuple[str, str]) -> str:
-    return "Basic " + b64encode(":".join(login).encode()).decode()
+        return RecordingMedia(self._session, url, self._login, self._host, self.retry_s)
 
 
 def _import_sdk() -> tuple[Any, Any]:
@@ -377,7 +310,7 @@ def _import_sdk() -> tuple[Any, Any]:
         ) -> Any:
             headers = dict(headers or {})
             if auth is not None:
-                headers["Authorization"] = _basic(auth)
+                headers["Authorization"] = basic_auth(auth)
             return await super().request(method, url, *args, headers=headers, auth=None, **more)
 
     return Client, HttpClient
@@ -398,17 +331,6 @@ def _carrier_error(exc: Exception, call_sid: str, what: str) -> CarrierError:
     advice = _ADVICE.get(code) or ("check the credentials" if status in (401, 403) else "see the account's error log")
     reason = f"{what}: Twilio answered {status}, code {code}: {text}; {advice}"
     return CarrierError("twilio", call_sid, reason, status=status, carrier_code=code)
-
-
-def _media_url(url: str, *, stereo: bool) -> str:
-    parts = urlsplit(url)
-    path = parts.path
-    if not path.endswith((".wav", ".mp3")):
-        path += ".wav"
-    query = parts.query
-    if stereo and "RequestedChannels" not in query:
-        query = f"{query}&RequestedChannels=2" if query else "RequestedChannels=2"
-    return parts._replace(path=path, query=query).geturl()
 
 
 def _snake(name: str) -> str:

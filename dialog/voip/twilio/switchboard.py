@@ -8,34 +8,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
 
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import CarrierError, RemoteProtocolError, StateError, UserCodeError
-from dialog.message import CallMetadata, TranscriptStatus
+from dialog.errors import RemoteProtocolError, StateError, UserCodeError
+from dialog.message import CallMetadata
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Line, Wire
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.commands import TwilioCommands
-from dialog.voip.twilio.messages import (
-    FINAL_STATUSES,
-    AfterForm,
-    CallStatusForm,
-    DialForm,
-    NumberStatusForm,
-    RecordingForm,
-    Start,
-    StreamStatusForm,
-    TranscriptionForm,
-    VoiceForm,
-    decode_form,
-    decode_transcription_data,
-)
+from dialog.voip.twilio.forms import FINAL_STATUSES, AfterForm, DialForm, VoiceForm, decode_form
+from dialog.voip.twilio.messages import Start
 from dialog.voip.twilio.offer import Accept, Decision, Offer, Reject, Resolver, Say
 from dialog.voip.twilio.record import CallRecord, FinishedCalls, call_id_of
+from dialog.voip.twilio.reports import Reports, end_reason, named_record
 from dialog.voip.twilio.token import TOKEN_LIFE_S, StreamTokens
 from dialog.voip.twilio.voip import TwilioVoIP
 from dialog.voip.twilio.webhooks import Endpoint, Fields, Refusal, Response, Site, query_call, xml
@@ -48,14 +37,7 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 _OWN_PARAMETERS = ("call_id", "token", "From", "To", "direction")
-_TRANSCRIPT_STATES: dict[str, Literal["started", "content", "stopped", "error"]] = {
-    "transcription-started": "started",
-    "transcription-content": "content",
-    "transcription-stopped": "stopped",
-    "transcription-error": "error",
-}
 _MAX_ATTEMPTS = 2
-_TRACKS: dict[str, Literal["caller", "agent"]] = {"inbound_track": "caller", "outbound_track": "agent"}
 
 
 class SwitchboardSettings(Struct, frozen=True, kw_only=True):
@@ -91,6 +73,7 @@ class Switchboard:
         self._on_voip = on_voip
         self._clock = clock
         self._records: dict[UUID, CallRecord] = {}
+        self._reports = Reports(self._records)
         self._finished = FinishedCalls()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -132,18 +115,10 @@ class Switchboard:
                     return xml(self._after(fields))
                 case "dial":
                     return xml(self._dial(fields))
-                case "number":
-                    self._number(fields)
-                case "stream":
-                    self._stream(fields)
-                case "status":
-                    self._status(fields)
-                case "recording":
-                    self._recording(fields)
-                case "transcription":
-                    self._transcription(fields)
                 case "media":
                     raise Refusal(400, "this is a WebSocket endpoint")
+                case _:
+                    self._reports.take(endpoint, fields)
         except RemoteProtocolError as exc:
             raise Refusal(400, str(exc)) from exc
         return Response()
@@ -192,8 +167,6 @@ class Switchboard:
                 task.cancel()
         self._records.clear()
 
-    # --- the voice webhook ------------------------------------------------------------------------
-
     async def _voice(self, fields: Fields, site: Site) -> str:
         form = decode_form(VoiceForm, fields)
         outbound = form.direction.startswith("outbound")
@@ -201,7 +174,7 @@ class Switchboard:
         record = self._records.get(call_id)
         if form.call_status in FINAL_STATUSES:  # somebody sends status callbacks here
             if record is not None and record.call is not None:
-                record.call.end(_end_reason(form.call_status, record.call))
+                record.call.end(end_reason(form.call_status, record.call))
             return twiml.hangup()
         if record is None:
             finished = self._finished.get(call_id)
@@ -326,19 +299,17 @@ class Switchboard:
             )
         return document
 
-    # --- what comes later -------------------------------------------------------------------------
-
     def _after(self, fields: Fields) -> str:
         """A stream has ended; what shall Twilio do now?"""
         form = decode_form(AfterForm, fields)
-        call_id, record = self._named(fields)
+        call_id, record = named_record(self._records, fields)
         call = record.call if record is not None else None
         if record is None or call is None:
             return (self._finished.get(call_id) if call_id else None) or twiml.hangup()
         text = next((value for name, value in fields if name == "generation"), "")
         generation = int(text) if text.isdecimal() and len(text) < 10 else call.generation
         if form.call_status in FINAL_STATUSES:
-            call.end(_end_reason(form.call_status, call))
+            call.end(end_reason(form.call_status, call))
         if call.state == "ended":
             return self._finished.get(record.call_id) or twiml.hangup()
         if generation < call.generation:
@@ -358,7 +329,7 @@ class Switchboard:
     def _dial(self, fields: Fields) -> str:
         """A transfer failed, or its conversation is over."""
         form = decode_form(DialForm, fields)
-        _, record = self._named(fields)
+        _, record = named_record(self._records, fields)
         call = record.call if record is not None else None
         if record is None or call is None or call.state == "ended":
             return twiml.hangup()
@@ -366,7 +337,7 @@ class Switchboard:
             call.end("transferred")
             return twiml.hangup()
         if form.call_status in FINAL_STATUSES:
-            call.end(_end_reason(form.call_status, call))
+            call.end(end_reason(form.call_status, call))
             return twiml.hangup()
         if not any(name == "back" for name, _ in fields):
             call.end("transfer_failed", form.dial_call_status)
@@ -375,83 +346,6 @@ class Switchboard:
         if not call.wants_stream():
             return twiml.hangup()
         return self._document(record, call.generation + 1)
-
-    def _number(self, fields: Fields) -> None:
-        form = decode_form(NumberStatusForm, fields)
-        _, record = self._named(fields)
-        if record is not None and record.call is not None and form.call_status in ("in-progress", "answered"):
-            record.call.end("transferred")
-
-    def _stream(self, fields: Fields) -> None:
-        form = decode_form(StreamStatusForm, fields)
-        call_id, _ = self._named(fields)
-        if form.stream_event == "stream-error":
-            logger.warning("call %s: Twilio reports a stream error: %.200s", call_id, form.stream_error)
-
-    def _status(self, fields: Fields) -> None:
-        form = decode_form(CallStatusForm, fields)
-        call_id, record = self._named(fields)
-        if record is None:
-            record = self._records.get(call_id_of(form.call_sid))
-        if form.call_status not in FINAL_STATUSES or record is None or record.call is None:
-            return
-        if record.call.state != "ended":
-            record.call.end(_end_reason(form.call_status, record.call))
-        else:
-            logger.debug("call %s: Twilio confirms the end (%s)", call_id, form.call_status)
-
-    def _recording(self, fields: Fields) -> None:
-        form = decode_form(RecordingForm, fields)
-        call_id, record = self._named(fields)
-        if record is None or record.call is None:
-            logger.info("call %s: a recording report (%s) came too late", call_id, form.recording_status)
-            return
-        record.recording_sid = form.recording_sid or record.recording_sid
-        if record.repeated(("recording", form.recording_sid, form.recording_status)):
-            return
-        voip = record.call.voip
-        if form.recording_status == "completed" and form.recording_url:
-            voip.receive(VoIP.RECORDING_URL, form.recording_url)
-        elif form.recording_status in ("absent", "failed"):
-            voip.fail(
-                CarrierError(
-                    "twilio",
-                    record.call_sid,
-                    f"the recording is {form.recording_status} (error {form.error_code or 'not given'}): "
-                    "there is nothing to fetch",
-                )
-            )
-
-    def _transcription(self, fields: Fields) -> None:
-        form = decode_form(TranscriptionForm, fields)
-        call_id, record = self._named(fields)
-        if record is None or record.call is None:
-            logger.info("call %s: a transcription report (%s) came too late", call_id, form.transcription_event)
-            return
-        state = _TRANSCRIPT_STATES.get(form.transcription_event)
-        if state is None:
-            logger.debug("call %s: ignored the unknown %.60r", call_id, form.transcription_event)
-            return
-        key = ("transcription", form.transcription_sid, form.sequence_id, form.transcription_event)
-        if form.sequence_id and record.repeated(key):
-            return
-        text, confidence = "", None
-        if state == "content":
-            data = decode_transcription_data(form.transcription_data)
-            text, confidence = data.transcript, data.confidence
-        elif state == "error":
-            text = f"{form.transcription_error_code} {form.transcription_error}".strip()
-        status = TranscriptStatus(
-            state=state,
-            track=_TRACKS.get(form.track, ""),
-            text=text,
-            final=form.final,
-            confidence=confidence,
-            at=form.timestamp,
-        )
-        record.call.voip.receive(VoIP.TRANSCRIPT, status)
-
-    # --- helpers ----------------------------------------------------------------------------------
 
     def _call_of(self, call_id: UUID, call_sid: str, parameters: dict[str, str], site: Site) -> Call:
         record = self._records.get(call_id)
@@ -482,10 +376,6 @@ class Switchboard:
         except UserCodeError as exc:
             raise RemoteProtocolError(f"call {call_id}: nobody took it") from exc
 
-    def _named(self, fields: Fields) -> tuple[UUID | None, CallRecord | None]:
-        call_id = query_call(fields)
-        return call_id, self._records.get(call_id) if call_id is not None else None
-
     def _apology(self) -> str:
         return twiml.say(self._settings.error_text, language=self._settings.error_language)
 
@@ -511,9 +401,3 @@ async def _let_go(call: Call) -> None:
     for participant in call.scope.members:
         participant.dispose()
     await call.wait_closed()
-
-
-def _end_reason(status: str, call: Call) -> str:
-    if status in ("busy", "failed", "no-answer", "canceled"):
-        return status.replace("-", "_")
-    return "never_connected" if call.generation == 0 else "caller_hangup"

@@ -1,0 +1,159 @@
+"""What Twilio reports of a call beside its voice webhooks: recordings, transcriptions, states.
+
+Reports come in any order, more than once, and after the call.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+from uuid import UUID
+
+from dialog.errors import CarrierError
+from dialog.message import TranscriptStatus
+from dialog.voip.call import Call
+from dialog.voip.twilio.forms import (
+    FINAL_STATUSES,
+    CallStatusForm,
+    NumberStatusForm,
+    RecordingForm,
+    StreamStatusForm,
+    TranscriptionForm,
+    decode_form,
+    decode_transcription_data,
+)
+from dialog.voip.twilio.record import CallRecord, call_id_of
+from dialog.voip.twilio.webhooks import Endpoint, Fields, query_call
+from dialog.voip.voip import VoIP
+
+__all__ = ["Reports", "end_reason", "named_record"]
+
+logger = logging.getLogger(__name__)
+
+_TRANSCRIPT_STATES: dict[str, Literal["started", "content", "stopped", "error"]] = {
+    "transcription-started": "started",
+    "transcription-content": "content",
+    "transcription-stopped": "stopped",
+    "transcription-error": "error",
+}
+_TRACKS: dict[str, Literal["caller", "agent"]] = {"inbound_track": "caller", "outbound_track": "agent"}
+
+
+class Reports:
+    """Hands reports to the calls that they are about."""
+
+    def __init__(self, records: dict[UUID, CallRecord]) -> None:
+        self._records = records
+
+    def take(self, endpoint: Endpoint, fields: Fields) -> None:
+        """Take the report that came to ``endpoint``.
+
+        Raises:
+            RemoteProtocolError: It lacks what it needs.
+            Refusal: 400, the call's id in its URL is malformed.
+        """
+        match endpoint:
+            case "number":
+                self._number(fields)
+            case "stream":
+                self._stream(fields)
+            case "status":
+                self._status(fields)
+            case "recording":
+                self._recording(fields)
+            case "transcription":
+                self._transcription(fields)
+            case _:
+                raise ValueError(f"{endpoint} is not for reports")
+
+    def _number(self, fields: Fields) -> None:
+        form = decode_form(NumberStatusForm, fields)
+        _, record = named_record(self._records, fields)
+        if record is not None and record.call is not None and form.call_status in ("in-progress", "answered"):
+            record.call.end("transferred")
+
+    def _stream(self, fields: Fields) -> None:
+        form = decode_form(StreamStatusForm, fields)
+        call_id, _ = named_record(self._records, fields)
+        if form.stream_event == "stream-error":
+            logger.warning("call %s: Twilio reports a stream error: %.200s", call_id, form.stream_error)
+
+    def _status(self, fields: Fields) -> None:
+        form = decode_form(CallStatusForm, fields)
+        call_id, record = named_record(self._records, fields)
+        if record is None:
+            record = self._records.get(call_id_of(form.call_sid))
+        if form.call_status not in FINAL_STATUSES or record is None or record.call is None:
+            return
+        if record.call.state != "ended":
+            record.call.end(end_reason(form.call_status, record.call))
+        else:
+            logger.debug("call %s: Twilio confirms the end (%s)", call_id, form.call_status)
+
+    def _recording(self, fields: Fields) -> None:
+        form = decode_form(RecordingForm, fields)
+        call_id, record = named_record(self._records, fields)
+        if record is None or record.call is None:
+            logger.info("call %s: a recording report (%s) came too late", call_id, form.recording_status)
+            return
+        record.recording_sid = form.recording_sid or record.recording_sid
+        if record.repeated(("recording", form.recording_sid, form.recording_status)):
+            return
+        voip = record.call.voip
+        if form.recording_status == "completed" and form.recording_url:
+            voip.receive(VoIP.RECORDING_URL, form.recording_url)
+        elif form.recording_status in ("absent", "failed"):
+            voip.fail(
+                CarrierError(
+                    "twilio",
+                    record.call_sid,
+                    f"the recording is {form.recording_status} (error {form.error_code or 'not given'}): "
+                    "there is nothing to fetch",
+                )
+            )
+
+    def _transcription(self, fields: Fields) -> None:
+        form = decode_form(TranscriptionForm, fields)
+        call_id, record = named_record(self._records, fields)
+        if record is None or record.call is None:
+            logger.info("call %s: a transcription report (%s) came too late", call_id, form.transcription_event)
+            return
+        state = _TRANSCRIPT_STATES.get(form.transcription_event)
+        if state is None:
+            logger.debug("call %s: ignored the unknown %.60r", call_id, form.transcription_event)
+            return
+        key = ("transcription", form.transcription_sid, form.sequence_id, form.transcription_event)
+        if form.sequence_id and record.repeated(key):
+            return
+        text, confidence = "", None
+        if state == "content":
+            data = decode_transcription_data(form.transcription_data)
+            text, confidence = data.transcript, data.confidence
+        elif state == "error":
+            text = f"{form.transcription_error_code} {form.transcription_error}".strip()
+        status = TranscriptStatus(
+            state=state,
+            track=_TRACKS.get(form.track, ""),
+            text=text,
+            final=form.final,
+            confidence=confidence,
+            at=form.timestamp,
+        )
+        record.call.voip.receive(VoIP.TRANSCRIPT, status)
+
+
+def named_record(records: dict[UUID, CallRecord], fields: Fields) -> tuple[UUID | None, CallRecord | None]:
+    """The call that a callback URL of ours names, and what is known of it.
+
+    Raises:
+        Refusal: 400, the name is malformed.
+    """
+    call_id = query_call(fields)
+    return call_id, records.get(call_id) if call_id is not None else None
+
+
+def end_reason(status: str, call: Call) -> str:
+    """How a call ended, from the final status that Twilio reports."""
+    if status in ("busy", "failed", "no-answer", "canceled"):
+        return status.replace("-", "_")
+    return "never_connected" if call.generation == 0 else "caller_hangup"
