@@ -13,7 +13,7 @@ import ctypes
 import importlib.util
 import threading
 from collections.abc import Callable
-from ctypes import POINTER, c_char_p, c_int, c_short, c_size_t, c_uint, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
