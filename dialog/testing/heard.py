@@ -143,7 +143,7 @@ class Track:
 
     def cut(self, from_ms: float, to_ms: float) -> bytes:
         """The audio between two times of the call."""
-        return bytes(self._data[max(0, int(from_ms * BYTES_PER_MS)) : int(to_ms * BYTES_PER_MS)])
+        return bytes(self._data[max(0, round(from_ms * BYTES_PER_MS)) : round(to_ms * BYTES_PER_MS)])
 
 
 def voiced_span(data: bytes, level: int = 300) -> tuple[float, float]:
