@@ -17,7 +17,7 @@ from array import array
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any, cast
 from uuid import uuid4
 
@@ -353,7 +353,7 @@ def _error(status: int, message: str, context_id: str | None = None) -> dict[str
     }
 
 
-@cache
+@lru_cache(maxsize=32)
 def _tone(encoding: str, rate: int, number: int) -> bytes:
     """One second of a sine, which joins itself without a seam."""
     pitch = 300 + 50 * (number % 12)

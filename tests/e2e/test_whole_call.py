@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -256,25 +257,40 @@ async def test_a_broken_ear_reconnects_and_no_word_is_lost():
         assert [text for role, text in house.said() if role == "user"] == ["one two three", "four five six"]
 
 
-async def test_many_calls_leave_no_task_socket_or_map_entry_behind():
-    house = House(scale=20.0, replies=lambda fields: "Fine.")
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.timeout(180)
+async def test_a_thousand_calls_leave_no_task_socket_or_map_entry_behind_and_memory_flat():
+    house = House(scale=20.0, greeting="Hi.", replies=lambda fields: "Fine.")
     async with house.open():
 
-        async def one() -> None:
-            async with house.dial() as caller:
-                await caller.say(voice(400))
-                await caller.wait_for_speech()
-                await caller.hang_up()
+        async def one(number: int) -> None:
+            async with house.dial(light=True, call_sid=f"CA{number:032x}") as caller:
+                while caller.first_media_ms is None:
+                    await caller.clock.sleep(0.05)
+                if number % 3 == 0:
+                    await caller.drop()
+                else:
+                    await caller.hang_up()
 
-        await one()
-        await house.all_over()
-        tasks, descriptors = len(asyncio.all_tasks()), descriptors_open()
-        for _ in range(8):
-            await asyncio.gather(*(one() for _ in range(5)))
-        await house.all_over()
+        async def some(first: int, count: int) -> None:
+            for start in range(first, first + count, 20):
+                await asyncio.gather(*(one(number) for number in range(start, start + 20)))
+                await house.all_over()
+                for emulator in (house.deepgram, house.cartesia, house.openai):
+                    emulator.frames.clear()
+                    emulator.requests.clear()
+                house.cartesia.texts.clear()
+                house.agents.clear()
+
+        await some(0, 200)
         gc.collect()
-        assert len(house.agents) == 41
+        tasks, descriptors, memory = len(asyncio.all_tasks()), descriptors_open(), resident_mb()
+        await some(200, 800)
+        gc.collect()
         assert house.gateway.calls == ()
-        # Providers' kept-alive connections may stay, but do not grow with the calls.
-        assert len(asyncio.all_tasks()) <= tasks + 4
+        assert len(asyncio.all_tasks()) <= tasks + 4, "kept-alive connections may stay, but do not grow with the calls"
         assert descriptors_open() <= descriptors + 8
+        assert resident_mb() - memory < 8, "10 KB a call at most, the simulated side included"
