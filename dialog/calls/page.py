@@ -15,6 +15,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 from typing import NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -50,7 +51,7 @@ def make_page(report: SessionReport, recording: bytes = b"", *, title: str = "",
     if offset_s is None:
         offset_s = next((e.at_s for e in report.events if isinstance(e, ev.StreamChanged) and e.state == "live"), 0.0)
     length = max(report.duration_s, offset_s + sound.seconds, 0.1)
-    marks = [event.at_s for event in report.events if isinstance(event, ev.Interrupted)]
+    marks = _interruptions(report)
     return _template().substitute(
         title=escape(title or "A call"),
         subtitle=_subtitle(report),
@@ -148,6 +149,20 @@ def _peak(samples: array[int]) -> int:
     return max(abs(max(samples)), abs(min(samples))) if samples else 0
 
 
+def _interruptions(report: SessionReport) -> list[float]:
+    """When the agent fell silent for good: at the pause, which the caller's words then made a cut."""
+    paused: dict[UUID, float] = {}
+    marks: list[float] = []
+    for event in report.events:
+        if isinstance(event, ev.PausedForCaller):
+            paused[event.turn] = event.at_s
+        elif isinstance(event, ev.ResumedAfterPause):
+            paused.pop(event.turn, None)
+        elif isinstance(event, ev.Interrupted):
+            marks.append(paused.get(event.turn, event.at_s))
+    return marks
+
+
 def _mark(at_s: float, length: float) -> str:
     side = " left" if at_s > 0.85 * length else ""
     return f'<div class="mark{side}" style="left:{100 * at_s / length:.3f}%"><b>interrupted at {_time(at_s)}</b></div>'
@@ -181,7 +196,7 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
     """The transcript: who said what when, tools, interruptions and errors between."""
     reports = {turn.turn: turn for turn in report.turns}
     arguments = {event.call_id: event.arguments for event in report.events if isinstance(event, ev.ToolStarted)}
-    answered = set[object]()
+    answered = set[UUID]()
     items: list[tuple[float, str]] = []
     for event in report.events:
         if isinstance(event, ev.CallerSaid) and event.final:
@@ -190,8 +205,11 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
         elif isinstance(event, ev.AgentSaid):
             turn = reports[event.turn]
             at = event.at_s - event.heard_ms / 1000
+            first = event.turn not in answered
+            if first and turn.timeline is not None and turn.timeline.first_frame is not None:
+                at = turn.timeline.first_frame
             notes = ""
-            if event.turn not in answered and turn.latency_ms is not None and turn.caller:
+            if first and turn.latency_ms is not None and turn.caller:
                 notes += f"<em>after {turn.latency_ms:.0f} ms</em>"
             if event.state == "cut":
                 notes += '<em class="cut">interrupted</em>'
@@ -204,7 +222,7 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
             text = (
                 f"tool <code>{escape(call)}</code> → <code>{escape(event.result)}</code>, {event.took_s * 1000:.0f} ms"
             )
-            items.append((event.at_s, _note(text, bad=event.state != "ok")))
+            items.append((event.at_s, _note(text, bad=event.state != "done")))
         elif isinstance(event, ev.ResumedAfterPause):
             items.append((event.at_s, _note("a sound without words: the agent paused and went on")))
         elif isinstance(event, ev.DigitPressed):

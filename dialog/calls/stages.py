@@ -51,7 +51,9 @@ def stages_of(timeline: TurnTimeline) -> tuple[Stage, ...]:
         if begin is None or end is None:
             continue
         # A greeting that waits for the line, or a filler before the answer: stages may overlap.
-        since, reached = max(begin, reached), max(end, reached)
+        # The first frame's time is an estimate of the line; nothing before the answer comes after it.
+        limit = end if timeline.first_frame is None else timeline.first_frame
+        since, reached = max(begin, reached), max(min(end, limit), reached)
         if reached > since:
             stages.append(Stage(kind, since, reached))
     return tuple(stages)

@@ -171,7 +171,7 @@ class Chat:
         if isinstance(event, ev.ToolStarted):
             self._note(f"{event.name}({event.arguments})")
         elif isinstance(event, ev.ToolEnded):
-            self._note(f"{event.name} → {event.result}", "dim" if event.state == "ok" else "red")
+            self._note(f"{event.name} → {event.result}", "dim" if event.state == "done" else "red")
         elif isinstance(event, ev.ErrorRaised):
             self.failed = self.failed or event.fatal
             self._note(f"{event.source}: {event.text}", "red")

@@ -23,6 +23,7 @@ class LiveView:
         self._console = console
         self._arguments: dict[str, str] = {}
         self._asked: set[UUID] = set()
+        self._paused: dict[UUID, float] = {}
 
     def show(self, event: ev.CallEvent) -> None:
         """Print what is worth a line."""
@@ -33,16 +34,20 @@ class LiveView:
             self._asked.add(event.turn)
             self._line(event.at_s, "caller", "bold cyan", Text(event.text))
         elif isinstance(event, ev.AgentSaid):
-            self._line(event.at_s - event.heard_ms / 1000, "agent", "bold green", _heard(event))
+            silent_since = self._paused.get(event.turn, event.at_s)
+            self._line(silent_since - event.heard_ms / 1000, "agent", "bold green", _heard(event))
+        elif isinstance(event, ev.PausedForCaller):
+            self._paused[event.turn] = event.at_s
         elif isinstance(event, ev.ToolStarted):
             self._arguments[event.call_id] = event.arguments
         elif isinstance(event, ev.ToolEnded):
-            style = "dim" if event.state == "ok" else "red"
+            style = "dim" if event.state == "done" else "red"
             call = f"{event.name}({self._arguments.pop(event.call_id, '')})"
             self._line(event.at_s, "tool", "dim", Text(f"{call} → {event.result}", style))
         elif isinstance(event, ev.Interrupted):
             self._line(event.at_s, "", "", Text("the caller interrupts: the agent stops", "red"))
         elif isinstance(event, ev.ResumedAfterPause):
+            self._paused.pop(event.turn, None)
             self._line(event.at_s, "", "", Text("no words came: the agent goes on", "dim"))
         elif isinstance(event, ev.TurnMeasured):
             line = latency_line(event.timeline) if event.timeline.turn in self._asked else None
@@ -90,7 +95,8 @@ def _heard(event: ev.AgentSaid) -> Text:
     text, heard = event.text.strip(), event.heard.strip()
     if not text.startswith(heard):
         return Text(heard)
-    return Text.assemble(heard, (text[len(heard) :], "dim strike"))
+    rest = text[len(heard) :].strip()
+    return Text.assemble(heard, (f" [not heard: {rest}]", "dim")) if rest else Text(text)
 
 
 def _hanging(console: Console, line: Text, width: int) -> list[Text]:

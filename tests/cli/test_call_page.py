@@ -41,7 +41,8 @@ def report(*, asked: str = "When are you open?") -> SessionReport:
     add(ev.StreamChanged, 0.5, state="live", generation=1)
     add(ev.CallerSaid, 2.5, turn=A, text=asked, final=True, start_ms=1000, end_ms=2000)
     add(ev.ToolStarted, 2.6, turn=A, call_id="c", name="opening_hours", arguments='{"day":"sunday"}')
-    add(ev.ToolEnded, 2.7, turn=A, call_id="c", name="opening_hours", result="5 to 10", state="ok", took_s=0.1)
+    add(ev.ToolEnded, 2.7, turn=A, call_id="c", name="opening_hours", result="5 to 10", state="done", took_s=0.1)
+    add(ev.PausedForCaller, 3.6, turn=A)
     add(ev.Interrupted, 4.0, turn=A, reason="caller spoke")
     add(ev.AgentSaid, 4.0, turn=A, part=0, text="From five to ten.", heard="From five", state="cut", heard_ms=900)
     timeline = TurnTimeline(
@@ -119,8 +120,9 @@ def test_the_page_tells_what_was_said_used_and_not_heard() -> None:
     assert "When are you open?" in text
     assert 'opening_hours({"day":"sunday"})' in text
     assert '<span class="unheard" title="not heard"> to ten.</span>' in page
-    assert "interrupted at 0:04.0" in text
+    assert "interrupted at 0:03.6" in text
     assert "after 620 ms" in text
+    assert 'data-at="2.620" aria-label="Play from 0:02.6"' in page
     assert "Ended bycaller" in text
 
 

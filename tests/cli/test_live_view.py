@@ -61,7 +61,9 @@ def test_words_that_are_not_final_and_greetings_are_not_measured_aloud() -> None
 def test_tools_interruptions_and_errors_get_a_line() -> None:
     rows = shown(
         ev.ToolStarted(seq=1, at_s=1, turn=TURN, call_id="c", name="hours", arguments='{"day":"sunday"}'),
-        ev.ToolEnded(seq=2, at_s=1.1, turn=TURN, call_id="c", name="hours", result="5 [to] 10", state="ok", took_s=0.1),
+        ev.ToolEnded(
+            seq=2, at_s=1.1, turn=TURN, call_id="c", name="hours", result="5 [to] 10", state="done", took_s=0.1
+        ),
         ev.Interrupted(seq=3, at_s=2, turn=TURN, reason="caller spoke"),
         ev.ErrorRaised(seq=4, at_s=3, source="CartesiaTTS", code="provider", text="closed", fatal=False),
         ev.CallEnded(seq=5, at_s=4, reason="agent_hangup"),
@@ -83,7 +85,10 @@ def test_a_long_reply_hangs_beneath_its_beginning() -> None:
     assert " ".join([rows[0][15:], *(row.strip() for row in rows[1:])]) == text
 
 
-def test_what_was_not_heard_is_struck_out() -> None:
-    out = io.StringIO()
-    LiveView(Console(file=out, width=100, force_terminal=True)).show(spoke("From five to ten.", "From five", "cut"))
-    assert "\x1b[2;9m to ten." in out.getvalue()
+def test_what_was_not_heard_is_told_apart_and_the_pause_is_no_speech() -> None:
+    rows = shown(
+        ev.PausedForCaller(seq=1, at_s=63.5, turn=TURN),
+        spoke("From five to ten.", "From five", "cut"),
+        spoke("A second part.", "", "lost"),
+    )
+    assert rows == [" 1:01.5 agent  From five [not heard: to ten.]", " 1:01.5 agent   [not heard: A second part.]"]
