@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError
+from dialog.net import shared
 from dialog.participant import Event
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.twilio.aiohttp_shell import AiohttpShell
@@ -186,6 +187,7 @@ class TwilioGateway:
             max_message=max_message,
             on_shutdown=self.close,
         )
+        self._session: shared.Lease[ClientSession] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -270,6 +272,9 @@ class TwilioGateway:
         await self._aiohttp.close()
         await self._asgi.close()
         await self._commands.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.release()
 
     async def __aenter__(self) -> Self:
         return self
@@ -283,6 +288,10 @@ class TwilioGateway:
     def _emit(self, voip: TwilioVoIP) -> None:
         if not self._listeners:
             raise ConfigurationError("nobody listens for calls: gateway.on('voip', …)")
+        if self._session is None:
+            # Providers share one HTTP session per loop, which its last user closes: between two calls
+            # that would be nobody, and the next call would pay for connections and TLS again.
+            self._session = shared.session()
         for listener in tuple(self._listeners):
             listener(voip)
 
