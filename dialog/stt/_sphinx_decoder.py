@@ -11,7 +11,7 @@ is little for a sentence of the grammar, whatever the voice, and much for anythi
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import tempfile
 from functools import lru_cache
@@ -68,13 +68,18 @@ def missing_words(grammar: Grammar) -> tuple[str, ...]:
     return tuple(sorted(grammar.words - _dictionary(grammar.words)[1] - set(grammar.pronunciations)))
 
 
+def _pocketsphinx() -> Any:
+    """The package, which has no types."""
+    try:
+        return importlib.import_module("pocketsphinx")
+    except ImportError as exc:
+        raise MissingExtra("pocketsphinx", "local") from exc
+
+
 @lru_cache(maxsize=4)
 def _dictionary(words: frozenset[str]) -> tuple[str, frozenset[str]]:
     """The lines of the dictionary that these words need, and the words found."""
-    if importlib.util.find_spec("pocketsphinx") is None:
-        raise MissingExtra("pocketsphinx", "local")
-    from pocketsphinx import get_model_path
-
+    get_model_path = _pocketsphinx().get_model_path
     lines: list[str] = []
     found: set[str] = set()
     with Path(get_model_path("en-us/cmudict-en-us.dict")).open(encoding="utf-8") as dictionary:
@@ -89,11 +94,10 @@ def _dictionary(words: frozenset[str]) -> tuple[str, frozenset[str]]:
 @lru_cache(maxsize=1)
 def _phones() -> Any:
     """The recogniser of phones, the same for every grammar."""
-    from pocketsphinx import Decoder, get_model_path
-
     # Beams far narrower than the default: 45 ms instead of 130 for an utterance, and as good a judge.
-    model = get_model_path("en-us/en-us-phone.lm.bin")
-    return Decoder(loglevel="FATAL", lm=None, allphone=model, lw=1.0, beam=1e-5, pbeam=1e-5)
+    engine = _pocketsphinx()
+    model = engine.get_model_path("en-us/en-us-phone.lm.bin")
+    return engine.Decoder(loglevel="FATAL", lm=None, allphone=model, lw=1.0, beam=1e-5, pbeam=1e-5)
 
 
 class Recogniser:
@@ -111,13 +115,11 @@ class Recogniser:
                 f"pocketsphinx: no pronunciation for {', '.join(missing)}; "
                 "use other words, or give them in the grammar's pronunciations"
             )
-        from pocketsphinx import Decoder
-
         self._sentences = frozenset(grammar.sentences)
         with tempfile.TemporaryDirectory(prefix="dialog-") as folder:
             dictionary = Path(folder) / "words.dict"
             dictionary.write_text(_dictionary(grammar.words)[0], encoding="utf-8")
-            self._decoder: Any = Decoder(loglevel="FATAL", lm=None, dict=str(dictionary))
+            self._decoder = _pocketsphinx().Decoder(loglevel="FATAL", lm=None, dict=str(dictionary))
         for word in sorted(grammar.words & grammar.pronunciations.keys()):
             self._pronounce(word, grammar.pronunciations[word])
         self._decoder.add_jsgf_string("sentences", grammar.jsgf())

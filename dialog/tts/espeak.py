@@ -105,6 +105,8 @@ class EspeakTTS(TTS):
         self._thread: _Thread | None = None
         self._parts: dict[tuple[UUID, int], _Part] = {}
         """In the order in which they are spoken; the first is being spoken."""
+        self._aborted: deque[tuple[UUID, int]] = deque(maxlen=64)
+        """Text that still comes for these is not spoken."""
         self._waiting = 0
         self._piece: _Piece | None = None
         self._job: Future[None] | None = None
@@ -125,7 +127,10 @@ class EspeakTTS(TTS):
             return
         if self._thread is None:
             raise StateError(f"{self.name}: post() before open()")
-        part = self._parts.setdefault((message.uuid, message.part), _Part())
+        key = (message.uuid, message.part)
+        if key in self._aborted:
+            return
+        part = self._parts.setdefault(key, _Part())
         if part.done:
             return
         part.done = message.done
@@ -141,6 +146,7 @@ class EspeakTTS(TTS):
         """See :meth:`TTS.abort`."""
         for key in [key for key in self._parts if key[0] == uuid and part in (None, key[1])]:
             gone = self._parts.pop(key)
+            self._aborted.append(key)
             self._waiting -= sum(map(len, gone.pieces))
             if self._piece is not None and self._piece.key == key:
                 self._piece.aborted = True
