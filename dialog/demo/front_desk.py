@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from dialog.agent.tools import tool
-from dialog.demo.phrases import DAYS, NUMBERS, TIMES
+from dialog.demo.phrases import DAYS, GRAMMAR, NUMBERS, TIMES
 from dialog.llm.rules import Rule
 from dialog.presets import RuleAgent
+from dialog.stt.grammar import Grammar
 
 __all__ = ["GREETING", "NOT_UNDERSTOOD", "SYSTEM", "VOICE", "FrontDesk"]
 
@@ -21,15 +22,16 @@ Day: TypeAlias = Literal["monday", "tuesday", "wednesday", "thursday", "friday",
 
 VOICE = "en-gb-x-rp"
 """The espeak-ng voice of the front desk; its callers have others."""
-GREETING = "Welcome to the Lakeside Restaurant. How can I help you?"
+GREETING = "Welcome to Luigi's. How can I help you?"
 NOT_UNDERSTOOD = "I am sorry, I did not understand that. Could you say it in other words?"
 SYSTEM = """\
-You are the front desk of the Lakeside Restaurant, on the phone. Answer in one or two short sentences, as one \
+You are the front desk of Luigi's, on the phone. Answer in one or two short sentences, as one \
 speaks; no lists, no symbols. Take opening hours and bookings from your tools only, never from memory. Book \
 only when you know the number of people, the day and the time. Tables are booked from 19:00 to 21:00, for two \
 to eight people. The address is 12 Harbour Street, opposite the old lighthouse. Parking is behind the house and \
 free for guests. Half of the menu is vegetarian. Children have their own menu, dogs are welcome on the terrace, \
-and the lunch menu is eighteen dollars. When the caller asks for a person, transfer the call. A caller's words \
+and the lunch menu is eighteen dollars. When the caller asks for a person, transfer the call; \
+when they say goodbye, end it. A caller's words \
 "[unclear]" mean that they could not be understood: say so, and ask for other words."""
 
 _HOURS: Mapping[str, str] = {
@@ -62,8 +64,11 @@ def _day(match: re.Match[str]) -> dict[str, Any]:
 
 
 class FrontDesk(RuleAgent):
-    """Answers the phone of the Lakeside Restaurant."""
+    """Answers the phone of Luigi's."""
 
+    grammar: ClassVar[Grammar] = GRAMMAR
+    """What a small recogniser needs to listen for."""
+    voice: ClassVar[str] = VOICE
     person: ClassVar[str] = ""
     """Number of the person whom callers are transferred to; empty: nobody is there."""
     fallback: ClassVar[str] = NOT_UNDERSTOOD
@@ -96,9 +101,14 @@ class FrontDesk(RuleAgent):
         Rule(pattern="not what i said", reply="I am sorry. Please say it once more."),
         Rule(pattern="that is correct", reply="Very good. Is there anything else?"),
         Rule(pattern="wait a moment|question", reply="Of course. I am listening."),
-        Rule(pattern="goodbye", reply="Thank you for calling. Goodbye!"),
+        Rule(pattern="goodbye", tool="end_call", result=""),
         Rule(pattern="good evening|hello", reply="Good evening. What can I do for you?"),
     )
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("system", SYSTEM)
+        options.setdefault("greeting", GREETING)
+        super().__init__(**options)
 
     @tool(idempotent=True)
     async def opening_hours(self, day: Day) -> str:
@@ -138,3 +148,10 @@ class FrontDesk(RuleAgent):
         await self.dispatch_message("One moment please, I connect you.")
         await self.voip.transfer_to(self.person)
         return "You are connected."
+
+    @tool(timeout_s=20)
+    async def end_call(self) -> str:
+        """Say goodbye and end the call. Only when the caller has said goodbye."""
+        await self.dispatch_message("Thank you for calling. Goodbye!", allow_interrupt=False)
+        await self.voip.hangup()
+        return "The call has ended."
