@@ -9,13 +9,15 @@ from typing import ClassVar, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from dialog.cli.script import read_script, speak
+from dialog.demo.script import Step
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.testing.caller import CallEnded, Caller, CallerEvent, Heard, NothingHeard, Refused
 
-__all__ = ["CallPlan", "read_script", "run_call"]
+__all__ = ["CallPlan", "run_call"]
 
-_DEFAULT_SCRIPT = ("hello, can you hear me", "goodbye and thank you for your help")
+_DEFAULT_SCRIPT = (Step(say="hello and good evening"), Step(say="goodbye and thank you for your help"))
 _HINTS = {
     400: "the signature header is missing: a proxy in between may have removed it",
     403: "the signature is refused: is --auth-token the gateway's, and --public-url its WEBHOOK_URL?",
@@ -36,22 +38,6 @@ class CallPlan(NamedTuple):
     env_file: Path = Path(".env")
 
 
-def read_script(path: Path) -> list[str]:
-    """The sentences of a script file: one a line, without blank lines and ``#`` comments.
-
-    Raises:
-        ConfigurationError: It cannot be read, or nothing is in it.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{path} cannot be read: {exc}") from exc
-    sentences = [line for line in lines if line and not line.startswith("#")]
-    if not sentences:
-        raise ConfigurationError(f"there is nothing to say in {path}")
-    return sentences
-
-
 async def run_call(console: Console, plan: CallPlan) -> int:
     """Dial, say everything, listen after each, hang up; 0 if every sentence was answered.
 
@@ -63,7 +49,7 @@ async def run_call(console: Console, plan: CallPlan) -> int:
     token = plan.auth_token or env.get("TWILIO_AUTH_TOKEN", "")
     if not token:
         raise ConfigurationError("no auth token: give --auth-token, or set TWILIO_AUTH_TOKEN as for the gateway")
-    sayings: list[str | Path] = list(plan.wavs)
+    sayings: list[Step | Path] = list(plan.wavs)
     if plan.script is not None:
         sayings += read_script(plan.script)
     view = _View(console)
@@ -91,23 +77,17 @@ async def run_call(console: Console, plan: CallPlan) -> int:
     return 0 if answered else 1
 
 
-async def _converse(view: _View, caller: Caller, sayings: list[str | Path]) -> bool:
+async def _converse(view: _View, caller: Caller, sayings: list[Step | Path]) -> bool:
     """Say one thing after another; whether each was answered."""
     if caller.stream is None:
         view.line(caller.now_ms(), "", f"no media stream was opened; the call is {caller.status}", "red")
         return False
     try:
+        await speak(caller, sayings, view.heard)
         try:
-            view.heard(await caller.listen(timeout_s=5.0))
-        except NothingHeard:
-            view.line(caller.now_ms(), "agent", "says nothing at first", "dim")
-        for number, what in enumerate(sayings):
-            await caller.say(what)
-            try:
-                view.heard(await caller.listen())
-            except CallEnded:
-                # Hanging up after the goodbye is an answer, too.
-                return number == len(sayings) - 1
+            view.heard(await caller.listen())
+        except CallEnded:
+            view.line(caller.now_ms(), "agent", "hung up", "dim")  # as one may, after the last sentence
     except NothingHeard:
         view.line(caller.now_ms(), "agent", "does not answer", "red")
         return False

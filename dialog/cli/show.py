@@ -52,7 +52,7 @@ class LiveView:
         elif isinstance(event, ev.TurnMeasured):
             line = latency_line(event.timeline) if event.timeline.turn in self._asked else None
             if line is not None:
-                self._line(None, "", "", line)
+                self._console.print(Text(" " * 8).append(line), highlight=False, soft_wrap=True)
         elif isinstance(event, ev.DigitPressed):
             self._line(event.at_s, "key", "dim", Text("pressed", "dim"))
         elif isinstance(event, ev.ErrorRaised):
@@ -61,7 +61,7 @@ class LiveView:
             reason = event.reason.replace("_", " ")
             self._line(event.at_s, "end", "bold", Text(f"{reason}{': ' if event.detail else ''}{event.detail}"))
 
-    def _line(self, at_s: float | None, who: str, style: str, text: Text) -> None:
+    def _line(self, at_s: float, who: str, style: str, text: Text) -> None:
         line = Text.assemble((f"{_clock(at_s)} ", "bright_black"), (f"{who:<7}", style), text)
         width = max(40, self._console.width)
         rows = line.wrap(self._console, width) if len(line) <= width else _hanging(self._console, line, width)
@@ -74,7 +74,7 @@ def latency_line(timeline: TurnTimeline) -> Text | None:
     total = timeline.latency_ms()
     if total is None:
         return None
-    line = Text.assemble(("└ answered after ", "dim"), (f"{total:.0f} ms", "bold"))
+    line = Text.assemble(("└ ", "dim"), (f"{total:.0f} ms", "bold"))
     sums: dict[str, float] = {}
     for stage in stages_of(timeline):
         sums[stage.kind] = sums.get(stage.kind, 0.0) + stage.ms
@@ -84,9 +84,7 @@ def latency_line(timeline: TurnTimeline) -> Text | None:
     return line
 
 
-def _clock(at_s: float | None) -> str:
-    if at_s is None:
-        return " " * 7
+def _clock(at_s: float) -> str:
     at_s = max(at_s, 0.0)
     return f"{int(at_s // 60):>2}:{at_s % 60:04.1f}"
 

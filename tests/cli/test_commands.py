@@ -17,7 +17,8 @@ from rich.console import Console
 
 from dialog.audio.tones import sine
 from dialog.audio.wav import write_wav
-from dialog.cli.call import CallPlan, read_script, run_call
+from dialog.cli.call import CallPlan, run_call
+from dialog.cli.script import read_script
 from dialog.errors import ConfigurationError
 from dialog.presets import OpenAIAgent
 from dialog.stt.deepgram import DeepgramSTT
@@ -87,12 +88,15 @@ def test_a_new_project_passes_its_own_test(tmp_path: Path) -> None:
     assert (again.returncode, "is not empty" in again.stderr) == (1, True)
 
 
-def test_a_script_is_a_sentence_a_line(tmp_path: Path) -> None:
+def test_a_script_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     file = tmp_path / "lines.txt"
-    file.write_text("# my script\nhello there\n\n  goodbye  \n")
-    assert read_script(file) == ["hello there", "goodbye"]
+    file.write_text("# my script\nhello there\n\n! 900 goodbye\n")
+    assert [(step.say, step.barge_in_ms) for step in read_script(file)] == [("hello there", None), ("goodbye", 900.0)]
     file.write_text("# nothing\n")
-    with pytest.raises(ConfigurationError, match="nothing to say"):
+    with pytest.raises(ConfigurationError, match=r"lines\.txt"):
+        read_script(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match=r"lines\.txt cannot be read"):
         read_script(file)
 
 

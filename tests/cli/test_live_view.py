@@ -46,7 +46,7 @@ def test_a_turn_is_shown_with_what_its_latency_consists_of() -> None:
     assert rows == [
         " 0:02.4 caller when are you open",
         " 1:02.5 agent  From five.",
-        "               └ answered after 480 ms: hearing 400 · dialog 0.7 · model 50 · voice 20 · line 10",
+        "        └ 480 ms: hearing 400 · dialog 0.7 · model 50 · voice 20 · line 10",
     ]
 
 
