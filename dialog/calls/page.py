@@ -220,7 +220,7 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
         elif isinstance(event, ev.ToolEnded):
             call = f"{event.name}({arguments.get(event.call_id, '')})"
             text = (
-                f"tool <code>{escape(call)}</code> → <code>{escape(event.result)}</code>, {event.took_s * 1000:.0f} ms"
+                f"tool <code>{escape(call)}</code> → <code>{escape(event.result)}</code> ({event.took_s * 1000:.1f} ms)"
             )
             items.append((event.at_s, _note(text, bad=event.state != "done")))
         elif isinstance(event, ev.ResumedAfterPause):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dialog import __version__
+from dialog.cli.needs import check_demo, check_testing
 from dialog.errors import DialogError
 from dialog.loop import new_event_loop
 
@@ -52,6 +53,7 @@ def demo(
     speed: Annotated[float, typer.Option(min=0.1, max=10.0, help="Run the call so many times as fast.")] = 1.0,
 ) -> None:
     """Run one whole call without any account: recognised, answered and spoken for real."""
+    _need(check_demo)
     from dialog.cli.demo import run_demo
 
     _exit(_run(run_demo(Console(), out=out, script=script, quiet=quiet, speed=speed)))
@@ -79,6 +81,7 @@ def call(  # noqa: PLR0917  # options of the command line, not positions
     env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
 ) -> None:
     """Dial a running gateway as Twilio does, speak, listen, and measure."""
+    _need(check_testing)
     from dialog.cli.call import CallPlan, run_call
 
     plan = CallPlan(
@@ -124,9 +127,12 @@ def init(
     """Start a project: an agent, its settings, and a test that dials it."""
     from dialog.cli.init import make_project
 
-    console = Console()
+    _need(lambda: make_project(Console(), directory))
+
+
+def _need(check: Callable[[], object]) -> None:
     try:
-        make_project(console, directory)
+        check()
     except DialogError as exc:
         _fail(exc)
 

@@ -52,6 +52,7 @@ async def run_demo(console: Console, *, out: Path, script: Path | None, quiet: b
         MissingExtra: The ``local`` extra is not installed.
     """
     steps = read_script(script) if script is not None else DEMO_SCRIPT
+    await asyncio.to_thread(_make_directory, out)
     if not quiet:
         console.print(Text("A call, held on this machine without any account", "bold"))
         for note in _NOTES:
@@ -113,11 +114,17 @@ def plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z']+|\d+", text.lower()))
 
 
+def _make_directory(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigurationError(f"{out} cannot be written: {exc}") from exc
+
+
 def _write(call: DemoCall, out: Path) -> list[Path]:
     """The recording, the report and the page."""
     wav, json, page = out / "call.wav", out / "call.json", out / "report.html"
     try:
-        out.mkdir(parents=True, exist_ok=True)
         call.recorder.write(wav)
         if call.report is None:
             return [wav]

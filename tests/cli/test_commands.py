@@ -72,6 +72,14 @@ def test_without_the_extra_one_line_says_how_to_get_it(missing: str) -> None:
     assert re.fullmatch(r"dialog: [\w.]+ is not installed: pip install 'dialog\[cli\]'\n", result.stderr)
 
 
+@pytest.mark.parametrize(("missing", "extra"), [("pocketsphinx", "local"), ("websockets", "testing")])
+def test_the_demo_without_its_packages_says_what_to_install(missing: str, extra: str) -> None:
+    hide = f"import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == {missing!r} else f(n, *a)"
+    result = run("-c", f"{hide}; import sys; sys.argv[1:] = ['demo']; from dialog.__main__ import main; main()")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"error {missing} is not installed: pip install 'dialog[{extra}]'\n"
+
+
 def test_the_command_line_costs_the_library_nothing() -> None:
     result = run("-c", "import sys, dialog; print(sorted({'typer', 'rich', 'aiohttp', 'numpy'} & set(sys.modules)))")
     assert result.stdout.strip() == "[]"
