@@ -6,6 +6,7 @@ else. It was tuned on synthetic callers over a telephone line; see docs/local-sp
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -29,7 +30,8 @@ UNCLEAR = "[unclear]"
 
 _PREROLL_MS = 300.0
 _TAIL_MS = 200.0
-"""How much of the silence after an utterance is decoded with it."""
+"""How much of the silence after an utterance is decoded with it. Decoding begins when that much is
+there: unless the caller goes on, the text is ready when the utterance ends."""
 _LONGEST_MS = 15_000.0
 """An utterance that goes on for longer is decoded in pieces of this length."""
 _INTERIM_MS = 800.0
@@ -58,7 +60,7 @@ def check_grammar(phrases: Sequence[str] | Grammar) -> Grammar:
     return grammar
 
 
-class _Heard(Struct):
+class _Heard(Struct, eq=False):
     """An utterance in the making, or on its way through the recogniser."""
 
     uuid: UUID
@@ -74,6 +76,9 @@ class _Heard(Struct):
     interim_runs: bool = False
     interim: str = ""
     over: bool = False
+    early_end_ms: float = -1.0
+    """Where the voice paused when :attr:`early` was asked for."""
+    early: asyncio.Future[Result | None] | None = None
 
 
 class PocketsphinxSTT(STT):
@@ -111,6 +116,8 @@ class PocketsphinxSTT(STT):
         self._interims = interims
         self._format = MULAW_8K
         self._vad: LevelVAD | None = None
+        self._pauses: LevelVAD | None = None
+        """Hears each pause of the voice before it is long enough to end the utterance."""
         self._process: RecogniserProcess | None = None
         self._preroll: deque[tuple[float, bytes]] = deque()
         self._now_ms = 0.0
@@ -127,6 +134,8 @@ class PocketsphinxSTT(STT):
             raise ConfigurationError(f"{self.name} takes {self.formats}, not {audio_format}")
         self._format = audio_format
         self._vad = LevelVAD(audio_format, hang_ms=self._hang_ms)
+        if self._hang_ms > _TAIL_MS:
+            self._pauses = LevelVAD(audio_format, hang_ms=_TAIL_MS)
         self._process = RecogniserProcess.acquire()
         self.spawn(self._prepare(self._process), "preparing")
 
@@ -148,6 +157,10 @@ class PocketsphinxSTT(STT):
                 self._preroll.popleft()
         for edge in vad.feed(data, at_ms):
             self._edge(edge)
+        if self._pauses is not None:
+            for edge in self._pauses.feed(data, at_ms):
+                if edge.state == "stopped" and self._current is not None:
+                    self._decode_early(self._current, edge.at_ms)
         current = self._current
         if current is not None:
             self._look(current)
@@ -173,7 +186,7 @@ class PocketsphinxSTT(STT):
         current.start_ms += self._format.ms(cut)
         current.voice_ms = max(current.voice_ms, before_ms)
         # What follows is another utterance than the one whose beginning may have been told.
-        current.uuid, current.interim = uuid4(), ""
+        current.uuid, current.interim, current.early = uuid4(), "", None
 
     def set_phrases(self, phrases: Sequence[str] | Grammar) -> None:
         """Understand these sentences from the next utterance on: short lists are understood best.
@@ -249,7 +262,7 @@ class PocketsphinxSTT(STT):
     def _finish(self, current: _Heard, end_ms: float) -> None:
         current.over = True
         current.end_ms = end_ms
-        del current.audio[self._format.size(max(0.0, end_ms + _TAIL_MS - current.start_ms)) :]
+        del current.audio[self._tail(current, end_ms) :]
         if end_ms <= self._discarded_ms or not current.audio:
             return
         if len(self._pending) >= _PENDING:
@@ -257,6 +270,17 @@ class PocketsphinxSTT(STT):
             self._say(oldest, UNCLEAR)
         self._pending.append(current)
         self.spawn(self._recognise(current), "recognising")
+
+    def _tail(self, current: _Heard, end_ms: float) -> int:
+        """Where the audio of an utterance ends whose voice ended at ``end_ms``, in bytes."""
+        return self._format.size(max(0.0, end_ms + _TAIL_MS - current.start_ms))
+
+    def _decode_early(self, current: _Heard, end_ms: float) -> None:
+        if current.early is not None and not current.early.done():
+            return
+        current.early_end_ms = end_ms
+        current.early = asyncio.get_running_loop().create_future()
+        self.spawn(self._early(current, bytes(current.audio[: self._tail(current, end_ms)]), current.early), "early")
 
     # -- the process ------------------------------------------------------------------------------
 
@@ -281,11 +305,24 @@ class PocketsphinxSTT(STT):
             current.interim = text
             self.emit(STT.INTERIM, self._utterance(current, text, result, end_ms=self._now_ms))
 
+    async def _early(self, current: _Heard, audio: bytes, early: asyncio.Future[Result | None]) -> None:
+        result = None
+        try:
+            if self._process is not None:
+                result = await self._asked(self._process.hear(current.grammar, self._format, audio))
+        finally:
+            if not early.done():
+                early.set_result(result)
+
     async def _recognise(self, heard: _Heard) -> None:
         process = self._process
         if process is None:
             return
-        result = await self._asked(process.hear(heard.grammar, self._format, bytes(heard.audio)))
+        result = None
+        if heard.early is not None and heard.early_end_ms == heard.end_ms:
+            result = await heard.early
+        if result is None:
+            result = await self._asked(process.hear(heard.grammar, self._format, bytes(heard.audio)))
         if heard not in self._pending:
             return
         self._pending.remove(heard)
