@@ -10,6 +10,7 @@ import uvloop
 from aiohttp import web
 
 from dialog import CartesiaTTS, DeepgramSTT, OpenAIAgent, TwilioGateway, TwilioVoIP
+from dialog.loop import calm_collector
 
 gateway = TwilioGateway(
     account_sid=os.environ["TWILIO_ACCOUNT_SID"], auth_token=os.environ["TWILIO_AUTH_TOKEN"], path="/voice"
@@ -40,6 +41,7 @@ async def main() -> None:
     runner = web.AppRunner(gateway.app(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ.get("PORT", "0"))).start()
+    calm_collector()
     if os.environ.get("BENCH_STALL"):
         stall()
     print(f"LISTENING {runner.addresses[0][1]}", flush=True)

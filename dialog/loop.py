@@ -1,16 +1,29 @@
-"""The event loop of a program: uvloop where it is installed, which halves the cost of a call."""
+"""The event loop of a program, and its garbage collector: what a process that holds calls should set."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from importlib import import_module
 
-__all__ = ["new_event_loop"]
+__all__ = ["calm_collector", "new_event_loop"]
+
+
+def calm_collector() -> None:
+    """Let the garbage collector pause a process of many calls less; for its ``main``, after its imports.
+
+    Everything that is loaded now is taken out of later collections, and the thresholds fit a program
+    that makes many short-lived objects and hardly any cycles. With the defaults a full collection
+    stops a process of a hundred calls for tens of milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A new loop of the fastest kind there is, for ``asyncio.Runner(loop_factory=…)`` or ``web.run_app(loop=…)``."""
+    """A new loop of the fastest kind there is (uvloop, where it is installed), for ``asyncio.Runner(loop_factory=…)`` or ``web.run_app(loop=…)``."""
     if sys.platform != "win32":
         try:
             loop: asyncio.AbstractEventLoop = import_module("uvloop").new_event_loop()

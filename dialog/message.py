@@ -1,7 +1,9 @@
 """The frozen values that cross from one participant to another.
 
 They are :class:`msgspec.Struct` objects: immutable, ten times cheaper to build than a frozen
-dataclass, and encodable as they are when a participant lives in another process. Their ``repr``
+dataclass, and encodable as they are when a participant lives in another process. They hold nothing
+that could refer back to them, so the garbage collector is spared them (``gc=False``): a call keeps
+hundreds of messages, and would pay for each in every collection. Their ``repr``
 never shows audio or what was said, because reprs end up in logs.
 """
 
@@ -38,7 +40,7 @@ __all__ = [
 DataT_co = TypeVar("DataT_co", bytes, str, covariant=True)
 
 
-class Message(Struct, Generic[DataT_co], frozen=True, kw_only=True):
+class Message(Struct, Generic[DataT_co], frozen=True, kw_only=True, gc=False):
     """A piece of a turn, handed from one participant to the next."""
 
     uuid: UUID
@@ -57,7 +59,7 @@ class Message(Struct, Generic[DataT_co], frozen=True, kw_only=True):
         return f"<{type(self).__name__} {self.uuid}-{self.part} of {len(self.data)} at {self.at_ms:.0f} ms{tail}>"
 
 
-class Word(Struct, frozen=True, kw_only=True):
+class Word(Struct, frozen=True, kw_only=True, gc=False):
     """A word and when it is spoken: ``start_ms``/``end_ms`` on the clock of what carries it."""
 
     text: str
@@ -70,7 +72,7 @@ class Word(Struct, frozen=True, kw_only=True):
         return f"<Word {len(self.text)} chars {self.start_ms:.0f}-{self.end_ms:.0f} ms>"
 
 
-class Utterance(Message[str], frozen=True, kw_only=True):
+class Utterance(Message[str], frozen=True, kw_only=True, gc=False):
     """What the caller said, as an STT heard it. ``at_ms``/``end_ms`` are on the call's audio clock.
 
     Interims, the eager end and the final of one utterance share the uuid, and so will the turn
@@ -120,14 +122,14 @@ PCM_16K = AudioFormat("s16le", 16000)
 PCM_24K = AudioFormat("s16le", 24000)
 
 
-class SpeechEdge(Struct, frozen=True, kw_only=True):
+class SpeechEdge(Struct, frozen=True, kw_only=True, gc=False):
     """The caller started or stopped speaking, ``at_ms`` on the call's audio clock."""
 
     state: Literal["started", "stopped"]
     at_ms: float
 
 
-class Alignment(Struct, frozen=True, kw_only=True):
+class Alignment(Struct, frozen=True, kw_only=True, gc=False):
     """When the words of a part are spoken, in milliseconds from the start of the part's audio."""
 
     uuid: UUID
@@ -135,7 +137,7 @@ class Alignment(Struct, frozen=True, kw_only=True):
     words: tuple[Word, ...]
 
 
-class Playback(Struct, frozen=True, kw_only=True):
+class Playback(Struct, frozen=True, kw_only=True, gc=False):
     """The truth about one part on its way to the caller's ear.
 
     ``playing`` and ``paused`` may repeat; exactly one of ``played`` (heard to its end), ``cut``
@@ -183,7 +185,7 @@ class CallMetadata(Struct, frozen=True, kw_only=True):
         return f"<CallMetadata {self.call_id} {self.carrier} {self.direction}>"
 
 
-class StreamStarted(Struct, frozen=True, kw_only=True):
+class StreamStarted(Struct, frozen=True, kw_only=True, gc=False):
     """Media flows. A call may have several streams, one after another: ``generation`` counts from 1."""
 
     generation: int = 1
@@ -191,7 +193,7 @@ class StreamStarted(Struct, frozen=True, kw_only=True):
     """Why the call came back, empty for its first stream."""
 
 
-class StreamStopped(Struct, frozen=True, kw_only=True):
+class StreamStopped(Struct, frozen=True, kw_only=True, gc=False):
     """Media has stopped: the call moves on by our order, was lost, or has ended."""
 
     reason: Literal["moving", "lost", "ended"]
@@ -205,7 +207,7 @@ class CallEnd(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class TranscriptStatus(Struct, frozen=True, kw_only=True):
+class TranscriptStatus(Struct, frozen=True, kw_only=True, gc=False):
     """Progress of the carrier's own transcription of the call."""
 
     state: Literal["started", "content", "stopped", "error"]

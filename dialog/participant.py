@@ -45,26 +45,6 @@ class Event(str, Generic[P_contra]):
     __slots__ = ()
 
 
-class _Emitter(EventEmitter):
-    """The emitter of pyee, with each listener guarded and silence after dispose."""
-
-    def __init__(self, owner: Participant) -> None:
-        super().__init__()
-        self._owner = owner
-
-    def _emit_run(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # pyee runs over a copy of the listeners: one of them may have disposed us meanwhile.
-        if self._owner.disposed:
-            return
-        try:
-            f(*args, **kwargs)
-        except Exception as exc:  # a listener is foreign code: its failure is its owner's, never ours
-            self._owner._listener_failed(f, args[0] if args else None, exc)
-
-    def _emit_handle_potential_error(self, event: str, error: Any) -> None:
-        """Override: pyee raises for an unheard ``error``; :meth:`Participant.emit` holds it instead."""
-
-
 class Participant:
     """Something that takes part in a call: emits typed events, owns tasks, can be disposed of.
 
@@ -74,7 +54,9 @@ class Participant:
     ERROR: ClassVar[Event[Failure]] = Event("error")
 
     def __init__(self) -> None:
-        self._emitter = _Emitter(self)
+        self._emitter = EventEmitter()
+        self._listeners: dict[str, tuple[Callable[[Any], object], ...]] = {}
+        """What the emitter has, ready to be called: events come a hundred times a second and call."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._held_errors: deque[Failure] = deque(maxlen=_HELD_ERRORS)
         self._disposed = False
@@ -106,20 +88,25 @@ class Participant:
                 "start the coroutine with spawn(...) of the participant that owns it"
             )
         self._emitter.add_listener(event, listener)
+        self._listeners[event] = tuple(self._emitter.listeners(event))
         if event == Participant.ERROR:
             while self._held_errors:
-                self._emitter.emit(event, self._held_errors.popleft())
+                self._deliver(self._listeners[event], self._held_errors.popleft())
 
     def off(self, event: Event[P_contra], listener: Callable[[P_contra], object]) -> None:
         """Stop calling ``listener``; one that does not listen is ignored."""
         if listener in self._emitter.listeners(event):
             self._emitter.remove_listener(event, listener)
+            self._listeners[event] = tuple(self._emitter.listeners(event))
 
     def emit(self, event: Event[P_contra], payload: P_contra) -> None:
         """Hand ``payload`` to every listener of ``event``; nothing happens after dispose."""
         if self._disposed:
             return
-        if not self._emitter.emit(event, payload) and isinstance(payload, Failure):
+        listeners = self._listeners.get(event)
+        if listeners:
+            self._deliver(listeners, payload)
+        elif isinstance(payload, Failure):
             self._held_errors.append(payload)
             logger.error("%s: %s", payload.source, payload.error, exc_info=payload.error.__cause__)
 
@@ -154,6 +141,7 @@ class Participant:
             return
         self._disposed = True
         self._emitter.remove_all_listeners()
+        self._listeners.clear()
         for task in self._tasks:
             task.cancel()
         if self._scope is not None:
@@ -168,6 +156,17 @@ class Participant:
         if stuck:
             names = ", ".join(task.get_name() for task in stuck)
             logger.error("%s: still running %g s after dispose, abandoned: %s", self.name, timeout_s, names)
+
+    def _deliver(self, listeners: tuple[Callable[[Any], object], ...], payload: object) -> None:
+        # Not the emitter's own way: it would stop at the first listener that raises, go on after
+        # dispose, and costs twice as much.
+        for listener in listeners:
+            if self._disposed:
+                return
+            try:
+                listener(payload)
+            except Exception as exc:  # foreign code: its failure is its owner's, never ours
+                self._listener_failed(listener, payload, exc)
 
     def _context(self) -> Context:
         context = copy_context()

@@ -14,7 +14,7 @@ from msgspec import Struct
 __all__ = ["Piece", "SentenceShaper", "Shaper", "TokenShaper", "shaper_for"]
 
 
-class Piece(Struct, frozen=True):
+class Piece(Struct, frozen=True, gc=False):
     """Text for the voice, and the span ``start:end`` of the reply's text that it speaks."""
 
     spoken: str

@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 
-class _Event(Struct, frozen=True, kw_only=True, tag_field="type"):
+class _Event(Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     seq: int
     at_s: float
 
 
-class CallStarted(_Event, frozen=True, kw_only=True, tag="call.started"):
+class CallStarted(_Event, frozen=True, kw_only=True, gc=False, tag="call.started"):
     """An agent took the call."""
 
     call_id: UUID
@@ -52,21 +52,21 @@ class CallStarted(_Event, frozen=True, kw_only=True, tag="call.started"):
     """Wall clock, ISO 8601 with zone."""
 
 
-class StreamChanged(_Event, frozen=True, kw_only=True, tag="stream"):
+class StreamChanged(_Event, frozen=True, kw_only=True, gc=False, tag="stream"):
     """Media started or stopped."""
 
     state: Literal["live", "moving", "lost", "ended"]
     generation: int
 
 
-class CallerSpoke(_Event, frozen=True, kw_only=True, tag="caller.speech"):
+class CallerSpoke(_Event, frozen=True, kw_only=True, gc=False, tag="caller.speech"):
     """The caller's voice started or stopped."""
 
     state: Literal["started", "stopped"]
     at_ms: float
 
 
-class CallerSaid(_Event, frozen=True, kw_only=True, tag="caller.transcript"):
+class CallerSaid(_Event, frozen=True, kw_only=True, gc=False, tag="caller.transcript"):
     """What the caller said; ``final`` once it will not change."""
 
     turn: UUID
@@ -76,7 +76,7 @@ class CallerSaid(_Event, frozen=True, kw_only=True, tag="caller.transcript"):
     end_ms: float = 0.0
 
 
-class AgentSaid(_Event, frozen=True, kw_only=True, tag="agent.transcript"):
+class AgentSaid(_Event, frozen=True, kw_only=True, gc=False, tag="agent.transcript"):
     """A part of a reply has ended: what of it was heard."""
 
     turn: UUID
@@ -89,33 +89,33 @@ class AgentSaid(_Event, frozen=True, kw_only=True, tag="agent.transcript"):
     heard_ms: float
 
 
-class PausedForCaller(_Event, frozen=True, kw_only=True, tag="agent.paused"):
+class PausedForCaller(_Event, frozen=True, kw_only=True, gc=False, tag="agent.paused"):
     """The agent fell silent because the caller made a sound."""
 
     turn: UUID
 
 
-class ResumedAfterPause(_Event, frozen=True, kw_only=True, tag="agent.resumed"):
+class ResumedAfterPause(_Event, frozen=True, kw_only=True, gc=False, tag="agent.resumed"):
     """No words came: the agent went on (a false interruption)."""
 
     turn: UUID
 
 
-class Interrupted(_Event, frozen=True, kw_only=True, tag="agent.interrupted"):
+class Interrupted(_Event, frozen=True, kw_only=True, gc=False, tag="agent.interrupted"):
     """The caller's words cut a reply off."""
 
     turn: UUID
     reason: str
 
 
-class ReplyDropped(_Event, frozen=True, kw_only=True, tag="agent.dropped"):
+class ReplyDropped(_Event, frozen=True, kw_only=True, gc=False, tag="agent.dropped"):
     """A reply of which nothing was heard was given up; what it answered is answered again."""
 
     turn: UUID
     reason: str
 
 
-class ToolStarted(_Event, frozen=True, kw_only=True, tag="tool.started"):
+class ToolStarted(_Event, frozen=True, kw_only=True, gc=False, tag="tool.started"):
     """A tool began to run."""
 
     turn: UUID
@@ -124,7 +124,7 @@ class ToolStarted(_Event, frozen=True, kw_only=True, tag="tool.started"):
     arguments: str
 
 
-class ToolEnded(_Event, frozen=True, kw_only=True, tag="tool.ended"):
+class ToolEnded(_Event, frozen=True, kw_only=True, gc=False, tag="tool.ended"):
     """A tool has answered, failed or timed out."""
 
     turn: UUID
@@ -135,7 +135,7 @@ class ToolEnded(_Event, frozen=True, kw_only=True, tag="tool.ended"):
     took_s: float
 
 
-class UsageReported(_Event, frozen=True, kw_only=True, tag="usage"):
+class UsageReported(_Event, frozen=True, kw_only=True, gc=False, tag="usage"):
     """What one request to a model cost, in tokens."""
 
     turn: UUID
@@ -145,19 +145,19 @@ class UsageReported(_Event, frozen=True, kw_only=True, tag="usage"):
     output_tokens: int
 
 
-class DigitPressed(_Event, frozen=True, kw_only=True, tag="dtmf"):
+class DigitPressed(_Event, frozen=True, kw_only=True, gc=False, tag="dtmf"):
     """The caller pressed a key."""
 
     digit: str
 
 
-class TurnMeasured(_Event, frozen=True, kw_only=True, tag="turn.measured"):
+class TurnMeasured(_Event, frozen=True, kw_only=True, gc=False, tag="turn.measured"):
     """A turn is over: when each of its stages happened."""
 
     timeline: TurnTimeline
 
 
-class ErrorRaised(_Event, frozen=True, kw_only=True, tag="error"):
+class ErrorRaised(_Event, frozen=True, kw_only=True, gc=False, tag="error"):
     """Something went wrong; the call goes on unless ``fatal``."""
 
     source: str
@@ -166,7 +166,7 @@ class ErrorRaised(_Event, frozen=True, kw_only=True, tag="error"):
     fatal: bool
 
 
-class CallEnded(_Event, frozen=True, kw_only=True, tag="call.ended"):
+class CallEnded(_Event, frozen=True, kw_only=True, gc=False, tag="call.ended"):
     """The last event of every call."""
 
     reason: str

@@ -10,7 +10,7 @@ from msgspec import Struct
 __all__ = ["TurnTimeline"]
 
 
-class TurnTimeline(Struct, frozen=True, kw_only=True):
+class TurnTimeline(Struct, frozen=True, kw_only=True, gc=False):
     """Times of one turn in seconds since the call's start; a stage that was not seen is ``None``.
 
     ``end_of_speech`` is taken from the source named in ``speech_source`` and never guessed.

@@ -67,6 +67,8 @@ class Chat:
         self._settled.set()
         self._speaking: tuple[UUID, int] | None = None
         """The part that is being written to the terminal."""
+        self._prompted = False
+        """The cursor stands behind the prompt."""
 
     async def run(self, lines: AsyncIterator[str]) -> None:
         """Talk until ``lines`` end, one of them is ``/quit``, or the call is over."""
@@ -74,6 +76,8 @@ class Chat:
         voip = None
         try:
             with scope.entered():
+                if self._interactive:
+                    self._print(Text(_HINT, "dim"))
                 voip = TextVoIP(self._on_text)
                 made = self._make(voip)
                 if asyncio.iscoroutine(made):
@@ -83,8 +87,6 @@ class Chat:
                 reported = asyncio.Event()
                 agent.on(Agent.REPORT, lambda _: reported.set())
                 voip.on(VoIP.ENDED, lambda _: self._over.set())
-                if self._interactive:
-                    self._print(Text(_HINT, "dim"))
                 voip.connect()
                 await self._talk(agent, lines)
                 voip.close()
@@ -120,6 +122,7 @@ class Chat:
             while not self._over.is_set():
                 self._prompt()
                 line = await self._first(over, _next(lines))
+                self._prompted = self._prompted and line is None
                 if line is None or line.strip() in ("/quit", "/exit"):
                     return
                 if not line.strip() or self._over.is_set():
@@ -191,6 +194,7 @@ class Chat:
         self._break_line()
         if self._interactive:
             self._write(_PROMPT, "bold cyan")
+            self._prompted = True
 
     def _write(self, text: str, style: str = "") -> None:
         self._console.print(Text(text, style), end="", highlight=False, soft_wrap=True)
@@ -204,8 +208,9 @@ class Chat:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _break_line(self) -> None:
-        if self._speaking is not None:
+        if self._speaking is not None or self._prompted:
             self._speaking = None
+            self._prompted = False
             self._console.print()
 
 

@@ -84,7 +84,7 @@ class LLMRequest(Struct, frozen=True, kw_only=True):
     tools: tuple[ToolSpec, ...] = ()
 
 
-class TextDelta(Struct, frozen=True):
+class TextDelta(Struct, frozen=True, gc=False):
     """The next characters of the reply."""
 
     text: str
@@ -99,7 +99,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
 
 
-class Finish(Struct, frozen=True):
+class Finish(Struct, frozen=True, gc=False):
     """The end of a stream that ended well. ``tool_calls``: results are wanted."""
 
     reason: Literal["stop", "tool_calls", "length", "refused"]

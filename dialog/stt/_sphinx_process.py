@@ -163,9 +163,7 @@ class RecogniserProcess:
             await self._wake.wait()
 
     def _died(self, exc: Exception) -> None:
-        process = self._process
-        code = process.returncode if process is not None else None
-        what = "took too long" if isinstance(exc, TimeoutError) else f"ended with {code}"
+        what = "took too long" if isinstance(exc, TimeoutError) else "went away"
         logger.warning("recogniser process %s; starting another", what)
         if self._jobs and self._jobs[0].tries >= 2:
             self._fail(self._jobs.popleft(), f"the recogniser process {what} twice over one utterance")

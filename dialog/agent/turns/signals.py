@@ -34,36 +34,36 @@ __all__ = [
 ]
 
 
-class SpeechStarted(Struct, frozen=True):
+class SpeechStarted(Struct, frozen=True, gc=False):
     """The caller's voice started, ``age_s`` ago on the audio clock."""
 
     age_s: float = 0.0
 
 
-class SpeechStopped(Struct, frozen=True):
+class SpeechStopped(Struct, frozen=True, gc=False):
     """The caller's voice stopped."""
 
 
-class Interim(Struct, frozen=True):
+class Interim(Struct, frozen=True, gc=False):
     """The caller is saying this."""
 
     utterance: Utterance
 
 
-class Final(Struct, frozen=True):
+class Final(Struct, frozen=True, gc=False):
     """The caller has said this."""
 
     utterance: Utterance
 
 
-class SayRequested(Struct, frozen=True):
+class SayRequested(Struct, frozen=True, gc=False):
     """The agent wants to speak by itself: a greeting, a notice, a late result."""
 
     turn: UUID
     allow_interrupt: bool = True
 
 
-class PartOpened(Struct, frozen=True):
+class PartOpened(Struct, frozen=True, gc=False):
     """A turn begins a stretch of speech."""
 
     turn: UUID
@@ -71,32 +71,32 @@ class PartOpened(Struct, frozen=True):
     allow_interrupt: bool = True
 
 
-class ReplyEnded(Struct, frozen=True):
+class ReplyEnded(Struct, frozen=True, gc=False):
     """No further part of the turn will come."""
 
     turn: UUID
 
 
-class Played(Struct, frozen=True):
+class Played(Struct, frozen=True, gc=False):
     """News of a part on the line; ``words``: the caller heard at least one whole word of it."""
 
     playback: Playback
     words: bool
 
 
-class Aborted(Struct, frozen=True):
+class Aborted(Struct, frozen=True, gc=False):
     """The agent's own code gives up everything that may be interrupted."""
 
 
-class LineDown(Struct, frozen=True):
+class LineDown(Struct, frozen=True, gc=False):
     """Media stopped; the call may come back."""
 
 
-class Close(Struct, frozen=True):
+class Close(Struct, frozen=True, gc=False):
     """The call is over."""
 
 
-class Tick(Struct, frozen=True):
+class Tick(Struct, frozen=True, gc=False):
     """The deadline has come."""
 
 
@@ -116,48 +116,48 @@ Signal: TypeAlias = (
 )
 
 
-class Infer(Struct, frozen=True):
+class Infer(Struct, frozen=True, gc=False):
     """Start a reply to ``utterances``; ``turn`` is the newest one's uuid."""
 
     turn: UUID
     utterances: tuple[Utterance, ...]
 
 
-class Speak(Struct, frozen=True):
+class Speak(Struct, frozen=True, gc=False):
     """The floor is free for this agent-initiated turn."""
 
     turn: UUID
 
 
-class Drop(Struct, frozen=True):
+class Drop(Struct, frozen=True, gc=False):
     """Give up a turn of which nothing was heard."""
 
     turn: UUID
     reason: str
 
 
-class Cut(Struct, frozen=True):
+class Cut(Struct, frozen=True, gc=False):
     """Stop a turn that was being heard; its uninterruptible parts stay."""
 
     turn: UUID
     reason: str
 
 
-class Pause(Struct, frozen=True):
+class Pause(Struct, frozen=True, gc=False):
     """Silence the line, keep what was not heard."""
 
     turn: UUID
     reason: str
 
 
-class Resume(Struct, frozen=True):
+class Resume(Struct, frozen=True, gc=False):
     """Let the line speak again. ``false_alarm``: the turn goes on where it was paused."""
 
     turn: UUID
     false_alarm: bool
 
 
-class Finalize(Struct, frozen=True):
+class Finalize(Struct, frozen=True, gc=False):
     """Ask the STT for what it has."""
 
     reason: str

@@ -233,6 +233,7 @@ class TwilioGateway:
     def add_routes(self, app: web.Application) -> None:
         """Add the gateway's routes to the host's own aiohttp application, with which it will be closed."""
         self._aiohttp.add_routes(app)
+        app.on_startup.append(self._on_startup)
         app.on_shutdown.append(self._on_shutdown)
 
     def asgi(self) -> AsgiShell:
@@ -241,6 +242,15 @@ class TwilioGateway:
         Mounted into another one, :meth:`close` is up to the host's lifespan.
         """
         return self._asgi
+
+    def prepare(self) -> None:
+        """Make ready what the first call needs, so that it does not wait: done when the server starts.
+
+        Providers share one HTTP session and TLS context per loop, which their last user closes. The
+        gateway keeps them from here on: between two calls nobody else would.
+        """
+        if self._session is None:
+            self._session = shared.session()
 
     # Calls.
 
@@ -282,16 +292,16 @@ class TwilioGateway:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def _on_startup(self, _: web.Application) -> None:
+        self.prepare()
+
     async def _on_shutdown(self, _: web.Application) -> None:
         await asyncio.shield(self.close())
 
     def _emit(self, voip: TwilioVoIP) -> None:
         if not self._listeners:
             raise ConfigurationError("nobody listens for calls: gateway.on('voip', …)")
-        if self._session is None:
-            # Providers share one HTTP session per loop, which its last user closes: between two calls
-            # that would be nobody, and the next call would pay for connections and TLS again.
-            self._session = shared.session()
+        self.prepare()
         for listener in tuple(self._listeners):
             listener(voip)
 
