@@ -26,7 +26,7 @@ __all__ = ["DEMO_SCRIPT", "Step", "parse_script"]
 _BARGE_IN_MS = 1500.0
 _LONGEST_LINE = 500
 _MOST_STEPS = 200
-_INTERRUPTION = re.compile(r"!\s*(?:(\d{1,5})\s+)?(.*)")
+_INTERRUPTION = re.compile(r"!\s*(?:(\d{1,5})(?:\s+|$))?(.*)")
 
 
 class Step(Struct, frozen=True, kw_only=True):
