@@ -23,7 +23,10 @@ def calm_collector() -> None:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A new loop of the fastest kind there is (uvloop, where it is installed), for ``asyncio.Runner(loop_factory=…)`` or ``web.run_app(loop=…)``."""
+    """A new loop of the fastest kind there is: uvloop, where it is installed.
+
+    For ``asyncio.Runner(loop_factory=…)`` or ``web.run_app(loop=…)``.
+    """
     if sys.platform != "win32":
         try:
             loop: asyncio.AbstractEventLoop = import_module("uvloop").new_event_loop()

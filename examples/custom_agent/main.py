@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from dialog import Agent, CartesiaTTS, DeepgramSTT, Message, TwilioGateway, VoIP, logs
 from dialog.calls.events import AgentSaid, CallEvent, ReplyDropped
 from dialog.env import read_env, required
-from dialog.loop import new_event_loop
+from dialog.loop import calm_collector, new_event_loop
 
 KEYS = ("TWILIO_AUTH_TOKEN", "OPENAI_API_KEY", "DEEPGRAM_API_KEY", "CARTESIA_API_KEY")
 
@@ -111,6 +111,7 @@ def main() -> None:
     if "CERT_FILE" in env:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(env["CERT_FILE"], env.get("KEY_FILE"))
+    calm_collector()
     with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in KEYS]):
         web.run_app(
             gateway.app(),

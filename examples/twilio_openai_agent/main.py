@@ -11,7 +11,7 @@ from aiohttp import web
 
 from dialog import CartesiaTTS, DeepgramSTT, TwilioGateway, TwilioOpenAIAgent, VoIP, logs
 from dialog.env import read_env, required
-from dialog.loop import new_event_loop
+from dialog.loop import calm_collector, new_event_loop
 
 KEYS = ("TWILIO_AUTH_TOKEN", "OPENAI_API_KEY", "DEEPGRAM_API_KEY", "CARTESIA_API_KEY")
 
@@ -50,6 +50,7 @@ def main() -> None:
     if "CERT_FILE" in env:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(env["CERT_FILE"], env.get("KEY_FILE"))
+    calm_collector()
     with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in KEYS]):
         web.run_app(
             gateway.app(),
