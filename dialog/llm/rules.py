@@ -183,9 +183,11 @@ def _is_news(items: Sequence[Item]) -> bool:
 def _last_results(items: Sequence[Item]) -> list[ToolResult]:
     results: list[ToolResult] = []
     for item in reversed(items):
-        if not isinstance(item, ToolResult):
+        if isinstance(item, ToolResult):
+            results.append(item)
+        elif results or not (isinstance(item, Entry) and item.role == "assistant"):
+            # What a tool itself has said (``dispatch_message``) stands behind its result.
             break
-        results.append(item)
     return results[::-1]
 
 

@@ -114,6 +114,16 @@ async def test_a_whole_conversation_by_rules():
         assert "Thank you for calling. Goodbye!" in call.said
 
 
+async def test_a_transfer_is_announced_first_and_a_refusal_of_the_carrier_told():
+    class Staffed(FrontDesk):
+        person = "+15550001111"
+
+    async with TextCall(Staffed) as call:
+        call.say("can i speak to a person please")
+        await call.until("I could not connect you")  # a text call has nobody to transfer to
+        assert call.said.index("One moment please, I connect you.") < call.said.index("I could not connect you")
+
+
 async def test_unchanged_but_for_its_base_class_it_works_with_openai():
     source = inspect.getsource(FrontDesk)
     assert "class FrontDesk(RuleAgent):" in source

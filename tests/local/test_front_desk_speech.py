@@ -121,7 +121,7 @@ def test_the_grammar_is_understood_in_foreign_voices(capsys):
             print("   ", *row, sep=" | ")
     assert errors / words <= 0.03
     assert len(wrong) / len(results) <= 0.05
-    assert len(misheard) / len(results) <= 0.02
+    assert len(misheard) / len(results) <= 0.03
 
 
 @pytest.mark.timeout(180)
