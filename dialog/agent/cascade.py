@@ -363,11 +363,13 @@ class Cascade:
                 if turn.speech.closed:
                     return
                 if text:
-                    turn.stamp("first_token", self._clock.now())
+                    if "first_token" not in turn.times:
+                        turn.stamp("first_token", self._clock.now())
                     self.extend_patience(turn)
                     turn.draft.say(turn.speech.open_number, text)
                     turn.speech.write(text)
-                    await self._room(turn)
+                    if turn.speech.backlog > _TEXT_LIMIT:
+                        await self._room(turn)
 
     async def _room(self, turn: Turn) -> None:
         """Wait until the voice has caught up with a source of text that never stops."""
@@ -380,9 +382,15 @@ class Cascade:
 
     def extend_patience(self, turn: Turn, seconds: float | None = None) -> None:
         """Inference shows signs of life: give it time again (``seconds``, or the usual)."""
-        if turn.patience is not None and turn.patience.when() is not None:
-            seconds = self._host.settings.reply_timeout_s if seconds is None else seconds
-            turn.patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(seconds))
+        patience = turn.patience
+        until = patience.when() if patience is not None else None
+        if patience is None or until is None:
+            return
+        seconds = self._host.settings.reply_timeout_s if seconds is None else seconds
+        wanted = asyncio.get_running_loop().time() + self._clock.real(seconds)
+        if abs(wanted - until) > self._clock.real(0.5):
+            # Every token comes by here: moving the timer each time would cost more than the token.
+            patience.reschedule(wanted)
 
     def _reply_failed(self, turn: Turn, error: DialogError) -> None:
         self._host.failed(error)
