@@ -97,6 +97,9 @@ _HOMES = {
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+    "LLM",
+    "STT",
+    "TTS",
     "Agent",
     "AgentSettings",
     "AudioFormat",
@@ -114,7 +117,6 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Failure",
     "Heard",
     "KeyedMutex",
-    "LLM",
     "Message",
     "OpenAIAgent",
     "OpenAILLM",
@@ -125,9 +127,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Rule",
     "RuleAgent",
     "RuleLLM",
-    "STT",
     "Speech",
-    "TTS",
     "TurnSettings",
     "TwilioGateway",
     "TwilioOpenAIAgent",

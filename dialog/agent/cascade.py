@@ -624,14 +624,17 @@ class Cascade:
         if part.final:
             return
         part.playback = playback
-        now = self._clock.now()
         self.extend_patience(turn)
-        if playback.heard_ms or playback.state == "playing":
-            turn.stamp("first_frame", now - playback.heard_ms / 1000.0)
-        text = part.heard_text()
+        if "first_frame" not in turn.times and (playback.heard_ms or playback.state == "playing"):
+            turn.stamp("first_frame", self._clock.now() - playback.heard_ms / 1000.0)
         if playback.final:
-            self._part_final(turn, part, text, now)
-        self._feed(sig.Played(playback, bool(text)))
+            text = part.heard_text()
+            self._part_final(turn, part, text, self._clock.now())
+            self._feed(sig.Played(playback, bool(text)))
+        elif not turn.heard and part.heard_text():
+            # Progress tells turn taking one thing only: that some word was heard.
+            turn.heard = True
+            self._feed(sig.Played(playback, words=True))
         turn.speech.pump()
 
     def _part_final(self, turn: Turn, part: Part, text: str, now: float) -> None:

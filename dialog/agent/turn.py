@@ -29,6 +29,7 @@ class Turn:
         "ended",
         "failed",
         "feeders",
+        "heard",
         "patience",
         "settled",
         "speech",
@@ -52,6 +53,8 @@ class Turn:
         """Bounds how long inference may say nothing."""
         self.ended = False
         """No further part comes."""
+        self.heard = False
+        """The caller has heard a word of it."""
         self.cut = False
         self.dropped = False
         self.failed = False

@@ -16,6 +16,7 @@ from dialog.llm.llm import LLM, LLMEvent, LLMRequest, ToolSpec
 from dialog.llm.transport import ClientTransport, Reply, SessionTransport, Transport
 from dialog.net import shared
 from dialog.net.urls import http_url
+from dialog.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import aiohttp
@@ -115,14 +116,16 @@ class OpenAILLM(LLM):
             StateError: After :meth:`aclose`.
         """
         reply, decoder, events = await self._begin(request)
+        watchdog = Watchdog(self._timeout_s)
         try:
             while True:
                 for event in events:
                     yield event
                 if decoder.done:
                     return
-                events = await self._next(reply, decoder)
+                events = await self._next(reply, decoder, watchdog)
         finally:
+            watchdog.close()
             await reply.close(reuse=decoder.done)
 
     def warm(self) -> None:
@@ -240,9 +243,13 @@ class OpenAILLM(LLM):
         reason = f"the server answered with {kind} instead of a stream: check base_url"
         raise ProviderError(self.provider, reason, retryable=False)
 
-    async def _next(self, reply: Reply, decoder: ChatDecoder) -> list[LLMEvent]:
-        limit = min(_AFTER_FINISH_S, self._timeout_s) if decoder.finished else self._timeout_s
+    async def _next(self, reply: Reply, decoder: ChatDecoder, watchdog: Watchdog) -> list[LLMEvent]:
+        limit = self._timeout_s
         try:
+            if not decoder.finished:
+                with watchdog:
+                    return await _progress(reply, decoder)
+            limit = min(_AFTER_FINISH_S, limit)
             async with asyncio.timeout(limit):
                 return await _progress(reply, decoder)
         except TimeoutError as exc:

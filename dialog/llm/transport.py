@@ -23,6 +23,7 @@ __all__ = ["ClientTransport", "Reply", "SessionTransport", "Transport"]
 _DRAIN_S = 0.1
 """How long the end of a finished body is waited for, so that its connection can serve again."""
 _CONNECT_S = 5.0
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
 
 
 class Reply(Protocol):
@@ -101,7 +102,7 @@ class SessionTransport:
                 self._url,
                 data=msgspec.json.encode(fields),
                 headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+                timeout=_TIMEOUT,
                 allow_redirects=False,  # the key goes where it was told to go
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:

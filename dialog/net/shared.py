@@ -25,12 +25,13 @@ import aiohttp
 
 from dialog.version import __version__
 
-__all__ = ["Lease", "client", "refusal_body", "session", "ssl_context"]
+__all__ = ["Lease", "client", "refusal_body", "session", "ssl_context", "upgrades"]
 
 T = TypeVar("T")
 ClientT = TypeVar("ClientT")
 
 _SESSION = "aiohttp session"
+_UPGRADES = "aiohttp session for WebSockets"
 
 
 class _Shared(Generic[T]):
@@ -110,11 +111,36 @@ def client(
     return Lease(loop, key, cast(_Shared[ClientT], shared))
 
 
-def _new_session() -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_request_end.append(_keep_refusal)
+def upgrades() -> Lease[aiohttp.ClientSession]:
+    """The running loop's session for WebSockets, on the connections of :func:`session`.
+
+    It keeps the body of a refusal (see :data:`refusal_body`), for which aiohttp traces every request;
+    plain requests are spared that.
+
+    Raises:
+        RuntimeError: No event loop is running.
+    """
+    plain: list[Lease[aiohttp.ClientSession]] = []
+
+    def make() -> aiohttp.ClientSession:
+        plain.append(session())
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(_keep_refusal)
+        return _new_session(plain[0].value.connector, [trace])
+
+    async def close(upgrading: aiohttp.ClientSession) -> None:
+        await upgrading.close()
+        await plain[0].release()
+
+    return client(_UPGRADES, make, close=close)
+
+
+def _new_session(
+    connector: aiohttp.BaseConnector | None = None, traces: list[aiohttp.TraceConfig] | None = None
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=connector
+        or aiohttp.TCPConnector(
             limit=0,
             limit_per_host=0,
             ttl_dns_cache=300,
@@ -122,10 +148,11 @@ def _new_session() -> aiohttp.ClientSession:
             keepalive_timeout=75.0,
             ssl=ssl_context(),
         ),
+        connector_owner=connector is None,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0),
         headers={"User-Agent": f"dialog/{__version__}"},
-        trace_configs=[trace],
+        trace_configs=traces,
     )
 
 

@@ -171,7 +171,7 @@ class ProviderSocket:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         policy = Reconnect(self._settings.backoff, loop.time())
-        lease = shared.session()
+        lease = shared.upgrades()
         reported = False
         try:
             while True:

@@ -1,1 +1,116 @@
-"""A test kit for agents: a simulated caller and emulators of the providers."""
+"""A test kit for agents: a simulated caller, emulators of the providers, and virtual time.
+
+::
+
+    from dialog.testing import Caller, DeepgramEmulator, Faults, OpenAIEmulator
+
+Names are loaded when they are first used: what needs the ``testing`` or ``local`` extra asks for it
+then, and importing this package needs neither.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dialog.testing.caller import CallEnded as CallEnded
+    from dialog.testing.caller import Caller as Caller
+    from dialog.testing.caller import CallerEvent as CallerEvent
+    from dialog.testing.caller import CallFaults as CallFaults
+    from dialog.testing.caller import CallStatus as CallStatus
+    from dialog.testing.caller import Gap as Gap
+    from dialog.testing.caller import Heard as Heard
+    from dialog.testing.caller import NothingHeard as NothingHeard
+    from dialog.testing.caller import Refused as Refused
+    from dialog.testing.caller import Spoken as Spoken
+    from dialog.testing.caller import Warned as Warned
+    from dialog.testing.caller import bad_messages as bad_messages
+    from dialog.testing.cartesia import CartesiaEmulator as CartesiaEmulator
+    from dialog.testing.deepgram import DeepgramEmulator as DeepgramEmulator
+    from dialog.testing.doubles import HummingTTS as HummingTTS
+    from dialog.testing.doubles import ToldSTT as ToldSTT
+    from dialog.testing.openai import ChatReply as ChatReply
+    from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
+    from dialog.testing.openai import ToolUse as ToolUse
+    from dialog.testing.server import EmulatorServer as EmulatorServer
+    from dialog.testing.server import Faults as Faults
+    from dialog.testing.server import Frame as Frame
+    from dialog.testing.server import Request as Request
+    from dialog.testing.twilio_rest import TwilioRestEmulator as TwilioRestEmulator
+    from dialog.testing.virtual import run_virtual as run_virtual
+    from dialog.testing.voice import Voice as Voice
+    from dialog.testing.voice import espeak as espeak
+
+_HOMES = {
+    "CallEnded": "caller",
+    "CallFaults": "caller",
+    "CallStatus": "caller",
+    "Caller": "caller",
+    "CallerEvent": "caller",
+    "CartesiaEmulator": "cartesia",
+    "ChatReply": "openai",
+    "DeepgramEmulator": "deepgram",
+    "EmulatorServer": "server",
+    "Faults": "server",
+    "Frame": "server",
+    "Gap": "caller",
+    "Heard": "caller",
+    "HummingTTS": "doubles",
+    "NothingHeard": "caller",
+    "OpenAIEmulator": "openai",
+    "Refused": "caller",
+    "Request": "server",
+    "Spoken": "caller",
+    "ToldSTT": "doubles",
+    "ToolUse": "openai",
+    "TwilioRestEmulator": "twilio_rest",
+    "Voice": "voice",
+    "Warned": "caller",
+    "bad_messages": "caller",
+    "espeak": "voice",
+    "run_virtual": "virtual",
+}
+
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+    "CallEnded",
+    "CallFaults",
+    "CallStatus",
+    "Caller",
+    "CallerEvent",
+    "CartesiaEmulator",
+    "ChatReply",
+    "DeepgramEmulator",
+    "EmulatorServer",
+    "Faults",
+    "Frame",
+    "Gap",
+    "Heard",
+    "HummingTTS",
+    "NothingHeard",
+    "OpenAIEmulator",
+    "Refused",
+    "Request",
+    "Spoken",
+    "ToldSTT",
+    "ToolUse",
+    "TwilioRestEmulator",
+    "Voice",
+    "Warned",
+    "bad_messages",
+    "espeak",
+    "run_virtual",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -14,15 +14,16 @@ import socket
 import struct
 from base64 import b64encode
 from collections import deque
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
 from dialog.clock import Clock
 from dialog.testing.faults import CallFaults
 from dialog.testing.media import Cleared, PlaybackBuffer
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
 
 __all__ = ["FRAME_BYTES", "FRAME_MS", "Listener", "MediaStream", "Microphone", "StreamEnd"]
 
@@ -306,6 +307,8 @@ class MediaStream:
         self._send(text)
 
     async def _write(self) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         try:
             while True:
                 while self._outbox:
@@ -319,6 +322,8 @@ class MediaStream:
             return  # the reader tells how it ended
 
     async def _read(self) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         try:
             while True:
                 message = await self._connection.recv()

@@ -31,30 +31,27 @@ async def load(what: str | bytes | Path, voice: Voice | None) -> bytes:
     return await (voice or espeak())(what)
 
 
-def espeak(voice: str = "en-us+f3", *, rate: int = 160) -> Voice:
+def espeak(voice: str = "en-us+m3", *, rate: int = 160) -> Voice:
     """A caller's voice from espeak-ng: ``voice`` as ``dialog.tts.espeak`` takes it, ``rate`` in words a minute.
+
+    The default is one that the offline recogniser understands well (see docs/local-speech.md), and not
+    one that an agent speaks with by default.
 
     Raises:
         MissingExtra: The ``local`` extra is not installed (when it speaks).
+        ConfigurationError: There is no such voice (when it speaks).
     """
 
-    async def speak(text: str) -> bytes:
+    async def say(text: str) -> bytes:
         return await asyncio.to_thread(_synthesise, text, voice, rate)
 
-    return speak
+    return say
 
 
 def _synthesise(text: str, voice: str, rate: int) -> bytes:
-    from dialog.tts._espeak import SAMPLE_RATE, Settings, SpokenWord, synthesise
+    from dialog.tts.espeak import speak
 
-    audio = bytearray()
-
-    def take(chunk: bytes, _: tuple[SpokenWord, ...]) -> bool:
-        audio.extend(chunk)
-        return True
-
-    synthesise(text, Settings(voice=voice, rate=rate), take)
-    return _encode(bytes(audio), SAMPLE_RATE)
+    return mulaw_encode(speak(text, voice=voice, rate=rate))
 
 
 def _read(path: Path) -> bytes:
