@@ -55,3 +55,9 @@ async def test_espeak_speaks_text() -> None:
     audio = await espeak()("When are you open on Sunday?")
     start, end = voiced_span(audio)
     assert 900 < end - start < 4000
+
+
+@pytest.mark.skipif(not installed(), reason="the local extra is not installed")
+async def test_a_voice_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="klingon"):
+        await espeak("klingon")("Hello")
