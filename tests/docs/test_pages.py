@@ -1,0 +1,141 @@
+"""What the pages name exists: links, commands, files, modules, extras, settings."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+import dialog
+from dialog.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "dialog" / "cli" / "project" / "README.md.txt",
+]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and MyST make it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            assert anchor in map(slug, headings), target
+
+
+@every_page
+def test_commands_exist(page: Path) -> None:
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    # Prose may "make sure"; a command stands at the start of a line or of a code span.
+    for target in re.findall(r"(?:^ *|`)make ([a-z-]+)", text, re.MULTILINE):
+        assert target in targets, f"make {target}"
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name, rest in re.findall(r"python -m dialog ([a-z]+)([^`\n]*)", text):
+        assert name in commands, name
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in known, f"{name} {option}"
+
+
+@every_page
+def test_extras_exist(page: Path) -> None:
+    text = page.read_text()
+    for names in re.findall(r"dialog\[([a-z,]+)\]", text):
+        assert set(names.split(",")) <= set(EXTRAS), names
+
+
+@every_page
+def test_files_and_modules_exist(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(r"`((?:dialog|docs|tests|examples|benchmarks)/[\w./-]*\w)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`(dialog(?:\.\w+)+)", text):
+        resolve(name)
+
+
+def resolve(name: str) -> object:
+    """What a dotted name names: a module, or something in one."""
+    parts = name.split(".")
+    value: object = dialog
+    for number, part in enumerate(parts[1:], 2):
+        if not hasattr(value, part):
+            importlib.import_module(".".join(parts[:number]))
+        value = getattr(value, part)
+    return value
+
+
+def test_the_readmes_commands_to_go_live_can_be_typed() -> None:
+    (block,) = re.findall(r"^```sh\n(cd .*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    cd, copy, run = (line.split("#")[0].split() for line in block.splitlines())
+    directory = ROOT / cd[1]
+    assert cd[0] == "cd"
+    assert copy[:2] == ["cp", ".env.template"]
+    assert (directory / ".env.template").is_file()
+    assert run[0] == "python"
+    assert (directory / run[1]).is_file()
+
+
+# The reference has every module that its readers import from.
+
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+LISTED = re.findall(r"^\.\. automodule:: (\S+)$", REFERENCE, re.MULTILINE)
+INTERNAL = re.compile(
+    r"""dialog\.(
+        __main__ | version | watchdog | cli\..* | \w+\._\w+ | audio\.pcm | calls\.stages |
+        agent\.(cascade | conversation | heard | shaping | streams | threads | toolschema | turn) |
+        agent\.turns\.(endpointer | floor | interruption | signals | taking) |
+        llm\.(chat | sse | transport) |
+        testing\.(call | carrier | heard | media | stream | twiml) |
+        voip\.(direct | lifecycle | line | lineclock | lineops | link | pacer | part | playout | wrapup) |
+        voip\.twilio\.(?!(gateway | voip | offer)$)\w+
+    )""",
+    re.VERBOSE,
+)
+"""Modules that a program has no reason to import."""
+
+
+def test_the_reference_lists_every_public_module() -> None:
+    packages = {"dialog"}
+    modules = set()
+    for info in pkgutil.walk_packages(dialog.__path__, "dialog."):
+        (packages if info.ispkg else modules).add(info.name)
+    public = {name for name in modules if not INTERNAL.fullmatch(name)}
+    assert sorted(public - set(LISTED)) == []
+    assert sorted(set(LISTED) - modules - packages) == []
+    assert len(LISTED) == len(set(LISTED))
+
+
+def test_what_the_package_exports_comes_from_listed_modules() -> None:
+    for name in dialog.__all__:
+        home = getattr(dialog, name).__module__
+        assert home in LISTED, f"{name} is documented nowhere: {home}"
+
+
+def test_the_documentation_has_every_page_in_its_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    named = set(re.search(r"```\{toctree\}\n(?::.*\n)*\n(.*?)```", index, re.DOTALL)[1].split())
+    assert named == {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
