@@ -105,8 +105,19 @@ class TwilioOpenAIAgent(OpenAIAgent):
         client: AsyncOpenAI | None = None,
         base_url: str = "",
         options: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
         **agent: Unpack[AgentOptions],
     ) -> None:
         settings = agent.get("settings") or AgentSettings()
         agent["settings"] = msgspec.structs.replace(settings, record=True, transcribe=True)
-        super().__init__(api_key=api_key, model=model, client=client, base_url=base_url, options=options, **agent)
+        super().__init__(
+            api_key=api_key,
+            model=model,
+            client=client,
+            base_url=base_url,
+            options=options,
+            headers=headers,
+            query=query,
+            **agent,
+        )

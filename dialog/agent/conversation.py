@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from dialog.agent.cascade import Cascade
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord
@@ -136,15 +138,23 @@ class Conversation:
 
     def set_stt(self, stt: STT) -> None:
         """Listen with ``stt`` from the caller's next pause on."""
+        if self.stt is not None:
+            self._retire(self.stt)
         stt.on(Participant.ERROR, self._on_failure)
         self.stt = stt
         self._agent.spawn(self.engine.set_stt(stt), "swap of the STT")
 
     def set_tts(self, tts: TTS) -> None:
         """Speak with ``tts`` from the next part on."""
+        self._retire(self.tts)
         tts.on(Participant.ERROR, self._on_failure)
         self.tts = tts
         self.engine.set_tts(tts)
+
+    def _retire(self, provider: STT | TTS) -> None:
+        """A provider is being replaced: the call no longer depends on it."""
+        provider.off(Participant.ERROR, self._on_failure)
+        provider.on(Participant.ERROR, self._on_retired_failure)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -161,9 +171,17 @@ class Conversation:
         self._report_failure(Failure(source=self._agent.name, error=error))
         self._agent.fail(error)
 
-    def _on_failure(self, failure: Failure) -> None:
+    def _on_retired_failure(self, failure: Failure) -> None:
+        failure = msgspec.structs.replace(failure, fatal=False)
         self._report_failure(failure)
         self._agent.emit(Participant.ERROR, failure)
+
+    def _on_failure(self, failure: Failure) -> None:
+        self._report_failure(failure)
+        providers = (self.stt, self.tts)
+        self._agent.emit(Participant.ERROR, failure)
+        if (self.stt, self.tts) != providers:
+            return  # a listener has put another in its place
         if failure.fatal and not self._failing and self.voip.state != "ended":
             self._failing = True
             self._agent.spawn(self._give_up(failure), "giving up")
