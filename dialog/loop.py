@@ -19,7 +19,7 @@ def calm_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(2_000, 10, 10)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
