@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := dialog tests examples benchmarks
 
 .PHONY: help setup demo test lint typecheck bench docs build clean
 
@@ -33,11 +32,11 @@ test: $(STAMP) ## the whole suite
 lint: $(STAMP) ## ruff, codespell and the layers of the architecture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell dialog tests examples benchmarks docs README.md
+	$(BIN)/codespell dialog tests examples benchmarks docs *.md
 	$(BIN)/lint-imports
 
 typecheck: $(STAMP) ## mypy and basedpyright, both strict
-	$(BIN)/mypy dialog
+	$(BIN)/mypy
 	$(BIN)/basedpyright
 
 bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the same run
