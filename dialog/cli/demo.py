@@ -129,7 +129,7 @@ def _write(call: DemoCall, out: Path) -> list[Path]:
         if call.report is None:
             return [wav]
         json.write_bytes(call.report.to_json())
-        page.write_text(make_page(call.report, wav.read_bytes(), title="A call to the Lakeside Restaurant"), "utf-8")
+        page.write_text(make_page(call.report, wav.read_bytes(), title="A call to Luigi's"), "utf-8")
     except OSError as exc:
         raise ConfigurationError(f"{out} cannot be written: {exc}") from exc
     return [wav, json, page]
