@@ -1,0 +1,188 @@
+"""What is shipped: the wheel's contents, what it needs, and what works with the core's dependencies alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import dialog
+
+ROOT = Path(__file__).parents[2]
+LARGEST_CORE_MB = 60.0
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the wheel and the source distribution, built without the network."""
+    directory = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(directory)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def wheel(shipped: Path) -> Path:
+    (path,) = shipped.glob("*.whl")
+    return path
+
+
+def core() -> dict[str, Distribution]:
+    """The distributions that a plain ``pip install dialog`` brings, by name."""
+    found: dict[str, Distribution] = {}
+    wanted = [Requirement(text) for text in distribution("dialog").requires or ()]
+    while wanted:
+        requirement = wanted.pop()
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        # No extra was asked for: markers that name one do not hold.
+        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        found[name] = distribution(name)
+        wanted += [Requirement(text) for text in found[name].requires or ()]
+    return found
+
+
+@pytest.fixture(scope="session")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory to import from that has the wheel and the core's dependencies, and nothing else."""
+    site = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    for dependency in core().values():
+        for file in dependency.files or ():
+            top = file.parts[0]
+            if top not in ("..", "__pycache__") and not (site / top).exists():
+                (site / top).symlink_to(Path(str(dependency.locate_file(top))))
+    return site
+
+
+def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-S", *arguments],
+        cwd=site.parent,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_wheel_has_everything_that_runs_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = archive.read(f"dialog-{dialog.__version__}.dist-info/METADATA").decode()
+        licences = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "dialog").rglob("*") if path.is_file()}
+    assert names == {name for name in sources if "__pycache__" not in name}
+    assert {"dialog/py.typed", "dialog/calls/page.html", "dialog/cli/project/main.py.txt"} <= names
+    assert len(licences) == 1
+    assert f"Version: {dialog.__version__}\n" in metadata
+
+
+def test_the_source_distribution_can_test_itself(shipped: Path) -> None:
+    (path,) = shipped.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {"pyproject.toml", "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "tests/conftest.py", "docs/conf.py"}
+    assert needed <= names
+    assert not {name for name in names if name.startswith((".venv", "build", "dist"))}
+
+
+def test_the_core_is_small(wheel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"dialog": wheel.stat().st_size}
+    with zipfile.ZipFile(wheel) as archive:
+        sizes["dialog"] = sum(item.file_size for item in archive.infolist())
+    for name, dependency in core().items():
+        files = [Path(str(dependency.locate_file(file))) for file in dependency.files or ()]
+        sizes[name] = sum(file.stat().st_size for file in files if file.exists() and file.suffix != ".pyc")
+    total = sum(sizes.values()) / 1e6
+    with capsys.disabled():
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:4]
+        shares = ", ".join(f"{name} {sizes[name] / 1e6:.1f}" for name in largest)
+        print(f"\ncore install: {total:.1f} MB in {len(sizes)} packages ({shares})")
+    assert total < LARGEST_CORE_MB
+
+
+def test_importing_the_package_loads_hardly_anything() -> None:
+    heavy = {"aiohttp", "msgspec", "pyee", "numpy", "openai", "twilio", "deepgram", "cartesia", "asyncio", "ssl"}
+    code = f"import sys, dialog; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_agent_with_its_providers_needs_no_sdk_and_no_numpy() -> None:
+    code = (
+        "import sys; from dialog import Agent, CartesiaTTS, DeepgramSTT, OpenAIAgent, RuleAgent; "
+        "print(sorted({'numpy', 'openai', 'twilio', 'deepgram', 'cartesia', 'pocketsphinx'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_with_the_core_alone_every_module_loads_or_names_its_extra(bare: Path) -> None:
+    code = """if True:
+        import dialog, importlib, pkgutil
+        from dialog.errors import MissingExtra
+        assert not importlib.util.find_spec("numpy")
+        for info in pkgutil.walk_packages(dialog.__path__, "dialog."):
+            if info.name.startswith(("dialog.cli", "dialog.stt._sphinx")) or info.name == "dialog.__main__":
+                continue  # a program, and the process that recognises
+            try:
+                importlib.import_module(info.name)
+            except MissingExtra as exc:
+                print(info.name, exc)
+        for name in dialog.__all__:
+            try:
+                getattr(dialog, name)
+            except MissingExtra as exc:
+                print(name, exc)
+    """
+    done = run(bare, "-c", code)
+    assert done.returncode == 0, done.stderr
+    missing = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert set(missing.values()) == {"twilio is not installed: pip install 'dialog[twilio]'"}
+    assert {name for name in missing if not name.startswith("dialog.voip.twilio.")} == {"TwilioGateway"}
+
+
+def test_with_the_core_alone_a_whole_call_runs(bare: Path) -> None:
+    code = """if True:
+        from dialog import Agent
+        from dialog.testing.doubles import HummingTTS, ToldSTT
+        from dialog.testing.virtual import run_virtual
+        from dialog.voip.memory import memory_call
+
+        class Echo(Agent):
+            async def inference(self, message):
+                yield f"You said: {message.data}"
+
+        stt, tts = ToldSTT(), HummingTTS()
+
+        async def scenario(clock):
+            call, line = memory_call(lambda voip: Echo(voip=voip, stt=stt, tts=tts).activate(), clock=clock)
+            turn = stt.heard("hello")
+            await clock.sleep(5)
+            print(tts.texts[turn, 0])
+            line.hang_up()
+            await call.wait_closed()
+
+        run_virtual(scenario)
+    """
+    done = run(bare, "-c", code)
+    assert (done.returncode, done.stdout.strip()) == (0, "You said: hello"), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["demo"]])
+def test_with_the_core_alone_the_command_line_says_in_one_line_what_is_missing(bare: Path, arguments: list[str]) -> None:
+    done = run(bare, "-m", "dialog", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "dialog: typer is not installed: pip install 'dialog[cli]'\n"
