@@ -215,6 +215,8 @@ class Conversation:
     def _on_ended(self, end: CallEnd) -> None:
         scope = CallScope.current()
         bound = self.settings.last_words_s + 1.0
+        if self._running:
+            bound += self.settings.tool_patience_s + 1.0
         if self._record is not None:
             bound += self.settings.wrap_up_s
         for participant in (self._agent, self.stt):
@@ -225,15 +227,17 @@ class Conversation:
         self._agent.spawn(self._close(end, unfinished=unfinished), "close")
 
     async def _close(self, end: CallEnd, *, unfinished: bool) -> None:
-        """Keep the caller's last words, write the report, give everything back."""
+        """Keep the caller's last words and the results of tools, write the report, give everything back."""
         if self.stt is not None and unfinished:
             await self._last_words(self.stt)
         self.engine.stop()
-        self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
-        self._owner.reported(make_report(self.events))
         for participant in (self.stt, self.tts):
             if participant is not None:
                 participant.dispose()
+        if self._running:
+            await self._last_results()
+        self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
+        self._owner.reported(make_report(self.events))
         if self._record is not None:
             await self._record.completed(self.settings.wrap_up_s)
         self._agent.dispose()
@@ -252,6 +256,14 @@ class Conversation:
                 await said.wait()
         except TimeoutError:
             logger.debug("call %s: no last words came", self.voip.metadata.call_id)
+
+    async def _last_results(self) -> None:
+        """Tools act in the world: let those that run finish, within a bound, and note what became of them."""
+        _, late = await asyncio.wait(tuple(self._running), timeout=self._clock.real(self.settings.tool_patience_s))
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1.0)
 
     # -- what the engine tells --------------------------------------------------------------------
 
@@ -377,6 +389,10 @@ class Conversation:
         result = ToolResult(id=call.id, name=call.name, content="cancelled: the caller interrupted", state="cancelled")
         try:
             result = await self._toolbox.run(call)
+        except asyncio.CancelledError:
+            if self.voip.state == "ended":
+                result = msgspec.structs.replace(result, content="cancelled: the call ended")
+            raise
         finally:
             turn.draft.result(result)
             self.happened(

@@ -26,7 +26,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     reply_timeout_s: float = 20.0
     """A reply that produces neither text nor a tool call for so long has failed."""
     tool_patience_s: float = 3.0
-    """How long the next reply waits for a tool of the one before that is still running."""
+    """How long the next reply waits for a tool of the one before that is still running, and how long one
+    that runs when the call ends may go on."""
     max_steps: int = 8
     """Requests to the model in one turn, tools included."""
     text_ahead_ms: float = 10_000.0

@@ -10,8 +10,11 @@ from typing import ClassVar
 import pytest
 
 from dialog.agent.agent import Agent
-from dialog.calls.events import CallEnded, ErrorRaised
+from dialog.agent.tools import tool
+from dialog.calls.events import CallEnded, ErrorRaised, ToolEnded
+from dialog.clock import Clock
 from dialog.errors import ProviderError
+from dialog.llm.llm import LLM, Finish, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolResult
 from dialog.message import MULAW_8K, AudioFormat, Message
 from dialog.participant import Participant
 from dialog.presets import OpenAIAgent, TwilioOpenAIAgent
@@ -289,6 +292,52 @@ def test_an_activated_again_agent_goes_on():
 
     agent = on_a_call(scenario)
     assert sum(isinstance(event, CallEnded) for event in agent.events) == 1
+
+
+class Booker(Agent):
+    takes_s: ClassVar[float] = 1.0
+    clock: Clock
+
+    @tool
+    async def book(self) -> str:
+        """Book."""
+        await self.clock.sleep(self.takes_s)
+        return "booked"
+
+
+class Books(LLM):
+    """Calls the tool, whatever is said."""
+
+    async def stream(self, request: LLMRequest) -> AsyncIterator[LLMEvent]:
+        if any(isinstance(item, ToolResult) for item in request.items):
+            yield TextDelta(text="Done.")
+        else:
+            yield ToolCall(id="1", name="book", arguments="{}")
+        yield Finish(reason="stop")
+
+
+@pytest.mark.parametrize(("takes_s", "state"), [(1.0, "done"), (60.0, "cancelled")])
+def test_a_tool_that_runs_when_the_caller_hangs_up_may_finish_within_a_bound(takes_s, state):
+    stt = ToldSTT()
+
+    def make(voip):
+        agent = Booker(voip=voip, stt=stt, tts=HummingTTS(), llm=Books())
+        agent.clock = voip.clock
+        agent.takes_s = takes_s
+        return agent
+
+    async def scenario(agent, line, clock):
+        stt.heard("book a table")
+        await clock.sleep(0.2)
+
+    agent = on_a_call(scenario, make=make)
+    *_, tool_ended, call_ended = [event for event in agent.events if isinstance(event, ToolEnded | CallEnded)]
+    assert isinstance(call_ended, CallEnded)
+    assert call_ended is agent.events[-1]
+    assert tool_ended.state == state
+    assert tool_ended.result == {"done": "booked", "cancelled": "cancelled: the call ended"}[state]
+    [result] = [item for item in agent.history.items() if isinstance(item, ToolResult)]
+    assert result.content.startswith(tool_ended.result)
 
 
 # The presets.
