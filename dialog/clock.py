@@ -21,7 +21,7 @@ class Clock:
     def __init__(self, scale: float = 1.0, time: Callable[[], float] = time.monotonic) -> None:
         if scale <= 0:
             raise ValueError(f"scale must be positive, got {scale}")
-        self.scale = scale
+        self.scale: float = scale
         self._time = time
 
     def now(self) -> float:

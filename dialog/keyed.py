@@ -113,8 +113,8 @@ class BodyBuffer:
         """
         if limit < 0:
             raise ValueError(f"limit must not be negative, got {limit}")
-        self.limit = limit
-        self.size = 0
+        self.limit: int = limit
+        self.size: int = 0
         """Bytes collected so far."""
         self._pieces: list[bytes] = []
 

@@ -191,9 +191,9 @@ class DroppingQueueHandler(QueueHandler):
 
     def __init__(self, records: queue.Queue[Any]) -> None:
         super().__init__(records)
-        self.dropped = 0
+        self.dropped: int = 0
         """Records lost since the last time the writer reported them."""
-        self.dropped_total = 0
+        self.dropped_total: int = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """The record itself: the redacting filter has already rendered what the writer needs."""

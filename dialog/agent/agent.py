@@ -74,9 +74,9 @@ class Agent(Participant):
     ) -> None:
         super().__init__()
         self.voip = voip
-        self.settings = settings or AgentSettings()
+        self.settings: AgentSettings = settings or AgentSettings()
         self.greeting = greeting
-        self.history = History()
+        self.history: History = History()
         """The conversation in neutral items: instructions, what was said and heard, tools."""
         if system:
             self.history.system(system)

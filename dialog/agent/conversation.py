@@ -74,7 +74,7 @@ class Conversation:
         self.events: list[ev.CallEvent] = []
         self.voip = voip
         self.stt = stt
-        self.tts = tts
+        self.tts: TTS = tts
         self._owner = owner
         self._agent = owner.participant
         self._llm = llm
@@ -87,7 +87,7 @@ class Conversation:
         """Tools at work; they outlive the turn that called them."""
         self._failing = False
         self._closed = False
-        self.engine = Cascade(self, voip, stt, tts)
+        self.engine: Cascade = Cascade(self, voip, stt, tts)
 
     # -- life -------------------------------------------------------------------------------------
 

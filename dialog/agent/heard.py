@@ -17,7 +17,7 @@ class SpeechRate:
     """Characters a voice speaks per second, learnt from the parts it has finished."""
 
     def __init__(self, chars_per_s: float = 15.0) -> None:
-        self.chars_per_s = chars_per_s
+        self.chars_per_s: float = chars_per_s
 
     def learn(self, chars: int, ms: float) -> None:
         """A part of ``chars`` characters took ``ms``."""

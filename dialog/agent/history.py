@@ -66,7 +66,7 @@ class Draft:
     __slots__ = ("_history", "_nodes", "_sealed", "_state", "heard", "user_text")
 
     def __init__(self, history: History, user_text: str) -> None:
-        self.user_text = user_text
+        self.user_text: str = user_text
         """What the caller said, all utterances of the turn in one; empty when the agent began."""
         self.heard: Mapping[int, tuple[str, bool]] = {}
         """Of each part that was heard: the words, and whether it was heard to its end."""

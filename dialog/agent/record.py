@@ -57,7 +57,7 @@ class CallRecord:
     ) -> None:
         self.transcripts: list[TranscriptStatus] = []
         """Final pieces of the carrier's transcript, in the order of their arrival."""
-        self.recording_url = ""
+        self.recording_url: str = ""
         self._owner = owner
         self._voip = voip
         self._record = record

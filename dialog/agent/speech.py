@@ -106,20 +106,20 @@ class Part:
     )
 
     def __init__(self, number: int, shaper: Shaper, rate: SpeechRate, *, allow_interrupt: bool) -> None:
-        self.number = number
-        self.allow_interrupt = allow_interrupt
-        self.speech = Speech()
-        self.shaper = shaper
+        self.number: int = number
+        self.allow_interrupt: bool = allow_interrupt
+        self.speech: Speech = Speech()
+        self.shaper: Shaper = shaper
         self.pending: deque[Piece] = deque()
         """Pieces that the voice was not given yet."""
-        self.heard_map = HeardMap(rate)
-        self.sealed = False
+        self.heard_map: HeardMap = HeardMap(rate)
+        self.sealed: bool = False
         """No more text comes."""
-        self.posted_chars = 0
+        self.posted_chars: int = 0
         """Characters that the voice was given."""
-        self.posted_done = False
-        self.audio_ms = 0.0
-        self.audio_done = False
+        self.posted_done: bool = False
+        self.audio_ms: float = 0.0
+        self.audio_done: bool = False
         self.playback: Playback | None = None
         """The newest report of the line."""
         self.converter: Converter | None = None
@@ -183,7 +183,7 @@ class SpeechQueue:
     ) -> None:
         self.turn = turn
         self.parts: list[Part] = []
-        self.granted = False
+        self.granted: bool = False
         """The turn has the floor: what it says may sound."""
         self.closed = False
         """The turn was cut or dropped: no more text is taken."""
@@ -196,7 +196,7 @@ class SpeechQueue:
         self._next = 0
         """The first part whose text is not wholly posted."""
         self._in_sentence = False
-        self.backlog = 0
+        self.backlog: int = 0
         """Characters that wait for the voice."""
         self._room: asyncio.Future[None] | None = None
         self._room_below = 0

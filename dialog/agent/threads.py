@@ -30,7 +30,7 @@ class Threads:
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._idle = 0
-        self.count = 0
+        self.count: int = 0
         """Threads that exist now."""
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:

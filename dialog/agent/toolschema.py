@@ -59,7 +59,7 @@ class Parameters:
                 fields.append((parameter.name, hint, msgspec.NODEFAULT))
             else:
                 fields.append((parameter.name, hint, parameter.default))
-        self.names = tuple(name for name, _, _ in fields)
+        self.names: tuple[str, ...] = tuple(name for name, _, _ in fields)
         self._struct = _struct(where, fields)
         self._schema = self._read_schema(where, fields)
 

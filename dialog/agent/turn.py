@@ -40,25 +40,25 @@ class Turn:
     )
 
     def __init__(self, uuid: UUID, speech: SpeechQueue, draft: Draft, utterances: tuple[Utterance, ...] = ()) -> None:
-        self.uuid = uuid
-        self.speech = speech
-        self.draft = draft
-        self.utterances = utterances
-        self.allow_interrupt = True
+        self.uuid: UUID = uuid
+        self.speech: SpeechQueue = speech
+        self.draft: Draft = draft
+        self.utterances: tuple[Utterance, ...] = utterances
+        self.allow_interrupt: bool = True
         self.task: asyncio.Task[None] | None = None
         """Drives ``inference``."""
         self.feeders: dict[asyncio.Task[Any], Part] = {}
         """Read the streams that were dispatched, each into its part."""
         self.patience: asyncio.Timeout | None = None
         """Bounds how long inference may say nothing."""
-        self.ended = False
+        self.ended: bool = False
         """No further part comes."""
-        self.heard = False
+        self.heard: bool = False
         """The caller has heard a word of it."""
-        self.cut = False
-        self.dropped = False
-        self.failed = False
-        self.settled = False
+        self.cut: bool = False
+        self.dropped: bool = False
+        self.failed: bool = False
+        self.settled: bool = False
         """History has it."""
         self.times: dict[str, float] = {}
 

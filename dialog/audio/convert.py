@@ -46,7 +46,7 @@ class Converter:
     def __init__(self, source: AudioFormat, target: AudioFormat) -> None:
         self.source = source
         self.target = target
-        self.identity = source == target
+        self.identity: bool = source == target
         """Nothing is changed."""
         self._odd = b""
         self._decode: Callable[[bytes], bytes] | None = None

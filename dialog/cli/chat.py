@@ -54,7 +54,7 @@ class Chat:
     """One conversation. ``make(voip)`` is the same function that a gateway calls."""
 
     def __init__(self, console: Console, make: Any, *, interactive: bool = False) -> None:
-        self.failed = False
+        self.failed: bool = False
         """The call ended because of an error."""
         self._console = console
         self._make = make

@@ -115,11 +115,11 @@ class ChatDecoder:
         self._refused = False
         self.failure: ProviderError | None = None
         """What went wrong behind the events that :meth:`feed` returned last; nothing more comes."""
-        self.chunks = 0
+        self.chunks: int = 0
         """Chunks seen so far: the sign that the model is at work."""
-        self.finished = False
+        self.finished: bool = False
         """The model gave its finish reason; only the usage may still come."""
-        self.done = False
+        self.done: bool = False
         """:class:`Finish` was returned."""
 
     def feed(self, data: bytes) -> list[LLMEvent]:

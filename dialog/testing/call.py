@@ -105,14 +105,14 @@ class SimulatedCall:
     """One call as the carrier sets it up and ends it, without anybody speaking in it."""
 
     def __init__(self, spec: CallSpec, microphone: Microphone) -> None:
-        self.clock = spec.clock
+        self.clock: Clock = spec.clock
         self.events: list[CallerEvent] = []
         """What happened so far, media aside."""
         self.stream: MediaStream | None = None
         """The stream that is open now."""
-        self.streams = 0
+        self.streams: int = 0
         """How many streams the call has had."""
-        self.upgrade_status = 0
+        self.upgrade_status: int = 0
         """HTTP status of the newest stream's handshake: 101 when it was accepted, 0 without an answer."""
         self.closed_with: tuple[int, str] = (0, "")
         """Close code and reason of the newest stream that ended."""

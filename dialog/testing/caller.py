@@ -81,7 +81,7 @@ class Caller(SimulatedCall):
         super().__init__(spec, Microphone())
         self.spoken: list[Spoken] = []
         """When the caller himself spoke."""
-        self.received_bytes = 0
+        self.received_bytes: int = 0
         """Audio of the agent that arrived."""
         self.first_media_ms: float | None = None
         """When the first audio of the agent arrived, silence included."""
@@ -140,7 +140,7 @@ class Caller(SimulatedCall):
             parameters: Further fields of the voice webhooks (``FromCity``, ``SipHeader_X-…``).
             status_callback: Where ``CallStatus=completed`` is reported, if anywhere.
             transfer: How the other side of a ``<Dial>`` behaves.
-            transfer_s: How long a completed ``<Dial>`` lasts, seconds of ``clock``.
+            transfer_s: How long a ``<Dial>`` lasts, its conversation or its ringing in vain, seconds of ``clock``.
             faults: What this carrier does wrong.
             voice: Speaks text; espeak by default.
             light: For load: no recording and no measuring of speech.

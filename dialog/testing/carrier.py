@@ -126,7 +126,7 @@ class Carrier:
         self.verbs: list[Verb] = []
         """Everything that was carried out."""
         self.warnings: list[Warned] = []
-        self.over = False
+        self.over: bool = False
         self._session = session
         self._clock = clock
         self._public = public
@@ -291,7 +291,7 @@ class Carrier:
                 fields = [*self.leg.fields(), ("ParentCallSid", self.leg.call_sid)]
                 fields = [(k, "in-progress" if k == "CallStatus" else v) for k, v in fields]
                 await self.notify(callback, number.get("statusCallbackMethod", "POST"), fields)
-            await self._pause(self._transfer_s)
+        await self._pause(self._transfer_s)  # it is talked, or it rings in vain
         return self._transfer
 
     async def _pause(self, seconds: float | None) -> None:

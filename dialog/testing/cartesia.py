@@ -113,7 +113,7 @@ class CartesiaEmulator(EmulatorServer):
         self.max_contexts = max_contexts
         self.timings = timings
         self.timings_first = timings_first
-        self.context_faults = dict(context_faults or {})
+        self.context_faults: dict[int, ContextFault] = dict(context_faults or {})
         self.context_count = 0
         """How many contexts were opened so far."""
         self.texts: dict[str, str] = {}

@@ -90,8 +90,8 @@ class DeepgramEmulator(EmulatorServer):
         faults: Faults | None = None,
     ) -> None:
         super().__init__(port=port, faults=faults)
-        self.sentences = list(sentences)
-        self.spoken = sorted(spoken, key=lambda item: item.start_s)
+        self.sentences: list[str] = list(sentences)
+        self.spoken: list[Spoken] = sorted(spoken, key=lambda item: item.start_s)
         self.transcribe = transcribe
         self.api_key = api_key
         self.interim_s = interim_s

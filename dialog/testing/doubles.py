@@ -20,8 +20,8 @@ class ToldSTT(STT):
     def __init__(self) -> None:
         super().__init__()
         self.audio_format: AudioFormat | None = None
-        self.audio = bytearray()
-        self.finalized = 0
+        self.audio: bytearray = bytearray()
+        self.finalized: int = 0
         """How often a final was asked for."""
         self._at_ms = 0.0
         self._uuid: UUID | None = None
@@ -80,7 +80,7 @@ class HummingTTS(TTS):
         super().__init__()
         self.char_ms = char_ms
         self.timings = timings
-        self.hold = hold
+        self.hold: bool = hold
         """Keep the audio until :meth:`release`."""
         self.texts: dict[tuple[UUID, int], str] = {}
         """What each part was given."""

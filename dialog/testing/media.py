@@ -55,7 +55,7 @@ class PlaybackBuffer:
         self._marks: deque[tuple[str, float]] = deque()
         self._marked_ms = -1.0
         self.gaps: list[Gap] = []
-        self.overflow_ms = 0.0
+        self.overflow_ms: float = 0.0
         """Audio that was refused because the buffer was full."""
 
     @property

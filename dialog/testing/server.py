@@ -124,7 +124,7 @@ class FaultGate:
 
     def __init__(self, faults: Faults, closing: asyncio.Event) -> None:
         self.faults = faults
-        self.sent = 0
+        self.sent: int = 0
         self._closing = closing
         self._garbled = False
 
@@ -168,9 +168,9 @@ class EmulatorSocket:
         self, server: EmulatorServer, ws: web.WebSocketResponse, request: web.Request, gate: FaultGate
     ) -> None:
         self.request = request
-        self.number = server.next_connection()
-        self.received_bytes = 0
-        self.received_count = 0
+        self.number: int = server.next_connection()
+        self.received_bytes: int = 0
+        self.received_count: int = 0
         self._server = server
         self._ws = ws
         self._gate = gate
@@ -293,16 +293,16 @@ class EmulatorServer:
     """Largest accepted request body or WebSocket message, in bytes."""
 
     def __init__(self, *, port: int = 0, faults: Faults | None = None, keep: int = 100_000) -> None:
-        self.faults = faults or Faults(times=0)
+        self.faults: Faults = faults or Faults(times=0)
         self.requests: deque[Request] = deque(maxlen=keep)
         """Every request, oldest first, also the refused ones."""
         self.frames: deque[Frame] = deque(maxlen=keep)
         """Every WebSocket message in both directions."""
         self.sockets: list[EmulatorSocket] = []
         """The WebSockets that are open now."""
-        self.connections = 0
+        self.connections: int = 0
         """How many WebSockets were accepted so far."""
-        self.closing = asyncio.Event()
+        self.closing: asyncio.Event = asyncio.Event()
         self._port = port
         self._runner: web.AppRunner | None = None
         self._waiters: list[tuple[Callable[[], object], asyncio.Future[None]]] = []

@@ -139,10 +139,10 @@ class MediaStream:
         faults: CallFaults,
     ) -> None:
         self.stream_sid = stream_sid
-        self.buffer = PlaybackBuffer()
-        self.started = asyncio.Event()
-        self.close_code = 0
-        self.close_reason = ""
+        self.buffer: PlaybackBuffer = PlaybackBuffer()
+        self.started: asyncio.Event = asyncio.Event()
+        self.close_code: int = 0
+        self.close_reason: str = ""
         self._connection = connection
         self._listener = listener
         self._clock = clock

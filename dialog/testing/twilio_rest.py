@@ -131,7 +131,7 @@ class TwilioRestEmulator(EmulatorServer):
         self.transcriptions: dict[str, EmulatedTranscription] = {}
         self.recording_wav = _SILENCE_WAV
         """What every recording's media is."""
-        self.media_missing = 0
+        self.media_missing: int = 0
         """How often media is answered 404 before it is there."""
         self.media_redirect = ""
         """Where media requests are sent, if anywhere."""

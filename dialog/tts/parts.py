@@ -42,24 +42,24 @@ class SpokenPart:
     )
 
     def __init__(self, key: PartKey) -> None:
-        self.key = key
-        self.text = ""
+        self.key: PartKey = key
+        self.text: str = ""
         """Text from the start of the current context on."""
-        self.sent = 0
+        self.sent: int = 0
         """Characters of it that the context has."""
-        self.done = False
+        self.done: bool = False
         """All text of the part is here."""
-        self.closed = False
+        self.closed: bool = False
         """The context was told that no more text follows."""
-        self.audio_ms = 0.0
+        self.audio_ms: float = 0.0
         """Audio of the part so far."""
-        self.base_ms = 0.0
+        self.base_ms: float = 0.0
         """Where the audio of the current context begins."""
         self.last_audio: float | None = None
         """When the current context gave audio last, in seconds of the loop's clock."""
-        self.timed = False
+        self.timed: bool = False
         """The current context tells when words are spoken."""
-        self.tries = 0
+        self.tries: int = 0
         """Contexts that were needed because others failed."""
         self.retry: asyncio.TimerHandle | None = None
         self._cursor = 0

@@ -89,7 +89,7 @@ class Call:
         self.metadata = metadata
         self.settings = settings
         self.clock = clock
-        self.scope = CallScope(str(metadata.call_id))
+        self.scope: CallScope = CallScope(str(metadata.call_id))
         self._carrier = carrier
         self._on_closed = on_closed
         self._life = Lifecycle(settings, clock.now())
@@ -105,7 +105,7 @@ class Call:
             on_close=self._voip_disposed,
         )
         with self.scope.entered():
-            self.voip = voip_class(metadata, self._link, audio_format=audio_format, clock=clock)
+            self.voip: VoIP = voip_class(metadata, self._link, audio_format=audio_format, clock=clock)
         self._link.attach(self.voip)
         self._outcomes: deque[Outcome] = deque()
         self._delivering = False

@@ -142,7 +142,7 @@ class Lifecycle:
 
     def __init__(self, settings: CallSettings, now: float) -> None:
         self.state: CallState = "offered"
-        self.generation = 0
+        self.generation: int = 0
         """Generation of the newest stream."""
         self.deadline: float | None = now + settings.never_connected_s
         """When to feed :class:`Tick`."""

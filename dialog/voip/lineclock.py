@@ -17,11 +17,11 @@ class LineClock:
 
     def __init__(self, rate: int, sample: int) -> None:
         """``rate`` in bytes per second, ``sample`` in bytes."""
-        self.sent = 0
+        self.sent: int = 0
         """Position behind the last byte that was sent."""
-        self.floor = 0
+        self.floor: int = 0
         """Position that was surely heard: a mark came back, or a dry spell passed."""
-        self.rtt_s = 0.0
+        self.rtt_s: float = 0.0
         """Round trip to the carrier, 0.0 when unknown."""
         self._rate = rate
         self._sample = sample

@@ -74,7 +74,7 @@ class MemoryLine:
         buffer_s: float = 0.0,
         echo_marks: bool = True,
     ) -> None:
-        self.rtt_s = clock.real(rtt_s)
+        self.rtt_s: float = clock.real(rtt_s)
         self.clock = clock
         self.audio_format = audio_format
         self.buffer_s = buffer_s

@@ -41,7 +41,7 @@ class Pacer:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.lead_ms = 0.0
+        self.lead_ms: float = 0.0
         self._clock = clock
         self._members: dict[Paced, None] = {}
         self._timer: asyncio.TimerHandle | None = None

@@ -55,27 +55,27 @@ class Part:
     )
 
     def __init__(self, key: Key) -> None:
-        self.key = key
-        self.audio = bytearray()
-        self.base = 0
+        self.key: Key = key
+        self.audio: bytearray = bytearray()
+        self.base: int = 0
         """Offset of the first byte in ``audio``: older ones were heard and dropped."""
-        self.size = 0
-        self.next = 0
+        self.size: int = 0
+        self.next: int = 0
         """Offset of the next byte to send."""
-        self.heard = 0
-        self.begin = 0
+        self.heard: int = 0
+        self.begin: int = 0
         """Offset at which it started, or went on after the last clear."""
         self.origin: int | None = None
         """Line position of offset 0; None before it is sent, and again after a clear."""
         self.limit: int | None = None
-        self.over = False
+        self.over: bool = False
         """Its end was cut off, by a limit or by overflow."""
-        self.done = False
-        self.ended = False
+        self.done: bool = False
+        self.ended: bool = False
         """Its last byte and its mark are on the line."""
-        self.aborted = False
-        self.final = False
-        self.reported = -1
+        self.aborted: bool = False
+        self.final: bool = False
+        self.reported: int = -1
         self.reported_at: float | None = None
 
     @property

@@ -77,7 +77,7 @@ class Playout:
         limit_ms: float = 60_000,
         tombstones: Tombstones | None = None,
     ) -> None:
-        self.tombstones = Tombstones() if tombstones is None else tombstones
+        self.tombstones: Tombstones = Tombstones() if tombstones is None else tombstones
         self._format = audio_format
         self._sample = audio_format.sample_bytes
         self._rate = audio_format.sample_rate * audio_format.sample_bytes

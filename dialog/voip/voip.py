@@ -79,7 +79,7 @@ class VoIP(Participant):
         self.metadata = metadata
         self.audio_format = audio_format
         self.clock = clock
-        self.generation = 0
+        self.generation: int = 0
         """Generation of the newest stream; 0 before the first."""
         self.end: CallEnd | None = None
         """How the call ended."""

@@ -16,9 +16,9 @@ class Endpointer:
 
     def __init__(self, settings: TurnSettings) -> None:
         self._settings = settings
-        self.voice = False
+        self.voice: bool = False
         """The caller's voice is on."""
-        self.words = False
+        self.words: bool = False
         """Words came that no final has confirmed yet."""
         self._asked = False
         self.deadline: float | None = None

@@ -51,7 +51,7 @@ class Floor:
         self._turn: _Turn | None = None
         self._waiting: list[Utterance] = []
         self._says: deque[tuple[UUID, bool]] = deque()
-        self.closed = False
+        self.closed: bool = False
 
     @property
     def turn(self) -> UUID | None:

@@ -12,7 +12,7 @@ class Interruption:
 
     def __init__(self, settings: TurnSettings) -> None:
         self._settings = settings
-        self.held = False
+        self.held: bool = False
         """The line is paused for the caller's voice."""
         self._since = 0.0
         self._stopped: float | None = None

@@ -130,7 +130,7 @@ class TwilioGateway:
         """
         if not account_sid or not auth_token:
             raise ConfigurationError("TwilioGateway needs account_sid and auth_token")
-        self.webhook_url = webhook_url or ""
+        self.webhook_url: str = webhook_url or ""
         local = path or (urlsplit(self.webhook_url).path or "/" if self.webhook_url else _DEFAULT_PATH)
         if not local.startswith("/"):
             raise ConfigurationError(f"path must start with a slash, got {local!r}")

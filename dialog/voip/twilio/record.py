@@ -42,9 +42,9 @@ class CallRecord:
     )
 
     def __init__(self, call_id: UUID, call_sid: str, site: Site) -> None:
-        self.call_id = call_id
-        self.call_sid = call_sid
-        self.site = site
+        self.call_id: UUID = call_id
+        self.call_sid: str = call_sid
+        self.site: Site = site
         self.call: Call | None = None
         """``None`` until the call is accepted."""
         self.answer: asyncio.Task[str] | None = None
@@ -53,9 +53,9 @@ class CallRecord:
         """The TwiML that announced each generation of the stream."""
         self.parameters: tuple[tuple[str, str], ...] = ()
         """What every stream of the call is told."""
-        self.attempts = 0
+        self.attempts: int = 0
         """How often Twilio failed to open the first stream."""
-        self.recording_sid = ""
+        self.recording_sid: str = ""
         self._seen: dict[object, None] = {}
 
     def repeated(self, callback: object) -> bool:

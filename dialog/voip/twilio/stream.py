@@ -43,7 +43,7 @@ class TwilioStream:
 
     def __init__(self) -> None:
         self.state: Literal["new", "connected", "started", "stopped"] = "new"
-        self.stream_sid = ""
+        self.stream_sid: str = ""
         """Known from ``start`` on."""
         self._media_head = b""
         self._clear = b""
