@@ -124,6 +124,7 @@ class CartesiaTTS(TTS):
             **({"language": language} if language else {}),
         }
         self._options = dict(options or {})
+        self._head = ""
         self._headers = {"X-API-Key": api_key, "Cartesia-Version": version, **(headers or {})}
         self._settings = SocketSettings(queue_limit=queue_size_limit, backoff=backoff or Backoff())
         self._contexts = Contexts(parallel_parts, timeout_s=timeout_s)
@@ -151,6 +152,7 @@ class CartesiaTTS(TTS):
             "sample_rate": audio_format.sample_rate,
         }
         self._request |= self._options
+        self._head = _encode(self._request).decode().removesuffix("}")
         self._loop = asyncio.get_running_loop()
         self._socket = ProviderSocket(
             self,
@@ -228,9 +230,10 @@ class CartesiaTTS(TTS):
 
     def _send(self, context: str, part: SpokenPart, now: float) -> None:
         assert self._socket is not None
-        text = part.unsent()
-        request = {**self._request, "context_id": context, "transcript": text, "continue": not part.closed}
-        self._socket.send(_encode(request).decode())
+        text = _encode(part.unsent()).decode()
+        more = "false" if part.closed else "true"
+        # What is the same in every message of a context is encoded once: this happens for every token.
+        self._socket.send(f'{self._head},"context_id":"{context}","transcript":{text},"continue":{more}}}')
         if part.closed:
             self._contexts.expect(part.key, now)
             self._arm()
