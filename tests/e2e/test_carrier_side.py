@@ -6,6 +6,7 @@ import asyncio
 import socket
 from contextlib import asynccontextmanager, suppress
 
+import pytest
 from aiohttp import web
 
 from dialog.agent.record import save_to
@@ -13,7 +14,7 @@ from dialog.calls.events import CallEnded, DigitPressed, ErrorRaised, StreamChan
 from dialog.clock import Clock
 from dialog.presets import TwilioOpenAIAgent
 from dialog.testing.caller import CallEnded as CallOver
-from dialog.testing.caller import Caller, NothingHeard
+from dialog.testing.caller import Caller
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.openai import OpenAIEmulator
 from dialog.testing.server import Faults
@@ -190,8 +191,37 @@ async def test_a_caller_whose_line_drops_is_back_on_the_next_stream(tmp_path):
         async with office.call() as caller:
             await caller.listen()
             agent = office.agents[0]
-            with suppress(NothingHeard, CallOver):
-                await caller.drop()
-                await caller.clock.sleep(0.5)
+            await caller.drop()
+            await until(lambda: agent.voip.generation == 2)
+            office.stt.heard("are you still there")
+            await caller.listen()
+        await office.all_over()
+        states = [event.state for event in agent.events if isinstance(event, StreamChanged)]
+        assert states == ["live", "lost", "live", "ended"]
+        assert [(item.role, item.text) for item in agent.history.items()] == [
+            ("assistant", "Hello."),
+            ("user", "are you still there"),
+            ("assistant", "Fine."),
+        ]
+        assert len(office.agents) == 1
+        assert len(office.twilio.recordings) == 1, "the recording belongs to the call, not to its streams"
+        assert sum(isinstance(event, CallEnded) for event in agent.events) == 1
+
+
+@pytest.mark.parametrize("how", ["hangs up", "is cut off"])
+async def test_a_caller_may_leave_while_a_transfer_rings(tmp_path, how):
+    office = Office(tmp_path)
+    async with office.open():
+        async with office.call(transfer="no-answer", transfer_s=8) as caller:
+            await caller.listen()
+            agent = office.agents[0]
+            await agent.voip.transfer_to("+15550001111", back_within_s=10)
+            await until(lambda: agent.voip.state == "moving")
+            if how == "hangs up":
+                await caller.hang_up()
+            else:
+                await caller.drop(hang_up=True)
         await office.all_over()
         assert sum(isinstance(event, CallEnded) for event in agent.events) == 1
+        assert agent.disposed
+        assert office.stt.disposed

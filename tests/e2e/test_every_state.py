@@ -123,16 +123,19 @@ async def nothing_is_left(house: House) -> Agent:
     return agent
 
 
-@pytest.mark.parametrize("how", ["hang_up", "drop"])
+@pytest.mark.parametrize("how", ["hangs up", "is cut off"])
 @pytest.mark.parametrize(("state", "sentence"), LEAVING.values(), ids=[name.replace("_", " ") for name in LEAVING])
 async def test_a_caller_may_leave(state, sentence, how):
     house = House(sentences=[sentence], replies=reply, greeting="Good evening to you.", kind=Desk, scale=5.0)
     async with house.open():
         async with house.dial() as caller:
             await state(house, caller)
-            await getattr(caller, how)()
+            if how == "hangs up":
+                await caller.hang_up()
+            else:
+                await caller.drop(hang_up=True)
         agent = await nothing_is_left(house)
-        assert agent.voip.end.reason == ("caller_hangup" if how == "hang_up" else "lost")
+        assert agent.voip.end.reason == ("caller_hangup" if how == "hangs up" else "lost")
 
 
 BROKEN = {
