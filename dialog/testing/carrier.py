@@ -286,11 +286,15 @@ class Carrier:
             await self._pause(None)
             return "completed"
         callback = number.get("statusCallback") if number is not None else ""
-        if self._transfer == "completed":
-            if number is not None and callback and "answered" in number.get("statusCallbackEvent", "completed"):
-                fields = [*self.leg.fields(), ("ParentCallSid", self.leg.call_sid)]
-                fields = [(k, "in-progress" if k == "CallStatus" else v) for k, v in fields]
-                await self.notify(callback, number.get("statusCallbackMethod", "POST"), fields)
+        if (
+            self._transfer == "completed"
+            and number is not None
+            and callback
+            and "answered" in number.get("statusCallbackEvent", "completed")
+        ):
+            fields = [*self.leg.fields(), ("ParentCallSid", self.leg.call_sid)]
+            fields = [(k, "in-progress" if k == "CallStatus" else v) for k, v in fields]
+            await self.notify(callback, number.get("statusCallbackMethod", "POST"), fields)
         await self._pause(self._transfer_s)  # it is talked, or it rings in vain
         return self._transfer
 
