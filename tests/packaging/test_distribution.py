@@ -36,33 +36,42 @@ def wheel(shipped: Path) -> Path:
     return path
 
 
-def core() -> dict[str, Distribution]:
-    """The distributions that a plain ``pip install dialog`` brings, by name."""
+def dependencies(extra: str = "") -> dict[str, Distribution]:
+    """The distributions that ``pip install dialog``, or ``dialog[extra]``, brings, by name."""
     found: dict[str, Distribution] = {}
-    wanted = [Requirement(text) for text in distribution("dialog").requires or ()]
+    wanted = [(Requirement(text), extra) for text in distribution("dialog").requires or ()]
     while wanted:
-        requirement = wanted.pop()
+        requirement, of = wanted.pop()
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        # No extra was asked for: markers that name one do not hold.
-        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": of})):
             continue
         found[name] = distribution(name)
-        wanted += [Requirement(text) for text in found[name].requires or ()]
+        wanted += [(Requirement(text), "") for text in found[name].requires or ()]
     return found
 
 
-@pytest.fixture(scope="session")
-def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory to import from that has the wheel and the core's dependencies, and nothing else."""
-    site = tmp_path_factory.mktemp("site")
+def installed(site: Path, wheel: Path, extra: str = "") -> Path:
+    """``site``, filled as an installation of the wheel would fill an empty environment."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    for dependency in core().values():
+    for dependency in dependencies(extra).values():
         for file in dependency.files or ():
             top = file.parts[0]
             if top not in ("..", "__pycache__") and not (site / top).exists():
                 (site / top).symlink_to(Path(str(dependency.locate_file(top))))
     return site
+
+
+@pytest.fixture(scope="session")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory to import from that has the wheel and the core's dependencies, and nothing else."""
+    return installed(tmp_path_factory.mktemp("core"), wheel)
+
+
+@pytest.fixture(scope="session")
+def with_cli(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the extra ``cli``."""
+    return installed(tmp_path_factory.mktemp("cli"), wheel, "cli")
 
 
 def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -102,7 +111,7 @@ def test_the_core_is_small(wheel: Path, capsys: pytest.CaptureFixture[str]) -> N
     sizes = {"dialog": wheel.stat().st_size}
     with zipfile.ZipFile(wheel) as archive:
         sizes["dialog"] = sum(item.file_size for item in archive.infolist())
-    for name, dependency in core().items():
+    for name, dependency in dependencies().items():
         files = [Path(str(dependency.locate_file(file))) for file in dependency.files or ()]
         sizes[name] = sum(file.stat().st_size for file in files if file.exists() and file.suffix != ".pyc")
     total = sum(sizes.values()) / 1e6
@@ -182,7 +191,27 @@ def test_with_the_core_alone_a_whole_call_runs(bare: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["demo"]])
-def test_with_the_core_alone_the_command_line_says_in_one_line_what_is_missing(bare: Path, arguments: list[str]) -> None:
+def test_with_the_core_alone_the_command_line_says_in_one_line_what_is_missing(
+    bare: Path, arguments: list[str]
+) -> None:
     done = run(bare, "-m", "dialog", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "dialog: typer is not installed: pip install 'dialog[cli]'\n"
+
+
+def test_with_the_command_line_alone_the_check_up_names_every_extra_that_is_missing(with_cli: Path) -> None:
+    done = run(with_cli, "-m", "dialog", "doctor", "--local")
+    assert (done.returncode, done.stderr) == (1, "")
+    for extra in ("twilio", "local", "testing"):
+        assert f"pip install 'dialog[{extra}]'" in done.stdout
+    assert "dialog[cli]" not in done.stdout
+
+
+@pytest.mark.parametrize(("command", "extra"), [("demo", "local"), ("call", "testing")])
+def test_with_the_command_line_alone_a_command_names_the_extra_that_it_needs(
+    with_cli: Path, command: str, extra: str
+) -> None:
+    arguments = ["http://127.0.0.1:1/"] if command == "call" else []
+    done = run(with_cli, "-m", "dialog", command, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"error \w+ is not installed: pip install 'dialog\[{extra}\]'\n", done.stderr)
