@@ -186,7 +186,7 @@ class Switchboard:
             self._records[call_id] = record
             record.answer = self._spawn(self._admit(record, form, fields), f"admit {call_id}")
         elif record.call is not None and record.call.state == "ended":
-            return twiml.hangup()
+            return self._finished.get(call_id) or twiml.hangup()
         assert record.answer is not None or record.call is not None
         if record.answer is None:  # the stream was here first
             return self._document(record, 1)
