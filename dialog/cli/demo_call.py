@@ -57,9 +57,7 @@ async def hold_call(steps: Sequence[Step], *, clock: Clock, on_event: Callable[[
     reported = asyncio.Event()
 
     def on_voip(voip: TwilioVoIP) -> None:
-        for live in gateway.calls:
-            if live.voip is voip:
-                live.add_tap(call.recorder)
+        gateway.add_tap(voip, call.recorder)
         agent = FrontDesk(
             voip=voip, stt=PocketsphinxSTT(GRAMMAR), tts=EspeakTTS(VOICE), system=SYSTEM, greeting=GREETING
         )

@@ -49,9 +49,17 @@ async def test_the_demo_holds_its_call_and_leaves_recording_report_and_page(tmp_
     assert seconds == pytest.approx(report["duration_s"], abs=2)
     assert max(sides[0::2]) > 3000  # the caller
     assert max(sides[1::2]) > 3000  # the agent
+    first = [next(at for at, sample in enumerate(sides[side::2]) if abs(sample) > 1000) / 8000 for side in (0, 1)]
+    caller_spoke = next(event["at_s"] for event in report["events"] if event["type"] == "caller.speech")
+    assert first[1] + 1 < first[0], "the agent greets, on the right, before the caller speaks, on the left"
+    assert first[0] == pytest.approx(caller_spoke, abs=1)
     spoken = [turn for turn in report["turns"] if turn["caller"]]
     assert [turn["caller"] for turn in spoken] == [step.say for step in DEMO_SCRIPT]
     assert all(turn["latency_ms"] > 0 for turn in spoken)
+    assert all(turn["timeline"]["final"] < turn["timeline"]["first_frame"] for turn in spoken)
+    assert {"call.started", "caller.transcript", "agent.transcript", "call.ended"} <= {
+        event["type"] for event in report["events"]
+    }
     (cut,) = [turn for turn in spoken if turn["interrupted"]]
     assert 0 < len(cut["heard"]) < len(cut["agent"])
     page = (tmp_path / "out" / "report.html").read_text()

@@ -157,6 +157,23 @@ async def test_the_agent_hangs_up(tmp_path):
         assert end.reason == "agent_hangup"
 
 
+async def test_a_goodbye_is_heard_out_before_the_call_ends(tmp_path):
+    text = "Thank you for calling us today. Goodbye!"
+    office = Office(tmp_path)
+    async with office.open():
+        async with office.call() as caller:
+            await caller.listen()
+            agent = office.agents[0]
+            heard = await agent.dispatch_message(text, allow_interrupt=False)
+            await agent.voip.hangup()
+            await caller.wait_ended()
+            assert heard.complete
+            assert caller.heard[-1].duration_ms == pytest.approx(len(text) * 50, abs=60)
+            assert not caller.heard[-1].cut
+            assert caller.ended_by == "agent"
+        await office.all_over()
+
+
 async def test_a_transfer_that_nobody_answers_brings_the_caller_back(tmp_path):
     office = Office(tmp_path)
     async with office.open():

@@ -15,10 +15,11 @@ from uuid import UUID
 from aiohttp import ClientSession, web
 
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import ConfigurationError
+from dialog.errors import ConfigurationError, StateError
 from dialog.net import shared
 from dialog.participant import Event
 from dialog.voip.call import Call, CallSettings
+from dialog.voip.line import Tap
 from dialog.voip.twilio.aiohttp_shell import AiohttpShell
 from dialog.voip.twilio.asgi import AsgiShell
 from dialog.voip.twilio.commands import TwilioCommands
@@ -272,6 +273,20 @@ class TwilioGateway:
             return None
         assert isinstance(found.voip, TwilioVoIP)
         return found.voip
+
+    def add_tap(self, voip: TwilioVoIP, tap: Tap) -> None:
+        """Let ``tap`` hear both sides of a call from now on: to record it, or to listen in.
+
+        A :class:`~dialog.audio.recorder.StereoRecorder` is one. What the agent's side of it hears is what
+        was played, without what an interruption took back.
+
+        Raises:
+            StateError: The call is not held by this gateway (any more).
+        """
+        call = self._switchboard.find(voip.metadata.call_id)
+        if call is None:
+            raise StateError(f"call {voip.metadata.call_id}: this gateway does not hold it: there is nothing to hear")
+        call.add_tap(tap)
 
     async def close(self) -> None:
         """Take no more calls, end those that are there, close all sockets; calling it again is harmless."""
