@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.calls import events as ev
 from dialog.calls.report import SessionReport, make_report
-from dialog.errors import ConfigurationError, DialogError
+from dialog.errors import CarrierError, ConfigurationError, DialogError
 from dialog.llm.llm import LLM, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
 from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.participant import Participant
@@ -199,7 +200,8 @@ class Conversation:
                     await self.engine.dispatch_message(self.settings.failure, allow_interrupt=False)
             except TimeoutError:
                 logger.warning("call %s: the failure message was not heard in time", self.voip.metadata.call_id)
-        await self.voip.hangup()
+        with suppress(CarrierError):  # the VoIP tells of it, and the media is closed all the same
+            await self.voip.hangup()
 
     def _on_digit(self, digit: str) -> None:
         self.happened(ev.DigitPressed, digit=digit)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from dialog.errors import DialogError
+from dialog.errors import CarrierError, DialogError
 from dialog.message import CallEnd, TranscriptStatus
 from dialog.participant import Participant
 from dialog.voip.voip import VoIP
@@ -97,6 +97,8 @@ class CallRecord:
         else:
             try:
                 await self._voip.start_recording()
+            except CarrierError:
+                self._recorded.set()  # the VoIP has told
             except DialogError as exc:
                 self._recorded.set()
                 self._failed(exc)
@@ -105,6 +107,8 @@ class CallRecord:
         else:
             try:
                 await self._voip.start_transcription()
+            except CarrierError:
+                self._transcribed.set()  # the VoIP has told
             except DialogError as exc:
                 self._transcribed.set()
                 self._failed(exc)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import StateError
+from dialog.errors import CarrierError, StateError
 from dialog.message import (
     MULAW_8K,
     AudioFormat,
@@ -210,7 +210,11 @@ class VoIP(Participant):
     async def _command(self, command: Command) -> None:
         if self._disposed:
             raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after dispose")
-        await self._link.command(command)
+        try:
+            await self._link.command(command)
+        except CarrierError as exc:
+            self.fail(exc)  # for whoever watches the call, and does not hold the command
+            raise
 
     def _playback(self, playback: Playback) -> None:
         self.emit(VoIP.PLAYBACK, playback)

@@ -138,6 +138,12 @@ async def test_a_recording_that_cannot_start_is_an_error_and_the_call_goes_on(tm
             await caller.listen()
             agent = office.agents[0]
             await until(lambda: sum(isinstance(event, ErrorRaised) for event in agent.events) == 2)
+            for event in agent.events:
+                if isinstance(event, ErrorRaised):
+                    assert event.source == "TwilioVoIP"
+                    assert caller.call_sid in event.text
+                    assert "500" in event.text
+                    assert not event.fatal
             office.stt.heard("how are you")
             await caller.listen()
         await office.all_over()

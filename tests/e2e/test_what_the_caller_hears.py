@@ -30,12 +30,14 @@ C = mulaw_encode(tones.sine(700, 1000))
 
 
 @asynccontextmanager
-async def a_line(**options):
+async def a_line(*, on_voip=None, **options):
     """A caller and the voip of the call, with nobody in between."""
     clock = Clock(4.0)
     voips: list[VoIP] = []
     gateway = TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, clock=clock)
     gateway.on("voip", voips.append)
+    if on_voip is not None:
+        gateway.on("voip", on_voip)
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}/twilio"
     runner = web.AppRunner(gateway.app())
@@ -110,6 +112,40 @@ async def test_a_reply_that_is_almost_over_gives_way_to_the_next_without_loss():
         await caller.clock.sleep(0.1)  # the ear follows by a frame
         assert sounds(mulaw_decode(B)) in sounds(ear(caller))
         assert dispatched == [b]
+
+
+async def test_a_listener_of_on_voip_misses_nothing_of_the_call():
+    told = []
+
+    def on_voip(voip):
+        for event in (
+            VoIP.METADATA,
+            VoIP.STREAMING_STARTED,
+            VoIP.DTMF,
+            VoIP.STREAMING_STOPPED,
+            VoIP.ENDED,
+        ):
+            voip.on(event, lambda payload, event=event: told.append((str(event), payload)))
+        voip.on(VoIP.MESSAGE, lambda message: audio.extend(message.data))
+        assert told == [], "nothing happens before somebody listens"
+
+    audio = bytearray()
+    async with a_line(on_voip=on_voip, from_="+15559990001") as (caller, voip, _):
+        await caller.say(C)
+        caller.press("5")
+        await caller.clock.sleep(0.3)
+    async with asyncio.timeout(5):
+        while not voip.disposed:
+            await asyncio.sleep(0.01)
+    names = [name for name, _ in told]
+    assert names == ["metadata", "streaming_started", "dtmf", "streaming_stopped", "ended"]
+    payloads = dict(told)
+    assert payloads["metadata"].from_ == "+15559990001"
+    assert payloads["metadata"].carrier_call_id == caller.call_sid
+    assert payloads["dtmf"] == "5"
+    assert payloads["streaming_stopped"].reason == "ended"
+    assert payloads["ended"].reason == "caller_hangup"
+    assert sounds(mulaw_decode(C)) in sounds(mulaw_decode(bytes(audio)))
 
 
 async def test_a_recording_of_ones_own_has_the_caller_left_and_what_was_played_right(tmp_path):
