@@ -35,6 +35,8 @@ _EXPIRES_S = 0.8
 """A context is dead 1 s after its last audio; text may travel for a while."""
 _TRIES = 3
 _RETRY_S = 0.25
+_MUTE_PARTS = 2
+"""After so many parts in a row without a sound the voice has failed for good."""
 _KEEP_ENDED = 256
 
 
@@ -133,6 +135,8 @@ class CartesiaTTS(TTS):
         self._socket: ProviderSocket | None = None
         self._format = MULAW_8K
         self._timer: asyncio.TimerHandle | None = None
+        self._mute = 0
+        """Parts in a row that never made a sound."""
 
     def open(self, audio_format: AudioFormat) -> None:
         """Start connecting and return.
@@ -277,6 +281,7 @@ class CartesiaTTS(TTS):
         at_ms = part.audio_ms
         audio = part.audio(data, self._format, now)
         if audio:
+            self._mute = 0
             uuid, number = part.key
             self.emit(TTS.MESSAGE, Message(uuid=uuid, part=number, data=audio, at_ms=at_ms))
             self._announce(part)
@@ -395,7 +400,10 @@ class CartesiaTTS(TTS):
         for key in self._contexts.expire(self._loop.time()):
             part = self._parts[key]
             silent = f"no sign of life of part {key[1]} of turn {key[0]} for {self._contexts.timeout_s:g} s"
-            self.fail(ProviderError("cartesia", silent, retryable=True), retryable=True)
+            self._mute = self._mute + 1 if not part.audio_ms else 0
+            # A connection that is up and says nothing would leave the caller in silence turn after turn.
+            gone = self._mute >= _MUTE_PARTS
+            self.fail(ProviderError("cartesia", silent, retryable=not gone), fatal=gone, retryable=not gone)
             self._finish(part)
         self._admit()
         self._arm()

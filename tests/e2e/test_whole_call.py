@@ -149,6 +149,18 @@ async def test_a_voice_that_is_refused_ends_the_call_instead_of_staying_silent()
         assert end.reason == "agent_hangup"
 
 
+async def test_a_voice_that_stays_mute_ends_the_call_after_its_second_silent_part():
+    house = House(scale=2.0, faults={"cartesia": Faults(stall_after=0)}, greeting="Hello.")
+    async with house.open(), house.dial() as caller:
+        with suppress(CallOver, NothingHeard):
+            await caller.clock.sleep(11)  # the greeting is given up after five real seconds
+            await caller.say(voice(500))
+            await caller.listen(timeout_s=20)
+        await house.all_over()
+        [end] = [event for event in house.agents[0].events if isinstance(event, CallEnded)]
+        assert end.reason == "agent_hangup"
+
+
 async def test_a_broken_ear_reconnects_and_no_word_is_lost():
     house = House(sentences=["one two three", "four five six"], faults={"deepgram": Faults(drop_after=3, times=1)})
     async with house.open(), house.dial() as caller:
