@@ -165,7 +165,9 @@ class Participant:
                 return
             try:
                 listener(payload)
-            except Exception as exc:  # foreign code: its failure is its owner's, never ours
+            except (Exception, asyncio.CancelledError) as exc:
+                # Foreign code: its failure is its owner's, never ours. A plain function cannot be
+                # cancelled itself; it has looked at a future that was.
                 self._listener_failed(listener, payload, exc)
 
     def _context(self) -> Context:
@@ -185,7 +187,7 @@ class Participant:
             return
         self.fail(_as_dialog_error(exc, f"{task.get_name()} failed"), fatal=True)
 
-    def _listener_failed(self, listener: Callable[..., Any], payload: object, exc: Exception) -> None:
+    def _listener_failed(self, listener: Callable[..., Any], payload: object, exc: BaseException) -> None:
         owner = getattr(listener, "__self__", None)
         where = getattr(listener, "__qualname__", repr(listener))
         if isinstance(payload, Failure) or not isinstance(owner, Participant) or owner.disposed:

@@ -113,6 +113,10 @@ class CallScope:
     async def _dispose(self, participants: list[Participant], timeout_s: float) -> tuple[str, ...]:
         names = tuple(type(participant).__name__ for participant in reversed(participants))
         for participant in reversed(participants):
-            participant.dispose()
+            try:
+                participant.dispose()
+            except Exception:  # foreign code: the others have to go all the same
+                logger.exception("call %s: %s.dispose raised", self.name, type(participant).__name__)
+                self.forget(participant)
         await asyncio.gather(*(participant.wait_disposed(timeout_s) for participant in participants))
         return names
