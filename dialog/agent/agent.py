@@ -164,7 +164,11 @@ class Agent(Participant):
             record=self._record,
         )
         self._events = self._conversation.events
-        self._conversation.start()
+        try:
+            self._conversation.start()
+        except BaseException:
+            self.deactivate()
+            raise
         if self.greeting and self.voip.state != "ended":
             self.dispatch_message(self.greeting, allow_interrupt=self.settings.greeting_interruptible)
 
@@ -209,18 +213,32 @@ class Agent(Participant):
             self._conversation.engine.abort()
 
     def set_stt(self, stt: STT) -> None:
-        """Hear the caller with ``stt`` from their next pause on; the old one's last words still count."""
-        if self._conversation is None:
-            self._stt = stt
-        else:
-            self._conversation.set_stt(stt)
+        """Hear the caller with ``stt`` from their next pause on; the old one's last words still count.
+
+        A text call does not listen; it keeps ``stt`` closed.
+
+        Raises:
+            UnsupportedFormat: It shares no audio format with the call; the old one stays.
+        """
+        if self._conversation is not None and self.voip.medium == "audio":
+            if stt is not self._conversation.stt:
+                self._conversation.set_stt(stt)
+        elif stt is not self._stt:
+            old, self._stt = self._stt, stt
+            self._replaced(old, stt)
 
     def set_tts(self, tts: TTS) -> None:
-        """Speak with ``tts`` from the next part of speech on."""
-        if self._conversation is None:
-            self._tts = tts
-        else:
-            self._conversation.set_tts(tts)
+        """Speak with ``tts`` from the next part of speech on. A text call does not sound; it keeps ``tts`` closed.
+
+        Raises:
+            UnsupportedFormat: It shares no audio format with the call; the old one stays.
+        """
+        if self._conversation is not None and self.voip.medium == "audio":
+            if tts is not self._conversation.tts:
+                self._conversation.set_tts(tts)
+        elif tts is not self._tts:
+            old, self._tts = self._tts, tts
+            self._replaced(old, tts)
 
     def dispose(self, error: BaseException | None = None) -> None:
         """End the agent and the participants it owns. ``error``, its cause, is logged."""
@@ -252,6 +270,13 @@ class Agent(Participant):
             self._conversation.failed(error)
         else:
             self.fail(error)
+
+    def _replaced(self, old: Participant | None, new: Participant) -> None:
+        """A provider that is not in use was replaced: what the agent was given it disposes of."""
+        if old is not None:
+            old.dispose()
+        if self._disposed:
+            new.dispose()
 
     @property
     def _running(self) -> Conversation:

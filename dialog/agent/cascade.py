@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Any, Protocol
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
 from dialog.agent.heard import SpeechRate
 from dialog.agent.history import History
@@ -24,8 +26,9 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.turns.taking import TurnTaking
 from dialog.audio.convert import Converter, negotiate
-from dialog.errors import DialogError, UserCodeError
-from dialog.message import Alignment, AudioFormat, Message, Playback, SpeechEdge, Utterance
+from dialog.errors import DialogError, LimitError, UserCodeError
+from dialog.message import Alignment, AudioFormat, Message, Playback, SpeechEdge, StreamStopped, Utterance
+from dialog.participant import Participant
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
@@ -40,6 +43,10 @@ _TEXT_LIMIT = 64 * 1024
 """Characters of a reply that may wait for the voice; a model's whole reply fits, an endless one does not."""
 _SWAP_S = 2.0
 """How long a new STT waits for the caller to pause before it takes over."""
+_REMEMBERED_TURNS = 256
+
+_opened: WeakSet[Participant] = WeakSet()
+"""Providers that were opened, which happens once: an agent may let go of its call and take it again."""
 
 
 class Host(Protocol):
@@ -87,6 +94,13 @@ class Cascade:
         self._retired: dict[TTS, set[tuple[UUID, int]]] = {}
         """Voices that were swapped out, and the parts that they still speak."""
         self._voices: dict[tuple[UUID, int], TTS] = {}
+        self._coming: STT | None = None
+        """The STT that takes over at the caller's next pause."""
+        self._leaving: set[STT] = set()
+        """Those it takes over from, whose last words still count."""
+        self._spent: dict[UUID, int] = {}
+        """Of the last turns: how many parts they had. A second turn of that uuid goes on counting, for
+        the line and the voices know a part by both."""
         self._last_audio: Message[bytes] | None = None
         self._to_stt: Converter | None = None
         self._tts_format: AudioFormat = voip.audio_format
@@ -98,10 +112,11 @@ class Cascade:
         """Open the providers and listen to them."""
         self._voip.on(VoIP.MESSAGE, self.hear)
         self._voip.on(VoIP.PLAYBACK, self._on_playback)
+        self._voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         if self._stt is not None:
-            self._wire_stt(self._stt)
-        self._wire_tts(self._tts)
+            self._to_stt = self._wire_stt(self._stt)
+        self._tts_format = self._wire_tts(self._tts)
 
     def end_turns(self) -> None:
         """The call is over: no turn goes on or begins. Words that still come are only noted."""
@@ -120,59 +135,81 @@ class Cascade:
             self._timer.cancel()
         self._voip.off(VoIP.MESSAGE, self.hear)
         self._voip.off(VoIP.PLAYBACK, self._on_playback)
+        self._voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
+        for tts in (self._tts, *self._retired):
+            tts.off(TTS.MESSAGE, self._on_audio)
+            tts.off(TTS.ALIGNMENT, self._on_alignment)
         for tts in self._retired:
             tts.dispose()
         self._retired.clear()
+        for stt in (self._stt, self._coming):
+            if stt is not None:
+                self._unwire_stt(stt)
+        for stt in list(self._leaving):
+            self._let_go(stt)
 
-    def _wire_stt(self, stt: STT) -> None:
+    def _wire_stt(self, stt: STT) -> Converter | None:
+        audio_format = negotiate(self._voip.audio_format, stt.formats)
+        _open(stt, audio_format)
         stt.on(STT.MESSAGE, self._on_utterance)
         stt.on(STT.INTERIM, self._on_interim)
         stt.on(STT.VAD, self._on_speech_edge)
-        audio_format = negotiate(self._voip.audio_format, stt.formats)
-        self._to_stt = (
-            None if audio_format == self._voip.audio_format else Converter(self._voip.audio_format, audio_format)
-        )
-        stt.open(audio_format)
+        return None if audio_format == self._voip.audio_format else Converter(self._voip.audio_format, audio_format)
 
     def _unwire_stt(self, stt: STT) -> None:
         stt.off(STT.MESSAGE, self._on_utterance)
         stt.off(STT.INTERIM, self._on_interim)
         stt.off(STT.VAD, self._on_speech_edge)
 
-    def _wire_tts(self, tts: TTS) -> None:
+    def _wire_tts(self, tts: TTS) -> AudioFormat:
+        audio_format = negotiate(self._voip.audio_format, tts.formats)
+        _open(tts, audio_format)
         tts.on(TTS.MESSAGE, self._on_audio)
         tts.on(TTS.ALIGNMENT, self._on_alignment)
-        self._tts_format = negotiate(self._voip.audio_format, tts.formats)
-        tts.open(self._tts_format)
+        return audio_format
 
     # -- swapping providers in mid-call -----------------------------------------------------------
 
     def set_tts(self, tts: TTS) -> None:
-        """Let ``tts`` speak every part that begins from now on; parts in progress finish with the old voice."""
-        old = self._tts
-        self._tts = tts
-        self._wire_tts(tts)
+        """Let ``tts`` speak every part that begins from now on; parts in progress finish with the old voice.
+
+        Raises:
+            UnsupportedFormat: It shares no audio format with the call; the old voice stays.
+        """
+        self._tts_format = self._wire_tts(tts)
+        old, self._tts = self._tts, tts
         speaking = {key for key, voice in self._voices.items() if voice is old}
         if speaking:
             self._retired[old] = speaking
         else:
             old.dispose()
 
-    async def set_stt(self, stt: STT) -> None:
-        """Let ``stt`` listen, from the next pause of the caller on; the old one's last words still count."""
-        old = self._stt
-        converter = self._to_stt
-        self._wire_stt(stt)
-        fresh = self._to_stt
+    def set_stt(self, stt: STT) -> None:
+        """Let ``stt`` listen, from the next pause of the caller on; the old one's last words still count.
+
+        Raises:
+            UnsupportedFormat: It shares no audio format with the call; the old one stays.
+        """
+        converter = self._wire_stt(stt)
+        old, waiting = self._stt, self._coming
         if old is None:
-            self._stt = stt
+            self._stt, self._to_stt = stt, converter
             return
-        self._to_stt = converter
+        if waiting is not None:
+            self._unwire_stt(waiting)  # it has not heard anything yet
+            waiting.dispose()
+        self._coming = stt
+        self._leaving.add(old)
+        self._host.spawn(self._swap_stt(old, stt, converter), "swap of the STT")
+
+    async def _swap_stt(self, old: STT, stt: STT, converter: Converter | None) -> None:
         deadline = self._clock.now() + _SWAP_S
         while self._taking.caller_speaking and self._clock.now() < deadline:
             await self._clock.sleep(0.02)
-        self._stt, self._to_stt = stt, fresh
+        if self._stopped or self._coming is not stt:
+            return  # another one was set meanwhile
+        self._stt, self._to_stt, self._coming = stt, converter, None
         last = asyncio.Event()
         old.on(STT.MESSAGE, lambda _: last.set())
         old.finalize()
@@ -182,8 +219,12 @@ class Cascade:
                     await last.wait()
             except TimeoutError:
                 logger.debug("the old STT had no last words")
-        self._unwire_stt(old)
-        old.dispose()
+        self._let_go(old)
+
+    def _let_go(self, stt: STT) -> None:
+        self._leaving.discard(stt)
+        self._unwire_stt(stt)
+        stt.dispose()
 
     @property
     def expecting_words(self) -> bool:
@@ -229,8 +270,12 @@ class Cascade:
             self._feed(sig.SpeechStopped())
         self._host.caller_spoke(edge)
 
-    def _on_streaming_stopped(self, _: object) -> None:
-        self._feed(sig.LineDown())
+    def _on_streaming_started(self, _: object) -> None:
+        self._feed(sig.LineUp())
+
+    def _on_streaming_stopped(self, stopped: StreamStopped) -> None:
+        if stopped.reason != "ended":  # the end of the call follows, and ends the turns
+            self._feed(sig.LineDown())
 
     # -- deciding ---------------------------------------------------------------------------------
 
@@ -244,13 +289,13 @@ class Cascade:
         try:
             while self._signals:
                 for decision in self._taking.feed(self._signals.pop(0), self._clock.now()):
-                    self._do(decision)
+                    self._carry_out(decision)
         finally:
             self._feeding = False
         self._arm()
 
     def _arm(self) -> None:
-        deadline = self._taking.deadline
+        deadline = None if self._stopped else self._taking.deadline
         if deadline == self._timer_at:
             return
         if self._timer is not None:
@@ -265,6 +310,16 @@ class Cascade:
         self._timer_at = None
         self._feed(sig.Tick())
 
+    def _carry_out(self, decision: sig.Decision) -> None:
+        if self._stopped and isinstance(decision, sig.Infer):
+            decision = sig.Unanswered(decision.utterances)  # a listener has let go of the call meanwhile
+        try:
+            self._do(decision)
+        except Exception as exc:  # a provider's: turn taking counts on what it decided after this
+            self._host.failed(_failure(f"{type(decision).__name__} failed", exc))
+        if not self._stopped:
+            self._host.decided(decision)
+
     def _do(self, decision: sig.Decision) -> None:
         if isinstance(decision, sig.Pause):
             self._voip.pause()
@@ -278,9 +333,18 @@ class Cascade:
             self._cut(decision)
         elif isinstance(decision, sig.Drop):
             self._drop(decision)
+        elif isinstance(decision, sig.Unanswered):
+            draft = self._host.history.draft([utterance.data for utterance in decision.utterances])
+            self._host.history.commit(draft, {})
+        elif isinstance(decision, sig.Overflow):
+            self._host.failed(
+                LimitError(
+                    f"{decision.chars} characters that the caller said were forgotten: more than "
+                    f"{decision.limit} waited for an answer"
+                )
+            )
         elif self._stt is not None:
             self._stt.finalize()
-        self._host.decided(decision)
 
     # -- turns ------------------------------------------------------------------------------------
 
@@ -294,17 +358,27 @@ class Cascade:
             opened=opened,
             post=self._say,
             gate=self._gate,
+            first=self._spent.get(uuid, 0),
         )
-        turn = Turn(uuid, queue, self._host.history.draft(text), utterances)
+        turn = Turn(uuid, queue, self._host.history.draft(text), utterances, engine=self)
         queue.on_text = lambda: turn.stamp("first_text", self._clock.now())
         self._turns[uuid] = turn
         return turn
 
     def _new_part(self, number: int, allow_interrupt: bool) -> Part:
-        return Part(number, shaper_for(self._tts.capabilities.text), self._rate, allow_interrupt=allow_interrupt)
+        return Part(
+            number,
+            shaper_for(self._tts.capabilities.text),
+            self._rate,
+            allow_interrupt=allow_interrupt,
+            sounds=self._voip.medium == "audio",
+        )
 
     def _part_opened(self, turn: Turn, part: Part) -> None:
         key = (turn.uuid, part.number)
+        self._spent[turn.uuid] = part.number + 1
+        if len(self._spent) > _REMEMBERED_TURNS:
+            del self._spent[next(iter(self._spent))]
         self._voices[key] = self._tts
         if self._tts_format != self._voip.audio_format:
             part.converter = Converter(self._tts_format, self._voip.audio_format)
@@ -334,26 +408,42 @@ class Cascade:
         """Run ``inference`` from its start to its close, all in this one task."""
         current_turn.set(turn)
         try:
-            async with asyncio.timeout(self._clock.real(self._host.settings.reply_timeout_s)) as turn.patience:
-                await self._run_inference(turn, message)
-        except TimeoutError:
-            self._reply_failed(
-                turn, UserCodeError(f"inference said nothing for {self._host.settings.reply_timeout_s:g} s")
-            )
-        except DialogError as exc:
-            self._reply_failed(turn, exc)
+            async with self._patience(turn, "inference") as patience:
+                await self._run_inference(turn, message, patience)
+        except asyncio.CancelledError as exc:
+            if turn.speech.closed:
+                raise
+            # Nobody gave it up: it waited for something that was cancelled, or cancelled itself.
+            self._reply_failed(turn, _failure("inference was cancelled from inside", exc))
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                self._reply_ended(turn)
+                raise
         except Exception as exc:  # the user's code: whatever it raises costs this turn only
-            error = UserCodeError(f"inference raised {exc!r}")
-            error.__cause__ = exc
-            self._reply_failed(turn, error)
+            self._reply_failed(turn, _failure(f"inference raised {exc!r}", exc))
         finally:
-            turn.patience = None
             turn.speech.seal()
         while turn.feeders:
             await asyncio.wait(list(turn.feeders))
         self._reply_ended(turn)
 
-    async def _run_inference(self, turn: Turn, message: Message[str]) -> None:
+    @asynccontextmanager
+    async def _patience(self, turn: Turn, what: str) -> AsyncGenerator[asyncio.Timeout]:
+        """Bound how long the turn may show no sign of life while ``what`` is run."""
+        seconds = self._host.settings.reply_timeout_s
+        patience = asyncio.timeout(self._clock.real(seconds))
+        turn.patience.append(patience)
+        try:
+            async with patience:
+                yield patience
+        except TimeoutError as exc:
+            if not patience.expired():
+                raise  # the user's own
+            raise UserCodeError(f"{what} said nothing for {seconds:g} s") from exc
+        finally:
+            turn.patience.remove(patience)
+
+    async def _run_inference(self, turn: Turn, message: Message[str], patience: asyncio.Timeout) -> None:
         reply = self._host.infer(message)
         if inspect.isawaitable(reply):
             await reply
@@ -366,31 +456,30 @@ class Cascade:
                     if "first_token" not in turn.times:
                         turn.stamp("first_token", self._clock.now())
                     self.extend_patience(turn)
-                    turn.draft.say(turn.speech.open_number, text)
+                    turn.draft.say(turn.speech.open_number, _checked(text))
                     turn.speech.write(text)
                     if turn.speech.backlog > _TEXT_LIMIT:
-                        await self._room(turn)
+                        await self._room(turn, patience)
 
-    async def _room(self, turn: Turn) -> None:
+    async def _room(self, turn: Turn, patience: asyncio.Timeout) -> None:
         """Wait until the voice has caught up with a source of text that never stops."""
-        if turn.patience is not None:
-            turn.patience.reschedule(None)
+        if patience.expired():
+            return  # it is being given up
+        patience.reschedule(None)
         await turn.speech.room(_TEXT_LIMIT // 2)
-        if turn.patience is not None:
-            turn.patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(1))
-        self.extend_patience(turn)
+        patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(self._host.settings.reply_timeout_s))
 
     def extend_patience(self, turn: Turn, seconds: float | None = None) -> None:
-        """Inference shows signs of life: give it time again (``seconds``, or the usual)."""
-        patience = turn.patience
-        until = patience.when() if patience is not None else None
-        if patience is None or until is None:
-            return
-        seconds = self._host.settings.reply_timeout_s if seconds is None else seconds
-        wanted = asyncio.get_running_loop().time() + self._clock.real(seconds)
-        if abs(wanted - until) > self._clock.real(0.5):
-            # Every token comes by here: moving the timer each time would cost more than the token.
-            patience.reschedule(wanted)
+        """The turn shows signs of life: give it time again (``seconds``, or the usual)."""
+        for patience in turn.patience:
+            until = patience.when()
+            if until is None or patience.expired():
+                continue
+            seconds = self._host.settings.reply_timeout_s if seconds is None else seconds
+            wanted = asyncio.get_running_loop().time() + self._clock.real(seconds)
+            if abs(wanted - until) > self._clock.real(0.5):
+                # Every token comes by here: moving the timer each time would cost more than the token.
+                patience.reschedule(wanted)
 
     def _reply_failed(self, turn: Turn, error: DialogError) -> None:
         self._host.failed(error)
@@ -436,22 +525,26 @@ class Cascade:
     def _give_up(self, turn: Turn) -> None:
         """Stop a turn here and now, except for its parts that may not be interrupted."""
         turn.speech.seal()
-        turn.speech.closed = True
+        again, turn.speech.closed = turn.speech.closed, True
         turn.ended = True
-        if turn.task is not None and not turn.task.done() and turn.task is not asyncio.current_task():
-            turn.task.cancel()
-            asyncio.get_running_loop().call_later(_GRACE_S, self._check_abandoned, turn.task)
-        for feeder, part in turn.feeders.items():
-            if self._may_stop(turn, part):
-                feeder.cancel()
+        task = turn.task
+        if not again and task is not None and not task.done() and task is not asyncio.current_task():
+            task.cancel()
+            asyncio.get_running_loop().call_later(_GRACE_S, self._check_abandoned, task)
         for part in turn.speech.parts:
-            if part.final or not self._may_stop(turn, part):
-                continue
-            turn.speech.silence(part)
-            voice = self._voices.get((turn.uuid, part.number))
-            if voice is not None:
-                voice.abort(turn.uuid, part=part.number)
-            self._voip.abort(turn.uuid, part=part.number)
+            if not part.final and self._may_stop(turn, part):
+                self._stop_part(turn, part)
+                self._voip.abort(turn.uuid, part=part.number)
+
+    def _stop_part(self, turn: Turn, part: Part) -> None:
+        """Nothing more of a part is going to be heard: read, shape and synthesise no more of it."""
+        for feeder, fed in turn.feeders.items():
+            if fed is part and feeder is not asyncio.current_task():
+                feeder.cancel()
+        turn.speech.silence(part)
+        voice = self._voices.get((turn.uuid, part.number))
+        if voice is not None:
+            voice.abort(turn.uuid, part=part.number)
 
     def _may_stop(self, turn: Turn, part: Part) -> bool:
         return part.allow_interrupt or turn.dropped or self._stopped
@@ -475,10 +568,7 @@ class Cascade:
         if turn.dropped:
             self._host.history.drop(turn.draft)
         else:
-            heard = {
-                part.number: (part.heard_text(), part.playback is not None and part.playback.state == "played")
-                for part in turn.speech.parts
-            }
+            heard = {part.number: (part.heard_text(), part.heard_whole) for part in turn.speech.parts}
             self._host.history.commit(turn.draft, heard)
         for part in turn.speech.parts:
             if not part.final and turn.dropped:
@@ -508,6 +598,9 @@ class Cascade:
 
     def dispatch_message(self, text: str, *, allow_interrupt: bool) -> Speech:
         """Say ``text`` as a part of its own, in the running turn or in a new one."""
+        _checked(text)
+        if self._taking.closed:
+            return Speech.lost(text)
         turn = self._speaking_turn(allow_interrupt=allow_interrupt)
         if turn is None:
             return Speech.dropped(text)
@@ -518,6 +611,8 @@ class Cascade:
 
     def dispatch_stream(self, stream: AsyncIterator[str], *, allow_interrupt: bool) -> Speech:
         """Say what ``stream`` yields as a part of its own."""
+        if self._taking.closed:
+            return Speech.lost("")
         turn = self._speaking_turn(allow_interrupt=allow_interrupt)
         if turn is None:
             return Speech.dropped("")
@@ -538,8 +633,9 @@ class Cascade:
     def _speaking_turn(self, *, allow_interrupt: bool) -> Turn | None:
         """The turn that the running code speaks for; ``None`` if it was cancelled and must not speak."""
         turn = current_turn.get()
-        if turn is not None:
-            if turn.task is asyncio.current_task() and turn.speech.closed:
+        if turn is not None and turn.engine is self:
+            task = asyncio.current_task()
+            if turn.speech.closed and (task is turn.task or task in turn.feeders):
                 return None
             if self._turns.get(turn.uuid) is turn and not turn.speech.closed and not turn.ended:
                 return turn
@@ -548,6 +644,7 @@ class Cascade:
         return turn
 
     def _append(self, turn: Turn, text: str, *, allow_interrupt: bool) -> Part:
+        self.extend_patience(turn)
         turn.speech.seal()
         part = turn.speech.open_part(allow_interrupt=allow_interrupt)
         turn.draft.say(part.number, text)
@@ -556,23 +653,20 @@ class Cascade:
         return part
 
     async def _read(self, turn: Turn, part: Part, stream: AsyncIterator[str]) -> None:
+        current_turn.set(turn)
         try:
-            async with closing(stream):
+            async with self._patience(turn, "a dispatched stream") as patience, closing(stream):
                 async for text in stream:
                     if part.sealed:
                         return
                     self.extend_patience(turn)
                     turn.stamp("first_token", self._clock.now())
-                    turn.draft.say(part.number, text)
+                    turn.draft.say(part.number, _checked(text))
                     turn.speech.write_to(part, text)
                     if turn.speech.backlog > _TEXT_LIMIT:
-                        await self._room(turn)
-        except DialogError as exc:
-            self._host.failed(exc)
+                        await self._room(turn, patience)
         except Exception as exc:  # the user's stream
-            error = UserCodeError(f"a dispatched stream raised {exc!r}")
-            error.__cause__ = exc
-            self._host.failed(error)
+            self._host.failed(_failure(f"a dispatched stream raised {exc!r}", exc))
         finally:
             turn.speech.seal_part(part)
             self._own_turn_said(turn)
@@ -580,7 +674,15 @@ class Cascade:
     # -- the voice's side -------------------------------------------------------------------------
 
     def _say(self, message: Message[str]) -> None:
-        self._voices.get((message.uuid, message.part), self._tts).post(message)
+        voice = self._voices.get((message.uuid, message.part), self._tts)
+        try:
+            voice.post(message)
+        except Exception as exc:  # a voice that cannot say it must not leave the part open for ever
+            self._host.failed(_failure(f"{voice.name} could not take text: {exc!r}", exc))
+            found = self._part(message.uuid, message.part)
+            if found is not None:
+                found[0].speech.silence(found[1])
+                self._voip.abort(message.uuid, part=message.part)
 
     def _gate(self) -> bool:
         """Whether the voice may have another sentence: not too much waits to be heard already."""
@@ -590,9 +692,10 @@ class Cascade:
 
     def _part(self, uuid: UUID, number: int) -> tuple[Turn, Part] | None:
         turn = self._turns.get(uuid)
-        if turn is None or number >= len(turn.speech.parts):
+        if turn is None:
             return None
-        return turn, turn.speech.parts[number]
+        index = number - turn.speech.first
+        return (turn, turn.speech.parts[index]) if 0 <= index < len(turn.speech.parts) else None
 
     def _on_audio(self, message: Message[bytes]) -> None:
         found = self._part(message.uuid, message.part)
@@ -644,9 +747,32 @@ class Cascade:
             turn.times["played"] = now
         if playback.state == "played":
             self._rate.learn(len(part.speech.text), playback.heard_ms)
+        else:
+            self._stop_part(turn, part)
         self._host.part_ended(turn, part, text)
         if not turn.dropped:
-            complete = playback.state == "played"
-            why = {"played": "played", "cut": "interrupted", "lost": "hung_up"}[playback.state]
-            part.speech._resolve(Heard(text, complete, why))  # type: ignore[arg-type]
+            whole = "played" if part.heard_whole else "failed"
+            why = {"played": whole, "cut": "interrupted", "lost": "hung_up"}[playback.state]
+            part.speech._resolve(Heard(text, part.heard_whole, why))  # type: ignore[arg-type]
         self._finish(turn)
+
+
+def _open(provider: STT | TTS, audio_format: AudioFormat) -> None:
+    if provider not in _opened:
+        provider.open(audio_format)
+        _opened.add(provider)
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):  # foreign code, perhaps never checked: refused before it is in history
+        raise TypeError(f"what is said must be text, not {type(text).__name__}")
+    return text
+
+
+def _failure(what: str, exc: BaseException) -> DialogError:
+    """``exc`` as an error that can be reported: itself, or the cause of one."""
+    if isinstance(exc, DialogError):
+        return exc
+    error = UserCodeError(what)
+    error.__cause__ = exc
+    return error

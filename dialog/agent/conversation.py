@@ -88,6 +88,8 @@ class Conversation:
         """Tools at work; they outlive the turn that called them."""
         self._failing = False
         self._closed = False
+        self._over = False
+        """CallEnded was noted: nothing comes after it."""
         self.engine: Cascade = Cascade(self, voip, stt, tts)
 
     # -- life -------------------------------------------------------------------------------------
@@ -139,18 +141,18 @@ class Conversation:
 
     def set_stt(self, stt: STT) -> None:
         """Listen with ``stt`` from the caller's next pause on."""
+        self.engine.set_stt(stt)
         if self.stt is not None:
             self._retire(self.stt)
-        stt.on(Participant.ERROR, self._on_failure)
         self.stt = stt
-        self._agent.spawn(self.engine.set_stt(stt), "swap of the STT")
+        stt.on(Participant.ERROR, self._on_failure)
 
     def set_tts(self, tts: TTS) -> None:
         """Speak with ``tts`` from the next part on."""
-        self._retire(self.tts)
-        tts.on(Participant.ERROR, self._on_failure)
-        self.tts = tts
         self.engine.set_tts(tts)
+        self._retire(self.tts)
+        self.tts = tts
+        tts.on(Participant.ERROR, self._on_failure)
 
     def _retire(self, provider: STT | TTS) -> None:
         """A provider is being replaced: the call no longer depends on it."""
@@ -160,7 +162,10 @@ class Conversation:
     # -- events -----------------------------------------------------------------------------------
 
     def happened(self, event: Callable[..., E], **fields: Any) -> None:
-        """Note an event of the call and tell whoever listens."""
+        """Note an event of the call and tell whoever listens; after the call's end nothing happens any more."""
+        if self._over:
+            return
+        self._over = event is ev.CallEnded
         made = event(seq=self._seq, at_s=round(self._clock.now() - self._since, 4), **fields)
         self._seq += 1
         if len(self.events) < _MAX_EVENTS or isinstance(made, ev.CallEnded):
@@ -169,6 +174,9 @@ class Conversation:
 
     def failed(self, error: DialogError) -> None:
         """Something failed that does not end the call."""
+        if self._agent.disposed:
+            logger.error("call %s: after its end: %s", self.voip.metadata.call_id, error, exc_info=error.__cause__)
+            return
         self._report_failure(Failure(source=self._agent.name, error=error))
         self._agent.fail(error)
 

@@ -56,6 +56,14 @@ class Speech:
         speech._resolve(None)
         return speech
 
+    @classmethod
+    def lost(cls, text: str) -> Speech:
+        """Speech for a call that has ended: it is never heard."""
+        speech = cls()
+        speech._text.append(text)
+        speech._resolve(Heard("", complete=False, why="hung_up"))
+        return speech
+
     @property
     def text(self) -> str:
         """All that is to be said, as far as it is known."""
@@ -102,11 +110,16 @@ class Part:
         "posted_done",
         "sealed",
         "shaper",
+        "sounds",
         "speech",
     )
 
-    def __init__(self, number: int, shaper: Shaper, rate: SpeechRate, *, allow_interrupt: bool) -> None:
+    def __init__(
+        self, number: int, shaper: Shaper, rate: SpeechRate, *, allow_interrupt: bool, sounds: bool = True
+    ) -> None:
         self.number: int = number
+        self.sounds: bool = sounds
+        """It is heard, not read."""
         self.allow_interrupt: bool = allow_interrupt
         self.speech: Speech = Speech()
         self.shaper: Shaper = shaper
@@ -130,6 +143,13 @@ class Part:
         return self.playback is not None and self.playback.final
 
     @property
+    def heard_whole(self) -> bool:
+        """It was heard to its end. A voice that failed ends a part, too, and then nothing of it sounded."""
+        if self.playback is None or self.playback.state != "played":
+            return False
+        return self.audio_ms > 0 or not self.sounds or not self.speech.text.strip()
+
+    @property
     def heard_ms(self) -> float:
         """Milliseconds of it that were heard."""
         return self.playback.heard_ms if self.playback else 0.0
@@ -148,7 +168,7 @@ class Part:
 
     def heard_text(self) -> str:
         """The words of it that were heard."""
-        if self.playback is not None and self.playback.state == "played":
+        if self.heard_whole:
             return self.speech.text
         end = self.heard_map.heard(self.heard_ms, self.audio_ms if self.audio_done else None)
         return self.speech.text[:end].rstrip()
@@ -180,8 +200,11 @@ class SpeechQueue:
         opened: Callable[[Part], None],
         post: Callable[[Message[str]], None],
         gate: Callable[[], bool],
+        first: int = 0,
     ) -> None:
+        """``first`` is the number of the first part."""
         self.turn = turn
+        self.first: int = first
         self.parts: list[Part] = []
         self.granted: bool = False
         """The turn has the floor: what it says may sound."""
@@ -196,6 +219,7 @@ class SpeechQueue:
         self._next = 0
         """The first part whose text is not wholly posted."""
         self._in_sentence = False
+        self._pumping = False
         self.backlog: int = 0
         """Characters that wait for the voice."""
         self._room: asyncio.Future[None] | None = None
@@ -223,7 +247,7 @@ class SpeechQueue:
         """
         if self.closed:
             raise StateError(f"turn {self.turn} is over: it cannot say more")
-        part = self._new_part(len(self.parts), allow_interrupt)
+        part = self._new_part(self.first + len(self.parts), allow_interrupt)
         self.parts.append(part)
         if self.granted:
             self._opened(part)
@@ -253,11 +277,11 @@ class SpeechQueue:
     @property
     def open_number(self) -> int:
         """The number of the part that the next :meth:`write` goes into."""
-        return self._open.number if self._open is not None else len(self.parts)
+        return self._open.number if self._open is not None else self.first + len(self.parts)
 
     async def room(self, below: int) -> None:
-        """Wait until fewer than ``below`` characters wait for the voice, or the turn was given up."""
-        while self.backlog >= below and not self.closed:
+        """Wait until fewer than ``below`` characters wait for the voice."""
+        while self.backlog >= below:
             if self._room is None or self._room.done():
                 self._room = asyncio.get_running_loop().create_future()
             self._room_below = below
@@ -265,13 +289,20 @@ class SpeechQueue:
 
     def _spend(self, chars: int) -> None:
         self.backlog = max(0, self.backlog - chars)
-        if self._room is not None and not self._room.done() and (self.closed or self.backlog < self._room_below):
+        if self._room is not None and not self._room.done() and self.backlog < self._room_below:
             self._room.set_result(None)
 
     def pump(self) -> None:
         """Give the voice what it may have now."""
-        if not self.granted:
-            return
+        if not self.granted or self._pumping:
+            return  # a voice that answers at once may bring us here again
+        self._pumping = True
+        try:
+            self._pump()
+        finally:
+            self._pumping = False
+
+    def _pump(self) -> None:
         while self._next < len(self.parts):
             part = self.parts[self._next]
             while part.pending:
@@ -287,7 +318,6 @@ class SpeechQueue:
                 self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken))
             if not part.sealed:
                 return
-            # Before posting: a voice that answers at once may bring us here again.
             self._next += 1
             self._in_sentence = False
             if not part.posted_done:

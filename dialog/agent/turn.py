@@ -27,6 +27,7 @@ class Turn:
         "draft",
         "dropped",
         "ended",
+        "engine",
         "failed",
         "feeders",
         "heard",
@@ -39,8 +40,18 @@ class Turn:
         "uuid",
     )
 
-    def __init__(self, uuid: UUID, speech: SpeechQueue, draft: Draft, utterances: tuple[Utterance, ...] = ()) -> None:
+    def __init__(
+        self,
+        uuid: UUID,
+        speech: SpeechQueue,
+        draft: Draft,
+        utterances: tuple[Utterance, ...] = (),
+        *,
+        engine: object = None,
+    ) -> None:
         self.uuid: UUID = uuid
+        self.engine: object = engine
+        """Whose turn it is: an agent that takes over inside another's turn does not speak for it."""
         self.speech: SpeechQueue = speech
         self.draft: Draft = draft
         self.utterances: tuple[Utterance, ...] = utterances
@@ -49,8 +60,8 @@ class Turn:
         """Drives ``inference``."""
         self.feeders: dict[asyncio.Task[Any], Part] = {}
         """Read the streams that were dispatched, each into its part."""
-        self.patience: asyncio.Timeout | None = None
-        """Bounds how long inference may say nothing."""
+        self.patience: list[asyncio.Timeout] = []
+        """Bound how long inference, and each stream, may say nothing."""
         self.ended: bool = False
         """No further part comes."""
         self.heard: bool = False

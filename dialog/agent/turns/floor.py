@@ -6,7 +6,7 @@ from collections import deque
 from uuid import UUID
 
 from dialog.agent.turns.settings import TurnSettings
-from dialog.agent.turns.signals import Cut, Decision, Drop, Infer, Speak
+from dialog.agent.turns.signals import Cut, Decision, Drop, Infer, Overflow, Speak, Unanswered
 from dialog.message import Playback, Utterance
 
 __all__ = ["Floor"]
@@ -51,6 +51,8 @@ class Floor:
         self._turn: _Turn | None = None
         self._waiting: list[Utterance] = []
         self._says: deque[tuple[UUID, bool]] = deque()
+        self.down: bool = False
+        """Media has stopped: what the caller said is answered when it flows again."""
         self.closed: bool = False
 
     @property
@@ -72,13 +74,13 @@ class Floor:
             return None
         return turn.cut_at + self._settings.settle_s
 
-    def wait(self, utterance: Utterance) -> int:
-        """Queue an utterance for the next answer; how many characters of the oldest words had to go."""
+    def wait(self, utterance: Utterance) -> list[Decision]:
+        """Queue an utterance for the next answer; the oldest words go if there are too many."""
         self._waiting.append(utterance)
         lost = 0
         while len(self._waiting) > 1 and sum(len(u.data) for u in self._waiting) > _MAX_WAITING_CHARS:
             lost += len(self._waiting.pop(0).data)
-        return lost
+        return [Overflow(lost, _MAX_WAITING_CHARS)] if lost else []
 
     def say(self, turn: UUID, *, allow_interrupt: bool) -> list[Decision]:
         """Queue a turn of the agent's own; the oldest that may be interrupted goes if there are too many."""
@@ -99,7 +101,7 @@ class Floor:
         self._turn = None
         if caller_busy:
             return []
-        if self._waiting:
+        if self._waiting and not self.down:
             utterances = tuple(self._waiting)
             self._waiting.clear()
             self._turn = _Turn(utterances[-1].uuid, utterances)
@@ -157,14 +159,22 @@ class Floor:
 
     def abort(self, now: float, reason: str) -> list[Decision]:
         """Give up the running turn and the queued ones, as far as they may be interrupted."""
-        decisions: list[Decision] = [Drop(turn, reason) for turn, allow in self._says if allow]
-        self._says = deque((turn, allow) for turn, allow in self._says if not allow)
+        decisions: list[Decision] = []
         turn = self._turn
         if turn is not None and turn.cut_at is None:
             turn.cut_at = now
             turn.ended = True
-            decisions.insert(0, Cut(turn.turn, reason))
-        return decisions
+            decisions.append(Cut(turn.turn, reason))
+        return decisions + self._drop_says(reason)
+
+    def line_down(self, now: float, reason: str) -> list[Decision]:
+        """Media has stopped: give up what is being said; what was not answered yet is answered later."""
+        self.down = True
+        return self.yield_to_caller(now, reason) + self._drop_says(reason)
+
+    def line_up(self) -> None:
+        """Media flows again."""
+        self.down = False
 
     def close(self) -> list[Decision]:
         """The call is over: nobody speaks any more."""
@@ -173,9 +183,16 @@ class Floor:
         if self._turn is not None:
             decisions.append(Cut(self._turn.turn, "call ended"))
         decisions += [Drop(turn, "call ended") for turn, _ in self._says]
+        if self._waiting:
+            decisions.append(Unanswered(tuple(self._waiting)))
         self._turn = None
         self._says.clear()
         self._waiting.clear()
+        return decisions
+
+    def _drop_says(self, reason: str) -> list[Decision]:
+        decisions: list[Decision] = [Drop(turn, reason) for turn, allow in self._says if allow]
+        self._says = deque((turn, allow) for turn, allow in self._says if not allow)
         return decisions
 
     def _released(self, turn: _Turn, now: float) -> bool:

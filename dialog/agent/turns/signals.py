@@ -20,6 +20,8 @@ __all__ = [
     "Infer",
     "Interim",
     "LineDown",
+    "LineUp",
+    "Overflow",
     "PartOpened",
     "Pause",
     "Played",
@@ -31,6 +33,7 @@ __all__ = [
     "SpeechStarted",
     "SpeechStopped",
     "Tick",
+    "Unanswered",
 ]
 
 
@@ -92,6 +95,10 @@ class LineDown(Struct, frozen=True, gc=False):
     """Media stopped; the call may come back."""
 
 
+class LineUp(Struct, frozen=True, gc=False):
+    """Media flows, for the first time or again."""
+
+
 class Close(Struct, frozen=True, gc=False):
     """The call is over."""
 
@@ -111,6 +118,7 @@ Signal: TypeAlias = (
     | Played
     | Aborted
     | LineDown
+    | LineUp
     | Close
     | Tick
 )
@@ -163,4 +171,17 @@ class Finalize(Struct, frozen=True, gc=False):
     reason: str
 
 
-Decision: TypeAlias = Infer | Speak | Drop | Cut | Pause | Resume | Finalize
+class Unanswered(Struct, frozen=True, gc=False):
+    """The call has ended before ``utterances`` could be answered."""
+
+    utterances: tuple[Utterance, ...]
+
+
+class Overflow(Struct, frozen=True, gc=False):
+    """More than ``limit`` characters wait for an answer: the oldest ``chars`` were forgotten."""
+
+    chars: int
+    limit: int
+
+
+Decision: TypeAlias = Infer | Speak | Drop | Cut | Pause | Resume | Finalize | Unanswered | Overflow

@@ -26,6 +26,7 @@ from dialog.agent.turns.signals import (
     Finalize,
     Interim,
     LineDown,
+    LineUp,
     PartOpened,
     Pause,
     Played,
@@ -67,6 +68,11 @@ class TurnTaking:
     def turn(self) -> UUID | None:
         """The turn that speaks or prepares to."""
         return self._floor.turn
+
+    @property
+    def closed(self) -> bool:
+        """The call is over: nobody speaks any more."""
+        return self._floor.closed
 
     @property
     def listening(self) -> bool:
@@ -116,7 +122,11 @@ class TurnTaking:
         if isinstance(signal, Aborted):
             return [*self._floor.abort(now, "aborted"), *self._release()]
         if isinstance(signal, LineDown):
-            return [*self._floor.abort(now, "line down"), *self._release(), Finalize("line down")]
+            self._endpointer.stopped(now)  # the caller's voice is not heard any more
+            return [*self._floor.line_down(now, "line down"), *self._release(), Finalize("line down")]
+        if isinstance(signal, LineUp):
+            self._floor.line_up()
+            return []
         if isinstance(signal, Close):
             return self._floor.close()
         return self._tick(now)
@@ -141,8 +151,7 @@ class TurnTaking:
             return []
         # A reply is answered over by any final utterance: fewer words than ``min_words`` are still an answer.
         decisions = self._words(max(words, self._settings.min_words), now)
-        self._floor.wait(signal.utterance)
-        return decisions
+        return decisions + self._floor.wait(signal.utterance)
 
     def _words(self, words: int, now: float) -> list[Decision]:
         if self._settings.interruption == "disabled" or words < self._settings.min_words:
