@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID
 
 from dialog.clock import Clock
@@ -62,7 +62,7 @@ class DirectLink:
         """Name the VoIP that this link serves; called once, right after its construction."""
         self._voip = voip
 
-    def join(self, wire: Wire, *, offset_ms: float, taps: Sequence[Tap]) -> Line:
+    def join(self, wire: Wire, *, offset_ms: float, taps: list[Tap]) -> Line:
         """Connect a stream in the place of the one before; :meth:`Line.start` lets it play."""
         assert self._voip is not None
         self.leave()

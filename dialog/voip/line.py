@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
@@ -96,16 +96,19 @@ class Line:
         *,
         clock: Clock,
         offset_ms: float = 0.0,
-        taps: Sequence[Tap] = (),
+        taps: list[Tap] | None = None,
         on_close: Callable[[], object] | None = None,
     ) -> None:
-        """``offset_ms`` is the call's audio clock at this moment; ``taps`` may change while it lives."""
+        """``offset_ms`` is the call's audio clock at this moment; ``taps`` may change while it lives.
+
+        A tap that raises is taken out of ``taps``.
+        """
         self.voip = voip
         self._wire = wire
         self._playout = playout
         self._scope = scope
         self._clock = clock
-        self._taps = taps
+        self._taps = [] if taps is None else taps
         self._on_close = on_close
         self._opened_at = clock.now()
         self._offset_ms = offset_ms
@@ -241,8 +244,7 @@ class Line:
             self._wire.send_audio(op.data)
             if self._taps:
                 at_ms = self._audio_ms(op.due)
-                for tap in self._taps:
-                    tap.agent(at_ms, op.data)
+                self._tell_taps(lambda tap: tap.agent(at_ms, op.data))
         elif isinstance(op, Report | Overflow):
             tell(self.voip, op)
         elif isinstance(op, SendMark):
@@ -250,10 +252,18 @@ class Line:
         elif isinstance(op, SendClear):
             purged = self._wire.send_clear()
             self._ops.extendleft(reversed(self._playout.cleared(purged, self._clock.now())))
-        elif isinstance(op, Flushed):
+        elif isinstance(op, Flushed) and self._taps:
             at_ms = self._audio_ms(op.at)
-            for tap in self._taps:
-                tap.agent_cleared(at_ms)
+            self._tell_taps(lambda tap: tap.agent_cleared(at_ms))
+
+    def _tell_taps(self, say: Callable[[Tap], object]) -> None:
+        for tap in tuple(self._taps):
+            try:
+                say(tap)
+            except Exception:  # foreign code: the call must not suffer from who listens in
+                logger.exception("call %s: a tap raised; it hears no more", self._call_id)
+                if tap in self._taps:
+                    self._taps.remove(tap)
 
     def _audio_ms(self, when: float) -> float:
         return max(0.0, self._offset_ms + (when - self._opened_at) * 1000.0)
@@ -270,8 +280,8 @@ class Line:
     def _emit_audio(self, data: bytes) -> None:
         at_ms = self._offset_ms + self._bytes * self._ms_per_byte + self._skipped_ms
         self._bytes += len(data)
-        for tap in self._taps:
-            tap.caller(at_ms, data)
+        if self._taps:
+            self._tell_taps(lambda tap: tap.caller(at_ms, data))
         self.voip.emit(VoIP.MESSAGE, Message(uuid=self._call_id, data=data, at_ms=at_ms))
 
     def _fill_gap(self, gap_ms: float) -> None:

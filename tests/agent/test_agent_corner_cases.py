@@ -20,7 +20,7 @@ from dialog.participant import Participant
 from dialog.stt.stt import STT
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.virtual import run_virtual
-from dialog.tts.tts import TTSCapabilities
+from dialog.tts.tts import TTS, TTSCapabilities
 from dialog.voip.memory import memory_call
 from dialog.voip.text import TextVoIP
 from dialog.voip.voip import VoIP
@@ -286,6 +286,23 @@ def test_a_voice_that_raises_fails_its_part_and_nothing_else():
         assert talk.spoken()[-1] == ("assistant", "You said: two")
 
     on_a_call(scenario, tts=Refusing())
+
+
+class Mute(HummingTTS):
+    """A provider that fails ends its parts all the same, without audio."""
+
+    def post(self, message: Message[str]) -> None:
+        if message.done:
+            self.emit(TTS.MESSAGE, Message(uuid=message.uuid, part=message.part, data=b"", done=True))
+
+
+def test_what_never_sounded_is_not_remembered_as_heard():
+    async def scenario(talk):
+        heard = await talk.agent.dispatch_message("Nobody hears this.")
+        assert (heard.text, heard.complete, heard.why) == ("", False, "failed")
+        assert talk.spoken() == []
+
+    on_a_call(scenario, tts=Mute())
 
 
 # Utterances.
@@ -668,6 +685,34 @@ def test_a_participant_that_cannot_be_disposed_of_keeps_no_other_alive():
         assert call.voip.disposed
 
     run_virtual(run)
+
+
+class Deaf:
+    """A tap that fails at everything."""
+
+    def caller(self, at_ms: float, data: bytes) -> None:
+        raise ValueError("the disk is full")
+
+    agent = caller
+
+    def agent_cleared(self, at_ms: float) -> None:
+        raise ValueError("the disk is full")
+
+
+@pytest.mark.parametrize("caller_first", [True, False])
+def test_a_tap_that_raises_hears_no_more_and_the_call_goes_on(caller_first):
+    async def scenario(talk):
+        talk.call.add_tap(Deaf())
+        if caller_first:
+            talk.line.send(b"\xff" * 160)
+        talk.stt.heard("hello")
+        await talk.listens()
+        assert talk.heard_ms() == len("You said: hello") * 50
+        assert not talk.call._taps
+        talk.line.send(b"\xff" * 160)
+        assert talk.stt.audio
+
+    on_a_call(scenario)
 
 
 # The end.
