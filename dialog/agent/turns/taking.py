@@ -128,7 +128,7 @@ class TurnTaking:
             self._floor.line_up()
             return []
         if isinstance(signal, Close):
-            return self._floor.close()
+            return [*self._floor.close(), *self._release()]  # whoever has the line next finds it open
         return self._tick(now)
 
     def _speech_started(self, signal: SpeechStarted, now: float) -> list[Decision]:
