@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import UUID, uuid4
 from weakref import WeakSet
 
@@ -446,7 +446,12 @@ class Cascade:
     async def _run_inference(self, turn: Turn, message: Message[str], patience: asyncio.Timeout) -> None:
         reply = self._host.infer(message)
         if inspect.isawaitable(reply):
-            await reply
+            returned = await cast("Awaitable[object]", reply)
+            if returned is not None:
+                raise UserCodeError(
+                    f"inference returned {type(returned).__name__}: a coroutine dispatches by itself and returns "
+                    "nothing; to hand over a stream, yield from it or leave out the 'async'"
+                )
             return
         async with closing(reply) as stream:
             async for text in stream:

@@ -500,6 +500,24 @@ def test_a_long_reply_is_given_to_the_voice_only_so_far_ahead():
     on_a_call(scenario, Lecture)
 
 
+class Mistaken(Agent):
+    async def inference(self, message):
+        return self.words()
+
+    async def words(self):
+        yield "never said"
+
+
+def test_an_async_inference_that_returns_a_stream_is_told_how_to_hand_it_over():
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.quiet()
+        assert "yield from it" in str(talk.errors[0].error)
+        assert talk.spoken()[-1][1] == AgentSettings().apology
+
+    on_a_call(scenario, Mistaken)
+
+
 class Endless(Agent):
     yielded = 0
 
