@@ -18,7 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pyee.base import EventEmitter
 
@@ -88,7 +88,7 @@ class Participant:
                 "start the coroutine with spawn(...) of the participant that owns it"
             )
         self._emitter.add_listener(event, listener)
-        self._listeners[event] = tuple(self._emitter.listeners(event))
+        self._listeners[event] = self._registered(event)
         if event == Participant.ERROR:
             while self._held_errors:
                 self._deliver(self._listeners[event], self._held_errors.popleft())
@@ -97,7 +97,7 @@ class Participant:
         """Stop calling ``listener``; one that does not listen is ignored."""
         if listener in self._emitter.listeners(event):
             self._emitter.remove_listener(event, listener)
-            self._listeners[event] = tuple(self._emitter.listeners(event))
+            self._listeners[event] = self._registered(event)
 
     def emit(self, event: Event[P_contra], payload: P_contra) -> None:
         """Hand ``payload`` to every listener of ``event``; nothing happens after dispose."""
@@ -156,6 +156,9 @@ class Participant:
         if stuck:
             names = ", ".join(task.get_name() for task in stuck)
             logger.error("%s: still running %g s after dispose, abandoned: %s", self.name, timeout_s, names)
+
+    def _registered(self, event: str) -> tuple[Callable[[Any], object], ...]:
+        return tuple(cast("list[Callable[[Any], object]]", self._emitter.listeners(event)))
 
     def _deliver(self, listeners: tuple[Callable[[Any], object], ...], payload: object) -> None:
         # Not the emitter's own way: it would stop at the first listener that raises, go on after

@@ -252,7 +252,7 @@ class Line:
         elif isinstance(op, SendClear):
             purged = self._wire.send_clear()
             self._ops.extendleft(reversed(self._playout.cleared(purged, self._clock.now())))
-        elif isinstance(op, Flushed) and self._taps:
+        elif self._taps:  # Flushed, which only they want to know
             at_ms = self._audio_ms(op.at)
             self._tell_taps(lambda tap: tap.agent_cleared(at_ms))
 
