@@ -12,7 +12,7 @@ from dialog.clock import Clock
 from dialog.errors import LimitError
 from dialog.message import Message
 from dialog.scope import CallScope
-from dialog.voip.lineops import Flushed, LineOp, Overflow, Report, SendAudio, SendClear, SendMark
+from dialog.voip.lineops import LineOp, Overflow, Report, SendAudio, SendClear, SendMark
 from dialog.voip.pacer import Pacer
 from dialog.voip.playout import Playout
 from dialog.voip.voip import VoIP
