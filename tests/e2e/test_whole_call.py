@@ -212,6 +212,8 @@ async def test_a_thousand_calls_leave_no_task_socket_or_map_entry_behind_and_mem
         await some(200, 800)
         gc.collect()
         assert house.gateway.calls == ()
-        assert len(asyncio.all_tasks()) <= tasks + 4, "kept-alive connections may stay, but do not grow with the calls"
-        assert descriptors_open() <= descriptors + 8
+        # Of 800 calls at most 20 at once: so many connections to the model may be kept alive, each with
+        # a task of the emulator's and two ends in this process.
+        assert len(asyncio.all_tasks()) <= tasks + 20
+        assert descriptors_open() <= descriptors + 40
         assert resident_mb() - memory < 8, "10 KB a call at most, the simulated side included"
