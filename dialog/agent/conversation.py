@@ -22,7 +22,7 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.calls import events as ev
 from dialog.calls.report import SessionReport, make_report
-from dialog.errors import CarrierError, ConfigurationError, DialogError
+from dialog.errors import CarrierError, ConfigurationError, DialogError, UserCodeError
 from dialog.llm.llm import LLM, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
 from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.participant import Participant
@@ -240,10 +240,10 @@ class Conversation:
         """Keep the caller's last words and the results of tools, write the report, give everything back."""
         if self.stt is not None and unfinished:
             await self._last_words(self.stt)
-        self.engine.stop()
+        self._guarded(self.engine.stop)
         for participant in (self.stt, self.tts):
             if participant is not None:
-                participant.dispose()
+                self._guarded(participant.dispose)
         if self._running:
             await self._last_results()
         self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
@@ -251,6 +251,15 @@ class Conversation:
         if self._record is not None:
             await self._record.completed(self.settings.wrap_up_s)
         self._agent.dispose()
+
+    def _guarded(self, let_go: Callable[[], None]) -> None:
+        """A provider that cannot even be disposed of must not cost the call its end and its report."""
+        try:
+            let_go()
+        except Exception as exc:  # foreign code: reported, and the call's scope disposes of the rest
+            error = UserCodeError(f"letting go of a provider raised {exc!r}")
+            error.__cause__ = exc
+            self.failed(error)
 
     async def _last_words(self, stt: STT) -> None:
         said = asyncio.Event()

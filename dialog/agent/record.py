@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from dialog.errors import CarrierError, DialogError
+from dialog.errors import CarrierError, DialogError, UserCodeError
 from dialog.message import CallEnd, TranscriptStatus
 from dialog.participant import Participant
 from dialog.voip.voip import VoIP
@@ -91,27 +91,23 @@ class CallRecord:
             )
 
     async def _begin(self) -> None:
-        # A recording that cannot start is an error to report, not a reason to end the call.
-        if not self._record:
-            self._recorded.set()
-        else:
-            try:
-                await self._voip.start_recording()
-            except CarrierError:
-                self._recorded.set()  # the VoIP has told
-            except DialogError as exc:
-                self._recorded.set()
-                self._failed(exc)
-        if not self._transcribe:
-            self._transcribed.set()
-        else:
-            try:
-                await self._voip.start_transcription()
-            except CarrierError:
-                self._transcribed.set()  # the VoIP has told
-            except DialogError as exc:
-                self._transcribed.set()
-                self._failed(exc)
+        await self._start(self._voip.start_recording if self._record else None, self._recorded)
+        await self._start(self._voip.start_transcription if self._transcribe else None, self._transcribed)
+
+    async def _start(self, start: Callable[[], Awaitable[None]] | None, over: asyncio.Event) -> None:
+        """Start one of the two. What does not start is not waited for, and is no reason to end the call."""
+        expected = False
+        try:
+            if start is not None:
+                await start()
+                expected = True
+        except CarrierError:
+            logger.debug("call %s: not started; the VoIP has told why", self._voip.metadata.call_id)
+        except DialogError as exc:
+            self._failed(exc)
+        finally:
+            if not expected:
+                over.set()
 
     def _on_ended(self, _: CallEnd) -> None:
         if not self._begun:
@@ -130,6 +126,10 @@ class CallRecord:
             await sink(url, self._voip.download_recording(url))
         except DialogError as exc:
             self._failed(exc)
+        except Exception as exc:  # the user's sink
+            error = UserCodeError(f"the recording sink raised {exc!r}")
+            error.__cause__ = exc
+            self._failed(error)
         finally:
             self._recorded.set()
 

@@ -500,6 +500,29 @@ def test_a_long_reply_is_given_to_the_voice_only_so_far_ahead():
     on_a_call(scenario, Lecture)
 
 
+class StuckTTS(HummingTTS):
+    def dispose(self) -> None:
+        if not self.disposed:
+            super().dispose()
+            raise ValueError("stuck")
+
+
+def test_a_voice_that_cannot_be_disposed_of_costs_neither_the_end_nor_the_report():
+    async def run(clock):
+        talk = Talk(clock, tts=StuckTTS())
+        talk.line.join(talk.call)
+        reports = []
+        talk.agent.on(Agent.REPORT, reports.append)
+        talk.line.hang_up()
+        await talk.call.wait_closed()
+        assert len(talk(CallEnded)) == 1
+        assert reports[0].end_reason == "caller_hangup"
+        assert "stuck" in str(talk.errors[0].error)
+        assert talk.agent.disposed
+
+    run_virtual(run)
+
+
 class Mistaken(Agent):
     async def inference(self, message):
         return self.words()

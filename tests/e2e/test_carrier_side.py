@@ -12,6 +12,7 @@ from aiohttp import web
 from dialog.agent.record import save_to
 from dialog.calls.events import CallEnded, DigitPressed, ErrorRaised, StreamChanged
 from dialog.clock import Clock
+from dialog.participant import Participant
 from dialog.presets import TwilioOpenAIAgent
 from dialog.testing.caller import CallEnded as CallOver
 from dialog.testing.caller import Caller
@@ -29,7 +30,7 @@ class Office:
     """A gateway with the carrier's REST API beside it; its calls are recorded and transcribed."""
 
     def __init__(self, tmp_path, **options) -> None:
-        self.tmp_path = tmp_path
+        self.sink = options.pop("sink", None) or save_to(tmp_path)
         self.options = options
         self.clock = Clock(4.0)
         self.agents: list[TwilioOpenAIAgent] = []
@@ -43,7 +44,7 @@ class Office:
             api_key=self.openai.api_key,
             base_url=self.openai.base_url,
             greeting="Hello.",
-            recording_sink=save_to(self.tmp_path),
+            recording_sink=self.sink,
         )
         self.agents.append(agent)
         agent.activate()
@@ -149,6 +150,24 @@ async def test_a_recording_that_cannot_start_is_an_error_and_the_call_goes_on(tm
         await office.all_over()
         assert agent.disposed
         assert sum(isinstance(event, CallEnded) for event in agent.events) == 1
+
+
+async def test_a_sink_that_raises_is_an_error_and_the_agent_still_goes(tmp_path):
+    async def broken(url, audio):
+        raise ValueError("disk full")
+
+    office = Office(tmp_path, sink=broken)
+    async with office.open():
+        async with office.call() as caller:
+            await caller.listen()
+            await until(lambda: office.twilio.recordings and office.twilio.transcriptions)
+            agent, failures = office.agents[0], []
+            agent.on(Participant.ERROR, failures.append)
+        await office.all_over()
+        [failure] = failures
+        assert "disk full" in str(failure.error)
+        assert not failure.fatal
+        assert agent.disposed
 
 
 async def test_the_agent_hangs_up(tmp_path):
