@@ -27,6 +27,9 @@ from dialog.voip.voip import VoIP
 
 __all__ = ["Chat", "run_chat"]
 
+_LINES_AHEAD = 1000
+"""Lines of a piped input that are read ahead of the conversation."""
+
 _PROMPT = "you   "
 _HINT = "Type and press Enter. /quit or Ctrl-D ends the conversation, Ctrl-C stops a reply."
 
@@ -228,6 +231,8 @@ class _Lines:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        # What bounds the queue: the thread waits while so many lines have not been taken.
+        self._room = threading.Semaphore(_LINES_AHEAD)
         self._thread: threading.Thread | None = None
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -240,6 +245,7 @@ class _Lines:
         line = await self._lines.get()
         if line is None:
             raise StopAsyncIteration
+        self._room.release()
         return line
 
     def end(self) -> None:
@@ -264,5 +270,7 @@ class _Lines:
                 return
 
     def _hand_over(self, line: str | None) -> None:
+        if line is not None:
+            self._room.acquire()
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
