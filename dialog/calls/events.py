@@ -11,26 +11,32 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from dialog.calls.metrics import SessionMetrics
 from dialog.calls.timeline import TurnTimeline
 
 __all__ = [
     "AgentSaid",
     "CallEnded",
     "CallEvent",
+    "CallMeasured",
     "CallStarted",
     "CallerSaid",
     "CallerSpoke",
+    "CallerUnheard",
     "DigitPressed",
     "ErrorRaised",
+    "IdlePrompted",
     "Interrupted",
     "PausedForCaller",
     "ReplyDropped",
     "ResumedAfterPause",
+    "SpeculationEnded",
     "StreamChanged",
     "ToolEnded",
     "ToolStarted",
     "TurnMeasured",
     "UsageReported",
+    "Warned",
 ]
 
 
@@ -76,6 +82,13 @@ class CallerSaid(_Event, frozen=True, kw_only=True, gc=False, tag="caller.transc
     end_ms: float = 0.0
 
 
+class CallerUnheard(_Event, frozen=True, kw_only=True, gc=False, tag="caller.unheard"):
+    """The caller's voice was heard, and no words of it came in time: the turn was closed without them."""
+
+    waited_s: float
+    """How long the transcript was waited for."""
+
+
 class AgentSaid(_Event, frozen=True, kw_only=True, gc=False, tag="agent.transcript"):
     """A part of a reply has ended: what of it was heard."""
 
@@ -87,6 +100,8 @@ class AgentSaid(_Event, frozen=True, kw_only=True, gc=False, tag="agent.transcri
     """What the caller heard of it."""
     state: Literal["played", "cut", "lost"]
     heard_ms: float
+    filler: bool = False
+    """Said to bridge a wait; it is in the transcript, not in history."""
 
 
 class PausedForCaller(_Event, frozen=True, kw_only=True, gc=False, tag="agent.paused"):
@@ -113,6 +128,22 @@ class ReplyDropped(_Event, frozen=True, kw_only=True, gc=False, tag="agent.dropp
 
     turn: UUID
     reason: str
+
+
+class SpeculationEnded(_Event, frozen=True, kw_only=True, gc=False, tag="agent.speculation"):
+    """A reply that was begun before the caller's turn had ended was used, or thrown away."""
+
+    turn: UUID
+    outcome: Literal["saved", "wasted"]
+    saved_ms: float = 0.0
+    """How much earlier its inference started than without; 0 when it was wasted."""
+
+
+class IdlePrompted(_Event, frozen=True, kw_only=True, gc=False, tag="agent.idle_prompt"):
+    """Nobody had spoken for a while, and the agent asked whether the caller is still there."""
+
+    count: int
+    """The how manieth time in this silence, from 1."""
 
 
 class ToolStarted(_Event, frozen=True, kw_only=True, gc=False, tag="tool.started"):
@@ -157,6 +188,22 @@ class TurnMeasured(_Event, frozen=True, kw_only=True, gc=False, tag="turn.measur
     timeline: TurnTimeline
 
 
+class CallMeasured(_Event, frozen=True, kw_only=True, gc=False, tag="call.measured"):
+    """The call is over: its numbers. It comes right before :class:`CallEnded`."""
+
+    metrics: SessionMetrics
+
+
+class Warned(_Event, frozen=True, kw_only=True, gc=False, tag="warning"):
+    """Something is not as it was asked for, and the call goes on with less.
+
+    ``vad_fallback``: the VAD that the settings ask for cannot be had, another one decides.
+    """
+
+    code: str
+    text: str
+
+
 class ErrorRaised(_Event, frozen=True, kw_only=True, gc=False, tag="error"):
     """Something went wrong; the call goes on unless ``fatal``."""
 
@@ -178,16 +225,21 @@ CallEvent: TypeAlias = (
     | StreamChanged
     | CallerSpoke
     | CallerSaid
+    | CallerUnheard
     | AgentSaid
     | PausedForCaller
     | ResumedAfterPause
     | Interrupted
     | ReplyDropped
+    | SpeculationEnded
+    | IdlePrompted
     | ToolStarted
     | ToolEnded
     | UsageReported
     | DigitPressed
     | TurnMeasured
+    | CallMeasured
+    | Warned
     | ErrorRaised
     | CallEnded
 )
