@@ -7,28 +7,25 @@ moves audio and text. What was said and heard it tells its :class:`Host`.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
 from math import inf
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 from uuid import UUID, uuid4
-from weakref import WeakSet
 
+from dialog.agent.driver import Driver, as_failure, checked
+from dialog.agent.ears import Ears
 from dialog.agent.heard import SpeechRate
 from dialog.agent.history import History
 from dialog.agent.settings import AgentSettings
 from dialog.agent.shaping import shaper_for
 from dialog.agent.speech import Heard, Part, Speech, SpeechQueue
-from dialog.agent.streams import closing
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.turns.taking import TurnTaking
-from dialog.audio.convert import Converter, negotiate
+from dialog.agent.voices import Voices
 from dialog.errors import DialogError, LimitError, UserCodeError
-from dialog.message import Alignment, AudioFormat, Message, Playback, SpeechEdge, StreamStopped, Utterance
-from dialog.participant import Participant
+from dialog.message import Alignment, Message, Playback, SpeechEdge, StreamStopped, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
@@ -39,14 +36,7 @@ logger = logging.getLogger(__name__)
 
 _GRACE_S = 1.0
 """How long a cancelled inference may take to end before it is abandoned."""
-_TEXT_LIMIT = 64 * 1024
-"""Characters of a reply that may wait for the voice; a model's whole reply fits, an endless one does not."""
-_SWAP_S = 2.0
-"""How long a new STT waits for the caller to pause before it takes over."""
 _REMEMBERED_TURNS = 256
-
-_opened: WeakSet[Participant] = WeakSet()
-"""Providers that were opened, which happens once: an agent may let go of its call and take it again."""
 
 
 class Host(Protocol):
@@ -81,8 +71,8 @@ class Cascade:
         self._host = host
         self._voip = voip
         self._clock = voip.clock
-        self._stt = stt
-        self._tts = tts
+        self._ears = Ears(voip, stt, self, spawn=host.spawn, last_words_s=host.settings.last_words_s)
+        self._voices = Voices(voip, tts, self)
         self._taking = TurnTaking(host.settings.turns)
         self._signals: list[sig.Signal] = []
         self._feeding = False
@@ -91,32 +81,27 @@ class Cascade:
         self._turns: dict[UUID, Turn] = {}
         # In a text call nothing takes time to say.
         self._rate = SpeechRate() if voip.medium == "audio" else SpeechRate(inf)
-        self._retired: dict[TTS, set[tuple[UUID, int]]] = {}
-        """Voices that were swapped out, and the parts that they still speak."""
-        self._voices: dict[tuple[UUID, int], TTS] = {}
-        self._coming: STT | None = None
-        """The STT that takes over at the caller's next pause."""
-        self._leaving: set[STT] = set()
-        """Those it takes over from, whose last words still count."""
         self._spent: dict[UUID, int] = {}
         """Of the last turns: how many parts they had. A second turn of that uuid goes on counting, for
         the line and the voices know a part by both."""
-        self._last_audio: Message[bytes] | None = None
-        self._to_stt: Converter | None = None
-        self._tts_format: AudioFormat = voip.audio_format
+        self._driver = Driver(
+            host.infer,
+            voip.clock,
+            patience_s=host.settings.reply_timeout_s,
+            failed=self._reply_failed,
+            fault=host.failed,
+        )
         self._stopped = False
 
     # -- wiring -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Open the providers and listen to them."""
-        self._voip.on(VoIP.MESSAGE, self.hear)
         self._voip.on(VoIP.PLAYBACK, self._on_playback)
         self._voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
-        if self._stt is not None:
-            self._to_stt = self._wire_stt(self._stt)
-        self._tts_format = self._wire_tts(self._tts)
+        self._ears.start()
+        self._voices.start()
 
     def end_turns(self) -> None:
         """The call is over: no turn goes on or begins. Words that still come are only noted."""
@@ -133,43 +118,11 @@ class Cascade:
             self._settle(turn)
         if self._timer is not None:
             self._timer.cancel()
-        self._voip.off(VoIP.MESSAGE, self.hear)
         self._voip.off(VoIP.PLAYBACK, self._on_playback)
         self._voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
-        for tts in (self._tts, *self._retired):
-            tts.off(TTS.MESSAGE, self._on_audio)
-            tts.off(TTS.ALIGNMENT, self._on_alignment)
-        for tts in self._retired:
-            tts.dispose()
-        self._retired.clear()
-        for stt in (self._stt, self._coming):
-            if stt is not None:
-                self._unwire_stt(stt)
-        for stt in list(self._leaving):
-            self._let_go(stt)
-
-    def _wire_stt(self, stt: STT) -> Converter | None:
-        audio_format = negotiate(self._voip.audio_format, stt.formats)
-        _open(stt, audio_format)
-        stt.on(STT.MESSAGE, self._on_utterance)
-        stt.on(STT.INTERIM, self._on_interim)
-        stt.on(STT.VAD, self._on_speech_edge)
-        return None if audio_format == self._voip.audio_format else Converter(self._voip.audio_format, audio_format)
-
-    def _unwire_stt(self, stt: STT) -> None:
-        stt.off(STT.MESSAGE, self._on_utterance)
-        stt.off(STT.INTERIM, self._on_interim)
-        stt.off(STT.VAD, self._on_speech_edge)
-
-    def _wire_tts(self, tts: TTS) -> AudioFormat:
-        audio_format = negotiate(self._voip.audio_format, tts.formats)
-        _open(tts, audio_format)
-        tts.on(TTS.MESSAGE, self._on_audio)
-        tts.on(TTS.ALIGNMENT, self._on_alignment)
-        return audio_format
-
-    # -- swapping providers in mid-call -----------------------------------------------------------
+        self._voices.stop()
+        self._ears.stop()
 
     def set_tts(self, tts: TTS) -> None:
         """Let ``tts`` speak every part that begins from now on; parts in progress finish with the old voice.
@@ -177,13 +130,7 @@ class Cascade:
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old voice stays.
         """
-        self._tts_format = self._wire_tts(tts)
-        old, self._tts = self._tts, tts
-        speaking = {key for key, voice in self._voices.items() if voice is old}
-        if speaking:
-            self._retired[old] = speaking
-        else:
-            old.dispose()
+        self._voices.replace(tts)
 
     def set_stt(self, stt: STT) -> None:
         """Let ``stt`` listen, from the next pause of the caller on; the old one's last words still count.
@@ -191,57 +138,19 @@ class Cascade:
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old one stays.
         """
-        converter = self._wire_stt(stt)
-        old, waiting = self._stt, self._coming
-        if old is None:
-            self._stt, self._to_stt = stt, converter
-            return
-        if waiting is not None:
-            self._unwire_stt(waiting)  # it has not heard anything yet
-            waiting.dispose()
-        self._coming = stt
-        self._leaving.add(old)
-        self._host.spawn(self._swap_stt(old, stt, converter), "swap of the STT")
+        self._ears.replace(stt)
 
-    async def _swap_stt(self, old: STT, stt: STT, converter: Converter | None) -> None:
-        deadline = self._clock.now() + _SWAP_S
-        while self._taking.caller_speaking and self._clock.now() < deadline:
-            await self._clock.sleep(0.02)
-        if self._stopped or self._coming is not stt:
-            return  # another one was set meanwhile
-        self._stt, self._to_stt, self._coming = stt, converter, None
-        last = asyncio.Event()
-        old.on(STT.MESSAGE, lambda _: last.set())
-        old.finalize()
-        if self.expecting_words:
-            try:
-                async with asyncio.timeout(self._clock.real(self._host.settings.last_words_s)):
-                    await last.wait()
-            except TimeoutError:
-                logger.debug("the old STT had no last words")
-        self._let_go(old)
+    # -- the caller's side ------------------------------------------------------------------------
 
-    def _let_go(self, stt: STT) -> None:
-        self._leaving.discard(stt)
-        self._unwire_stt(stt)
-        stt.dispose()
+    @property
+    def caller_speaking(self) -> bool:
+        """The caller's voice is on."""
+        return self._taking.caller_speaking
 
     @property
     def expecting_words(self) -> bool:
         """The caller has begun an utterance that is not final yet."""
         return self._taking.expecting_words or self._taking.caller_speaking
-
-    # -- the caller's side ------------------------------------------------------------------------
-
-    def hear(self, message: Message[bytes]) -> None:
-        """The caller's audio, 50 times a second."""
-        self._last_audio = message
-        stt = self._stt
-        if stt is None:
-            return
-        if self._to_stt is not None:
-            message = Message(uuid=message.uuid, data=self._to_stt.process(message.data), at_ms=message.at_ms)
-        stt.post(message)
 
     def post(self, message: Message[str]) -> None:
         """An utterance: from the STT, typed, or made by a test. Empty ones are ignored."""
@@ -252,19 +161,29 @@ class Cascade:
             if isinstance(message, Utterance)
             else Utterance(uuid=message.uuid, data=message.data, at_ms=message.at_ms)
         )
-        self._on_utterance(utterance)
+        self.on_utterance(utterance)
 
-    def _on_utterance(self, utterance: Utterance) -> None:
+    def on_utterance(self, utterance: Utterance) -> None:
+        """The caller has said something."""
         self._host.caller_said(utterance, final=True)
         self._feed(sig.Final(utterance))
 
-    def _on_interim(self, utterance: Utterance) -> None:
+    def on_interim(self, utterance: Utterance) -> None:
+        """The caller is saying something."""
         self._host.caller_said(utterance, final=False)
         self._feed(sig.Interim(utterance))
 
-    def _on_speech_edge(self, edge: SpeechEdge) -> None:
+    def on_eager(self, utterance: Utterance) -> None:
+        """The caller is probably done."""
+
+    def on_eager_withdrawn(self, uuid: UUID) -> None:
+        """The caller went on after all."""
+
+    def on_speech_edge(self, edge: SpeechEdge) -> None:
+        """The caller's voice started or stopped."""
         if edge.state == "started":
-            age_ms = self._last_audio.at_ms - edge.at_ms if self._last_audio is not None else 0.0
+            position_ms = self._ears.position_ms
+            age_ms = position_ms - edge.at_ms if position_ms is not None else 0.0
             self._feed(sig.SpeechStarted(max(0.0, age_ms / 1000.0)))
         else:
             self._feed(sig.SpeechStopped())
@@ -316,7 +235,7 @@ class Cascade:
         try:
             self._do(decision)
         except Exception as exc:  # a provider's: turn taking counts on what it decided after this
-            self._host.failed(_failure(f"{type(decision).__name__} failed", exc))
+            self._host.failed(as_failure(f"{type(decision).__name__} failed", exc))
         if not self._stopped:
             self._host.decided(decision)
 
@@ -343,8 +262,8 @@ class Cascade:
                     f"{decision.limit} waited for an answer"
                 )
             )
-        elif self._stt is not None:
-            self._stt.finalize()
+        else:
+            self._ears.finalize()
 
     # -- turns ------------------------------------------------------------------------------------
 
@@ -368,7 +287,7 @@ class Cascade:
     def _new_part(self, number: int, allow_interrupt: bool) -> Part:
         return Part(
             number,
-            shaper_for(self._tts.capabilities.text),
+            shaper_for(self._voices.capabilities.text),
             self._rate,
             allow_interrupt=allow_interrupt,
             sounds=self._voip.medium == "audio",
@@ -379,9 +298,7 @@ class Cascade:
         self._spent[turn.uuid] = part.number + 1
         if len(self._spent) > _REMEMBERED_TURNS:
             del self._spent[next(iter(self._spent))]
-        self._voices[key] = self._tts
-        if self._tts_format != self._voip.audio_format:
-            part.converter = Converter(self._tts_format, self._voip.audio_format)
+        part.converter = self._voices.assign(key)
         # The line plays parts in the order in which it hears of them, and audio of a later part may
         # be ready first: tell it now.
         self._voip.post(Message(uuid=turn.uuid, part=part.number, data=b""))
@@ -395,96 +312,14 @@ class Cascade:
         newest = decision.utterances[-1]
         text = " ".join(utterance.data.strip() for utterance in decision.utterances)
         turn = self._new_turn(decision.turn, text, decision.utterances)
-        if newest.end_ms and self._last_audio is not None:
-            age_ms = self._last_audio.at_ms + self._voip.audio_format.ms(len(self._last_audio.data)) - newest.end_ms
-            turn.stamp("end_of_speech", now - age_ms / 1000.0)
+        position_ms = self._ears.position_ms
+        if newest.end_ms and position_ms is not None:
+            turn.stamp("end_of_speech", now - (position_ms - newest.end_ms) / 1000.0)
         turn.stamp("final", now)
         turn.stamp("inference", now)
         turn.speech.grant()
         message: Message[str] = newest if len(decision.utterances) == 1 else Message(uuid=turn.uuid, data=text)
-        turn.task = self._host.spawn(self._drive(turn, message), f"turn {turn.uuid}")
-
-    async def _drive(self, turn: Turn, message: Message[str]) -> None:
-        """Run ``inference`` from its start to its close, all in this one task."""
-        current_turn.set(turn)
-        try:
-            async with self._patience(turn, "inference") as patience:
-                await self._run_inference(turn, message, patience)
-        except asyncio.CancelledError as exc:
-            if turn.speech.closed:
-                raise
-            # Nobody gave it up: it waited for something that was cancelled, or cancelled itself.
-            self._reply_failed(turn, _failure("inference was cancelled from inside", exc))
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                self._reply_ended(turn)
-                raise
-        except Exception as exc:  # the user's code: whatever it raises costs this turn only
-            self._reply_failed(turn, _failure(f"inference raised {exc!r}", exc))
-        finally:
-            turn.speech.seal()
-        while turn.feeders:
-            await asyncio.wait(list(turn.feeders))
-        self._reply_ended(turn)
-
-    @asynccontextmanager
-    async def _patience(self, turn: Turn, what: str) -> AsyncGenerator[asyncio.Timeout]:
-        """Bound how long the turn may show no sign of life while ``what`` is run."""
-        seconds = self._host.settings.reply_timeout_s
-        patience = asyncio.timeout(self._clock.real(seconds))
-        turn.patience.append(patience)
-        try:
-            async with patience:
-                yield patience
-        except TimeoutError as exc:
-            if not patience.expired():
-                raise  # the user's own
-            raise UserCodeError(f"{what} said nothing for {seconds:g} s") from exc
-        finally:
-            turn.patience.remove(patience)
-
-    async def _run_inference(self, turn: Turn, message: Message[str], patience: asyncio.Timeout) -> None:
-        reply = self._host.infer(message)
-        if inspect.isawaitable(reply):
-            returned = await cast("Awaitable[object]", reply)
-            if returned is not None:
-                raise UserCodeError(
-                    f"inference returned {type(returned).__name__}: a coroutine dispatches by itself and returns "
-                    "nothing; to hand over a stream, yield from it or leave out the 'async'"
-                )
-            return
-        async with closing(reply) as stream:
-            async for text in stream:
-                if turn.speech.closed:
-                    return
-                if text:
-                    if "first_token" not in turn.times:
-                        turn.stamp("first_token", self._clock.now())
-                    self.extend_patience(turn)
-                    turn.draft.say(turn.speech.open_number, _checked(text))
-                    turn.speech.write(text)
-                    if turn.speech.backlog > _TEXT_LIMIT:
-                        await self._room(turn, patience)
-
-    async def _room(self, turn: Turn, patience: asyncio.Timeout) -> None:
-        """Wait until the voice has caught up with a source of text that never stops."""
-        if patience.expired():
-            return  # it is being given up
-        patience.reschedule(None)
-        await turn.speech.room(_TEXT_LIMIT // 2)
-        patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(self._host.settings.reply_timeout_s))
-
-    def extend_patience(self, turn: Turn, seconds: float | None = None) -> None:
-        """The turn shows signs of life: give it time again (``seconds``, or the usual)."""
-        for patience in turn.patience:
-            until = patience.when()
-            if until is None or patience.expired():
-                continue
-            seconds = self._host.settings.reply_timeout_s if seconds is None else seconds
-            wanted = asyncio.get_running_loop().time() + self._clock.real(seconds)
-            if abs(wanted - until) > self._clock.real(0.5):
-                # Every token comes by here: moving the timer each time would cost more than the token.
-                patience.reschedule(wanted)
+        turn.task = self._host.spawn(self._driver.run(turn, message, self._reply_ended), f"turn {turn.uuid}")
 
     def _reply_failed(self, turn: Turn, error: DialogError) -> None:
         self._host.failed(error)
@@ -547,9 +382,7 @@ class Cascade:
             if fed is part and feeder is not asyncio.current_task():
                 feeder.cancel()
         turn.speech.silence(part)
-        voice = self._voices.get((turn.uuid, part.number))
-        if voice is not None:
-            voice.abort(turn.uuid, part=part.number)
+        self._voices.abort((turn.uuid, part.number))
 
     def _may_stop(self, turn: Turn, part: Part) -> bool:
         return part.allow_interrupt or turn.dropped or self._stopped
@@ -589,13 +422,7 @@ class Cascade:
         self._host.turn_ended(turn)
 
     def _release_part(self, turn: Turn, part: Part) -> None:
-        key = (turn.uuid, part.number)
-        voice = self._voices.pop(key, None)
-        if voice is not None and voice in self._retired:
-            self._retired[voice].discard(key)
-            if not self._retired[voice]:
-                del self._retired[voice]
-                voice.dispose()
+        self._voices.release((turn.uuid, part.number))
         if not part.speech.done():
             part.speech._resolve(None if turn.dropped else Heard(part.heard_text(), complete=False, why="hung_up"))
 
@@ -603,7 +430,7 @@ class Cascade:
 
     def dispatch_message(self, text: str, *, allow_interrupt: bool) -> Speech:
         """Say ``text`` as a part of its own, in the running turn or in a new one."""
-        _checked(text)
+        checked(text)
         if self._taking.closed:
             return Speech.lost(text)
         turn = self._speaking_turn(allow_interrupt=allow_interrupt)
@@ -623,13 +450,17 @@ class Cascade:
             return Speech.dropped("")
         turn.speech.seal()
         part = turn.speech.open_part(allow_interrupt=allow_interrupt)
-        task = self._host.spawn(self._read(turn, part, stream), f"stream of {turn.uuid}")
+        task = self._host.spawn(self._driver.read(turn, part, stream, self._own_turn_said), f"stream of {turn.uuid}")
         if task is not None:
             turn.feeders[task] = part
             task.add_done_callback(lambda task: turn.feeders.pop(task, None))
         if turn.task is None:
             self._feed(sig.SayRequested(turn.uuid, allow_interrupt))
         return part.speech
+
+    def extend_patience(self, turn: Turn, seconds: float | None = None) -> None:
+        """The turn shows signs of life: give it time again (``seconds``, or the usual)."""
+        self._driver.extend(turn, seconds)
 
     def abort(self) -> None:
         """Give up every turn that may be interrupted."""
@@ -649,7 +480,7 @@ class Cascade:
         return turn
 
     def _append(self, turn: Turn, text: str, *, allow_interrupt: bool) -> Part:
-        self.extend_patience(turn)
+        self._driver.extend(turn)
         turn.speech.seal()
         part = turn.speech.open_part(allow_interrupt=allow_interrupt)
         turn.draft.say(part.number, text)
@@ -657,33 +488,14 @@ class Cascade:
         turn.speech.seal_part(part)
         return part
 
-    async def _read(self, turn: Turn, part: Part, stream: AsyncIterator[str]) -> None:
-        current_turn.set(turn)
-        try:
-            async with self._patience(turn, "a dispatched stream") as patience, closing(stream):
-                async for text in stream:
-                    if part.sealed:
-                        return
-                    self.extend_patience(turn)
-                    turn.stamp("first_token", self._clock.now())
-                    turn.draft.say(part.number, _checked(text))
-                    turn.speech.write_to(part, text)
-                    if turn.speech.backlog > _TEXT_LIMIT:
-                        await self._room(turn, patience)
-        except Exception as exc:  # the user's stream
-            self._host.failed(_failure(f"a dispatched stream raised {exc!r}", exc))
-        finally:
-            turn.speech.seal_part(part)
-            self._own_turn_said(turn)
-
     # -- the voice's side -------------------------------------------------------------------------
 
     def _say(self, message: Message[str]) -> None:
-        voice = self._voices.get((message.uuid, message.part), self._tts)
         try:
-            voice.post(message)
+            self._voices.post(message)
         except Exception as exc:  # a voice that cannot say it must not leave the part open for ever
-            self._host.failed(_failure(f"{voice.name} could not take text: {exc!r}", exc))
+            name = self._voices.name((message.uuid, message.part))
+            self._host.failed(as_failure(f"{name} could not take text: {exc!r}", exc))
             found = self._part(message.uuid, message.part)
             if found is not None:
                 found[0].speech.silence(found[1])
@@ -702,7 +514,8 @@ class Cascade:
         index = number - turn.speech.first
         return (turn, turn.speech.parts[index]) if 0 <= index < len(turn.speech.parts) else None
 
-    def _on_audio(self, message: Message[bytes]) -> None:
+    def on_audio(self, message: Message[bytes]) -> None:
+        """A voice has made audio of a part."""
         found = self._part(message.uuid, message.part)
         if found is None or found[1].final:
             return  # cut meanwhile: cancel is local first
@@ -719,7 +532,8 @@ class Cascade:
             part.audio_done = True
         self._voip.post(message)
 
-    def _on_alignment(self, alignment: Alignment) -> None:
+    def on_alignment(self, alignment: Alignment) -> None:
+        """A voice tells when it speaks its words."""
         found = self._part(alignment.uuid, alignment.part)
         if found is not None:
             found[1].heard_map.align(alignment.words)
@@ -732,7 +546,7 @@ class Cascade:
         if part.final:
             return
         part.playback = playback
-        self.extend_patience(turn)
+        self._driver.extend(turn)
         if "first_frame" not in turn.times and (playback.heard_ms or playback.state == "playing"):
             turn.stamp("first_frame", self._clock.now() - playback.heard_ms / 1000.0)
         if playback.final:
@@ -760,24 +574,3 @@ class Cascade:
             why = {"played": whole, "cut": "interrupted", "lost": "hung_up"}[playback.state]
             part.speech._resolve(Heard(text, part.heard_whole, why))  # type: ignore[arg-type]
         self._finish(turn)
-
-
-def _open(provider: STT | TTS, audio_format: AudioFormat) -> None:
-    if provider not in _opened:
-        provider.open(audio_format)
-        _opened.add(provider)
-
-
-def _checked(text: str) -> str:
-    if not isinstance(text, str):  # foreign code, perhaps never checked: refused before it is in history
-        raise TypeError(f"what is said must be text, not {type(text).__name__}")
-    return text
-
-
-def _failure(what: str, exc: BaseException) -> DialogError:
-    """``exc`` as an error that can be reported: itself, or the cause of one."""
-    if isinstance(exc, DialogError):
-        return exc
-    error = UserCodeError(what)
-    error.__cause__ = exc
-    return error

@@ -1,0 +1,169 @@
+"""Runs the user's code of a turn: ``inference`` and dispatched streams, each in one task from start to close."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from dialog.agent.speech import Part
+from dialog.agent.streams import closing
+from dialog.agent.turn import Turn, current_turn
+from dialog.clock import Clock
+from dialog.errors import DialogError, UserCodeError
+from dialog.message import Message
+
+__all__ = ["Driver", "as_failure", "checked"]
+
+_TEXT_LIMIT = 64 * 1024
+"""Characters of a reply that may wait for the voice; a model's whole reply fits, an endless one does not."""
+
+
+class Driver:
+    """Moves text from the user's code into a turn's speech.
+
+    Args:
+        infer: The agent's ``inference``.
+        clock: The call's clock.
+        patience_s: Code that shows no sign of life for so long has failed.
+        failed: Told when ``inference`` failed.
+        fault: Told of a failure that costs one part only.
+    """
+
+    def __init__(
+        self,
+        infer: Callable[[Message[str]], AsyncIterator[str] | Coroutine[Any, Any, None]],
+        clock: Clock,
+        *,
+        patience_s: float,
+        failed: Callable[[Turn, DialogError], None],
+        fault: Callable[[DialogError], None],
+    ) -> None:
+        self._infer = infer
+        self._clock = clock
+        self._patience_s = patience_s
+        self._failed = failed
+        self._fault = fault
+
+    async def run(self, turn: Turn, message: Message[str], ended: Callable[[Turn], None]) -> None:
+        """Run ``inference`` from its start to its close, all in this one task, then call ``ended``."""
+        current_turn.set(turn)
+        try:
+            async with self._patience(turn, "inference") as patience:
+                await self._run(turn, message, patience)
+        except asyncio.CancelledError as exc:
+            if turn.speech.closed:
+                raise
+            # Nobody gave it up: it waited for something that was cancelled, or cancelled itself.
+            self._failed(turn, as_failure("inference was cancelled from inside", exc))
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                ended(turn)
+                raise
+        except Exception as exc:  # the user's code: whatever it raises costs this turn only
+            self._failed(turn, as_failure(f"inference raised {exc!r}", exc))
+        finally:
+            turn.speech.seal()
+        while turn.feeders:
+            await asyncio.wait(list(turn.feeders))
+        ended(turn)
+
+    async def read(self, turn: Turn, part: Part, stream: AsyncIterator[str], ended: Callable[[Turn], None]) -> None:
+        """Read a dispatched stream into its part, then call ``ended``."""
+        current_turn.set(turn)
+        try:
+            async with self._patience(turn, "a dispatched stream") as patience, closing(stream):
+                async for text in stream:
+                    if part.sealed:
+                        return
+                    self.extend(turn)
+                    turn.stamp("first_token", self._clock.now())
+                    turn.draft.say(part.number, checked(text))
+                    turn.speech.write_to(part, text)
+                    if turn.speech.backlog > _TEXT_LIMIT:
+                        await self._room(turn, patience)
+        except Exception as exc:  # the user's stream
+            self._fault(as_failure(f"a dispatched stream raised {exc!r}", exc))
+        finally:
+            turn.speech.seal_part(part)
+            ended(turn)
+
+    def extend(self, turn: Turn, seconds: float | None = None) -> None:
+        """The turn shows signs of life: give it time again (``seconds``, or the usual)."""
+        for patience in turn.patience:
+            until = patience.when()
+            if until is None or patience.expired():
+                continue
+            seconds = self._patience_s if seconds is None else seconds
+            wanted = asyncio.get_running_loop().time() + self._clock.real(seconds)
+            if abs(wanted - until) > self._clock.real(0.5):
+                # Every token comes by here: moving the timer each time would cost more than the token.
+                patience.reschedule(wanted)
+
+    async def _run(self, turn: Turn, message: Message[str], patience: asyncio.Timeout) -> None:
+        reply = self._infer(message)
+        if inspect.isawaitable(reply):
+            returned = await cast("Awaitable[object]", reply)
+            if returned is not None:
+                raise UserCodeError(
+                    f"inference returned {type(returned).__name__}: a coroutine dispatches by itself and returns "
+                    "nothing; to hand over a stream, yield from it or leave out the 'async'"
+                )
+            return
+        async with closing(reply) as stream:
+            async for text in stream:
+                if turn.speech.closed:
+                    return
+                if text:
+                    if "first_token" not in turn.times:
+                        turn.stamp("first_token", self._clock.now())
+                    self.extend(turn)
+                    turn.draft.say(turn.speech.open_number, checked(text))
+                    turn.speech.write(text)
+                    if turn.speech.backlog > _TEXT_LIMIT:
+                        await self._room(turn, patience)
+
+    async def _room(self, turn: Turn, patience: asyncio.Timeout) -> None:
+        """Wait until the voice has caught up with a source of text that never stops."""
+        if patience.expired():
+            return  # it is being given up
+        patience.reschedule(None)
+        await turn.speech.room(_TEXT_LIMIT // 2)
+        patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(self._patience_s))
+
+    @asynccontextmanager
+    async def _patience(self, turn: Turn, what: str) -> AsyncGenerator[asyncio.Timeout]:
+        """Bound how long the turn may show no sign of life while ``what`` is run."""
+        patience = asyncio.timeout(self._clock.real(self._patience_s))
+        turn.patience.append(patience)
+        try:
+            async with patience:
+                yield patience
+        except TimeoutError as exc:
+            if not patience.expired():
+                raise  # the user's own
+            raise UserCodeError(f"{what} said nothing for {self._patience_s:g} s") from exc
+        finally:
+            turn.patience.remove(patience)
+
+
+def checked(text: str) -> str:
+    """Return ``text``; foreign code, perhaps never type-checked, is refused before it is in history.
+
+    Raises:
+        TypeError: It is not text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"what is said must be text, not {type(text).__name__}")
+    return text
+
+
+def as_failure(what: str, exc: BaseException) -> DialogError:
+    """``exc`` as an error that can be reported: itself, or the cause of one."""
+    if isinstance(exc, DialogError):
+        return exc
+    error = UserCodeError(what)
+    error.__cause__ = exc
+    return error

@@ -1,0 +1,191 @@
+"""The caller's side of an engine: who listens, to what audio, and how one listener follows another."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+from uuid import UUID
+from weakref import WeakSet
+
+from dialog.audio.convert import Converter, negotiate
+from dialog.message import AudioFormat, Message, SpeechEdge, Utterance
+from dialog.stt.stt import STT
+from dialog.voip.voip import VoIP
+
+__all__ = ["Ears", "Hearing"]
+
+logger = logging.getLogger(__name__)
+
+_SWAP_S = 2.0
+"""How long a new STT waits for the caller to pause before it takes over."""
+
+_opened: WeakSet[STT] = WeakSet()
+"""Those that were opened, which happens once: an agent may let go of its call and take it again."""
+
+
+class Hearing(Protocol):
+    """What the ears tell, and what they have to know."""
+
+    def on_utterance(self, utterance: Utterance) -> None: ...  # noqa: D102
+    def on_interim(self, utterance: Utterance) -> None: ...  # noqa: D102
+    def on_eager(self, utterance: Utterance) -> None: ...  # noqa: D102
+    def on_eager_withdrawn(self, uuid: UUID) -> None: ...  # noqa: D102
+    def on_speech_edge(self, edge: SpeechEdge) -> None: ...  # noqa: D102
+
+    @property
+    def caller_speaking(self) -> bool:
+        """The caller's voice is on."""
+        ...
+
+    @property
+    def expecting_words(self) -> bool:
+        """The caller has begun an utterance that is not final yet."""
+        ...
+
+
+class Ears:
+    """Hands the caller's audio to the STT, in its format, and what it hears to the engine."""
+
+    def __init__(
+        self,
+        voip: VoIP,
+        stt: STT | None,
+        hearing: Hearing,
+        *,
+        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        last_words_s: float,
+    ) -> None:
+        self._voip = voip
+        self._clock = voip.clock
+        self._stt = stt
+        self._hearing = hearing
+        self._spawn = spawn
+        self._last_words_s = last_words_s
+        self._coming: STT | None = None
+        """The STT that takes over at the caller's next pause."""
+        self._leaving: set[STT] = set()
+        """Those it takes over from, whose last words still count."""
+        self._convert: Converter | None = None
+        self._last: Message[bytes] | None = None
+        self._silence = b""
+        self._stopped = False
+        self.muted: bool = False
+        """The STT gets silence of equal length: a turn must end, and its socket stay open."""
+
+    @property
+    def audio_format(self) -> AudioFormat:
+        """Format of the caller's audio."""
+        return self._voip.audio_format
+
+    @property
+    def position_ms(self) -> float | None:
+        """Where the newest audio ends on the call's audio clock; ``None`` before there is any."""
+        last = self._last
+        return None if last is None else last.at_ms + self.audio_format.ms(len(last.data))
+
+    def start(self) -> None:
+        """Open the STT and listen."""
+        self._voip.on(VoIP.MESSAGE, self.hear)
+        if self._stt is not None:
+            self._convert = self._wire(self._stt)
+
+    def stop(self) -> None:
+        """Let go of everything; those that leave are disposed of, the present one is not."""
+        self._stopped = True
+        self._voip.off(VoIP.MESSAGE, self.hear)
+        for stt in (self._stt, self._coming):
+            if stt is not None:
+                self._unwire(stt)
+        for stt in list(self._leaving):
+            self._let_go(stt)
+
+    def hear(self, message: Message[bytes]) -> None:
+        """The caller's audio, 50 times a second."""
+        self._last = message
+        stt = self._stt
+        if stt is None:
+            return
+        if self.muted:
+            message = Message(uuid=message.uuid, data=self._silent(len(message.data)), at_ms=message.at_ms)
+        if self._convert is not None:
+            message = Message(uuid=message.uuid, data=self._convert.process(message.data), at_ms=message.at_ms)
+        stt.post(message)
+
+    def finalize(self) -> None:
+        """Ask for what was said so far."""
+        if self._stt is not None:
+            self._stt.finalize()
+
+    def discard(self, before_ms: float) -> None:
+        """Forget what was said before ``before_ms`` on the call's audio clock."""
+        if self._stt is not None:
+            self._stt.discard(before_ms)
+
+    def replace(self, stt: STT) -> None:
+        """Let ``stt`` listen, from the next pause of the caller on; the old one's last words still count.
+
+        Raises:
+            UnsupportedFormat: It shares no audio format with the call; the old one stays.
+        """
+        converter = self._wire(stt)
+        old, waiting = self._stt, self._coming
+        if old is None:
+            self._stt, self._convert = stt, converter
+            return
+        if waiting is not None:
+            self._unwire(waiting)  # it has not heard anything yet
+            waiting.dispose()
+        self._coming = stt
+        self._leaving.add(old)
+        self._spawn(self._swap(old, stt, converter), "swap of the STT")
+
+    async def _swap(self, old: STT, stt: STT, converter: Converter | None) -> None:
+        deadline = self._clock.now() + _SWAP_S
+        while self._hearing.caller_speaking and self._clock.now() < deadline:
+            await self._clock.sleep(0.02)
+        if self._stopped or self._coming is not stt:
+            return  # another one was set meanwhile
+        self._stt, self._convert, self._coming = stt, converter, None
+        last = asyncio.Event()
+        old.on(STT.MESSAGE, lambda _: last.set())
+        old.finalize()
+        if self._hearing.expecting_words:
+            try:
+                async with asyncio.timeout(self._clock.real(self._last_words_s)):
+                    await last.wait()
+            except TimeoutError:
+                logger.debug("the old STT had no last words")
+        self._let_go(old)
+
+    def _let_go(self, stt: STT) -> None:
+        self._leaving.discard(stt)
+        self._unwire(stt)
+        stt.dispose()
+
+    def _wire(self, stt: STT) -> Converter | None:
+        audio_format = negotiate(self.audio_format, stt.formats)
+        if stt not in _opened:
+            stt.open(audio_format)
+            _opened.add(stt)
+        hearing = self._hearing
+        stt.on(STT.MESSAGE, hearing.on_utterance)
+        stt.on(STT.INTERIM, hearing.on_interim)
+        stt.on(STT.EAGER, hearing.on_eager)
+        stt.on(STT.EAGER_WITHDRAWN, hearing.on_eager_withdrawn)
+        stt.on(STT.VAD, hearing.on_speech_edge)
+        return None if audio_format == self.audio_format else Converter(self.audio_format, audio_format)
+
+    def _unwire(self, stt: STT) -> None:
+        hearing = self._hearing
+        stt.off(STT.MESSAGE, hearing.on_utterance)
+        stt.off(STT.INTERIM, hearing.on_interim)
+        stt.off(STT.EAGER, hearing.on_eager)
+        stt.off(STT.EAGER_WITHDRAWN, hearing.on_eager_withdrawn)
+        stt.off(STT.VAD, hearing.on_speech_edge)
+
+    def _silent(self, size: int) -> bytes:
+        if len(self._silence) != size:
+            self._silence = self.audio_format.silence(self.audio_format.ms(size))
+        return self._silence
