@@ -28,6 +28,15 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     tool_patience_s: float = 3.0
     """How long the next reply waits for a tool of the one before that is still running, and how long one
     that runs when the call ends may go on."""
+    filler: tuple[str, ...] = ()
+    """Said in turn, never the same twice running, when the model's first token is slow, and when a tool
+    goes on after its own filler. Empty: nothing is said."""
+    first_token_filler_s: float = 1.5
+    """How slow is slow: without a word of the reply for so long, a filler is said."""
+    filler_after_s: float = 0.8
+    """A tool that runs longer than this has its filler said."""
+    digits_between_s: float = 2.0
+    """Keys that nobody collects are given to the model once no other was pressed for so long."""
     max_steps: int = 8
     """Requests to the model in one turn, tools included."""
     text_ahead_ms: float = 10_000.0
@@ -42,7 +51,16 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """How long recording and transcription are waited for after the call has ended."""
 
     def __post_init__(self) -> None:
-        for name in ("reply_timeout_s", "tool_patience_s", "text_ahead_ms", "last_words_s", "wrap_up_s"):
+        for name in (
+            "reply_timeout_s",
+            "tool_patience_s",
+            "first_token_filler_s",
+            "filler_after_s",
+            "digits_between_s",
+            "text_ahead_ms",
+            "last_words_s",
+            "wrap_up_s",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be positive, got {getattr(self, name)}")
         if self.max_steps < 1:

@@ -22,6 +22,7 @@ class Turn:
     """A reply to the caller, or something that the agent says by itself."""
 
     __slots__ = (
+        "_confirmed",
         "allow_interrupt",
         "cut",
         "draft",
@@ -72,6 +73,27 @@ class Turn:
         self.settled: bool = False
         """History has it."""
         self.times: dict[str, float] = {}
+        self._confirmed: asyncio.Event | None = None
+        """Only a turn that began before it was certain has something to wait for."""
+
+    @property
+    def speculative(self) -> bool:
+        """It was begun before the caller's turn had ended, and may still be thrown away."""
+        return self._confirmed is not None and not self._confirmed.is_set()
+
+    def speculate(self) -> None:
+        """It begins before it is certain that it is wanted."""
+        self._confirmed = asyncio.Event()
+
+    def confirm(self) -> None:
+        """It is wanted: what may only happen once may happen."""
+        if self._confirmed is not None:
+            self._confirmed.set()
+
+    async def confirmed(self) -> None:
+        """Wait until it is certain that the turn is wanted; one that is given up never comes back from here."""
+        if self._confirmed is not None:
+            await self._confirmed.wait()
 
     @property
     def over(self) -> bool:
