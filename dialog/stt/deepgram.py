@@ -29,6 +29,8 @@ DEFAULT_LANGUAGE = "en-US"
 _ENCODINGS = {"mulaw": "mulaw", "alaw": "alaw", "s16le": "linear16"}
 _STALE_MS = 1000.0
 """In a replay, a start of speech that is older than this is history, not a reason to pause anybody."""
+_LONGEST_UTTERANCE_END_MS = 5000
+"""Deepgram's guide to UtteranceEnd: from 1000 to 5000."""
 _KEEP_ALIVE = '{"type":"KeepAlive"}'
 _FINALIZE = '{"type":"Finalize"}'
 _CLOSE = '{"type":"CloseStream"}'
@@ -106,7 +108,7 @@ class DeepgramSTT(STT):
 
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, ALAW_8K, PCM_16K, PCM_8K)
     capabilities: ClassVar[STTCapabilities] = STTCapabilities(
-        speech_events=True, interim_interval_ms=1000, words=True, eager=False
+        speech_events=True, interim_interval_ms=1000, words=True, eager=False, manual_turns=True
     )
 
     def __init__(
@@ -144,8 +146,8 @@ class DeepgramSTT(STT):
             "vad_events": vad_events,
             "smart_format": smart_format,
             "keyterm": tuple(keyterms),
-            **(options or {}),
         }
+        self._options = dict(options or {})
         self._override = dict(query or {})
         self._headers = {"Authorization": f"Token {api_key}", **(headers or {})}
         self._timeout_s = timeout_s
@@ -187,6 +189,8 @@ class DeepgramSTT(STT):
         self._ms_per_byte = audio_format.ms(1)
         query = {
             **self._query,
+            **(self._manual() if self.manual_turns else {}),
+            **self._options,
             "encoding": _ENCODINGS[audio_format.encoding],
             "sample_rate": audio_format.sample_rate,
             **self._override,
@@ -239,6 +243,11 @@ class DeepgramSTT(STT):
         """End for good: asks Deepgram to close, for at most a second, in the background."""
         self._stop_finalizing()
         super().dispose()
+
+    def _manual(self) -> dict[str, QueryValue]:
+        """Endpointing off, and the gap between words that ends an utterance as long as the service takes it."""
+        longest = _LONGEST_UTTERANCE_END_MS if self._query["interim_results"] else None
+        return {"endpointing": False, "utterance_end_ms": longest}
 
     def _connected(self) -> None:
         """A connection counts its audio from zero and knows nothing: play it what is not safe yet."""

@@ -25,6 +25,10 @@ class STTCapabilities(Struct, frozen=True, kw_only=True):
     """Utterances carry words with times."""
     eager: bool = False
     """Emits EAGER and EAGER_WITHDRAWN."""
+    endpointing: bool = True
+    """Ends utterances by itself."""
+    manual_turns: bool = False
+    """Leaves it to :meth:`STT.finalize` to end utterances, if :attr:`STT.manual_turns` says so."""
 
 
 class STT(Participant):
@@ -48,6 +52,11 @@ class STT(Participant):
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K,)
     """Audio it accepts, best first."""
     capabilities: ClassVar[STTCapabilities] = STTCapabilities()
+
+    manual_turns: bool = False
+    """Set before :meth:`open`, where the capabilities have it: somebody else decides when the caller has
+    finished and calls :meth:`finalize`. The recogniser then ends an utterance by itself only after the
+    longest silence that it can be set to."""
 
     @abstractmethod
     def open(self, audio_format: AudioFormat) -> None:
