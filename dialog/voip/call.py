@@ -325,14 +325,14 @@ class Call:
             case _:
                 await self._carrier.execute(self, command)
 
-    async def _hang_up(self, command: Command) -> None:
+    async def _hang_up(self, command: Hangup) -> None:
         if self.state == "ended":
             return
-        self._feed(HangingUp())
+        self._feed(HangingUp(command.reason))
         try:
             await self._carrier.execute(self, command)
         finally:
-            self.end("agent_hangup")
+            self.end(command.reason)
 
     async def _redirect(self, command: Command, kind: MoveKind, within_s: float) -> None:
         self._check_alive(command)

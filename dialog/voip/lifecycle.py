@@ -104,6 +104,8 @@ class Withdrawn(Struct, frozen=True):
 class HangingUp(Struct, frozen=True):
     """We are about to hang up."""
 
+    reason: str = "agent_hangup"
+
 
 class Requested(Struct, frozen=True):
     """The carrier was told to open another stream."""
@@ -148,7 +150,8 @@ class Lifecycle:
         """When to feed :class:`Tick`."""
         self._settings = settings
         self._order: _Order | None = None
-        self._hanging_up = False
+        self._hanging_up = ""
+        """Why we are about to hang up; empty while we are not."""
         self._resumed: Resumed = ""
         self._extended = False
 
@@ -181,8 +184,8 @@ class Lifecycle:
                     self.deadline = now + within_s
             case Withdrawn(kind):
                 return self._withdraw(kind)
-            case HangingUp():
-                self._hanging_up = True
+            case HangingUp(reason):
+                self._hanging_up = reason
             case Requested():
                 # Once per absence: a stream that cannot be opened must not keep the call for ever.
                 if self.state in ("moving", "lost") and not self._extended:
@@ -223,7 +226,7 @@ class Lifecycle:
         if self.state != "live":
             return ()
         if self._hanging_up:
-            return self._end("agent_hangup")
+            return self._end(self._hanging_up)
         self._extended = False
         if self._order is not None:
             self.state = "moving"

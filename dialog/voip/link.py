@@ -26,6 +26,9 @@ __all__ = [
 class Hangup(Struct, frozen=True, tag="hangup"):
     """End the call now."""
 
+    reason: str = "agent_hangup"
+    """Why, for the end of the call."""
+
 
 class TransferTo(Struct, frozen=True, kw_only=True, tag="transfer_to"):
     """Connect the caller to ``tel``; with ``back_within_s`` the call returns if nobody answers by then."""

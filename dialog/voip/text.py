@@ -50,7 +50,7 @@ class _TextLink:
         if not isinstance(command, Hangup):
             raise NotSupportedError(f"a text call cannot {type(command).__name__}")
         if self.voip is not None:
-            self.voip.close("agent_hangup")
+            self.voip.close(command.reason)
 
     def download(self, url: str) -> AsyncIterator[bytes]:
         raise NotSupportedError(f"a text call has no recordings ({url})")

@@ -123,13 +123,13 @@ class VoIP(Participant):
         if not self._disposed:
             self._link.resume(from_ms=from_ms)
 
-    async def hangup(self) -> None:
-        """End the call now. One that has ended already is left in peace.
+    async def hangup(self, *, reason: str = "agent_hangup") -> None:
+        """End the call now; ``reason`` is told with its end. One that has ended already is left in peace.
 
         Raises:
             CarrierError: The carrier could not be told (the media is closed all the same).
         """
-        await self._command(Hangup())
+        await self._command(Hangup(reason))
 
     async def transfer_to(self, tel: str, *, back_within_s: float | None = None) -> None:
         """Connect the caller to ``tel`` now; with ``back_within_s`` they come back if nobody answers.
