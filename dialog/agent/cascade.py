@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from math import inf
 from typing import Any, Protocol
 from uuid import UUID, uuid4
@@ -338,12 +338,27 @@ class Cascade:
         if turn is None:
             self._feed(sig.ReplyEnded(uuid))
             return
+        reply = turn.reply() if turn.reply is not None else None
+        if turn.reply is not None and reply is None:
+            self._drop(sig.Drop(uuid, "nothing to say any more"))
+            self._feed(sig.ReplyEnded(uuid))
+            return
+        turn.draft.begin()
         turn.speech.grant()
+        if reply is not None:
+            turn.stamp("inference", self._clock.now())
+            message = Message(uuid=uuid, data="")
+            turn.task = self._host.spawn(
+                self._driver.run(turn, message, self._reply_ended, reply), f"turn {uuid} of the agent's own"
+            )
+            return
         self._own_turn_said(turn)
 
     def _own_turn_said(self, turn: Turn) -> None:
         """A turn of the agent's own has ended once its text is known and it has the floor."""
-        if turn.task is None and turn.speech.granted and not turn.ended and all(p.sealed for p in turn.speech.parts):
+        if turn.task is not None or turn.reply is not None or turn.ended or not turn.speech.granted:
+            return
+        if all(part.sealed for part in turn.speech.parts):
             self._reply_ended(turn)
 
     def _cut(self, decision: sig.Cut) -> None:
@@ -364,17 +379,13 @@ class Cascade:
 
     def _give_up(self, turn: Turn) -> None:
         """Stop a turn here and now, except for its parts that may not be interrupted."""
-        turn.speech.seal()
         again, turn.speech.closed = turn.speech.closed, True
         turn.ended = True
         task = turn.task
         if not again and task is not None and not task.done() and task is not asyncio.current_task():
             task.cancel()
             asyncio.get_running_loop().call_later(_GRACE_S, self._check_abandoned, task)
-        for part in turn.speech.parts:
-            if not part.final and self._may_stop(turn, part):
-                self._stop_part(turn, part)
-                self._voip.abort(turn.uuid, part=part.number)
+        self.hush(turn)
 
     def _stop_part(self, turn: Turn, part: Part) -> None:
         """Nothing more of a part is going to be heard: read, shape and synthesise no more of it."""
@@ -457,6 +468,26 @@ class Cascade:
         if turn.task is None:
             self._feed(sig.SayRequested(turn.uuid, allow_interrupt))
         return part.speech
+
+    def ask(self, reply: Callable[[], AsyncIterator[str] | None]) -> Turn | None:
+        """Begin a turn of the agent's own that thinks of its words when it has the floor: then ``reply`` is asked.
+
+        It returns ``None`` when there is nothing to say any more. Without a call there is no turn.
+        """
+        if self._taking.closed:
+            return None
+        turn = self._new_turn(uuid4(), "", ())
+        turn.reply = reply
+        self._feed(sig.SayRequested(turn.uuid, allow_interrupt=True))
+        return turn
+
+    def hush(self, turn: Turn) -> None:
+        """Say no more of what a turn has said so far, as far as it may be interrupted; the turn goes on."""
+        turn.speech.seal()
+        for part in turn.speech.parts:
+            if not part.final and self._may_stop(turn, part):
+                self._stop_part(turn, part)
+                self._voip.abort(turn.uuid, part=part.number)
 
     def extend_patience(self, turn: Turn, seconds: float | None = None) -> None:
         """The turn shows signs of life: give it time again (``seconds``, or the usual)."""

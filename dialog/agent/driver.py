@@ -47,12 +47,18 @@ class Driver:
         self._failed = failed
         self._fault = fault
 
-    async def run(self, turn: Turn, message: Message[str], ended: Callable[[Turn], None]) -> None:
-        """Run ``inference`` from its start to its close, all in this one task, then call ``ended``."""
+    async def run(
+        self,
+        turn: Turn,
+        message: Message[str],
+        ended: Callable[[Turn], None],
+        reply: AsyncIterator[str] | None = None,
+    ) -> None:
+        """Run ``inference``, or read ``reply``, from its start to its close, all in this one task; then call ``ended``."""
         current_turn.set(turn)
         try:
             async with self._patience(turn, "inference") as patience:
-                await self._run(turn, message, patience)
+                await self._run(turn, self._infer(message) if reply is None else reply, patience)
         except asyncio.CancelledError as exc:
             if turn.speech.closed:
                 raise
@@ -102,8 +108,9 @@ class Driver:
                 # Every token comes by here: moving the timer each time would cost more than the token.
                 patience.reschedule(wanted)
 
-    async def _run(self, turn: Turn, message: Message[str], patience: asyncio.Timeout) -> None:
-        reply = self._infer(message)
+    async def _run(
+        self, turn: Turn, reply: AsyncIterator[str] | Coroutine[Any, Any, None], patience: asyncio.Timeout
+    ) -> None:
         if inspect.isawaitable(reply):
             returned = await cast("Awaitable[object]", reply)
             if returned is not None:

@@ -80,6 +80,12 @@ class Draft:
         """Neither committed nor dropped yet."""
         return self._state == "open"
 
+    def begin(self) -> None:
+        """The turn speaks only now: what happened while it waited comes before it."""
+        if self.open:
+            self._history._blocks.remove(self)
+            self._history._blocks.append(self)
+
     def say(self, part: int, text: str) -> None:
         """Append source text to ``part``; after the end of the draft it is ignored."""
         if not text or not self.open:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -33,6 +34,7 @@ class Turn:
         "feeders",
         "heard",
         "patience",
+        "reply",
         "settled",
         "speech",
         "task",
@@ -59,6 +61,9 @@ class Turn:
         self.allow_interrupt: bool = True
         self.task: asyncio.Task[None] | None = None
         """Drives ``inference``."""
+        self.reply: Callable[[], AsyncIterator[str] | None] | None = None
+        """Of a turn of the agent's own that is thought of only once it has the floor: asked then what to
+        say; ``None``: that there is nothing to say any more."""
         self.feeders: dict[asyncio.Task[Any], Part] = {}
         """Read the streams that were dispatched, each into its part."""
         self.patience: list[asyncio.Timeout] = []
