@@ -10,7 +10,7 @@ import pytest
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
-from dialog.agent.turns.settings import TurnSettings
+from dialog.agent.turns.settings import BargeIn, TurnSettings
 from dialog.calls.events import CallEnded, Interrupted, ReplyDropped, ResumedAfterPause, TurnMeasured
 from dialog.errors import ProviderError, StateError
 from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall, ToolResult
@@ -708,4 +708,4 @@ def test_with_interruption_disabled_nothing_is_cut():
             ("assistant", "You said: wait", ""),
         ]
 
-    on_a_call(scenario, settings=AgentSettings(turns=TurnSettings(interruption="disabled")))
+    on_a_call(scenario, settings=AgentSettings(turns=TurnSettings(barge_in=BargeIn(mode="disabled"))))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialog.agent.turns import TurnSettings, TurnTaking
+from dialog.agent.turns import BargeIn, TurnSettings, TurnTaking
 from dialog.agent.turns.signals import (
     Aborted,
     Close,
@@ -164,7 +164,7 @@ def test_but_not_longer_than_a_tenth_of_a_second():
 
 
 def test_min_words_keeps_a_short_noise_from_cutting():
-    call = Call(min_words=3)
+    call = Call(barge_in=BargeIn(min_words=3))
     said = call.reply_heard_to(900)
     assert call.feed(Interim(utterance("uh huh"))) == []
     assert call.feed(Interim(utterance("uh huh but listen"))) == [Cut(said.uuid, "caller spoke")]
@@ -189,7 +189,7 @@ def test_several_utterances_during_a_notice_are_answered_together():
 
 
 def test_with_interruption_disabled_replies_are_heard_out():
-    call = Call(interruption="disabled")
+    call = Call(barge_in=BargeIn(mode="disabled"))
     first = call.reply_heard_to(900)
     second = utterance("hello")
     assert call.feed(SpeechStarted()) == []
@@ -285,7 +285,7 @@ def test_after_close_nothing_is_decided():
 
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigurationError, match="min_words"):
-        TurnSettings(min_words=0)
+        BargeIn(min_words=0)
     with pytest.raises(ConfigurationError, match="hold_limit_s"):
         TurnSettings(hold_limit_s=-1)
 

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
 
+from dialog.agent.turns.settings import BargeIn, Endpointing
 from dialog.message import Playback, Utterance
 
 __all__ = [
     "Aborted",
+    "Backchannel",
     "Close",
     "Cut",
     "Decision",
+    "Digit",
     "Drop",
+    "Eager",
+    "EagerWithdrawn",
+    "End",
+    "EndCancelled",
+    "EndRequested",
+    "EndWithdrawn",
+    "EndpointingResolved",
     "Final",
     "Finalize",
+    "Idle",
     "Infer",
     "Interim",
     "LineDown",
     "LineUp",
+    "NearEnd",
+    "NoTranscript",
     "Overflow",
     "PartOpened",
     "Pause",
     "Played",
+    "Promote",
     "ReplyEnded",
     "Resume",
     "SayRequested",
@@ -33,6 +47,10 @@ __all__ = [
     "SpeechStarted",
     "SpeechStopped",
     "Tick",
+    "ToolEnded",
+    "ToolStarted",
+    "TurnJudged",
+    "TurnModelFailed",
     "Unanswered",
 ]
 
@@ -53,10 +71,45 @@ class Interim(Struct, frozen=True, gc=False):
     utterance: Utterance
 
 
+class Eager(Struct, frozen=True, gc=False):
+    """The caller has probably said this and no more."""
+
+    utterance: Utterance
+
+
+class EagerWithdrawn(Struct, frozen=True, gc=False):
+    """The caller went on after all."""
+
+    uuid: UUID
+
+
+class TurnJudged(Struct, frozen=True, gc=False):
+    """A model that listens to the caller's audio judged, at the end of speech, whether they have finished.
+
+    ``uuid`` is the utterance it judged, ``None`` what the caller is saying now. It counts until the voice
+    starts again.
+    """
+
+    probability: float
+    uuid: UUID | None = None
+
+
+class EndpointingResolved(Struct, frozen=True, gc=False):
+    """What the endpointing mode ``auto`` means from now on; ``provider`` until this is told."""
+
+    mode: Literal["provider", "local"]
+
+
 class Final(Struct, frozen=True, gc=False):
     """The caller has said this."""
 
     utterance: Utterance
+
+
+class Digit(Struct, frozen=True, gc=False):
+    """The caller pressed a key."""
+
+    key: str
 
 
 class SayRequested(Struct, frozen=True, gc=False):
@@ -67,11 +120,18 @@ class SayRequested(Struct, frozen=True, gc=False):
 
 
 class PartOpened(Struct, frozen=True, gc=False):
-    """A turn begins a stretch of speech."""
+    """A turn begins a stretch of speech.
+
+    ``barge_in``: what the caller's speech does to it. ``endpointing``: how the end of the answer to it is
+    found; it counts until that answer has ended, or another turn speaks.
+    """
 
     turn: UUID
     part: int
     allow_interrupt: bool = True
+    barge_in: BargeIn | None = None
+    endpointing: Endpointing | None = None
+    greeting: bool = False
 
 
 class ReplyEnded(Struct, frozen=True, gc=False):
@@ -85,6 +145,29 @@ class Played(Struct, frozen=True, gc=False):
 
     playback: Playback
     words: bool
+
+
+class ToolStarted(Struct, frozen=True, gc=False):
+    """A tool works, perhaps longer than its turn: the caller is not idle but waiting."""
+
+    call_id: str
+
+
+class ToolEnded(Struct, frozen=True, gc=False):
+    """The tool has ended, however."""
+
+    call_id: str
+
+
+class EndRequested(Struct, frozen=True, gc=False):
+    """The agent wants to end the call when ``turn`` was heard; ``None``: when all it has to say was heard."""
+
+    reason: str
+    turn: UUID | None = None
+
+
+class EndCancelled(Struct, frozen=True, gc=False):
+    """What :class:`End` ordered is not going to happen (a transfer that failed): the call goes on."""
 
 
 class Aborted(Struct, frozen=True, gc=False):
@@ -111,11 +194,20 @@ Signal: TypeAlias = (
     SpeechStarted
     | SpeechStopped
     | Interim
+    | Eager
+    | EagerWithdrawn
+    | TurnJudged
+    | EndpointingResolved
     | Final
+    | Digit
     | SayRequested
     | PartOpened
     | ReplyEnded
     | Played
+    | ToolStarted
+    | ToolEnded
+    | EndRequested
+    | EndCancelled
     | Aborted
     | LineDown
     | LineUp
@@ -125,7 +217,19 @@ Signal: TypeAlias = (
 
 
 class Infer(Struct, frozen=True, gc=False):
-    """Start a reply to ``utterances``; ``turn`` is the newest one's uuid."""
+    """Start a reply to ``utterances``; ``turn`` is the newest one's uuid.
+
+    ``speculative``: the caller has perhaps not finished. Nothing of the reply may be heard and no tool may
+    start before :class:`Promote`; the turn does not hold the floor until then.
+    """
+
+    turn: UUID
+    utterances: tuple[Utterance, ...]
+    speculative: bool = False
+
+
+class Promote(Struct, frozen=True, gc=False):
+    """A speculative turn has the floor: the caller said what it answers. ``utterances`` are the final ones."""
 
     turn: UUID
     utterances: tuple[Utterance, ...]
@@ -145,10 +249,14 @@ class Drop(Struct, frozen=True, gc=False):
 
 
 class Cut(Struct, frozen=True, gc=False):
-    """Stop a turn that was being heard; its uninterruptible parts stay."""
+    """Stop a turn that was being heard; its uninterruptible parts stay.
+
+    ``at``: ``now``, or at the end of the ``sentence`` that is being heard; a ``now`` may follow a ``sentence``.
+    """
 
     turn: UUID
     reason: str
+    at: Literal["now", "sentence"] = "now"
 
 
 class Pause(Struct, frozen=True, gc=False):
@@ -163,12 +271,62 @@ class Resume(Struct, frozen=True, gc=False):
 
     turn: UUID
     false_alarm: bool
+    reason: str = ""
 
 
 class Finalize(Struct, frozen=True, gc=False):
     """Ask the STT for what it has."""
 
     reason: str
+
+
+class NoTranscript(Struct, frozen=True, gc=False):
+    """The caller's voice was heard and the STT, although asked, had nothing final to say about it.
+
+    ``answered``: its last interim is taken for what was said. Either way the agent listens again.
+    """
+
+    answered: bool
+
+
+class Backchannel(Struct, frozen=True, gc=False):
+    """The caller showed that they listen, or said goodbye in turn: this is noted and not answered."""
+
+    utterance: Utterance
+    reason: str
+
+
+class Idle(Struct, frozen=True, gc=False):
+    """Nobody has said anything for a while, for the ``count``-th time: prompt the caller."""
+
+    count: int
+
+
+class NearEnd(Struct, frozen=True, gc=False):
+    """The call reaches its maximum duration in ``seconds``: say so."""
+
+    seconds: float
+
+
+class End(Struct, frozen=True, gc=False):
+    """End the call: ``idle``, ``max_duration``, or the reason given by :class:`EndRequested`.
+
+    What the caller still says waits; what the agent still wants to say is granted.
+    """
+
+    reason: str
+
+
+class EndWithdrawn(Struct, frozen=True, gc=False):
+    """The caller spoke over the goodbye: the call, which was to end for ``reason``, goes on."""
+
+    reason: str
+
+
+class TurnModelFailed(Struct, frozen=True, gc=False):
+    """The user's turn model raised; the built-in judgement was taken."""
+
+    error: Exception
 
 
 class Unanswered(Struct, frozen=True, gc=False):
@@ -184,4 +342,22 @@ class Overflow(Struct, frozen=True, gc=False):
     limit: int
 
 
-Decision: TypeAlias = Infer | Speak | Drop | Cut | Pause | Resume | Finalize | Unanswered | Overflow
+Decision: TypeAlias = (
+    Infer
+    | Promote
+    | Speak
+    | Drop
+    | Cut
+    | Pause
+    | Resume
+    | Finalize
+    | NoTranscript
+    | Backchannel
+    | Idle
+    | NearEnd
+    | End
+    | EndWithdrawn
+    | TurnModelFailed
+    | Unanswered
+    | Overflow
+)

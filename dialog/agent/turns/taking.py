@@ -36,6 +36,7 @@ from dialog.agent.turns.signals import (
     Signal,
     SpeechStarted,
     SpeechStopped,
+    Tick,
 )
 
 __all__ = ["TurnTaking"]
@@ -129,7 +130,7 @@ class TurnTaking:
             return []
         if isinstance(signal, Close):
             return [*self._floor.close(), *self._release()]  # whoever has the line next finds it open
-        return self._tick(now)
+        return self._tick(now) if isinstance(signal, Tick) else []
 
     def _speech_started(self, signal: SpeechStarted, now: float) -> list[Decision]:
         self._endpointer.started(now)
@@ -150,17 +151,17 @@ class TurnTaking:
         if not words:
             return []
         # A reply is answered over by any final utterance: fewer words than ``min_words`` are still an answer.
-        decisions = self._words(max(words, self._settings.min_words), now)
+        decisions = self._words(max(words, self._settings.barge_in.min_words), now)
         return decisions + self._floor.wait(signal.utterance)
 
     def _words(self, words: int, now: float) -> list[Decision]:
-        if self._settings.interruption == "disabled" or words < self._settings.min_words:
+        if self._settings.barge_in.mode == "disabled" or words < self._settings.barge_in.min_words:
             return []
         return [*self._floor.yield_to_caller(now, "caller spoke"), *self._release()]
 
     def _hold(self, now: float, reason: str) -> list[Decision]:
         turn = self._floor.turn
-        if turn is None or self._settings.interruption == "disabled" or not self._floor.interruptible:
+        if turn is None or self._settings.barge_in.mode == "disabled" or not self._floor.interruptible:
             return []
         if not self._interruption.hold(now):
             return []
