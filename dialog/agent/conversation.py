@@ -21,6 +21,7 @@ from dialog.agent.tools import Toolbox
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.calls import events as ev
+from dialog.calls.meter import CallMeter
 from dialog.calls.report import SessionReport, make_report
 from dialog.errors import CarrierError, ConfigurationError, DialogError, UserCodeError
 from dialog.llm.llm import LLM, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
@@ -73,6 +74,8 @@ class Conversation:
         self.settings = settings
         self.history = history
         self.events: list[ev.CallEvent] = []
+        self.meter: CallMeter = CallMeter()
+        """Counts all events, also those that the report has no room for."""
         self.voip = voip
         self.stt = stt
         self.tts: TTS = tts
@@ -168,7 +171,8 @@ class Conversation:
         self._over = event is ev.CallEnded
         made = event(seq=self._seq, at_s=round(self._clock.now() - self._since, 4), **fields)
         self._seq += 1
-        if len(self.events) < _MAX_EVENTS or isinstance(made, ev.CallEnded):
+        self.meter.feed(made)
+        if len(self.events) < _MAX_EVENTS or isinstance(made, ev.CallMeasured | ev.CallEnded):
             self.events.append(made)
         self._owner.happened(made)
 
@@ -246,6 +250,8 @@ class Conversation:
                 self._guarded(participant.dispose)
         if self._running:
             await self._last_results()
+        metrics = self.meter.metrics_at(round(self._clock.now() - self._since, 4))
+        self.happened(ev.CallMeasured, metrics=metrics)
         self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
         self._owner.reported(make_report(self.events))
         if self._record is not None:

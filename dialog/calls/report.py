@@ -13,6 +13,7 @@ from dialog.calls.events import (
     CallEnded,
     CallerSaid,
     CallEvent,
+    CallMeasured,
     CallStarted,
     ErrorRaised,
     Interrupted,
@@ -21,6 +22,8 @@ from dialog.calls.events import (
     TurnMeasured,
     UsageReported,
 )
+from dialog.calls.meter import measure
+from dialog.calls.metrics import SessionMetrics
 from dialog.calls.timeline import TurnTimeline
 
 __all__ = ["SessionReport", "ToolUse", "TurnReport", "make_report"]
@@ -69,6 +72,8 @@ class SessionReport(Struct, frozen=True, kw_only=True):
     errors: int
     input_tokens: int
     output_tokens: int
+    metrics: SessionMetrics
+    """The numbers of the call: as the call itself counted them, else from ``events``."""
     events: tuple[CallEvent, ...]
 
     def to_json(self) -> bytes:
@@ -98,6 +103,7 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
     start = events[0]
     turns: dict[UUID, _Turn] = {}
     end_reason = ""
+    metrics: SessionMetrics | None = None
     for event in events:
         if isinstance(event, CallerSaid) and event.final:
             turns.setdefault(event.turn, _Turn()).caller = event.text
@@ -112,6 +118,8 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
             turns.setdefault(event.turn, _Turn()).tools.append(use)
         elif isinstance(event, TurnMeasured):
             turns.setdefault(event.timeline.turn, _Turn()).timeline = event.timeline
+        elif isinstance(event, CallMeasured):
+            metrics = event.metrics
         elif isinstance(event, CallEnded):
             end_reason = event.reason
     return SessionReport(
@@ -130,6 +138,7 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
         errors=sum(isinstance(event, ErrorRaised) for event in events),
         input_tokens=sum(event.input_tokens for event in events if isinstance(event, UsageReported)),
         output_tokens=sum(event.output_tokens for event in events if isinstance(event, UsageReported)),
+        metrics=metrics if metrics is not None else measure(events),
         events=events,
     )
 

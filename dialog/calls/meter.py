@@ -1,0 +1,224 @@
+"""Counting and timing a call while it goes on, from its events."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from uuid import UUID
+
+from dialog.calls import events as ev
+from dialog.calls.metrics import LATENCY_STAGES, DeadAir, Latency, SessionMetrics, SpeechSources
+from dialog.calls.timeline import TurnTimeline
+
+__all__ = ["DEAD_AIR_S", "CallMeter", "measure"]
+
+DEAD_AIR_S = 2.0
+"""A silence of more than this after the caller has spoken is dead air."""
+
+_COUNTED: dict[type, str] = {
+    ev.Interrupted: "interruptions",
+    ev.ResumedAfterPause: "false_interruptions",
+    ev.ReplyDropped: "replies_dropped",
+    ev.IdlePrompted: "idle_prompts",
+    ev.CallerUnheard: "unheard",
+    ev.ErrorRaised: "errors",
+    ev.Warned: "warnings",
+}
+_MAX_TURNS = 20_000
+_SAME_VOICE_S = 1.0
+"""A voice is noticed after it started: an end of speech this long before still belongs to it."""
+
+
+class CallMeter:
+    """Give it every event of a call, in order; :attr:`metrics` are its numbers so far.
+
+    An end of speech is a turn's own, where it was measured; the end of a voice that was never answered
+    counts for dead air only, from when the VAD told of it.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = dict.fromkeys(_COUNTED.values(), 0)
+        self._sums = {
+            "speculations_saved": 0,
+            "speculations_wasted": 0,
+            "fillers": 0,
+            "tools": 0,
+            "tools_failed": 0,
+            "input_tokens": 0,
+            "cached_tokens": 0,
+            "output_tokens": 0,
+        }
+        self._saved_ms = 0.0
+        self._at_s = 0.0
+        self._asked: set[UUID] = set()
+        self._heard: set[UUID] = set()
+        self._timelines: list[TurnTimeline] = []
+        self._sounds: list[tuple[float, float, UUID]] = []
+        """When the agent sounded: begin, end, turn."""
+        self._voices: list[tuple[float, float | None]] = []
+        """When the caller's voice was noticed to start and to stop."""
+
+    def feed(self, event: ev.CallEvent) -> None:
+        """Take in the next event."""
+        self._at_s = max(self._at_s, event.at_s)
+        counted = _COUNTED.get(type(event))
+        if counted is not None:
+            self._counts[counted] += 1
+        elif isinstance(event, ev.CallerSaid):
+            if event.final and event.text.strip():
+                self._asked.add(event.turn)
+        elif isinstance(event, ev.CallerSpoke):
+            self._voice(event)
+        elif isinstance(event, ev.AgentSaid):
+            self._said(event)
+        elif isinstance(event, ev.SpeculationEnded):
+            self._sums[f"speculations_{event.outcome}"] += 1
+            self._saved_ms += event.saved_ms if event.outcome == "saved" else 0.0
+        elif isinstance(event, ev.ToolEnded):
+            self._sums["tools"] += 1
+            self._sums["tools_failed"] += event.state in ("failed", "timed_out")
+        elif isinstance(event, ev.UsageReported):
+            for name in ("input_tokens", "cached_tokens", "output_tokens"):
+                self._sums[name] += getattr(event, name)
+        elif isinstance(event, ev.TurnMeasured):
+            self._measured(event.timeline)
+
+    @property
+    def metrics(self) -> SessionMetrics:
+        """The numbers until the last event."""
+        return self.metrics_at(self._at_s)
+
+    def metrics_at(self, at_s: float) -> SessionMetrics:
+        """The numbers until ``at_s`` seconds after the call's start, if that is later than the last event."""
+        self._at_s = max(self._at_s, at_s)
+        silences = self._silences()
+        answers = [timeline for timeline in self._timelines if timeline.final is not None]
+        return SessionMetrics(
+            duration_s=self._at_s,
+            caller_turns=len(self._asked),
+            agent_turns=len(self._heard),
+            speculation_saved_ms=round(self._saved_ms, 3),
+            latencies=tuple(_latency(stage, answers) for stage in LATENCY_STAGES),
+            speech_sources=_sources(answers),
+            longest_silence=max(silences, key=attrgetter("seconds"), default=None),
+            dead_air=tuple(silence for silence in silences if silence.seconds > DEAD_AIR_S),
+            **self._counts,
+            **self._sums,
+        )
+
+    def _voice(self, event: ev.CallerSpoke) -> None:
+        if event.state == "started":
+            if len(self._voices) < _MAX_TURNS:
+                self._voices.append((event.at_s, None))
+        elif self._voices and self._voices[-1][1] is None:
+            self._voices[-1] = (self._voices[-1][0], event.at_s)
+
+    def _said(self, event: ev.AgentSaid) -> None:
+        self._sums["fillers"] += event.filler
+        if event.heard.strip():
+            self._heard.add(event.turn)
+        if event.heard_ms > 0 and len(self._sounds) < _MAX_TURNS:
+            self._sounds.append((event.at_s - event.heard_ms / 1000.0, event.at_s, event.turn))
+
+    def _measured(self, timeline: TurnTimeline) -> None:
+        if len(self._timelines) < _MAX_TURNS:
+            self._timelines.append(timeline)
+        if timeline.first_frame is not None and len(self._sounds) < _MAX_TURNS:
+            # Its parts may have been paused: the first frame is when it began for the caller.
+            begin = timeline.first_frame
+            first = min((since for since, _, turn in self._sounds if turn == timeline.turn), default=begin)
+            self._sounds.append((begin, max(begin, first), timeline.turn))
+
+    def _silences(self) -> list[DeadAir]:
+        """Every silence between an end of the caller's speech and the next sound, in order."""
+        ends = self._ends_of_speech()
+        if not ends:
+            return []
+        sounds = _joined(self._sounds)
+        begins = [begin for begin, _, _ in sounds]
+        starts = [begin for begin, _ in self._voices]
+        silences: list[DeadAir] = []
+        for end in ends:
+            begin = end
+            index = bisect_right(begins, end)
+            if index and sounds[index - 1][1] > end:
+                begin = sounds[index - 1][1]  # the agent was speaking over it: it is quiet from there on
+            turn: UUID | None = None
+            until = self._at_s
+            if index < len(sounds):
+                until, turn = sounds[index][0], sounds[index][2]
+            start = bisect_right(starts, begin)
+            if start < len(starts) and starts[start] < until:
+                until, turn = starts[start], None
+            if until > begin:
+                silences.append(DeadAir(begin_s=round(begin, 4), seconds=round(until - begin, 4), turn=turn))
+        return silences
+
+    def _ends_of_speech(self) -> list[float]:
+        ends = sorted(timeline.end_of_speech for timeline in self._timelines if timeline.end_of_speech is not None)
+        unanswered: list[float] = []
+        for number, (start, stop) in enumerate(self._voices):
+            if stop is None:
+                continue
+            after = self._voices[number + 1][0] if number + 1 < len(self._voices) else float("inf")
+            index = bisect_right(ends, start - _SAME_VOICE_S)
+            covered = any(begin <= stop < end for begin, end, _ in self._sounds)
+            if not covered and (index == len(ends) or ends[index] >= after):
+                unanswered.append(stop)
+        return sorted([*ends, *unanswered])
+
+
+def measure(events: Iterable[ev.CallEvent]) -> SessionMetrics:
+    """The numbers of a call from all its events, in their order."""
+    meter = CallMeter()
+    for event in events:
+        meter.feed(event)
+    return meter.metrics
+
+
+def _latency(stage: tuple[str, str, str], timelines: Sequence[TurnTimeline]) -> Latency:
+    name, begin, end = stage
+    took: list[float] = []
+    for timeline in timelines:
+        since, until = getattr(timeline, begin), getattr(timeline, end)
+        # A filler is spoken before the model's first word: then this stage was not on the way.
+        if since is not None and until is not None and until >= since:
+            took.append((until - since) * 1000.0)
+    if not took:
+        return Latency(stage=name, turns=0)
+    took.sort()
+    return Latency(
+        stage=name,
+        turns=len(took),
+        p50_ms=_percentile(took, 0.5),
+        p95_ms=_percentile(took, 0.95),
+        max_ms=round(took[-1], 3),
+    )
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float:
+    """Interpolated between the two turns it lies between."""
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return round(ordered[below] + (ordered[above] - ordered[below]) * (position - below), 3)
+
+
+def _sources(timelines: Iterable[TurnTimeline]) -> SpeechSources:
+    counts = {"stt_words": 0, "vad": 0, "provider_event": 0, "unknown": 0}
+    for timeline in timelines:
+        known = timeline.end_of_speech is not None and timeline.speech_source
+        counts[timeline.speech_source if known else "unknown"] += 1
+    return SpeechSources(**counts)
+
+
+def _joined(sounds: Iterable[tuple[float, float, UUID]]) -> list[tuple[float, float, UUID]]:
+    """Overlapping sounds as one, in order."""
+    joined: list[tuple[float, float, UUID]] = []
+    for begin, end, turn in sorted(sounds, key=lambda sound: sound[:2]):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end), joined[-1][2])
+        else:
+            joined.append((begin, end, turn))
+    return joined
