@@ -54,7 +54,7 @@ class Driver:
         ended: Callable[[Turn], None],
         reply: AsyncIterator[str] | None = None,
     ) -> None:
-        """Run ``inference``, or read ``reply``, from its start to its close, all in this one task; then call ``ended``."""
+        """Run ``inference``, or read ``reply``, from start to close, all in this one task; then call ``ended``."""
         current_turn.set(turn)
         try:
             async with self._patience(turn, "inference") as patience:
