@@ -33,6 +33,12 @@ class Threads:
         self.count: int = 0
         """Threads that exist now."""
 
+    @property
+    def busy(self) -> bool:
+        """Something runs, or waits for a thread."""
+        with self._changed:
+            return bool(self._jobs) or self.count > self._idle
+
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Run ``work`` in a thread, in a copy of the current context.
 

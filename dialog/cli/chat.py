@@ -17,13 +17,12 @@ from rich.console import Console
 from rich.text import Text
 
 from dialog.agent.agent import Agent
+from dialog.agent.textcall import TextCall
 from dialog.calls import events as ev
 from dialog.cli.load import load_function
-from dialog.errors import ConfigurationError
 from dialog.message import Message
 from dialog.scope import CallScope
 from dialog.voip.text import TextVoIP
-from dialog.voip.voip import VoIP
 
 __all__ = ["Chat", "run_chat"]
 
@@ -75,31 +74,15 @@ class Chat:
 
     async def run(self, lines: AsyncIterator[str]) -> None:
         """Talk until ``lines`` end, one of them is ``/quit``, or the call is over."""
-        scope = CallScope("chat")
-        voip = None
+        call = TextCall(self._make, lambda: TextVoIP(self._on_text), scope=CallScope("chat"))
+        self._over = call.over
         try:
-            with scope.entered():
-                if self._interactive:
-                    self._print(Text(_HINT, "dim"))
-                voip = TextVoIP(self._on_text)
-                made = self._make(voip)
-                if asyncio.iscoroutine(made):
-                    await made
-                agent = self._find(scope)
-                agent.on(Agent.EVENT, self._on_event)
-                reported = asyncio.Event()
-                agent.on(Agent.REPORT, lambda _: reported.set())
-                voip.on(VoIP.ENDED, lambda _: self._over.set())
-                voip.connect()
-                await self._talk(agent, lines)
-                voip.close()
-                with suppress(TimeoutError):  # the scope ends what does not end by itself
-                    async with asyncio.timeout(2.0):
-                        await reported.wait()
+            if self._interactive:
+                self._print(Text(_HINT, "dim"))
+            await self._talk(await call.start(before=self._listen_to), lines)
+            await call.end()
         finally:
-            if voip is not None:
-                voip.close()
-            await scope.close(last=(voip,) if voip is not None else ())
+            await call.close()
             self._break_line()
 
     def interrupt(self) -> bool:
@@ -111,12 +94,9 @@ class Chat:
         self._settled.set()
         return True
 
-    def _find(self, scope: CallScope) -> Agent:
-        agents = [member for member in scope.members if isinstance(member, Agent)]
-        if not agents:
-            raise ConfigurationError("the function made no agent: it has to build one with the voip it is given")
-        self._agent = agents[-1]
-        return self._agent
+    def _listen_to(self, agent: Agent) -> None:
+        self._agent = agent
+        agent.on(Agent.EVENT, self._on_event)
 
     async def _talk(self, agent: Agent, lines: AsyncIterator[str]) -> None:
         over = asyncio.create_task(self._over.wait(), name="end of the call")

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import ClassVar, Literal
 from uuid import UUID, uuid4
 
+from dialog.audio.sound import Sound
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import NotSupportedError
 from dialog.message import CallEnd, CallMetadata, Message, Playback, StreamStarted, StreamStopped
-from dialog.voip.link import Command, Hangup
+from dialog.voip.bed import Layer
+from dialog.voip.link import Command, Hangup, Link
 from dialog.voip.voip import VoIP
 
 __all__ = ["TextVoIP"]
@@ -46,6 +48,9 @@ class _TextLink:
     def resume(self, *, from_ms: float | None) -> None:
         """There is no sound to resume."""
 
+    def set_bed(self, layer: Layer, sound: Sound | None, *, gain_db: float) -> None:
+        """There is no sound to put one under."""
+
     async def command(self, command: Command) -> None:
         if not isinstance(command, Hangup):
             raise NotSupportedError(f"a text call cannot {type(command).__name__}")
@@ -70,6 +75,7 @@ class TextVoIP(VoIP):
 
     Args:
         on_text: Called with ``(turn, part, text)`` as the agent speaks; empty text ends a part.
+        link: Plays the line's part; by default one on which everything is heard at once.
     """
 
     medium: ClassVar[Literal["audio", "text"]] = "text"
@@ -80,10 +86,12 @@ class TextVoIP(VoIP):
         *,
         metadata: CallMetadata | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        link: Link | None = None,
     ) -> None:
-        link = _TextLink()
-        super().__init__(metadata or CallMetadata(call_id=uuid4(), carrier="text"), link, clock=clock)
-        link.voip = self
+        plain = _TextLink()
+        super().__init__(metadata or CallMetadata(call_id=uuid4(), carrier="text"), link or plain, clock=clock)
+        if link is None:
+            plain.voip = self
         self.on_text = on_text
 
     def connect(self) -> None:
