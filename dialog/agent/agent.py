@@ -21,8 +21,9 @@ from dialog.agent.conversation import Conversation
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.settings import AgentSettings
-from dialog.agent.speech import Speech
+from dialog.agent.speech import PartOptions, Speech
 from dialog.agent.tools import Toolbox
+from dialog.agent.turns.settings import BargeIn, Endpointing
 from dialog.calls.events import CallEvent
 from dialog.calls.report import SessionReport
 from dialog.errors import DialogError, StateError
@@ -170,7 +171,8 @@ class Agent(Participant):
             self.deactivate()
             raise
         if self.greeting and self.voip.state != "ended":
-            self.dispatch_message(self.greeting, allow_interrupt=self.settings.greeting_interruptible)
+            options = PartOptions(allow_interrupt=self.settings.greeting_interruptible)
+            self._conversation.engine.dispatch_message(self.greeting, options, greeting=True)
 
     def deactivate(self) -> None:
         """Let go of the call without disposing of anything; :meth:`activate` takes it again."""
@@ -188,16 +190,35 @@ class Agent(Participant):
         """
         self._running.engine.post(message)
 
-    def dispatch_message(self, text: str, *, allow_interrupt: bool = True) -> Speech:
+    def dispatch_message(
+        self,
+        text: str,
+        *,
+        allow_interrupt: bool = True,
+        barge_in: BargeIn | None = None,
+        endpointing: Endpointing | None = None,
+        mute_caller: bool = False,
+    ) -> Speech:
         """Say ``text``: in the turn that the calling code works for, else as soon as the floor is free.
 
         ``await`` the result to learn what was heard. With ``allow_interrupt=False`` it is heard out,
         whatever the caller does and whoever calls :meth:`abort`.
 
+        Args:
+            text: What to say.
+            allow_interrupt: The caller may cut it short.
+            barge_in: What the caller's speech does to it, if not what the settings say.
+            endpointing: How the end of the answer to it is found, if not as the settings say: give
+                somebody who reads out a number more time.
+            mute_caller: Do not listen to the caller while it sounds.
+
         Raises:
             StateError: The agent is not active.
         """
-        return self._running.engine.dispatch_message(text, allow_interrupt=allow_interrupt)
+        options = PartOptions(
+            allow_interrupt=allow_interrupt, barge_in=barge_in, endpointing=endpointing, mute_caller=mute_caller
+        )
+        return self._running.engine.dispatch_message(text, options)
 
     def dispatch_stream(self, stream: AsyncIterator[str], *, allow_interrupt: bool = True) -> Speech:
         """Say what ``stream`` yields, as it yields it; otherwise like :meth:`dispatch_message`.
@@ -205,7 +226,44 @@ class Agent(Participant):
         Raises:
             StateError: The agent is not active.
         """
-        return self._running.engine.dispatch_stream(stream, allow_interrupt=allow_interrupt)
+        return self._running.engine.dispatch_stream(stream, PartOptions(allow_interrupt=allow_interrupt))
+
+    def hang_up(self, reason: str = "agent_hangup") -> None:
+        """Hang up once the caller has heard what the running turn says; ``reason`` is told with the call's end.
+
+        Outside a turn: once all that waits to be said was heard. A caller who speaks over the goodbye is
+        answered, and the call goes on.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        self._running.endings.stay()
+        self._running.engine.end_after(reason)
+
+    def transfer_to(self, tel: str, *, back_within_s: float | None = None) -> None:
+        """Like :meth:`hang_up`, but connect the caller to ``tel`` then.
+
+        With ``back_within_s`` they come back if nobody answers by then.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        self._running.endings.transfer_to(tel, back_within_s)
+        self._running.engine.end_after("transferred")
+
+    def on_idle(self, count: int) -> None:
+        """Nobody has spoken for a while, for the ``count``-th time: the default asks what the settings say."""
+        prompt = self._running.endings.prompt(count)
+        if prompt:
+            self.dispatch_message(prompt)
+
+    def discard_caller_audio(self) -> None:
+        """Forget what the caller has said until now, as far as it is not answered yet.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        self._running.engine.discard()
 
     def abort(self) -> None:
         """Stop everything that may be interrupted: the reply in progress and what waits to be said."""

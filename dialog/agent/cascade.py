@@ -19,7 +19,7 @@ from dialog.agent.heard import SpeechRate
 from dialog.agent.history import History
 from dialog.agent.settings import AgentSettings
 from dialog.agent.shaping import shaper_for
-from dialog.agent.speech import Heard, Part, Speech, SpeechQueue
+from dialog.agent.speech import Heard, Part, PartOptions, Speech, SpeechQueue
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.turns.taking import TurnTaking
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 _GRACE_S = 1.0
 """How long a cancelled inference may take to end before it is abandoned."""
 _REMEMBERED_TURNS = 256
+_SENTENCE_MS = 3000.0
+"""How much longer a reply may sound that is let finish its sentence."""
 
 
 class Host(Protocol):
@@ -62,6 +64,30 @@ class Host(Protocol):
     def decided(self, decision: sig.Decision) -> None: ...  # noqa: D102
     def part_ended(self, turn: Turn, part: Part, heard: str) -> None: ...  # noqa: D102
     def turn_ended(self, turn: Turn) -> None: ...  # noqa: D102
+
+    def speculated(self, turn: Turn, *, saved_s: float | None) -> None:
+        """A reply that was begun early is used, and saved so much time; ``None``: it was thrown away."""
+        ...
+
+    def idle(self, count: int) -> None:
+        """Nobody has spoken for a while, for the ``count``-th time running."""
+        ...
+
+    def near_end(self) -> None:
+        """The call comes near its longest duration."""
+        ...
+
+    def caller_unheard(self) -> None:
+        """The caller's voice was heard, and no words came of it."""
+        ...
+
+    def stays(self) -> None:
+        """The caller spoke over the goodbye: the call goes on."""
+        ...
+
+    def ending(self, reason: str) -> None:
+        """It is time to end the call."""
+        ...
 
 
 class Cascade:
@@ -175,9 +201,11 @@ class Cascade:
 
     def on_eager(self, utterance: Utterance) -> None:
         """The caller is probably done."""
+        self._feed(sig.Eager(utterance))
 
     def on_eager_withdrawn(self, uuid: UUID) -> None:
         """The caller went on after all."""
+        self._feed(sig.EagerWithdrawn(uuid))
 
     def on_speech_edge(self, edge: SpeechEdge) -> None:
         """The caller's voice started or stopped."""
@@ -188,6 +216,16 @@ class Cascade:
         else:
             self._feed(sig.SpeechStopped())
         self._host.caller_spoke(edge)
+
+    def on_digit(self, key: str) -> None:
+        """The caller pressed a key."""
+        self._feed(sig.Digit(key))
+
+    def discard(self) -> None:
+        """Forget what the caller has said until now, as far as it is not answered yet."""
+        position_ms = self._ears.position_ms
+        if position_ms is not None:
+            self._ears.discard(position_ms)
 
     def _on_streaming_started(self, _: object) -> None:
         self._feed(sig.LineUp())
@@ -243,9 +281,11 @@ class Cascade:
         if isinstance(decision, sig.Pause):
             self._voip.pause()
         elif isinstance(decision, sig.Resume):
-            self._voip.resume(from_ms=None)
+            self._resume(decision)
         elif isinstance(decision, sig.Infer):
             self._infer(decision)
+        elif isinstance(decision, sig.Promote):
+            self._promote(decision)
         elif isinstance(decision, sig.Speak):
             self._speak(decision.turn)
         elif isinstance(decision, sig.Cut):
@@ -262,8 +302,23 @@ class Cascade:
                     f"{decision.limit} waited for an answer"
                 )
             )
-        else:
+        elif isinstance(decision, sig.Idle):
+            self._host.idle(decision.count)
+        elif isinstance(decision, sig.NearEnd):
+            self._host.near_end()
+        elif isinstance(decision, sig.End):
+            self._host.ending(decision.reason)
+        elif isinstance(decision, sig.EndWithdrawn):
+            self._host.stays()
+        elif isinstance(decision, sig.NoTranscript):
+            self._host.caller_unheard()
+        elif isinstance(decision, sig.TurnModelFailed):
+            self._host.failed(as_failure("the turn model raised", decision.error))
+        elif isinstance(decision, sig.Finalize):
             self._ears.finalize()
+        else:
+            assert isinstance(decision, sig.Backchannel)
+            self._host.history.user(decision.utterance.data)
 
     # -- turns ------------------------------------------------------------------------------------
 
@@ -284,12 +339,12 @@ class Cascade:
         self._turns[uuid] = turn
         return turn
 
-    def _new_part(self, number: int, allow_interrupt: bool) -> Part:
+    def _new_part(self, number: int, options: PartOptions) -> Part:
         return Part(
             number,
             shaper_for(self._voices.capabilities.text),
             self._rate,
-            allow_interrupt=allow_interrupt,
+            options,
             sounds=self._voip.medium == "audio",
         )
 
@@ -299,10 +354,24 @@ class Cascade:
         if len(self._spent) > _REMEMBERED_TURNS:
             del self._spent[next(iter(self._spent))]
         part.converter = self._voices.assign(key)
+        if not turn.speculative:
+            self._announce(turn, part)
+
+    def _announce(self, turn: Turn, part: Part) -> None:
         # The line plays parts in the order in which it hears of them, and audio of a later part may
         # be ready first: tell it now.
         self._voip.post(Message(uuid=turn.uuid, part=part.number, data=b""))
-        self._feed(sig.PartOpened(turn.uuid, part.number, part.allow_interrupt))
+        options = part.options
+        self._feed(
+            sig.PartOpened(
+                turn.uuid,
+                part.number,
+                options.allow_interrupt,
+                barge_in=options.barge_in,
+                endpointing=options.endpointing,
+                greeting=turn.greeting,
+            )
+        )
 
     def _infer(self, decision: sig.Infer) -> None:
         for other in list(self._turns.values()):
@@ -315,21 +384,50 @@ class Cascade:
         position_ms = self._ears.position_ms
         if newest.end_ms and position_ms is not None:
             turn.stamp("end_of_speech", now - (position_ms - newest.end_ms) / 1000.0)
-        turn.stamp("final", now)
+        if decision.speculative:
+            turn.speculate(self._host.history.version)
+        else:
+            turn.stamp("final", now)
         turn.stamp("inference", now)
         turn.speech.grant()
         message: Message[str] = newest if len(decision.utterances) == 1 else Message(uuid=turn.uuid, data=text)
         turn.task = self._host.spawn(self._driver.run(turn, message, self._reply_ended), f"turn {turn.uuid}")
 
+    def _promote(self, decision: sig.Promote) -> None:
+        """The caller has said what was expected: the reply that was begun early may sound."""
+        turn = self._turns.get(decision.turn)
+        if turn is None or turn.failed or turn.based_on != self._host.history.version:
+            # It was made of another conversation than this one has become.
+            if turn is not None:
+                self._drop(sig.Drop(turn.uuid, "the conversation went on"))
+            self._infer(sig.Infer(decision.turn, decision.utterances, speculative=False))
+            return
+        now = self._clock.now()
+        turn.utterances = decision.utterances
+        self._host.speculated(turn, saved_s=now - turn.times["inference"])
+        turn.stamp("final", now)
+        held, turn.held = turn.held, []
+        turn.confirm()
+        for part in turn.speech.parts:
+            self._announce(turn, part)
+        for message in held:
+            self._voip.post(message)
+        if turn.ended:
+            self._reply_ended(turn)
+
     def _reply_failed(self, turn: Turn, error: DialogError) -> None:
         self._host.failed(error)
         turn.failed = True
         turn.speech.seal()
+        if turn.speculative:
+            return  # nobody heard of it: once it is wanted it is tried again
         if not turn.speech.closed and not any(part.speech.text for part in turn.speech.parts):
-            self._append(turn, self._host.settings.apology, allow_interrupt=True)
+            self._append(turn, self._host.settings.apology, PartOptions())
 
     def _reply_ended(self, turn: Turn) -> None:
         turn.ended = True
+        if turn.speculative:
+            return
         self._finish(turn)
         self._feed(sig.ReplyEnded(turn.uuid))
 
@@ -366,14 +464,42 @@ class Cascade:
         if turn is None:
             return
         turn.cut = True
+        for part in turn.speech.parts:
+            part.stop_at_ms = None
+        if decision.at == "sentence":
+            self._let_finish(turn)
         self._give_up(turn)
         self._finish(turn)
+
+    def _let_finish(self, turn: Turn) -> None:
+        """What the caller hears now may go on to the end of its sentence."""
+        part = next((part for part in turn.speech.parts if not part.final), None)
+        if part is None or not part.heard_ms or not part.allow_interrupt:
+            return
+        heard_ms = part.heard_ms
+        stop_ms = part.heard_map.sentence_end_ms(heard_ms, heard_ms + _SENTENCE_MS)
+        if stop_ms is None:
+            stop_ms = heard_ms + _SENTENCE_MS
+        part.stop_at_ms = stop_ms
+        turn.speech.finish(part)
+        self._voip.abort(turn.uuid, part=part.number, after_ms=stop_ms)
+
+    def _resume(self, decision: sig.Resume) -> None:
+        """Let the line speak again; after a false alarm from the start of the word that was cut."""
+        from_ms = None
+        turn = self._turns.get(decision.turn) if decision.false_alarm else None
+        part = next((part for part in turn.speech.parts if not part.final), None) if turn is not None else None
+        if part is not None and part.heard_ms:
+            from_ms = part.heard_map.word_start_ms(part.heard_ms)
+        self._voip.resume(from_ms=from_ms)
 
     def _drop(self, decision: sig.Drop) -> None:
         turn = self._turns.get(decision.turn)
         if turn is None:
             return
         turn.dropped = True
+        if turn.speculative:
+            self._host.speculated(turn, saved_s=None)
         self._give_up(turn)
         self._settle(turn)
 
@@ -396,7 +522,8 @@ class Cascade:
         self._voices.abort((turn.uuid, part.number))
 
     def _may_stop(self, turn: Turn, part: Part) -> bool:
-        return part.allow_interrupt or turn.dropped or self._stopped
+        stays = not part.allow_interrupt or part.stop_at_ms is not None
+        return not stays or turn.dropped or self._stopped
 
     def _check_abandoned(self, task: asyncio.Task[None]) -> None:
         if not task.done():
@@ -439,35 +566,63 @@ class Cascade:
 
     # -- what the agent's code says ---------------------------------------------------------------
 
-    def dispatch_message(self, text: str, *, allow_interrupt: bool) -> Speech:
+    def dispatch_message(self, text: str, options: PartOptions, *, greeting: bool = False) -> Speech:
         """Say ``text`` as a part of its own, in the running turn or in a new one."""
         checked(text)
         if self._taking.closed:
             return Speech.lost(text)
-        turn = self._speaking_turn(allow_interrupt=allow_interrupt)
+        turn = self._speaking_turn(options)
         if turn is None:
             return Speech.dropped(text)
-        part = self._append(turn, text, allow_interrupt=allow_interrupt)
+        turn.greeting = greeting
+        part = self._append(turn, text, options)
         if turn.task is None:
-            self._feed(sig.SayRequested(turn.uuid, allow_interrupt))
+            self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
         return part.speech
 
-    def dispatch_stream(self, stream: AsyncIterator[str], *, allow_interrupt: bool) -> Speech:
+    def dispatch_stream(self, stream: AsyncIterator[str], options: PartOptions) -> Speech:
         """Say what ``stream`` yields as a part of its own."""
         if self._taking.closed:
             return Speech.lost("")
-        turn = self._speaking_turn(allow_interrupt=allow_interrupt)
+        turn = self._speaking_turn(options)
         if turn is None:
             return Speech.dropped("")
         turn.speech.seal()
-        part = turn.speech.open_part(allow_interrupt=allow_interrupt)
+        part = turn.speech.open_part(options)
         task = self._host.spawn(self._driver.read(turn, part, stream, self._own_turn_said), f"stream of {turn.uuid}")
         if task is not None:
             turn.feeders[task] = part
             task.add_done_callback(lambda task: turn.feeders.pop(task, None))
         if turn.task is None:
-            self._feed(sig.SayRequested(turn.uuid, allow_interrupt))
+            self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
         return part.speech
+
+    def fill(self, turn: Turn, text: str) -> bool:
+        """Bridge a wait inside ``turn`` with ``text``, unless something of the turn sounds or is about to."""
+        if turn.speech.closed or turn.ended or turn.speculative or not turn.speech.quiet:
+            return False
+        part = turn.speech.open_part(PartOptions(filler=True))
+        turn.speech.write_to(part, text)
+        turn.speech.seal_part(part)
+        return True
+
+    def tool_started(self, call_id: str) -> None:
+        """A tool works: the caller is not idle but waits."""
+        self._feed(sig.ToolStarted(call_id))
+
+    def tool_ended(self, call_id: str) -> None:
+        """A tool has ended, however."""
+        self._feed(sig.ToolEnded(call_id))
+
+    def stay(self) -> None:
+        """The call was to end, and does not."""
+        self._feed(sig.EndCancelled())
+
+    def end_after(self, reason: str) -> None:
+        """End the call once what the running turn says was heard, or at once where there is none."""
+        turn = current_turn.get()
+        mine = turn is not None and turn.engine is self and self._turns.get(turn.uuid) is turn
+        self._feed(sig.EndRequested(reason, turn.uuid if turn is not None and mine else None))
 
     def ask(self, reply: Callable[[], AsyncIterator[str] | None]) -> Turn | None:
         """Begin a turn of the agent's own that thinks of its words when it has the floor: then ``reply`` is asked.
@@ -497,7 +652,7 @@ class Cascade:
         """Give up every turn that may be interrupted."""
         self._feed(sig.Aborted())
 
-    def _speaking_turn(self, *, allow_interrupt: bool) -> Turn | None:
+    def _speaking_turn(self, options: PartOptions) -> Turn | None:
         """The turn that the running code speaks for; ``None`` if it was cancelled and must not speak."""
         turn = current_turn.get()
         if turn is not None and turn.engine is self:
@@ -507,13 +662,13 @@ class Cascade:
             if self._turns.get(turn.uuid) is turn and not turn.speech.closed and not turn.ended:
                 return turn
         turn = self._new_turn(uuid4(), "", ())
-        turn.allow_interrupt = allow_interrupt
+        turn.allow_interrupt = options.allow_interrupt
         return turn
 
-    def _append(self, turn: Turn, text: str, *, allow_interrupt: bool) -> Part:
+    def _append(self, turn: Turn, text: str, options: PartOptions) -> Part:
         self._driver.extend(turn)
         turn.speech.seal()
-        part = turn.speech.open_part(allow_interrupt=allow_interrupt)
+        part = turn.speech.open_part(options)
         turn.draft.say(part.number, text)
         turn.speech.write_to(part, text)
         turn.speech.seal_part(part)
@@ -561,6 +716,11 @@ class Cascade:
         part.audio_ms += self._voip.audio_format.ms(len(message.data))
         if message.done:
             part.audio_done = True
+        elif part.stop_at_ms is not None and part.audio_ms >= part.stop_at_ms:
+            self._voices.abort((turn.uuid, part.number))  # the rest will not be heard
+        if turn.speculative:
+            turn.held.append(message)
+            return
         self._voip.post(message)
 
     def on_alignment(self, alignment: Alignment) -> None:
@@ -578,6 +738,7 @@ class Cascade:
             return
         part.playback = playback
         self._driver.extend(turn)
+        self._mute(part)
         if "first_frame" not in turn.times and (playback.heard_ms or playback.state == "playing"):
             turn.stamp("first_frame", self._clock.now() - playback.heard_ms / 1000.0)
         if playback.final:
@@ -589,6 +750,11 @@ class Cascade:
             turn.heard = True
             self._feed(sig.Played(playback, words=True))
         turn.speech.pump()
+
+    def _mute(self, part: Part) -> None:
+        """Stop listening to the caller while a part sounds that asks for it."""
+        if part.options.mute_caller and part.playback is not None:
+            self._ears.muted = part.playback.state == "playing"
 
     def _part_final(self, turn: Turn, part: Part, text: str, now: float) -> None:
         playback = part.playback

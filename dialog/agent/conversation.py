@@ -12,10 +12,11 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from dialog.agent.cascade import Cascade
+from dialog.agent.endings import Endings
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord
 from dialog.agent.settings import AgentSettings
-from dialog.agent.speech import Part
+from dialog.agent.speech import Part, PartOptions
 from dialog.agent.streams import closing
 from dialog.agent.tools import Toolbox
 from dialog.agent.turn import Turn, current_turn
@@ -51,6 +52,7 @@ class Owner(Protocol):
         ...
 
     def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]: ...  # noqa: D102
+    def on_idle(self, count: int) -> None: ...  # noqa: D102
     def happened(self, event: ev.CallEvent) -> None: ...  # noqa: D102
     def reported(self, report: SessionReport) -> None: ...  # noqa: D102
 
@@ -94,6 +96,14 @@ class Conversation:
         self._over = False
         """CallEnded was noted: nothing comes after it."""
         self.engine: Cascade = Cascade(self, voip, stt, tts)
+        self.endings = Endings(
+            voip,
+            settings,
+            say=self.engine.dispatch_message,
+            spawn=self._agent.spawn,
+            stays=self.engine.stay,
+            failed=self.failed,
+        )
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -209,7 +219,7 @@ class Conversation:
         if failure.source != self.tts.name:
             try:
                 async with asyncio.timeout(self._clock.real(15)):
-                    await self.engine.dispatch_message(self.settings.failure, allow_interrupt=False)
+                    await self.engine.dispatch_message(self.settings.failure, PartOptions(allow_interrupt=False))
             except TimeoutError:
                 logger.warning("call %s: the failure message was not heard in time", self.voip.metadata.call_id)
         with suppress(CarrierError):  # the VoIP tells of it, and the media is closed all the same
@@ -217,6 +227,7 @@ class Conversation:
 
     def _on_digit(self, digit: str) -> None:
         self.happened(ev.DigitPressed, digit=digit)
+        self.engine.on_digit(digit)
 
     def _on_streaming_started(self, started: StreamStarted) -> None:
         self.happened(ev.StreamChanged, state="live", generation=started.generation)
@@ -328,6 +339,33 @@ class Conversation:
         elif isinstance(decision, sig.Drop):
             self.happened(ev.ReplyDropped, turn=decision.turn, reason=decision.reason)
 
+    def speculated(self, turn: Turn, *, saved_s: float | None) -> None:
+        """A reply that was begun early is used, or thrown away."""
+        outcome = "wasted" if saved_s is None else "saved"
+        saved_ms = round((saved_s or 0.0) * 1000.0, 1)
+        self.happened(ev.SpeculationEnded, turn=turn.uuid, outcome=outcome, saved_ms=saved_ms)
+
+    def idle(self, count: int) -> None:
+        """Nobody has spoken for a while."""
+        self.happened(ev.IdlePrompted, count=count)
+        self._owner.on_idle(count)
+
+    def near_end(self) -> None:
+        """The call comes near its longest duration."""
+        self.endings.near_end()
+
+    def ending(self, reason: str) -> None:
+        """It is time to end the call."""
+        self.endings.end(reason)
+
+    def stays(self) -> None:
+        """The caller spoke over the goodbye: the call goes on."""
+        self.endings.stay()
+
+    def caller_unheard(self) -> None:
+        """The caller's voice was heard, and no words came of it."""
+        self.happened(ev.CallerUnheard, waited_s=self.settings.turns.transcript_timeout_s)
+
     def part_ended(self, turn: Turn, part: Part, heard: str) -> None:
         """A part was heard, cut or lost."""
         assert part.playback is not None
@@ -339,6 +377,7 @@ class Conversation:
             heard=heard,
             state=part.playback.state,
             heard_ms=part.playback.heard_ms,
+            filler=part.options.filler,
         )
 
     def turn_ended(self, turn: Turn) -> None:

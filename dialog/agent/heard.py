@@ -26,10 +26,12 @@ class SpeechRate:
 
 
 class _TimedWord:
-    __slots__ = ("end", "middle_ms")
+    __slots__ = ("end", "end_ms", "middle_ms", "start_ms")
 
-    def __init__(self, middle_ms: float, end: int) -> None:
-        self.middle_ms = middle_ms
+    def __init__(self, start_ms: float, end_ms: float, end: int) -> None:
+        self.start_ms = start_ms
+        self.end_ms = end_ms
+        self.middle_ms = (start_ms + end_ms) / 2
         self.end = end
         """Where the word ends in the reply's text."""
 
@@ -75,7 +77,7 @@ class HeardMap:
             if match is None:
                 continue
             self._cursor = match[1]
-            self._timed.append(_TimedWord((word.start_ms + word.end_ms) / 2, self._source_position(match[1])))
+            self._timed.append(_TimedWord(word.start_ms, word.end_ms, self._source_position(match[1])))
 
     def heard(self, heard_ms: float, total_ms: float | None) -> int:
         """How many characters of the reply's text were heard; ``total_ms``: all audio of the part, once known."""
@@ -96,6 +98,26 @@ class HeardMap:
         else:
             chars = heard_ms / 1000.0 * self._rate.chars_per_s
         return self._source_position(self._word_end(int(chars)))
+
+    def word_start_ms(self, heard_ms: float) -> float:
+        """Where the word starts that is being spoken at ``heard_ms``; without timings ``heard_ms`` itself."""
+        for word in self._timed:
+            if word.start_ms <= heard_ms < word.end_ms:
+                return word.start_ms
+        return heard_ms
+
+    def sentence_end_ms(self, after_ms: float, limit_ms: float) -> float | None:
+        """Where the first sentence ends at or after ``after_ms``; ``None``: not before ``limit_ms``, or unknown."""
+        for word in self._timed:
+            if after_ms <= word.end_ms <= limit_ms and self._ends_sentence(word.end):
+                return word.end_ms
+        return None
+
+    def _ends_sentence(self, end: int) -> bool:
+        return any(
+            piece.ends_sentence and len(piece.spoken.rstrip()) + piece.start <= end <= piece.end
+            for piece in self._pieces
+        )
 
     def _find(self, needle: str) -> tuple[int, int] | None:
         """The first word from the cursor on that is ``needle``; looks a few words ahead, not further."""

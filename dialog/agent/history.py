@@ -127,6 +127,7 @@ class Draft:
                 id=result.id, name=result.name, content=f"{result.content} {_LATE}".lstrip(), state=result.state
             )
         called.result = result
+        self._history.version += 1
         return False
 
     def items(self) -> tuple[Item, ...]:
@@ -198,6 +199,8 @@ class History:
         self._max_chars = max_chars
         self._blocks: list[Draft | tuple[Item, ...]] = []
         self._dropped: Draft | None = None
+        self.version: int = 0
+        """Counts what changes what a model is told, the turns under way apart."""
         self.add(*items)
 
     def system(self, text: str) -> None:
@@ -221,6 +224,7 @@ class History:
         block = tuple(_repaired(items))
         if block:
             self._blocks.append(block)
+            self.version += 1
             self._forget()
 
     def draft(self, user_text: str | Sequence[str] = "") -> Draft:
@@ -253,6 +257,7 @@ class History:
         if self._own(draft):
             draft.heard = dict(heard)
             draft._state = "committed"
+            self.version += 1
             self._forget()
 
     def drop(self, draft: Draft) -> None:
@@ -266,6 +271,7 @@ class History:
         """
         if self._own(draft):
             draft._state = "dropped"
+            self.version += 1
             self._dropped = draft
 
     def request_items(self) -> tuple[Item, ...]:

@@ -23,6 +23,14 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """Said when a reply failed before anything of it was said."""
     failure: str = "I'm sorry, we have a technical problem. Please call again later. Goodbye."
     """Said, and heard out, before the call ends because the caller can no longer be understood."""
+    idle_prompts: tuple[str, ...] = ("Are you still there?",)
+    """Asked in turn, the last one again, when nobody has spoken for ``turns.silence.idle_s``."""
+    idle_goodbye: str = "I can't hear you any more, so I will hang up. Goodbye."
+    """Said before the call ends because nobody answered."""
+    duration_warning: str = "We have to come to an end in a minute."
+    """Said before the call reaches ``turns.silence.max_duration_s``."""
+    duration_goodbye: str = "I'm sorry, our time is up. Goodbye."
+    """Said before the call ends because it has."""
     reply_timeout_s: float = 20.0
     """A reply that produces neither text nor a tool call for so long has failed."""
     tool_patience_s: float = 3.0

@@ -12,11 +12,12 @@ from msgspec import Struct
 
 from dialog.agent.heard import HeardMap, SpeechRate
 from dialog.agent.shaping import Piece, Shaper
+from dialog.agent.turns.settings import BargeIn, Endpointing
 from dialog.audio.convert import Converter
 from dialog.errors import StateError
 from dialog.message import Message, Playback
 
-__all__ = ["Heard", "Part", "Speech", "SpeechQueue"]
+__all__ = ["Heard", "Part", "PartOptions", "Speech", "SpeechQueue"]
 
 _LITTLE_MS = 3000.0
 """A voice that is given its next sentence when so much audio is left has it ready in time."""
@@ -93,17 +94,31 @@ class Speech:
             self._heard.set_result(heard)
 
 
+class PartOptions(Struct, frozen=True, kw_only=True):
+    """How a part is said, and how the caller is listened to meanwhile and after it."""
+
+    allow_interrupt: bool = True
+    barge_in: BargeIn | None = None
+    """How the caller may cut it short; ``None``: as the settings say."""
+    endpointing: Endpointing | None = None
+    """How the end of the answer to it is told; ``None``: as the settings say."""
+    mute_caller: bool = False
+    """The caller is not listened to while it sounds."""
+    filler: bool = False
+    """It bridges a wait: it is in the transcript, not in history."""
+
+
 class Part:
     """One stretch of speech of a turn."""
 
     __slots__ = (
         "_text",
-        "allow_interrupt",
         "audio_done",
         "audio_ms",
         "converter",
         "heard_map",
         "number",
+        "options",
         "pending",
         "playback",
         "posted_chars",
@@ -112,15 +127,16 @@ class Part:
         "shaper",
         "sounds",
         "speech",
+        "stop_at_ms",
     )
 
     def __init__(
-        self, number: int, shaper: Shaper, rate: SpeechRate, *, allow_interrupt: bool, sounds: bool = True
+        self, number: int, shaper: Shaper, rate: SpeechRate, options: PartOptions, *, sounds: bool = True
     ) -> None:
         self.number: int = number
         self.sounds: bool = sounds
         """It is heard, not read."""
-        self.allow_interrupt: bool = allow_interrupt
+        self.options: PartOptions = options
         self.speech: Speech = Speech()
         self.shaper: Shaper = shaper
         self.pending: deque[Piece] = deque()
@@ -136,6 +152,13 @@ class Part:
         self.playback: Playback | None = None
         """The newest report of the line."""
         self.converter: Converter | None = None
+        self.stop_at_ms: float | None = None
+        """It is to end here, in milliseconds of its audio."""
+
+    @property
+    def allow_interrupt(self) -> bool:
+        """Whether the caller may cut it short."""
+        return self.options.allow_interrupt
 
     @property
     def final(self) -> bool:
@@ -185,6 +208,9 @@ class Part:
             self.pending.extend(self.shaper.flush())
 
 
+_PLAIN = PartOptions()
+
+
 class SpeechQueue:
     """The parts of one turn. Program order is spoken order.
 
@@ -196,7 +222,7 @@ class SpeechQueue:
         self,
         turn: UUID,
         *,
-        new_part: Callable[[int, bool], Part],
+        new_part: Callable[[int, PartOptions], Part],
         opened: Callable[[Part], None],
         post: Callable[[Message[str]], None],
         gate: Callable[[], bool],
@@ -230,7 +256,7 @@ class SpeechQueue:
         if not text or self.closed:
             return
         if self._open is None:
-            self._open = self.open_part(allow_interrupt=True)
+            self._open = self.open_part(_PLAIN)
         self.write_to(self._open, text)
 
     def seal(self) -> None:
@@ -239,7 +265,7 @@ class SpeechQueue:
             part, self._open = self._open, None
             self.seal_part(part)
 
-    def open_part(self, *, allow_interrupt: bool) -> Part:
+    def open_part(self, options: PartOptions) -> Part:
         """Begin a part after all others.
 
         Raises:
@@ -247,7 +273,7 @@ class SpeechQueue:
         """
         if self.closed:
             raise StateError(f"turn {self.turn} is over: it cannot say more")
-        part = self._new_part(self.first + len(self.parts), allow_interrupt)
+        part = self._new_part(self.first + len(self.parts), options)
         self.parts.append(part)
         if self.granted:
             self._opened(part)
@@ -326,9 +352,22 @@ class SpeechQueue:
 
     def silence(self, part: Part) -> None:
         """Take no more text for a part and forget what the voice was not given."""
+        self._forget_pending(part)
+        part.posted_done = True
+
+    def finish(self, part: Part) -> None:
+        """Take no more text for a part, but let the voice say what it was given."""
+        self._forget_pending(part)
+        self.pump()
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing of it sounds, or is about to."""
+        return all(part.final for part in self.parts)
+
+    def _forget_pending(self, part: Part) -> None:
         part.sealed = True
         self._spend(sum(len(piece.spoken) for piece in part.pending))
         part.pending.clear()
-        part.posted_done = True
         if self._open is part:
             self._open = None

@@ -11,7 +11,7 @@ from uuid import UUID
 from dialog.agent.history import Draft
 from dialog.agent.speech import Part, SpeechQueue
 from dialog.calls.timeline import TurnTimeline
-from dialog.message import Utterance
+from dialog.message import Message, Utterance
 
 __all__ = ["Turn", "current_turn"]
 
@@ -25,6 +25,7 @@ class Turn:
     __slots__ = (
         "_confirmed",
         "allow_interrupt",
+        "based_on",
         "cut",
         "draft",
         "dropped",
@@ -32,7 +33,9 @@ class Turn:
         "engine",
         "failed",
         "feeders",
+        "greeting",
         "heard",
+        "held",
         "patience",
         "reply",
         "settled",
@@ -78,6 +81,12 @@ class Turn:
         self.settled: bool = False
         """History has it."""
         self.times: dict[str, float] = {}
+        self.greeting: bool = False
+        """It opens the call."""
+        self.based_on: int = 0
+        """Of a speculative turn: the version of the history that it was made of."""
+        self.held: list[Message[bytes]] = []
+        """Of a speculative turn: audio that may not sound yet."""
         self._confirmed: asyncio.Event | None = None
         """Only a turn that began before it was certain has something to wait for."""
 
@@ -86,9 +95,10 @@ class Turn:
         """It was begun before the caller's turn had ended, and may still be thrown away."""
         return self._confirmed is not None and not self._confirmed.is_set()
 
-    def speculate(self) -> None:
-        """It begins before it is certain that it is wanted."""
+    def speculate(self, based_on: int) -> None:
+        """It begins before it is certain that it is wanted, on this version of the history."""
         self._confirmed = asyncio.Event()
+        self.based_on = based_on
 
     def confirm(self) -> None:
         """It is wanted: what may only happen once may happen."""
