@@ -421,7 +421,8 @@ class Cascade:
         turn.speech.seal()
         if turn.speculative:
             return  # nobody heard of it: once it is wanted it is tried again
-        if not turn.speech.closed and not any(part.speech.text for part in turn.speech.parts):
+        said = any(part.speech.text and not part.options.filler for part in turn.speech.parts)
+        if not turn.speech.closed and not said:
             self._append(turn, self._host.settings.apology, PartOptions())
 
     def _reply_ended(self, turn: Turn) -> None:
@@ -597,15 +598,6 @@ class Cascade:
             self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
         return part.speech
 
-    def fill(self, turn: Turn, text: str) -> bool:
-        """Bridge a wait inside ``turn`` with ``text``, unless something of the turn sounds or is about to."""
-        if turn.speech.closed or turn.ended or turn.speculative or not turn.speech.quiet:
-            return False
-        part = turn.speech.open_part(PartOptions(filler=True))
-        turn.speech.write_to(part, text)
-        turn.speech.seal_part(part)
-        return True
-
     def tool_started(self, call_id: str) -> None:
         """A tool works: the caller is not idle but waits."""
         self._feed(sig.ToolStarted(call_id))
@@ -635,6 +627,16 @@ class Cascade:
         turn.reply = reply
         self._feed(sig.SayRequested(turn.uuid, allow_interrupt=True))
         return turn
+
+    def fill(self, turn: Turn, text: str) -> bool:
+        """Say a filler in ``turn``, unless something of it sounds or waits to; tell whether it does."""
+        busy = any(not part.final for part in turn.speech.parts)
+        if busy or not turn.speech.granted or turn.speech.closed or turn.ended or turn.speculative:
+            return False
+        part = turn.speech.open_part(PartOptions(filler=True))
+        turn.speech.write_to(part, text)
+        turn.speech.seal_part(part)
+        return True
 
     def hush(self, turn: Turn) -> None:
         """Say no more of what a turn has said so far, as far as it may be interrupted; the turn goes on."""
@@ -744,8 +746,9 @@ class Cascade:
         if playback.final:
             text = part.heard_text()
             self._part_final(turn, part, text, self._clock.now())
-            self._feed(sig.Played(playback, bool(text)))
-        elif not turn.heard and part.heard_text():
+            # Who has heard a filler has heard nothing of the reply.
+            self._feed(sig.Played(playback, bool(text) and not part.options.filler))
+        elif not turn.heard and not part.options.filler and part.heard_text():
             # Progress tells turn taking one thing only: that some word was heard.
             turn.heard = True
             self._feed(sig.Played(playback, words=True))

@@ -15,17 +15,17 @@ from dialog.agent.cascade import Cascade
 from dialog.agent.endings import Endings
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord
+from dialog.agent.responder import Responder
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import Part, PartOptions
-from dialog.agent.streams import closing
 from dialog.agent.tools import Toolbox
-from dialog.agent.turn import Turn, current_turn
+from dialog.agent.turn import Turn
 from dialog.agent.turns import signals as sig
 from dialog.calls import events as ev
 from dialog.calls.meter import CallMeter
 from dialog.calls.report import SessionReport, make_report
-from dialog.errors import CarrierError, ConfigurationError, DialogError, UserCodeError
-from dialog.llm.llm import LLM, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
+from dialog.errors import CarrierError, DialogError, UserCodeError
+from dialog.llm.llm import LLM
 from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.participant import Participant
 from dialog.scope import CallScope
@@ -84,18 +84,18 @@ class Conversation:
         self._owner = owner
         self._agent = owner.participant
         self._llm = llm
-        self._toolbox = toolbox
         self._record = record
         self._clock = voip.clock
         self._since = self._clock.now()
         self._seq = 0
-        self._running: dict[asyncio.Task[None], ToolCall] = {}
-        """Tools at work; they outlive the turn that called them."""
         self._failing = False
         self._closed = False
         self._over = False
         """CallEnded was noted: nothing comes after it."""
         self.engine: Cascade = Cascade(self, voip, stt, tts)
+        self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
+        self._tools = self._responder.tools
+        """At work; they outlive the turn that called them."""
         self.endings = Endings(
             voip,
             settings,
@@ -140,8 +140,7 @@ class Conversation:
             return
         self._closed = True
         self.engine.stop()
-        for task in self._running:
-            task.cancel()
+        self._tools.stop()
         for participant in self._participants():
             participant.off(Participant.ERROR, self._on_failure)
         self.voip.off(VoIP.DTMF, self._on_digit)
@@ -233,6 +232,7 @@ class Conversation:
         self.happened(ev.StreamChanged, state="live", generation=started.generation)
         if self._record is not None:
             self._record.begin()
+        self._tools.line_up()
 
     def _on_streaming_stopped(self, stopped: StreamStopped) -> None:
         self.happened(ev.StreamChanged, state=stopped.reason, generation=self.voip.generation)
@@ -240,7 +240,7 @@ class Conversation:
     def _on_ended(self, end: CallEnd) -> None:
         scope = CallScope.current()
         bound = self.settings.last_words_s + 1.0
-        if self._running:
+        if self._tools.running:
             bound += self.settings.tool_patience_s + 1.0
         if self._record is not None:
             bound += self.settings.wrap_up_s
@@ -259,8 +259,7 @@ class Conversation:
         for participant in (self.stt, self.tts):
             if participant is not None:
                 self._guarded(participant.dispose)
-        if self._running:
-            await self._last_results()
+        await self._tools.close()
         metrics = self.meter.metrics_at(round(self._clock.now() - self._since, 4))
         self.happened(ev.CallMeasured, metrics=metrics)
         self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
@@ -292,14 +291,6 @@ class Conversation:
                 await said.wait()
         except TimeoutError:
             logger.debug("call %s: no last words came", self.voip.metadata.call_id)
-
-    async def _last_results(self) -> None:
-        """Tools act in the world: let those that run finish, within a bound, and note what became of them."""
-        _, late = await asyncio.wait(tuple(self._running), timeout=self._clock.real(self.settings.tool_patience_s))
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=1.0)
 
     # -- what the engine tells --------------------------------------------------------------------
 
@@ -385,91 +376,14 @@ class Conversation:
         if not turn.dropped:
             self.happened(ev.TurnMeasured, timeline=turn.timeline(self._since))
 
-    # -- the model and its tools ------------------------------------------------------------------
+    # -- the model ------------------------------------------------------------------------------
 
-    async def respond(self) -> AsyncIterator[str]:
+    def respond(self) -> AsyncIterator[str]:
         """Answer the running turn with the model and the tools: the default ``inference``.
 
         Raises:
             ConfigurationError: The agent has no model.
+            LimitError: The model called tools for ever.
             ProviderError: The model failed.
         """
-        turn = current_turn.get()
-        if self._llm is None or turn is None:
-            raise ConfigurationError("this agent has no llm: pass one, or override inference()")
-        await self._await_tools()
-        for step in range(1, self.settings.max_steps + 1):
-            # The last step gets no tools, so that it has to answer.
-            tools = self._toolbox.specs if step < self.settings.max_steps else ()
-            calls: list[ToolCall] = []
-            async with closing(self._llm.stream(LLMRequest(items=turn.draft.items(), tools=tools))) as stream:
-                async for event in stream:
-                    if isinstance(event, TextDelta):
-                        yield event.text
-                    elif isinstance(event, ToolCall):
-                        calls.append(event)
-                    elif isinstance(event, Usage):
-                        self._used(turn, event)
-            if not calls:
-                return
-            turn.speech.seal()
-            await self._run_tools(turn, calls)
-
-    def _used(self, turn: Turn, usage: Usage) -> None:
-        self.happened(
-            ev.UsageReported,
-            turn=turn.uuid,
-            model=usage.model,
-            input_tokens=usage.input_tokens,
-            cached_tokens=usage.cached_tokens,
-            output_tokens=usage.output_tokens,
-        )
-
-    async def _run_tools(self, turn: Turn, calls: list[ToolCall]) -> None:
-        """Run the calls of one step at the same time, and wait for all results."""
-        tasks: list[asyncio.Task[None]] = []
-        for call in calls:
-            turn.draft.call(call)
-            self.happened(ev.ToolStarted, turn=turn.uuid, call_id=call.id, name=call.name, arguments=call.arguments)
-            task = self.spawn(self._run_tool(turn, call), f"tool {call.name}")
-            if task is not None:
-                tasks.append(task)
-                self._running[task] = call
-                task.add_done_callback(lambda done: self._running.pop(done, None))
-        self.engine.extend_patience(turn, self._toolbox.longest_s(calls) + self.settings.reply_timeout_s)
-        try:
-            await asyncio.wait(tasks)
-        except asyncio.CancelledError:
-            # The turn was given up. What has started goes on, unless it is declared to stop.
-            for task in tasks:
-                running = self._running.get(task)
-                if running is not None and self._toolbox.stops_on_interrupt(running.name):
-                    task.cancel()
-            raise
-        self.engine.extend_patience(turn)
-
-    async def _run_tool(self, turn: Turn, call: ToolCall) -> None:
-        started = self._clock.now()
-        result = ToolResult(id=call.id, name=call.name, content="cancelled: the caller interrupted", state="cancelled")
-        try:
-            result = await self._toolbox.run(call)
-        except asyncio.CancelledError:
-            if self.voip.state == "ended":
-                result = msgspec.structs.replace(result, content="cancelled: the call ended")
-            raise
-        finally:
-            turn.draft.result(result)
-            self.happened(
-                ev.ToolEnded,
-                turn=turn.uuid,
-                call_id=call.id,
-                name=call.name,
-                result=result.content,
-                state=result.state,
-                took_s=round(self._clock.now() - started, 4),
-            )
-
-    async def _await_tools(self) -> None:
-        """Give tools of earlier turns a moment to finish: their results belong into the next request."""
-        if self._running:
-            await asyncio.wait(list(self._running), timeout=self._clock.real(self.settings.tool_patience_s))
+        return self._responder.respond()

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from dialog.agent.speech import Part
+from dialog.agent.speech import Part, inside_speech
 from dialog.agent.streams import closing
 from dialog.agent.turn import Turn, current_turn
 from dialog.clock import Clock
@@ -79,6 +79,7 @@ class Driver:
     async def read(self, turn: Turn, part: Part, stream: AsyncIterator[str], ended: Callable[[Turn], None]) -> None:
         """Read a dispatched stream into its part, then call ``ended``."""
         current_turn.set(turn)
+        inside_speech(part.speech)
         try:
             async with self._patience(turn, "a dispatched stream") as patience, closing(stream):
                 async for text in stream:

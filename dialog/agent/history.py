@@ -17,6 +17,7 @@ from dialog.llm.llm import Entry, Item, ToolCall, ToolResult
 __all__ = ["Draft", "History"]
 
 _RUNNING = "still running; the result will follow"
+_BACKGROUND = "started in the background; the result will follow"
 _UNKNOWN = "outcome unknown: verify before you repeat this"
 _LATE = "(finished after the caller spoke again)"
 
@@ -38,10 +39,11 @@ class _Said:
 class _Called:
     """A tool that has started; ``told``: a model has read that it is still running."""
 
-    __slots__ = ("call", "result", "told")
+    __slots__ = ("background", "call", "result", "told")
 
-    def __init__(self, call: ToolCall) -> None:
+    def __init__(self, call: ToolCall, *, background: bool) -> None:
         self.call = call
+        self.background = background
         self.result: ToolResult | None = None
         self.told = False
 
@@ -49,7 +51,8 @@ class _Called:
         """Return the result, or what stands in for it."""
         if self.result is not None:
             return self.result
-        return ToolResult(id=self.call.id, name=self.call.name, content=_RUNNING, state="running")
+        content = _BACKGROUND if self.background else _RUNNING
+        return ToolResult(id=self.call.id, name=self.call.name, content=content, state="running")
 
 
 _Step = list[_Called]
@@ -96,14 +99,17 @@ class Draft:
         else:
             self._nodes.append(_Said(part, text))
 
-    def call(self, call: ToolCall) -> None:
-        """Note that a tool was started; to be called when it is, because from then on it is remembered."""
+    def call(self, call: ToolCall, *, background: bool = False) -> None:
+        """Note that a tool was started; to be called when it is, because from then on it is remembered.
+
+        ``background``: the model is not to wait for it, and is told so.
+        """
         last = self._nodes[-1] if self._nodes else None
         if isinstance(last, list) and not self._sealed and any(called.result is None for called in last):
             if all(called.call.id != call.id for called in last):
-                last.append(_Called(call))
+                last.append(_Called(call, background=background))
             return
-        self._nodes.append([_Called(call)])
+        self._nodes.append([_Called(call, background=background)])
         self._sealed = False
 
     def result(self, result: ToolResult) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,10 +18,14 @@ from dialog.audio.convert import Converter
 from dialog.errors import StateError
 from dialog.message import Message, Playback
 
-__all__ = ["Heard", "Part", "PartOptions", "Speech", "SpeechQueue"]
+__all__ = ["Heard", "Part", "PartOptions", "Speech", "SpeechQueue", "inside_speech", "outside_speech"]
 
 _LITTLE_MS = 3000.0
 """A voice that is given its next sentence when so much audio is left has it ready in time."""
+
+
+_inside: ContextVar[tuple[Speech, ...]] = ContextVar("dialog_inside_speech", default=())
+"""Speech whose text the running code makes, or which waits for it: a tool that its stream has called."""
 
 
 class Heard(Struct, frozen=True):
@@ -42,7 +47,8 @@ class Speech:
     """Something that was handed over to be said. ``await`` it to learn what of it was heard.
 
     Waiting for it raises :class:`asyncio.CancelledError` when its turn is dropped before anything of
-    it was heard. Nobody has to wait.
+    it was heard, and :class:`StateError` in the stream that makes it and in the tools of that stream,
+    where it would wait for itself. Nobody has to wait.
     """
 
     def __init__(self) -> None:
@@ -82,6 +88,11 @@ class Speech:
         return self._heard.done()
 
     def __await__(self) -> Generator[Any, None, Heard]:
+        if not self._heard.done() and any(speech is self for speech in _inside.get()):
+            raise StateError(
+                "this speech would wait for itself: it ends only when the code that awaits it has returned; "
+                "await what was dispatched before it, or do this after the reply"
+            )
         # A waiter that is cancelled must not cancel the speech for the others.
         return asyncio.shield(self._heard).__await__()
 
@@ -92,6 +103,16 @@ class Speech:
             self._heard.cancel()
         else:
             self._heard.set_result(heard)
+
+
+def inside_speech(speech: Speech) -> None:
+    """From here on the running task, and what it starts, makes the text of ``speech``."""
+    _inside.set((*_inside.get(), speech))
+
+
+def outside_speech() -> None:
+    """From here on no speech waits for the running task."""
+    _inside.set(())
 
 
 class PartOptions(Struct, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ from dialog.agent.toolschema import ArgumentsError, Parameters, check_parameter
 from dialog.errors import ConfigurationError, LimitError
 from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
 
-__all__ = ["Tool", "ToolOptions", "Toolbox", "tool"]
+__all__ = ["Tool", "ToolOptions", "Toolbox", "ends_conversation", "tool"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,10 @@ class ToolOptions(Struct, frozen=True, kw_only=True):
     on_interrupt: Literal["finish", "cancel"]
     background: bool
     idempotent: bool
+    safe: bool
     filler: str
+    last: bool = False
+    """It ends the conversation: once something was said with it, the model is not asked again."""
 
 
 class Tool(Struct, frozen=True, kw_only=True):
@@ -79,6 +82,7 @@ def tool(
     on_interrupt: Literal["finish", "cancel"] = "finish",
     background: bool = False,
     idempotent: bool = False,
+    safe: bool = False,
     filler: str | None = None,
 ) -> Callable[[FunctionT], FunctionT]: ...
 def tool(
@@ -90,6 +94,7 @@ def tool(
     on_interrupt: Literal["finish", "cancel"] = "finish",
     background: bool = False,
     idempotent: bool = False,
+    safe: bool = False,
     filler: str | None = None,
 ) -> Any:
     """Offer a method to the model. The method itself stays as it is and can be called as before.
@@ -111,9 +116,14 @@ def tool(
             a background tool. An ``async def`` is then cancelled.
         on_interrupt: ``finish`` lets it go on when the caller speaks over the reply; ``cancel``
             cancels it then (an ``async def`` only).
-        background: The model goes on at once and learns of the result later.
+        background: The model goes on at once, and learns of the result in a turn of the agent's own, which
+            is spoken when there is room. It goes on when the caller speaks.
         idempotent: Running it twice does no harm, so it may be run again after a crash.
-        filler: Said while it runs, if that takes long enough to be noticed.
+        safe: It changes nothing in the world (a look-up), so it may run for a reply that was begun before
+            the caller's turn had ended, and that may be thrown away. Any other tool waits until it is
+            certain that the reply is wanted.
+        filler: Said once while it runs, if it takes longer than ``AgentSettings.filler_after_s`` and
+            nothing else sounds. It is not in history.
 
     Raises:
         ConfigurationError: A parameter has no annotation, or an option is out of range.
@@ -134,6 +144,7 @@ def tool(
             on_interrupt=on_interrupt,
             background=background,
             idempotent=idempotent,
+            safe=safe,
             filler=filler or "",
         )
         if not _NAME.fullmatch(options.name):
@@ -142,12 +153,21 @@ def tool(
             raise ConfigurationError(f"tool {where}: timeout_s must be positive, got {options.timeout_s}")
         if on_interrupt not in ("finish", "cancel"):
             raise ConfigurationError(f"tool {where}: on_interrupt is 'finish' or 'cancel', got {on_interrupt!r}")
+        if on_interrupt == "cancel" and background:
+            raise ConfigurationError(f"tool {where}: a background tool outlives its reply: it cannot stop with it")
         if on_interrupt == "cancel" and not inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"tool {where}: a plain def cannot be cancelled; make it async def")
         setattr(function, _MARK, options)
         return function
 
     return mark if function is None else mark(function)
+
+
+def ends_conversation(function: FunctionT) -> FunctionT:
+    """Mark a tool as one after which the model has nothing more to say."""
+    options = getattr(function, _MARK)
+    setattr(function, _MARK, msgspec.structs.replace(options, last=True))
+    return function
 
 
 class Toolbox:
@@ -179,6 +199,16 @@ class Toolbox:
         """Whether a running ``name`` is to be cancelled when the caller speaks over its turn."""
         found = self._tools.get(name)
         return found is not None and found.options.on_interrupt == "cancel"
+
+    def is_safe(self, name: str) -> bool:
+        """Whether ``name`` may run for a reply that may be thrown away; one that is unknown does nothing."""
+        found = self._tools.get(name)
+        return found is None or found.options.safe
+
+    def is_last(self, name: str) -> bool:
+        """Whether ``name`` ends the conversation."""
+        found = self._tools.get(name)
+        return found is not None and found.options.last
 
     def longest_s(self, calls: Iterable[ToolCall]) -> float:
         """Return the longest time that ``calls``, run together, may take; background tools take none."""

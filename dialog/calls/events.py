@@ -164,6 +164,8 @@ class ToolEnded(_Event, frozen=True, kw_only=True, gc=False, tag="tool.ended"):
     result: str
     state: str
     took_s: float
+    late: bool = False
+    """The model had been told that it still runs: it is told of the result by itself."""
 
 
 class UsageReported(_Event, frozen=True, kw_only=True, gc=False, tag="usage"):

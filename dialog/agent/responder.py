@@ -1,0 +1,155 @@
+"""The default ``inference``: the model and its tools, step by step, until there is an answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+from dialog.agent.filler import Bridge, Rotation
+from dialog.agent.streams import closing
+from dialog.agent.toolrunner import Engine as ToolEngine
+from dialog.agent.toolrunner import Host, Job, ToolRunner
+from dialog.agent.tools import Toolbox
+from dialog.agent.turn import Turn, current_turn
+from dialog.calls import events as ev
+from dialog.clock import Clock
+from dialog.errors import ConfigurationError, LimitError
+from dialog.llm.llm import LLM, LLMRequest, TextDelta, ToolCall, Usage
+
+__all__ = ["Engine", "Responder"]
+
+
+class Engine(ToolEngine, Protocol):
+    """What an answer needs of the engine."""
+
+    def fill(self, turn: Turn, text: str) -> bool:
+        """Say a filler in ``turn``, unless something of it sounds or waits to; tell whether it does."""
+        ...
+
+
+class Responder:
+    """Answers the turns of one call with a model.
+
+    Args:
+        host: The conversation.
+        engine: Speaks, and gives the floor.
+        llm: The model; without one every answer is an error.
+        toolbox: The agent's tools.
+        clock: The call's.
+    """
+
+    def __init__(self, host: Host, engine: Engine, llm: LLM | None, toolbox: Toolbox, clock: Clock) -> None:
+        self._host = host
+        self._engine = engine
+        self._llm = llm
+        self._toolbox = toolbox
+        self._clock = clock
+        self._rotation = Rotation(host.settings.filler)
+        self.tools: ToolRunner = ToolRunner(host, engine, toolbox, clock, self.respond)
+
+    async def respond(self) -> AsyncIterator[str]:
+        """Answer the running turn.
+
+        Raises:
+            ConfigurationError: There is no model.
+            LimitError: The model called tools for ever.
+            ProviderError: The model failed.
+        """
+        turn = current_turn.get()
+        if self._llm is None or turn is None:
+            raise ConfigurationError("this agent has no llm: pass one, or override inference()")
+        bridge = self._bridge(turn)
+        answer = _Answer()
+        try:
+            earlier = self.tools.unfinished(turn)
+            if earlier:
+                bridge.wait(earlier)
+                await self.tools.settle(earlier)
+            for step in range(1, self._host.settings.max_steps + 1):
+                # The last step gets no tools, so that it has to answer.
+                last = step == self._host.settings.max_steps
+                request = LLMRequest(items=turn.draft.items(), tools=() if last else self._toolbox.specs)
+                self.tools.told(turn)
+                if turn.reply is None or step > 1:  # nobody waits for what the agent says by itself
+                    bridge.wait()
+                async with closing(self._step(self._llm, turn, request, answer, bridge.stop)) as words:
+                    async for text in words:
+                        yield text
+                if not answer.calls:
+                    return
+                if last:
+                    raise LimitError(f"the model called tools {step} times in one turn and has not answered")
+                jobs = await self._act(turn, answer.calls, bridge)
+                if self._is_goodbye(jobs, answer):
+                    return
+        finally:
+            bridge.stop()
+
+    async def _step(
+        self, llm: LLM, turn: Turn, request: LLMRequest, answer: _Answer, speaks: Callable[[], None]
+    ) -> AsyncIterator[str]:
+        """One request to the model: yield its words, note the tools that it wants."""
+        answer.calls = []
+        async with closing(llm.stream(request)) as stream:
+            async for event in stream:
+                if isinstance(event, TextDelta):
+                    if event.text.strip():
+                        answer.spoken = True
+                        speaks()
+                    yield event.text
+                elif isinstance(event, ToolCall):
+                    answer.calls.append(event)
+                elif isinstance(event, Usage):
+                    self._used(turn, event)
+
+    async def _act(self, turn: Turn, calls: list[ToolCall], bridge: Bridge) -> list[Job]:
+        """Run the tools of a step and wait for those that the answer needs."""
+        turn.speech.seal()
+        if not all(self._toolbox.is_safe(call.name) for call in calls):
+            await turn.confirmed()
+        jobs = self.tools.start(turn, calls)
+        bridge.wait([job for job in jobs if not job.background])
+        await self.tools.finish(turn, jobs)
+        return jobs
+
+    def _is_goodbye(self, jobs: list[Job], answer: _Answer) -> bool:
+        """A tool has ended the conversation, and what goes with it was said: the model is not asked again."""
+        ended = any(
+            self._toolbox.is_last(job.call.name) and job.result is not None and job.result.state == "done"
+            for job in jobs
+        )
+        over = ended and (answer.spoken or answer.ended)
+        answer.ended = answer.ended or ended
+        return over
+
+    def _bridge(self, turn: Turn) -> Bridge:
+        def silent() -> bool:
+            return not turn.speculative and all(part.final for part in turn.speech.parts)
+
+        def fill(text: str) -> bool:
+            return self._engine.fill(turn, text)
+
+        return Bridge(self._clock, self._host.settings, self._rotation, fill=fill, silent=silent)
+
+    def _used(self, turn: Turn, usage: Usage) -> None:
+        fields: dict[str, Any] = {
+            "model": usage.model,
+            "input_tokens": usage.input_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "output_tokens": usage.output_tokens,
+        }
+        self._host.happened(ev.UsageReported, turn=turn.uuid, **fields)
+
+
+class _Answer:
+    """What has become of one answer."""
+
+    __slots__ = ("calls", "ended", "spoken")
+
+    def __init__(self) -> None:
+        self.calls: list[ToolCall] = []
+        """Tools that the newest step wants."""
+        self.spoken = False
+        """It has words."""
+        self.ended = False
+        """A tool has ended the conversation."""
