@@ -24,6 +24,7 @@ from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import PartOptions, Speech
 from dialog.agent.tools import Toolbox
 from dialog.agent.turns.settings import BargeIn, Endpointing
+from dialog.audio.filter import AudioFilterFactory
 from dialog.calls.events import CallEvent
 from dialog.calls.report import SessionReport
 from dialog.errors import DialogError, StateError
@@ -33,6 +34,8 @@ from dialog.participant import Event, Participant
 from dialog.stt.stt import STT
 from dialog.tts.text import TextTTS
 from dialog.tts.tts import TTS
+from dialog.vad.local import LocalVAD
+from dialog.vad.vad import VAD
 from dialog.voip.text import TextVoIP
 from dialog.voip.voip import VoIP
 
@@ -54,6 +57,8 @@ class Agent(Participant):
         greeting: Said first; it is made ready before the caller is connected.
         settings: How it behaves.
         recording_sink: Takes the carrier's recording, when ``settings.record`` is on.
+        vad: The local VAD, or what makes it, where ``settings.vad`` needs one; :class:`LocalVAD` unless given.
+        audio_filter: Makes what cleans the caller's audio (noise suppression) before anybody hears it.
     """
 
     EVENT: ClassVar[Event[CallEvent]] = Event("event")
@@ -72,6 +77,8 @@ class Agent(Participant):
         greeting: str = "",
         settings: AgentSettings | None = None,
         recording_sink: RecordingSink | None = None,
+        vad: VAD | Callable[[], VAD] | None = None,
+        audio_filter: AudioFilterFactory | None = None,
     ) -> None:
         super().__init__()
         self.voip = voip
@@ -87,6 +94,9 @@ class Agent(Participant):
         made_tts = TextTTS(voip.on_text) if callable(tts) and isinstance(voip, TextVoIP) else tts
         self._stt = made_stt if made_stt is None or isinstance(made_stt, STT) else made_stt()
         self._tts = made_tts if isinstance(made_tts, TTS) else made_tts()
+        self._vad = vad if isinstance(vad, VAD) else None
+        self._make_vad = LocalVAD if vad is None or isinstance(vad, VAD) else vad
+        self._audio_filter = audio_filter
         self._toolbox = Toolbox(self)
         self._conversation: Conversation | None = None
         self._events: list[CallEvent] = []
@@ -163,6 +173,8 @@ class Agent(Participant):
             history=self.history,
             settings=self.settings,
             record=self._record,
+            make_vad=self._local_vad,
+            audio_filter=self._audio_filter,
         )
         self._events = self._conversation.events
         try:
@@ -304,13 +316,22 @@ class Agent(Participant):
             return
         if error is not None:
             logger.error("%s: disposed because of %r", self.name, error, exc_info=error)
-        owned = {participant for participant in (self.stt, self.tts, self._stt, self._tts) if participant is not None}
+        owned = {
+            participant
+            for participant in (self.stt, self.tts, self._stt, self._tts, self._vad)
+            if participant is not None
+        }
         self.deactivate()
         super().dispose()
         for participant in owned:
             participant.dispose()
         if self.llm is not None:
             self._release(self.llm)
+
+    def _local_vad(self) -> VAD:
+        if self._vad is None:
+            self._vad = self._make_vad()
+        return self._vad
 
     # -- the conversation's side ------------------------------------------------------------------
 

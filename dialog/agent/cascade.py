@@ -23,11 +23,14 @@ from dialog.agent.speech import Heard, Part, PartOptions, Speech, SpeechQueue
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.turns.taking import TurnTaking
+from dialog.agent.vadmode import Listening
 from dialog.agent.voices import Voices
+from dialog.audio.filter import AudioFilterFactory
 from dialog.errors import DialogError, LimitError, UserCodeError
 from dialog.message import Alignment, Message, Playback, SpeechEdge, StreamStopped, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
+from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
 __all__ = ["Cascade", "Host"]
@@ -77,6 +80,10 @@ class Host(Protocol):
         """The call comes near its longest duration."""
         ...
 
+    def warned(self, code: str, text: str) -> None:
+        """Something is not as it was asked for."""
+        ...
+
     def caller_unheard(self) -> None:
         """The caller's voice was heard, and no words came of it."""
         ...
@@ -93,11 +100,30 @@ class Host(Protocol):
 class Cascade:
     """Runs the turns of one call. All methods are called on the call's event loop."""
 
-    def __init__(self, host: Host, voip: VoIP, stt: STT | None, tts: TTS) -> None:
+    def __init__(
+        self,
+        host: Host,
+        voip: VoIP,
+        stt: STT | None,
+        tts: TTS,
+        *,
+        make_vad: Callable[[], VAD],
+        audio_filter: AudioFilterFactory | None = None,
+    ) -> None:
         self._host = host
         self._voip = voip
         self._clock = voip.clock
-        self._ears = Ears(voip, stt, self, spawn=host.spawn, last_words_s=host.settings.last_words_s)
+        self._ears = Ears(
+            voip,
+            stt,
+            self,
+            vad_mode=host.settings.vad,
+            make_vad=make_vad,
+            audio_filter=audio_filter,
+            failed=host.failed,
+            spawn=host.spawn,
+            last_words_s=host.settings.last_words_s,
+        )
         self._voices = Voices(voip, tts, self)
         self._taking = TurnTaking(host.settings.turns)
         self._signals: list[sig.Signal] = []
@@ -198,6 +224,12 @@ class Cascade:
         """The caller is saying something."""
         self._host.caller_said(utterance, final=False)
         self._feed(sig.Interim(utterance))
+
+    def on_listening(self, listening: Listening) -> None:
+        """It was decided who hears speech start and stop, and who ends utterances."""
+        if listening.warning:
+            self._host.warned("vad_fallback", listening.warning)
+        self._feed(sig.EndpointingResolved(listening.endpointing))
 
     def on_eager(self, utterance: Utterance) -> None:
         """The caller is probably done."""
@@ -411,6 +443,7 @@ class Cascade:
         for part in turn.speech.parts:
             self._announce(turn, part)
         for message in held:
+            self._ears.spoke(message)
             self._voip.post(message)
         if turn.ended:
             self._reply_ended(turn)
@@ -723,6 +756,7 @@ class Cascade:
         if turn.speculative:
             turn.held.append(message)
             return
+        self._ears.spoke(message)
         self._voip.post(message)
 
     def on_alignment(self, alignment: Alignment) -> None:

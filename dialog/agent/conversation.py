@@ -21,6 +21,7 @@ from dialog.agent.speech import Part, PartOptions
 from dialog.agent.tools import Toolbox
 from dialog.agent.turn import Turn
 from dialog.agent.turns import signals as sig
+from dialog.audio.filter import AudioFilterFactory
 from dialog.calls import events as ev
 from dialog.calls.meter import CallMeter
 from dialog.calls.report import SessionReport, make_report
@@ -31,6 +32,7 @@ from dialog.participant import Participant
 from dialog.scope import CallScope
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
+from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
 __all__ = ["Conversation", "Owner"]
@@ -72,6 +74,8 @@ class Conversation:
         history: History,
         settings: AgentSettings,
         record: CallRecord | None,
+        make_vad: Callable[[], VAD],
+        audio_filter: AudioFilterFactory | None,
     ) -> None:
         self.settings = settings
         self.history = history
@@ -92,7 +96,7 @@ class Conversation:
         self._closed = False
         self._over = False
         """CallEnded was noted: nothing comes after it."""
-        self.engine: Cascade = Cascade(self, voip, stt, tts)
+        self.engine: Cascade = Cascade(self, voip, stt, tts, make_vad=make_vad, audio_filter=audio_filter)
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
         self._tools = self._responder.tools
         """At work; they outlive the turn that called them."""
@@ -352,6 +356,10 @@ class Conversation:
     def stays(self) -> None:
         """The caller spoke over the goodbye: the call goes on."""
         self.endings.stay()
+
+    def warned(self, code: str, text: str) -> None:
+        """Something is not as it was asked for, and the call goes on with less."""
+        self.happened(ev.Warned, code=code, text=text)
 
     def caller_unheard(self) -> None:
         """The caller's voice was heard, and no words came of it."""

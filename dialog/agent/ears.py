@@ -9,9 +9,14 @@ from typing import Any, Protocol
 from uuid import UUID
 from weakref import WeakSet
 
+from dialog.agent.vadmode import Listening, VADMode, choose_vad
 from dialog.audio.convert import Converter, negotiate
-from dialog.message import AudioFormat, Message, SpeechEdge, Utterance
+from dialog.audio.filter import AudioFilterFactory, CallerFilter
+from dialog.errors import DialogError
+from dialog.message import AudioFormat, Message, Playback, SpeechEdge, Utterance
 from dialog.stt.stt import STT
+from dialog.vad.played import PlayedAudio
+from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
 __all__ = ["Ears", "Hearing"]
@@ -21,7 +26,7 @@ logger = logging.getLogger(__name__)
 _SWAP_S = 2.0
 """How long a new STT waits for the caller to pause before it takes over."""
 
-_opened: WeakSet[STT] = WeakSet()
+_opened: WeakSet[STT | VAD] = WeakSet()
 """Those that were opened, which happens once: an agent may let go of its call and take it again."""
 
 
@@ -33,6 +38,10 @@ class Hearing(Protocol):
     def on_eager(self, utterance: Utterance) -> None: ...  # noqa: D102
     def on_eager_withdrawn(self, uuid: UUID) -> None: ...  # noqa: D102
     def on_speech_edge(self, edge: SpeechEdge) -> None: ...  # noqa: D102
+
+    def on_listening(self, listening: Listening) -> None:
+        """It was decided who hears speech start and stop, and who ends utterances."""
+        ...
 
     @property
     def caller_speaking(self) -> bool:
@@ -46,7 +55,11 @@ class Hearing(Protocol):
 
 
 class Ears:
-    """Hands the caller's audio to the STT, in its format, and what it hears to the engine."""
+    """Hands the caller's audio to the STT, in its format, and what it hears to the engine.
+
+    A local VAD, where one is needed, hears the same audio, and is told how loud the agent is at that
+    moment, so that it does not take the echo for the caller.
+    """
 
     def __init__(
         self,
@@ -54,6 +67,10 @@ class Ears:
         stt: STT | None,
         hearing: Hearing,
         *,
+        vad_mode: VADMode,
+        make_vad: Callable[[], VAD],
+        audio_filter: AudioFilterFactory | None,
+        failed: Callable[[DialogError], object],
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
         last_words_s: float,
     ) -> None:
@@ -70,6 +87,14 @@ class Ears:
         self._convert: Converter | None = None
         self._last: Message[bytes] | None = None
         self._silence = b""
+        self._vad_mode: VADMode = vad_mode
+        self._make_vad = make_vad
+        self._vad: VAD | None = None
+        """The local one, once it was needed."""
+        self._played: PlayedAudio | None = None
+        self._local = False
+        """The local VAD's edges count, not the STT's."""
+        self._filter = CallerFilter(audio_filter, voip.audio_format, failed) if audio_filter is not None else None
         self._stopped = False
         self.muted: bool = False
         """The STT gets silence of equal length: a turn must end, and its socket stay open."""
@@ -95,6 +120,10 @@ class Ears:
         """Let go of everything; those that leave are disposed of, the present one is not."""
         self._stopped = True
         self._voip.off(VoIP.MESSAGE, self.hear)
+        if self._vad is not None:
+            self._vad.off(VAD.SPEECH, self._on_local_edge)
+        if self._played is not None:
+            self._voip.off(VoIP.PLAYBACK, self._on_playback)
         for stt in (self._stt, self._coming):
             if stt is not None:
                 self._unwire(stt)
@@ -104,14 +133,24 @@ class Ears:
     def hear(self, message: Message[bytes]) -> None:
         """The caller's audio, 50 times a second."""
         self._last = message
+        if self._filter is not None:
+            message = self._filter.process(message)
+        if self.muted:
+            message = Message(uuid=message.uuid, data=self._silent(len(message.data)), at_ms=message.at_ms)
+        if self._local and self._vad is not None and self._played is not None:
+            self._vad.playing(self._played.level(self._clock.now()))
+            self._vad.post(message)
         stt = self._stt
         if stt is None:
             return
-        if self.muted:
-            message = Message(uuid=message.uuid, data=self._silent(len(message.data)), at_ms=message.at_ms)
         if self._convert is not None:
             message = Message(uuid=message.uuid, data=self._convert.process(message.data), at_ms=message.at_ms)
         stt.post(message)
+
+    def spoke(self, message: Message[bytes]) -> None:
+        """The agent's audio goes to the line: what it sounds like may come back as an echo."""
+        if self._played is not None:
+            self._played.post(message)
 
     def finalize(self) -> None:
         """Ask for what was said so far."""
@@ -164,8 +203,37 @@ class Ears:
         self._unwire(stt)
         stt.dispose()
 
+    def _listen(self, stt: STT) -> None:
+        """Decide who hears what, before ``stt`` is opened."""
+        listening = choose_vad(self._vad_mode, stt.capabilities)
+        if stt not in _opened:
+            stt.manual_turns = listening.endpointing == "local"
+        if listening.local_vad and self._vad is None:
+            vad = self._vad = self._make_vad()
+            if vad not in _opened:
+                vad.open(self.audio_format)
+                _opened.add(vad)
+            vad.on(VAD.SPEECH, self._on_local_edge)
+            self._played = PlayedAudio(self.audio_format)
+            self._voip.on(VoIP.PLAYBACK, self._on_playback)
+        self._local = listening.local_vad
+        self._hearing.on_listening(listening)
+
+    def _on_local_edge(self, edge: SpeechEdge) -> None:
+        if self._local:
+            self._hearing.on_speech_edge(edge)
+
+    def _on_provider_edge(self, edge: SpeechEdge) -> None:
+        if not self._local:
+            self._hearing.on_speech_edge(edge)
+
+    def _on_playback(self, playback: Playback) -> None:
+        if self._played is not None:
+            self._played.report(playback, self._clock.now())
+
     def _wire(self, stt: STT) -> Converter | None:
         audio_format = negotiate(self.audio_format, stt.formats)
+        self._listen(stt)
         if stt not in _opened:
             stt.open(audio_format)
             _opened.add(stt)
@@ -174,7 +242,7 @@ class Ears:
         stt.on(STT.INTERIM, hearing.on_interim)
         stt.on(STT.EAGER, hearing.on_eager)
         stt.on(STT.EAGER_WITHDRAWN, hearing.on_eager_withdrawn)
-        stt.on(STT.VAD, hearing.on_speech_edge)
+        stt.on(STT.VAD, self._on_provider_edge)
         return None if audio_format == self.audio_format else Converter(self.audio_format, audio_format)
 
     def _unwire(self, stt: STT) -> None:
@@ -183,7 +251,7 @@ class Ears:
         stt.off(STT.INTERIM, hearing.on_interim)
         stt.off(STT.EAGER, hearing.on_eager)
         stt.off(STT.EAGER_WITHDRAWN, hearing.on_eager_withdrawn)
-        stt.off(STT.VAD, hearing.on_speech_edge)
+        stt.off(STT.VAD, self._on_provider_edge)
 
     def _silent(self, size: int) -> bytes:
         if len(self._silence) != size:

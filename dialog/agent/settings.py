@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from dialog.agent.turns.settings import TurnSettings
+from dialog.agent.vadmode import VADMode
 from dialog.errors import ConfigurationError
 
 __all__ = ["AgentSettings"]
@@ -18,6 +19,9 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """
 
     turns: TurnSettings = field(default_factory=TurnSettings)
+    vad: VADMode = "auto"
+    """Who hears the caller start and stop. ``auto``: the STT where it tells, else a local VAD. ``local``: a
+    local VAD, also for the end of a turn where the STT can leave that to us. ``provider``: the STT."""
     greeting_interruptible: bool = True
     apology: str = "I'm sorry, something went wrong. Could you say that again?"
     """Said when a reply failed before anything of it was said."""
