@@ -32,6 +32,7 @@ __all__ = ["House", "HouseAgent", "Reply", "Setup", "serve"]
 ACCOUNT = "AC" + "0" * 32
 TOKEN = "scenario-auth-token"  # noqa: S105  # signs on loopback only
 _OVER_S = 20.0
+GOODBYE = "Thank you for calling and have a very nice evening."
 SYSTEM = "You are the host of a restaurant. Be brief."
 
 
@@ -65,15 +66,41 @@ class HouseAgent(OpenAIAgent):
         self.booked.append(people)
         return f"booked for {people}"
 
+    @tool(filler="Let me check.")
+    async def check_table(self, name: str) -> str:
+        """Check a booking, which takes a moment.
+
+        Args:
+            name: Whose.
+        """
+        await self.voip.clock.sleep(2.5)
+        return f"a table for {name}"
+
     @tool
     async def slow_lookup(self, name: str) -> str:
-        """Look somebody up.
+        """Look somebody up, which takes four seconds.
 
         Args:
             name: Who.
         """
         await self.voip.clock.sleep(4.0)
         return f"found {name}"
+
+    @tool(background=True)
+    async def ask_the_chef(self, question: str) -> str:
+        """Ask the chef, who answers when there is time.
+
+        Args:
+            question: What to ask.
+        """
+        await self.voip.clock.sleep(7.0)
+        return f"the chef says yes to {question}"
+
+    @tool
+    async def say_goodbye(self) -> None:
+        """Say goodbye and hang up."""
+        await self.dispatch_message(GOODBYE)
+        await self.voip.hangup()
 
 
 class Setup(Struct, frozen=True, kw_only=True):

@@ -146,8 +146,9 @@ def measure(
         asked=len(played.listens),
         problems=list(played.problems),
     )
-    for sound, following in zip(words, [*words[1:], None], strict=True):
-        _respond(outcome, sound, following.started_ms if following else ended_ms, ended_ms)
+    for number, sound in enumerate(words):
+        until_ms = words[number + 1].started_ms if number + 1 < len(words) else ended_ms
+        _respond(outcome, sound, until_ms)
     for sound in played.sounds:
         if sound.over_reply:
             _interrupt(outcome, sound, ended_ms)
@@ -155,7 +156,7 @@ def measure(
     return outcome
 
 
-def _respond(outcome: Outcome, sound: Sound, until_ms: float, ended_ms: float) -> None:
+def _respond(outcome: Outcome, sound: Sound, until_ms: float) -> None:
     """What followed words of the caller: an answer, silence, or an agent who did not wait."""
     for one in outcome.stretches:
         if sound.started_ms < one.started_ms < sound.ended_ms - 1:
@@ -167,7 +168,7 @@ def _respond(outcome: Outcome, sound: Sound, until_ms: float, ended_ms: float) -
         outcome.latencies_ms.append(start - sound.ended_ms)
         outcome.dead_air_ms.append(start - sound.ended_ms)
     else:
-        outcome.dead_air_ms.append(max(0.0, min(until_ms, ended_ms) - sound.ended_ms))
+        outcome.dead_air_ms.append(max(0.0, until_ms - sound.ended_ms))
 
 
 def _interrupt(outcome: Outcome, sound: Sound, ended_ms: float) -> None:
