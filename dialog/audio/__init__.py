@@ -17,6 +17,7 @@ from dialog.audio.level import SILENCE_DBFS, LevelNormaliser, level_dbfs, peak
 from dialog.audio.mix import Bed, amplify, mix
 from dialog.audio.recorder import StereoRecorder
 from dialog.audio.resample import Resampler
+from dialog.audio.sound import Sound, hold, thinking
 from dialog.audio.vad import LevelVAD
 from dialog.audio.wav import read_wav, write_wav
 
@@ -27,11 +28,13 @@ __all__ = [
     "LevelNormaliser",
     "LevelVAD",
     "Resampler",
+    "Sound",
     "StereoRecorder",
     "alaw_decode",
     "alaw_encode",
     "alaw_to_mulaw",
     "amplify",
+    "hold",
     "level_dbfs",
     "mix",
     "mulaw_decode",
@@ -40,5 +43,6 @@ __all__ = [
     "negotiate",
     "peak",
     "read_wav",
+    "thinking",
     "write_wav",
 ]

@@ -170,12 +170,12 @@ def _amplify(data: bytes, encoding: Encoding, step: int) -> bytes:
         # Whole numbers, rounded by the half that is added: twice as fast as round() of a float.
         factor = round(10.0 ** (step / 40.0) * 1048576)
         return pcm_bytes([value * factor + 524288 >> 20 for value in samples(data)])
-    return data.translate(_gain_table(encoding, step))
+    return data.translate(gain_table(encoding, step))
 
 
 @lru_cache(maxsize=128)
-def _gain_table(encoding: Encoding, step: int) -> bytes:
-    """G.711 at another level is another byte for each byte."""
+def gain_table(encoding: Encoding, step: int) -> bytes:
+    """What each byte of G.711 becomes at another level; ``step`` is the gain in half decibels."""
     factor = 10.0 ** (step / 40.0)
     pcm = pcm_bytes(clip(round(value * factor) for value in _CODES[encoding]))
     return mulaw_encode(pcm) if encoding == "mulaw" else alaw_encode(pcm)

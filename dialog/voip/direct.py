@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import UUID
 
+from dialog.audio.sound import Sound
 from dialog.clock import Clock
 from dialog.message import AudioFormat, Message
 from dialog.scope import CallScope
+from dialog.voip.bed import BedLane, Layer
 from dialog.voip.line import Line, Tap, Wire, tell
 from dialog.voip.lineops import LineOp, Overflow, Report
 from dialog.voip.link import Command
@@ -48,6 +50,7 @@ class DirectLink:
         self._download = download
         self._on_close = on_close
         self._tombstones = Tombstones()
+        self._bed = BedLane(audio_format)
         self._playout = self._new_playout()
         self._line: Line | None = None
         self._voip: VoIP | None = None
@@ -122,6 +125,13 @@ class DirectLink:
         else:
             self._tell(self._playout.resume(from_ms, self._clock.now()))
 
+    def set_bed(self, layer: Layer, sound: Sound | None, *, gain_db: float) -> None:
+        """See :class:`~dialog.voip.link.Link`."""
+        if self._line is not None:
+            self._line.set_bed(layer, sound, gain_db=gain_db)
+        else:
+            self._tell(self._playout.set_bed(layer, sound, gain_db, self._clock.now()))
+
     async def command(self, command: Command) -> None:
         """See :class:`~dialog.voip.link.Link`."""
         await self._command(command)
@@ -140,7 +150,13 @@ class DirectLink:
             self._playout = self._new_playout()
 
     def _new_playout(self) -> Playout:
-        return Playout(self._format, lead_ms=self._lead_ms, limit_ms=self._limit_ms, tombstones=self._tombstones)
+        return Playout(
+            self._format,
+            lead_ms=self._lead_ms,
+            limit_ms=self._limit_ms,
+            tombstones=self._tombstones,
+            bed=self._bed,
+        )
 
     def _tell(self, ops: list[LineOp]) -> None:
         assert self._voip is not None

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
+from dialog.audio.sound import Sound
 from dialog.clock import Clock
 from dialog.errors import LimitError
 from dialog.message import Message
 from dialog.scope import CallScope
+from dialog.voip.bed import Layer
 from dialog.voip.lineops import LineOp, Overflow, Report, SendAudio, SendClear, SendMark
 from dialog.voip.pacer import Pacer
 from dialog.voip.playout import Playout
@@ -198,6 +200,10 @@ class Line:
     def resume(self, *, from_ms: float | None) -> None:
         """Go on after a pause."""
         self._scoped(self._playout.resume(from_ms, self._clock.now()))
+
+    def set_bed(self, layer: Layer, sound: Sound | None, *, gain_db: float) -> None:
+        """Let a sound go round beside the voice."""
+        self._scoped(self._playout.set_bed(layer, sound, gain_db, self._clock.now()))
 
     # The pacer's side.
 

@@ -8,7 +8,9 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from dialog.audio.sound import Sound
 from dialog.message import Message
+from dialog.voip.bed import Layer
 
 __all__ = [
     "Command",
@@ -92,6 +94,9 @@ class Link(Protocol):
 
     def resume(self, *, from_ms: float | None) -> None:
         """Go on after :meth:`pause`, from the cut or from ``from_ms`` of the part that was cut."""
+
+    def set_bed(self, layer: Layer, sound: Sound | None, *, gain_db: float) -> None:
+        """Let ``sound``, in the line's format, go round beside the voice from now on, on later streams too."""
 
     async def command(self, command: Command) -> None:
         """Let the carrier do something.

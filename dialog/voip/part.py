@@ -9,6 +9,8 @@ from uuid import UUID
 __all__ = ["Key", "Part", "Tombstones"]
 
 _TOMBSTONES = 256
+_RUNS = 16
+"""More runs of one part are never unheard at the same time: the lead is too short for them."""
 
 Key: TypeAlias = tuple[UUID, int]
 """Turn and part."""
@@ -47,10 +49,10 @@ class Part:
         "key",
         "limit",
         "next",
-        "origin",
         "over",
         "reported",
         "reported_at",
+        "runs",
         "size",
     )
 
@@ -65,8 +67,12 @@ class Part:
         self.heard: int = 0
         self.begin: int = 0
         """Offset at which it started, or went on after the last clear."""
-        self.origin: int | None = None
-        """Line position of offset 0; None before it is sent, and again after a clear."""
+        self.runs: list[tuple[int, int]] = []
+        """Where it is on the line: each run begins at an offset, and offset 0 of it would be at a line position.
+
+        Empty before it is sent, and again after a clear. It has more than one run only where something
+        else sounded while the voice made a pause.
+        """
         self.limit: int | None = None
         self.over: bool = False
         """Its end was cut off, by a limit or by overflow."""
@@ -106,8 +112,28 @@ class Part:
         self.size += len(data)
         return dropped
 
-    def take(self, size: int) -> bytes:
-        """The next ``size`` bytes to send."""
+    @property
+    def on_line(self) -> bool:
+        """Some of it was sent, and not cleared since."""
+        return bool(self.runs)
+
+    @property
+    def line_start(self) -> int:
+        """The line position where it began, or went on after the last clear; only if it is :attr:`on_line`."""
+        begin, origin = self.runs[0]
+        return origin + begin
+
+    @property
+    def line_end(self) -> int:
+        """The line position behind what was sent of it; only if it is :attr:`on_line`."""
+        return self.runs[-1][1] + self.next
+
+    def take(self, size: int, position: int) -> bytes:
+        """The next ``size`` bytes to send, which go to ``position`` of the line."""
+        if not self.runs or self.runs[-1][1] + self.next != position:
+            self.runs.append((self.next, position - self.next))
+            if len(self.runs) > _RUNS:
+                del self.runs[0]
         start = self.next - self.base
         self.next += size
         return bytes(memoryview(self.audio)[start : start + size])
@@ -125,17 +151,26 @@ class Part:
 
     def hear(self, position: int) -> None:
         """The line was heard up to ``position``."""
-        if self.origin is not None:
-            self.heard = max(self.heard, min(position - self.origin, self.next))
+        if self.runs:
+            self.heard = max(self.heard, self._offset(position))
 
     def rewind(self, position: int) -> None:
         """The line was cleared, and heard up to ``position``: send again from there."""
         self.ended = False
-        if self.origin is None:
+        if not self.runs:
             return
         self.hear(position)
-        self.next = self.begin = min(max(position - self.origin, self.begin), self.next)
-        self.origin = None
+        self.next = self.begin = max(self._offset(position), self.begin)
+        self.runs.clear()
+
+    def _offset(self, position: int) -> int:
+        """How far it was heard when the line was heard up to ``position``."""
+        end = self.next
+        for begin, origin in reversed(self.runs):
+            if position >= origin + begin:
+                return min(position - origin, end)
+            end = begin
+        return end
 
     def trim(self, keep: int, step: int) -> None:
         """Forget what was heard more than ``keep`` ago, in steps that are worth the move."""

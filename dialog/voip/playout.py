@@ -8,6 +8,10 @@ should not have been lost.
 
 Parts are played in the order of their first piece. A part that is not ``done`` holds back those after
 it, because speech keeps its order; aborting it lets them go on.
+
+Beside this lane of voice there is a lane of beds: a background, a sign that somebody is at work. It is
+mixed in when a chunk is sent, and sent alone while there is no voice. Offsets of parts count voice only;
+line positions count all that is sent.
 """
 
 from __future__ import annotations
@@ -18,7 +22,9 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from dialog.audio.sound import Sound
 from dialog.message import AudioFormat, Message, Playback
+from dialog.voip.bed import BedLane, Layer
 from dialog.voip.lineclock import LineClock
 from dialog.voip.lineops import Flushed, LineOp, Overflow, Report, SendAudio, SendClear, SendMark
 from dialog.voip.part import Key, Part, Tombstones
@@ -41,6 +47,12 @@ _SOONER = 0.8
 """Round trips vary: an echo within this much of the last one was on its way before the clear arrived."""
 _NEARLY_MS = 100
 """How far the line clock may have been behind, where such an echo is believed; a wrong one would skip speech."""
+_BED_LEAD_MS = 150
+"""How far a bed alone is sent ahead while the voice before it may still sound: a voice that goes on waits behind it."""
+_BED_TAIL_MS = 40
+"""A shorter tail of a bed is waited for; for a longer one a clear lets the voice begin at once."""
+_SETTLED_MS = 100
+"""So long after its last byte a voice was surely heard: a clear takes nothing of it."""
 _FLUSHED = 256
 """How many marks that a clear flushed are remembered; each is echoed within a round trip."""
 
@@ -66,6 +78,7 @@ class Playout:
         keep_ms: How much of what was heard is kept, for resuming a little earlier.
         limit_ms: How much may wait; what exceeds it is cut off and reported.
         tombstones: Parts that ended on earlier streams of the call.
+        bed: What sounds beside the voice; it outlives this stream.
     """
 
     def __init__(
@@ -76,8 +89,10 @@ class Playout:
         keep_ms: float = 1500,
         limit_ms: float = 60_000,
         tombstones: Tombstones | None = None,
+        bed: BedLane | None = None,
     ) -> None:
         self.tombstones: Tombstones = Tombstones() if tombstones is None else tombstones
+        self._bed = BedLane(audio_format) if bed is None else bed
         self._format = audio_format
         self._sample = audio_format.sample_bytes
         self._rate = audio_format.sample_rate * audio_format.sample_bytes
@@ -90,13 +105,19 @@ class Playout:
         self._limit = audio_format.size(limit_ms)
         self._lead_ms = lead_ms
         self._lead = audio_format.size(lead_ms)
+        self._bed_lead = audio_format.size(_BED_LEAD_MS)
+        self._bed_tail = audio_format.size(_BED_TAIL_MS)
+        self._settled = audio_format.size(_SETTLED_MS)
+        self._voiced = 0
+        """Line position behind the last byte of voice."""
         self._parts: dict[Key, Part] = {}
         self._started = self._paused = self._clearing = self._closed = False
         self._line = LineClock(self._rate, audio_format.sample_bytes)
         self._marks: deque[_Mark] = deque()
         self._marked = 0
         self._mark_count = 0
-        self._flushed: OrderedDict[str, tuple[_Mark, float]] = OrderedDict()
+        self._flushed: OrderedDict[str, tuple[_Mark, float, int]] = OrderedDict()
+        """Marks that a clear flushed: when, and how much audio before them it took with it."""
         self._progress_at = 0.0
         self._progress_position = 0
         self._due: float | None = None
@@ -147,12 +168,13 @@ class Playout:
         due: list[float] = []
         if self._marks:
             due.append(self._marks[0].due + self._line.buffer_s + _PATIENCE_S)
-        if self._progress_position < self._line.sent:
+        if self._progress_position < self._voiced:
             due.append(self._progress_at + _PROGRESS_S)
-        if not self._paused:
-            part = next((part for part in self._parts.values() if not part.ended), None)
-            if part is not None and part.next < part.size:
-                due.append(self._line.time_of(self._line.sent - self._lead + self._hysteresis))
+        if not self._paused and self._voice_waits():
+            due.append(self._line.time_of(self._line.sent - self._lead + self._hysteresis))
+        elif self._bed.on:
+            lead = self._lead if not self._marks and self._voiced <= self._line.floor else self._short_lead()
+            due.append(self._line.time_of(self._line.sent - lead + self._hysteresis))
         return min(due, default=None)
 
     def start(self, now: float) -> list[LineOp]:
@@ -184,6 +206,7 @@ class Playout:
         if part.complete or part.aborted:
             return ops
         if message.data:
+            self._bed.voice()
             room = (self._limit - self._queued()) // self._sample * self._sample
             dropped = part.append(message.data, room)
             if dropped:
@@ -220,8 +243,19 @@ class Playout:
         self._fill(now, ops)
         return ops
 
+    def set_bed(self, layer: Layer, sound: Sound | None, gain_db: float, now: float) -> list[LineOp]:
+        """Let ``sound`` go round beside the voice from now on; None: nothing more, once what was sent has sounded.
+
+        ``thinking`` ends with the next audio that is posted.
+        """
+        ops: list[LineOp] = []
+        self._changed = True
+        self._bed.set(layer, sound, gain_db)
+        self._fill(now, ops)
+        return ops
+
     def pause(self, now: float) -> list[LineOp]:
-        """Fall silent at once; what was not heard is kept."""
+        """Let the voice fall silent at once; what was not heard is kept."""
         ops: list[LineOp] = []
         self._changed = True
         if self._paused or self._closed:
@@ -229,7 +263,7 @@ class Playout:
         self._paused = True
         if self._clearing:
             return ops
-        if self._started and self._heard(now) < self._line.sent:
+        if self._started and self._heard(now) < self._voiced:
             self._clearing = True
             ops.append(SendClear())
         else:
@@ -251,7 +285,7 @@ class Playout:
             part.reported_at = None
             if from_ms is not None and not self._clearing and not part.ended:
                 part.next = part.begin = min(max(self._format.size(from_ms), part.base), part.next)
-                part.origin = None
+                part.runs.clear()
         self._fill(now, ops)
         return ops
 
@@ -289,11 +323,14 @@ class Playout:
         if not self._clearing or self._closed:
             return ops
         self._clearing = False
+        sent = self._line.sent
         self._line.unsend(purged)
         heard = self._heard(now)
+        self._bed.back(sent - heard)
+        self._voiced = min(self._voiced, heard)
         ops.append(Flushed(min(now, self._line.time_of(heard))))
         for mark in self._marks:
-            self._flushed[mark.name] = (mark, now)
+            self._flushed[mark.name] = (mark, now, mark.position - heard)
             if len(self._flushed) > _FLUSHED:
                 self._flushed.popitem(last=False)
         self._marks.clear()
@@ -350,7 +387,7 @@ class Playout:
         return (self._marks[0].due, self._marks[0].position) if self._marks else None
 
     def _on_line(self, part: Part, now: float) -> bool:
-        return part.origin is not None and part.origin + part.next > self._heard(now)
+        return part.on_line and part.line_end > self._heard(now)
 
     def _confirm(self, mark: _Mark, ops: list[LineOp], *, confirmed: bool) -> None:
         self._line.confirm(mark.position)
@@ -358,12 +395,12 @@ class Playout:
         if mark.end and not mark.part.final:
             self._finish(mark.part, mark.part.outcome, ops, confirmed=confirmed)
 
-    def _late_echo(self, mark: _Mark, cleared_at: float, now: float, ops: list[LineOp]) -> None:
-        """The echo of a mark that was pending when a clear was sent."""
+    def _late_echo(self, mark: _Mark, cleared_at: float, behind: int, now: float, ops: list[LineOp]) -> None:
+        """The echo of a mark that was pending when a clear was sent, ``behind`` bytes ahead of what was heard."""
         part = mark.part
-        if now - cleared_at >= _SOONER * self.rtt_s or mark.position - self._line.sent > self._nearly:
+        if now - cleared_at >= _SOONER * self.rtt_s or behind > self._nearly:
             return  # flushed
-        if not self._paused or part.final or part.origin is not None:
+        if not self._paused or part.final or part.on_line:
             return  # its audio is on the line again
         # Sooner than the clear can have been answered: it was played before the clear came there.
         part.heard = max(part.heard, mark.offset)
@@ -378,10 +415,20 @@ class Playout:
 
     def _fill(self, now: float, ops: list[LineOp]) -> None:
         """Bring the lead up and end the parts that are complete."""
-        if not self._started or self._closed or self._clearing or self._paused:
+        if not self._started or self._closed or self._clearing:
             return
+        if not self._paused and not self._fill_voice(now, ops):
+            self._clearing = True  # only a bed is ahead of the voice
+            ops.append(SendClear())
+        elif self._bed.on:
+            self._fill_bed(now, ops)
+
+    def _fill_voice(self, now: float, ops: list[LineOp]) -> bool:
+        """Send voice; False: it would have to wait behind a bed, which can be cleared."""
         before = self._line.sent
         ahead = before - self._line.at(now)
+        if before > self._voiced and ahead >= self._bed_tail and self._voice_waits() and self._bed_alone(now):
+            return False
         room = 0
         if ahead < self._lead - self._hysteresis:
             room = int(self._lead - ahead) // self._sample * self._sample
@@ -395,18 +442,47 @@ class Playout:
             self._end(part, now, ops)
         if ahead <= 0 < self._line.sent - before:
             self._progress(now, ops)  # it sounds at once: say so
+        return True
+
+    def _fill_bed(self, now: float, ops: list[LineOp]) -> None:
+        """Keep the line from running dry where there is no voice."""
+        ahead = self._line.sent - self._line.at(now)
+        lead = self._lead if self._bed_alone(now) else self._short_lead()
+        if ahead >= lead - self._hysteresis or (not self._paused and self._voice_waits()):
+            return
+        room = int(lead - ahead) // self._sample * self._sample
+        while room > 0:
+            size = min(room, self._chunk)
+            ops.append(SendAudio(self._bed.alone(size), self._line.write(size, now, self._pending())))
+            room -= size
+
+    def _short_lead(self) -> int:
+        return min(self._lead, self._bed_lead)
+
+    def _bed_alone(self, now: float) -> bool:
+        """Whether all voice that was sent was surely heard."""
+        if self._marks:
+            return False
+        return self._voiced <= self._line.floor or self._heard(now) - self._voiced >= self._settled
+
+    def _voice_waits(self) -> bool:
+        """Whether there is voice that may be sent next."""
+        part = next((part for part in self._parts.values() if not part.ended), None)
+        return part is not None and part.next < part.size
 
     def _send(self, part: Part, size: int, now: float, ops: list[LineOp]) -> int:
-        if part.origin is None:
-            part.origin = self._line.sent - part.next
-        ops.append(SendAudio(part.take(size), self._line.write(size, now, self._pending())))
+        data = part.take(size, self._line.sent)
+        if self._bed.on:
+            data = self._bed.under(data)
+        ops.append(SendAudio(data, self._line.write(size, now, self._pending())))
+        self._voiced = self._line.sent
         if self._line.sent - self._marked >= self._mark_every and not (part.complete and part.next >= part.size):
             self._mark(part, now, ops, end=False)
         return size
 
     def _end(self, part: Part, now: float, ops: list[LineOp]) -> None:
         part.ended = True
-        if part.size == 0 and next(iter(self._parts.values())) is part and self._heard(now) >= self._line.sent:
+        if part.size == 0 and next(iter(self._parts.values())) is part and self._heard(now) >= self._voiced:
             self._finish(part, part.outcome, ops, confirmed=True)  # nothing to hear, and nothing before it
         else:
             self._mark(part, now, ops, end=True)
@@ -427,17 +503,17 @@ class Playout:
 
     def _progress(self, now: float, ops: list[LineOp]) -> None:
         heard = self._heard(now)
-        if now - self._progress_at >= _PROGRESS_S or heard >= self._line.sent:
+        if now - self._progress_at >= _PROGRESS_S or heard >= self._voiced:
             self._progress_at = now
             self._progress_position = heard
         clock = self._line.at(now)
         for part in self._parts.values():
-            if part.origin is None:
+            if not part.on_line:
                 if part.ended:
                     continue
                 break
             part.hear(heard)
-            if clock < part.origin + part.begin:
+            if clock < part.line_start:
                 break
             last = part.reported_at
             if last is None or (now - last >= _PROGRESS_S - 1e-3 and part.heard > part.reported):

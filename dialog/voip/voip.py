@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
+from dialog.audio.sound import Sound
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import CarrierError, StateError
 from dialog.message import (
@@ -20,6 +21,7 @@ from dialog.message import (
     TranscriptStatus,
 )
 from dialog.participant import Event, Participant
+from dialog.voip.bed import Layer
 from dialog.voip.link import (
     Command,
     Hangup,
@@ -31,6 +33,7 @@ from dialog.voip.link import (
     StopRecording,
     TransferTo,
 )
+from dialog.voip.played import PlayedPoints
 
 __all__ = ["CallState", "VoIP"]
 
@@ -89,8 +92,11 @@ class VoIP(Participant):
         """Per turn: parts that are posted and not final yet; the value says whether ``done`` was posted."""
         self._unheard: set[UUID] = set()
         """Turns of which a part was cut or lost: they are never dispatched."""
-        self._final_parts: dict[tuple[UUID, int], None] = {}
-        """The last parts that had their final report; what still comes for them is dropped."""
+        self._reports: dict[tuple[UUID, int], Playback] = {}
+        """The newest report of each part that is not final."""
+        self._final_parts: dict[tuple[UUID, int], Playback] = {}
+        """The last parts that had their final report, and that; what still comes for them is dropped."""
+        self._points = PlayedPoints(clock)
 
     @property
     def state(self) -> CallState:
@@ -122,6 +128,46 @@ class VoIP(Participant):
         """Go on from the cut, or from ``from_ms`` of the part that was cut."""
         if not self._disposed:
             self._link.resume(from_ms=from_ms)
+
+    async def wait_played(self, uuid: UUID, part: int = 0, *, ms: float | None = None) -> Playback:
+        """Wait until ``ms`` of a part were really heard, or all of it; it may be posted later.
+
+        Everybody waits for their own point: neither other waiters nor other parts end a wait.
+
+        Returns:
+            The report that settled it. A part that was cut or lost before its point settles it, too:
+            look at ``state`` and ``heard_ms``.
+
+        Raises:
+            StateError: The call ended before such a part was posted.
+        """
+        last = self._final_parts.get((uuid, part)) or self._reports.get((uuid, part))
+        if (last is None or not last.final) and (self._disposed or self._state == "ended"):
+            raise self._never_played(uuid, part)
+        return await self._points.wait(uuid, part, ms, last)
+
+    def set_background(self, sound: Sound | None, *, gain_db: float = -20.0) -> None:
+        """Let ``sound`` go round for the rest of the call, under the voice and while nobody speaks; None: end it.
+
+        It is not interrupted by :meth:`pause` and :meth:`abort`, and is 6 dB quieter under a voice than alone.
+        ``gain_db`` is relative to how the sound was recorded.
+
+        Raises:
+            MissingExtra: The sound has another sample rate than the call, and numpy is not installed.
+            UnsupportedFormat: Its rate cannot be converted.
+        """
+        self._set_bed("background", sound, gain_db)
+
+    def set_thinking(self, sound: Sound | None, *, gain_db: float = -6.0) -> None:
+        """Let ``sound`` go round until the next audio is posted, or until None is set: somebody is at work.
+
+        Audio that was posted before is played first; the sound is never under a voice.
+
+        Raises:
+            MissingExtra: The sound has another sample rate than the call, and numpy is not installed.
+            UnsupportedFormat: Its rate cannot be converted.
+        """
+        self._set_bed("thinking", sound, gain_db)
 
     async def hangup(self, *, reason: str = "agent_hangup") -> None:
         """End the call now; ``reason`` is told with its end. One that has ended already is left in peace.
@@ -200,12 +246,27 @@ class VoIP(Participant):
             self.end = payload
             self._state = "ended"
         self.emit(event, payload)
+        if isinstance(payload, CallEnd):
+            self._points.close(self._never_played)
 
     def dispose(self) -> None:
         """Let go of the call. The gateway does this; an agent ends a call with :meth:`hangup`."""
         if not self._disposed:
             super().dispose()
             self._link.close()
+            self._points.close(self._never_played)
+            self._reports.clear()
+
+    def _never_played(self, uuid: UUID, part: int) -> StateError:
+        return StateError(
+            f"call {self.metadata.call_id} has ended: part {part} of turn {uuid} was never posted, or its end is not "
+            "known any more"
+        )
+
+    def _set_bed(self, layer: Layer, sound: Sound | None, gain_db: float) -> None:
+        fitted = None if sound is None else sound.fitted(self.audio_format)
+        if not self._disposed:
+            self._link.set_bed(layer, fitted, gain_db=gain_db)
 
     async def _command(self, command: Command) -> None:
         if self._disposed:
@@ -218,13 +279,17 @@ class VoIP(Participant):
 
     def _playback(self, playback: Playback) -> None:
         self.emit(VoIP.PLAYBACK, playback)
+        self._points.feed(playback)
+        key = (playback.uuid, playback.part)
         if not playback.final:
+            self._reports[key] = playback
             return
+        self._reports.pop(key, None)
         parts = self._open_parts.get(playback.uuid)
         if parts is None:
             return
         parts.pop(playback.part, None)
-        self._final_parts[playback.uuid, playback.part] = None
+        self._final_parts[key] = playback
         if len(self._final_parts) > _REMEMBERED_PARTS:
             del self._final_parts[next(iter(self._final_parts))]
         if playback.state != "played":

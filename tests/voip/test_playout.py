@@ -75,13 +75,17 @@ class Carrier:
 class Sim:
     """A playout, a carrier some way away, and a pacer that may be late."""
 
-    def __init__(self, *, delay=0.0, buffer_s=0.0, rtt=None, lost_marks=(), lead_ms=250, lags=(), **options):
+    def __init__(
+        self, *, delay=0.0, buffer_s=0.0, rtt=None, lost_marks=(), lead_ms=250, lags=(), jitters=(), **options
+    ):
         self.playout = Playout(PCM_8K, lead_ms=lead_ms, **options)
         self.playout.rtt_s = 2 * delay if rtt is None else rtt
         self.carrier = Carrier(buffer_s)
         self.delay = delay
         self.lost_marks = set(lost_marks)
         self.lags = itertools.cycle(lags or (0.0,))
+        self.jitters = itertools.cycle(jitters or (0.0,))
+        self.arrived = self.returned = 0.0
         self.now = 10.0
         self.events = []
         self.count = itertools.count()
@@ -106,11 +110,11 @@ class Sim:
             self.log.append((self.now, op))
             if isinstance(op, SendAudio):
                 samples = [int.from_bytes(op.data[i : i + 2], "little") for i in range(0, len(op.data), 2)]
-                self.at(self.now + self.delay, "audio", samples)
+                self.at(self.arrival(), "audio", samples)
             elif isinstance(op, SendMark):
-                self.at(self.now + self.delay, "mark", op.name)
+                self.at(self.arrival(), "mark", op.name)
             elif isinstance(op, SendClear):
-                self.at(self.now + self.delay, "clear", None)
+                self.at(self.arrival(), "clear", None)
                 ops[:0] = self.playout.cleared(self.purge, self.now)
             elif isinstance(op, Report):
                 self.reports.append((self.now, op.playback))
@@ -118,6 +122,11 @@ class Sim:
                 self.overflows.append(op)
             else:
                 assert isinstance(op, Flushed)
+
+    def arrival(self):
+        """When what is sent now comes to the carrier: sooner or later, but in order."""
+        self.arrived = max(self.arrived, self.now + self.delay + next(self.jitters))
+        return self.arrived
 
     def run(self, seconds):
         end = self.now + seconds
@@ -155,7 +164,8 @@ class Sim:
         for at, name in new:
             self.echoed += 1
             if self.echoed not in self.lost_marks and -1 not in self.lost_marks:
-                self.at(at + self.delay, "echo", name)
+                self.returned = max(self.returned, at + self.delay + next(self.jitters))
+                self.at(self.returned, "echo", name)
         return bool(new)
 
     def post(self, uuid, ms, part=0, done=True):
@@ -173,6 +183,9 @@ class Sim:
 
     def resume(self, from_ms=None):
         self.do(self.playout.resume(from_ms, self.now))
+
+    def set_bed(self, layer, sound, gain_db=0.0):
+        self.do(self.playout.set_bed(layer, sound, gain_db, self.now))
 
     def heard(self, uuid, part=0):
         """Samples of a part that sounded, as offsets, in order."""
@@ -663,6 +676,8 @@ def drive(sim, steps):
             sim.resume()
             for span in silent:
                 span[1] = min(span[1], sim.now + sim.delay)
+        elif action in ("background", "thinking"):
+            sim.set_bed(action, x)
         elif action == "run":
             sim.run(x / 1000)
     sim.resume()
