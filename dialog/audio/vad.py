@@ -1,33 +1,60 @@
-"""Voice activity by level: somebody speaks when it is clearly louder than the line's own noise.
+"""Voice activity by level: somebody speaks when it is clearly louder than what is behind them.
 
-It needs no model and no numpy, hears a start within 60 ms, and is right for telephone lines without
-loud talk in the background. What it cannot do: tell speech from breath, music or other people.
+It needs no model and no numpy, and hears a start within 60 ms on a quiet line, within 90 at 10 dB over
+noise or a room full of voices (see benchmarks/vad.py). What it cannot do: tell speech from breath,
+music or one other person who is as loud as the caller.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import deque
+from operator import itemgetter
+
+from dialog.audio.g711 import ALAW_SAMPLES, MULAW_SAMPLES
+from dialog.audio.keys import is_key
 from dialog.audio.level import SILENCE_DBFS, Encoding, level_dbfs
+from dialog.audio.pcm import samples
 from dialog.message import MULAW_8K, AudioFormat, SpeechEdge
 
 __all__ = ["LevelVAD"]
 
 _FRAME_MS = 20.0
 _FRAME_S = _FRAME_MS / 1000.0
-_FLOOR_FALL = 0.3
-"""Part of the gap that the noise floor falls in one frame."""
+_WINDOW = 150
+"""Frames in which the noise is looked for: in three seconds even a fast talker is quiet for a while."""
+_FEW = 25
+"""With fewer frames than this, the noise is taken to be the quietest of them."""
+_FLOOR_PART = 0.15
+_LOW_PART = 0.05
+"""The floor is the level that 15 % of the window stay under; how far it lies over that of 5 % tells how
+much the noise varies: a quarter of a dB for a hiss, three for a room of voices."""
+_SPREAD = 1.9
+"""Single frames of noise reach so many times that over the floor …"""
+_MOST_SPREAD_DB = 6.0
+"""… but what varies by more than this is not noise: speech has just ended."""
+_HIGH_PART = 0.75
+_STEADY_DB = 3.0
+"""Where three quarters of the window differ by less, it is no voice, and at once the floor."""
 _FLOOR_RISE_DB = 2.0 * _FRAME_S
-"""What the noise floor rises at most in one frame: 2 dB a second."""
+"""What the floor rises at most in one frame while somebody speaks: 2 dB a second."""
+_FRAME_EVIDENCE_DB = 8.0
+"""What one frame can add to the evidence: a single bang starts nothing."""
 _PEAK_FALL_DB = 1.0 * _FRAME_S
 _PLAYED_FALL_DB = 30.0 * _FRAME_S
+_PLAYED_HOLD = 12
+"""Frames for which what was played counts in full: an echo may be a quarter of a second on its way."""
+_CODES = {"mulaw": MULAW_SAMPLES, "alaw": ALAW_SAMPLES}
 
 
 class LevelVAD:
     """Hears when a caller starts and stops speaking, on audio of any chunk size.
 
-    A frame of 20 ms holds speech if it is louder than all of: the tracked noise floor + ``on_db``
-    (+ ``off_db`` while somebody speaks), ``least_dbfs``, the loudest recent speech - ``below_peak_db``,
-    and what the line plays - ``guard_db``. Speech starts with ``start_frames`` such frames among the
-    last ``of_frames``, and stops after ``hang_ms`` without one.
+    A frame of 20 ms holds speech if it is louder than all of: the tracked noise floor + the spread of the
+    noise + ``on_db`` (+ ``off_db`` while somebody speaks), ``least_dbfs``, the loudest recent speech -
+    ``below_peak_db``, and what the line plays - ``guard_db``. Speech starts with ``start_frames`` such
+    frames among the last ``of_frames``, if together they are ``evidence_db`` over it, and stops after
+    ``hang_ms`` without one. The tones of keys start nothing.
 
     The times of the edges are those of the voice, not of the decision: ``started`` is where the first
     of those frames begins, ``stopped`` where the last frame of speech ends, ``hang_ms`` before it is known.
@@ -37,7 +64,8 @@ class LevelVAD:
         hang_ms: Silence that ends speech. 300 to 500 suits conversation.
         start_frames: Frames of speech that start it; more: fewer false starts, 20 ms later each.
         of_frames: Among how many of the newest frames.
-        on_db: Decibels over the noise floor that count as speech.
+        evidence_db: Decibels over the threshold that they must sum up to, each counted up to 8.
+        on_db: Decibels over the noise that count as speech.
         off_db: The same while somebody speaks; lower, so that quiet ends of words are kept.
         least_dbfs: Quieter is never speech.
         below_peak_db: Ends turns in spite of talk in the background that is so much quieter.
@@ -54,8 +82,9 @@ class LevelVAD:
         hang_ms: float = 400.0,
         start_frames: int = 3,
         of_frames: int = 5,
-        on_db: float = 9.0,
-        off_db: float = 6.0,
+        evidence_db: float = 12.0,
+        on_db: float = 2.5,
+        off_db: float = 1.5,
         least_dbfs: float = -48.0,
         below_peak_db: float = 20.0,
         guard_db: float = 12.0,
@@ -66,18 +95,20 @@ class LevelVAD:
             raise ValueError(f"hang_ms must be at least {of_frames * _FRAME_MS:.0f}, got {hang_ms}")
         if not 0 < off_db <= on_db:
             raise ValueError(f"need 0 < off_db <= on_db, got {off_db} and {on_db}")
+        if not 0 <= evidence_db <= _FRAME_EVIDENCE_DB * start_frames:
+            raise ValueError(f"need 0 <= evidence_db <= 8 * start_frames, got {evidence_db} and {start_frames}")
         self.audio_format = audio_format
         self._encoding: Encoding = audio_format.encoding
         self._frame_bytes = audio_format.size(_FRAME_MS)
         self._hang_ms = hang_ms
         self._start_frames = start_frames
         self._of_frames = of_frames
-        self._window_mask = (1 << of_frames) - 1
+        self._evidence_db = evidence_db
         self._on_db = on_db
         self._off_db = off_db
         self._least = least_dbfs
-        # A lower floor would change no decision, but take long to climb from when noise begins.
-        self._lowest_floor = least_dbfs - on_db
+        # A lower floor would change no decision, but make the noise seem to vary.
+        self._lowest_floor = least_dbfs - 9.0
         self._below_peak = below_peak_db
         self._guard = guard_db
         self.reset()
@@ -90,25 +121,36 @@ class LevelVAD:
         """Level of the last frame in dBFS."""
         self.floor = self._lowest_floor
         """Tracked level of the noise in dBFS."""
-        self._fresh = True
+        self._spread = 0.0
+        """How far single frames of the noise reach over the floor, in dB."""
         self._held = b""
         self._next_ms = 0.0
         """Where the next frame begins on the call's audio clock."""
-        self._window = 0
-        """The newest frames as bits, newest lowest; set: speech."""
+        self._levels: deque[float] = deque()
+        """Of the newest frames, at least the lowest floor …"""
+        self._sorted: list[float] = []
+        """… and in order."""
+        self._window: deque[float] = deque([-1.0] * self._of_frames, maxlen=self._of_frames)
+        """Of the newest frames: evidence, or -1 for one without speech."""
         self._last_speech_ms = 0.0
         """End of the last frame of speech."""
         self._previous = SILENCE_DBFS
         """Level of the frame before, if it was speech."""
+        self._key = False
+        """The frame before was a key's."""
         self._peak = SILENCE_DBFS
         self._played = SILENCE_DBFS
+        self._played_hold = 0
 
     def playing(self, level_dbfs: float) -> None:
         """Tell the level of what the caller hears now, so that its echo is not taken for the caller.
 
-        Call it for each piece as it is played; the memory of it falls by 30 dB a second.
+        Call it for each piece as it is played. It is remembered for a quarter of a second, then falls by
+        30 dB a second.
         """
-        self._played = max(self._played, level_dbfs)
+        if level_dbfs >= self._played:
+            self._played = level_dbfs
+            self._played_hold = _PLAYED_HOLD
 
     def feed(self, data: bytes, at_ms: float) -> tuple[SpeechEdge, ...]:
         """Take audio that starts at ``at_ms`` on the call's audio clock; edges that became known.
@@ -142,44 +184,87 @@ class LevelVAD:
         self.level = level
         start_ms = self._next_ms
         self._next_ms = end_ms = start_ms + _FRAME_MS
-        floor = self.floor
-        if self._fresh:
-            self._fresh = False
-            floor = level
-        elif level < floor:
-            floor += _FLOOR_FALL * (level - floor)
-        else:
-            floor = min(level, floor + _FLOOR_RISE_DB)
-        self.floor = floor = max(floor, self._lowest_floor)
+        self._listen_to_noise(level)
         margin = self._off_db if self.speaking else self._on_db
-        threshold = max(floor + margin, self._least, self._peak - self._below_peak, self._played - self._guard)
+        threshold = max(
+            self.floor + self._spread + margin, self._least, self._peak - self._below_peak, self._played - self._guard
+        )
         self._peak -= _PEAK_FALL_DB
-        self._played -= _PLAYED_FALL_DB
-        if level > threshold:
-            self._window = (self._window << 1 | 1) & self._window_mask
-            self._last_speech_ms = end_ms
-            # A click is one loud frame: what counts as loud is the quieter of two in a row.
-            self._peak = max(self._peak, min(level, self._previous))
-            self._previous = level
-            if not self.speaking and self._window.bit_count() >= self._start_frames:
-                self.speaking = True
-                first = start_ms - (self._window.bit_length() - 1) * _FRAME_MS
-                edges.append(SpeechEdge(state="started", at_ms=max(0.0, first)))
+        if self._played_hold:
+            self._played_hold -= 1
         else:
-            self._window = self._window << 1 & self._window_mask
+            self._played -= _PLAYED_FALL_DB
+        if level <= threshold:
+            self._window.append(-1.0)
             self._previous = SILENCE_DBFS
+            self._key = False
             if self.speaking and end_ms - self._last_speech_ms >= self._hang_ms:
                 self._stop(edges)
+            return
+        if not self.speaking and self._is_key(frame):
+            return
+        self._window.append(min(level - threshold, _FRAME_EVIDENCE_DB))
+        if self._previous > SILENCE_DBFS or not self.speaking:
+            self._last_speech_ms = end_ms  # one frame alone, a knock or a voice in the room, goes for nothing
+        # A click is one loud frame: what counts as loud is the quieter of two in a row.
+        self._peak = max(self._peak, min(level, self._previous))
+        self._previous = level
+        if not self.speaking:
+            self._consider(start_ms, edges)
+
+    def _listen_to_noise(self, level: float) -> None:
+        """Follow the floor and the spread of the noise."""
+        level = max(level, self._lowest_floor)
+        ordered = self._sorted
+        self._levels.append(level)
+        insort(ordered, level)
+        count = len(ordered)
+        if count > _WINDOW:
+            del ordered[bisect_left(ordered, self._levels.popleft())]
+            count = _WINDOW
+        if count < _FEW:
+            self.floor = ordered[0]
+            return
+        floor = ordered[int(count * _FLOOR_PART)]
+        if self.speaking and floor > self.floor:
+            if ordered[int(count * _HIGH_PART)] - ordered[int(count * _LOW_PART)] < _STEADY_DB:
+                self.floor = floor
+            else:
+                self.floor = min(floor, self.floor + _FLOOR_RISE_DB)
+            return
+        self.floor = floor
+        self._spread = min(_MOST_SPREAD_DB, _SPREAD * (floor - ordered[int(count * _LOW_PART)]))
+
+    def _consider(self, start_ms: float, edges: list[SpeechEdge]) -> None:
+        evidence = [one for one in self._window if one >= 0.0]
+        if len(evidence) < self._start_frames or sum(evidence) < self._evidence_db:
+            return
+        self.speaking = True
+        age = next(age for age, one in enumerate(self._window) if one >= 0.0)
+        first = start_ms - (self._of_frames - 1 - age) * _FRAME_MS
+        edges.append(SpeechEdge(state="started", at_ms=max(0.0, first)))
+
+    def _is_key(self, frame: bytes) -> bool:
+        """Whether a frame is a key's tone, or the rest of one."""
+        values = samples(frame) if self._encoding == "s16le" else itemgetter(*frame)(_CODES[self._encoding])
+        before, self._key = self._key, is_key(values, self.audio_format.sample_rate)
+        if not before and not self._key:
+            return False
+        self._forget_frames()  # its beginning may have been taken for speech
+        return True
+
+    def _forget_frames(self) -> None:
+        self._window.extend([-1.0] * self._of_frames)
+        self._previous = SILENCE_DBFS
 
     def _jump(self, at_ms: float, edges: list[SpeechEdge]) -> None:
         # Back in time only another clock goes; forward, what is missing was not speech.
         if self.speaking and not 0 <= at_ms - self._last_speech_ms < self._hang_ms:
             self._stop(edges)
         self._held = b""
-        self._window = 0
-        self._previous = SILENCE_DBFS
+        self._forget_frames()
 
     def _stop(self, edges: list[SpeechEdge]) -> None:
         self.speaking = False
-        self._window = 0
+        self._forget_frames()
         edges.append(SpeechEdge(state="stopped", at_ms=self._last_speech_ms))

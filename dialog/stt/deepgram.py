@@ -30,7 +30,7 @@ _ENCODINGS = {"mulaw": "mulaw", "alaw": "alaw", "s16le": "linear16"}
 _STALE_MS = 1000.0
 """In a replay, a start of speech that is older than this is history, not a reason to pause anybody."""
 _LONGEST_UTTERANCE_END_MS = 5000
-"""Deepgram's guide to UtteranceEnd: from 1000 to 5000."""
+"""The service takes 1000 to 5000."""
 _KEEP_ALIVE = '{"type":"KeepAlive"}'
 _FINALIZE = '{"type":"Finalize"}'
 _CLOSE = '{"type":"CloseStream"}'
@@ -164,6 +164,7 @@ class DeepgramSTT(STT):
         self._time = StreamTime()
         self._collector = SegmentCollector()
         self._safe_ms = 0.0
+        self._discarded_ms = float("-inf")
         self._replayed_ms = 0.0
         self._connections = 0
         self._speaking = False
@@ -236,8 +237,13 @@ class DeepgramSTT(STT):
             self._finalizing = loop.call_later(self._timeout_s, self._finish, True)
 
     def discard(self, before_ms: float) -> None:
-        """Forget what was said before ``before_ms`` on the call's audio clock."""
+        """Forget what was said before ``before_ms`` on the call's audio clock, also what is recognised later."""
         self._collector.discard(before_ms)
+        self._discarded_ms = max(self._discarded_ms, before_ms)
+        # Another connection has no need to hear it again.
+        self._safe_ms = max(self._safe_ms, before_ms)
+        if self._socket is not None:
+            self._ring.release(self._safe_ms)
 
     def dispose(self) -> None:
         """End for good: asks Deepgram to close, for at most a second, in the background."""
@@ -352,6 +358,8 @@ class DeepgramSTT(STT):
             self._finalizing = None
 
     def _speech_started(self, at_ms: float) -> None:
+        if at_ms < self._discarded_ms:
+            return
         if self._speaking and (not self._collector.empty or at_ms < self._replayed_ms):
             return
         if at_ms < self._replayed_ms and self._ring.end_ms - at_ms > _STALE_MS:

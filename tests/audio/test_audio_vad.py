@@ -124,6 +124,55 @@ def test_talk_in_the_background_does_not_keep_a_turn_open() -> None:
     assert any(at == pytest.approx(1500, abs=60) for at in ends)
 
 
+def test_a_voice_that_goes_on_is_not_taken_for_noise() -> None:
+    pcm = line(pause(1000), *[part for n in range(40) for part in (voice(500, seed=n), pause(120))], pause(800))
+    edges = run(LevelVAD(), mulaw_encode(pcm))
+    assert [state for state, _ in edges] == ["started", "stopped"]
+    assert edges[1][1] == pytest.approx(1000 + 40 * 620 - 120, abs=60)
+
+
+def test_knocks_do_not_keep_a_turn_open() -> None:
+    knock = tones.noise(8, level_dbfs=-10)
+    knocks = [pause(192) + knock for _ in range(10)]
+    edges = run(LevelVAD(), mulaw_encode(line(pause(500), voice(800), *knocks)))
+    assert [state for state, _ in edges] == ["started", "stopped"]
+    assert edges[1][1] == pytest.approx(1300, abs=60)
+
+
+def test_a_room_full_of_voices_is_not_speech() -> None:
+    room = bytes(2 * 8 * 20_000)
+    for seed in range(6):
+        room = mix(room, voice(20_000, level_dbfs=-42, seed=seed)[seed * 1000 :])
+    pcm = mix(room, pause(8000) + voice(1000, level_dbfs=-20, seed=9))
+    edges = run(LevelVAD(), mulaw_encode(pcm))
+    assert [state for state, at in edges if at > 2000] == ["started", "stopped"]
+    assert edges[-2][1] == pytest.approx(8000, abs=60)
+
+
+@pytest.mark.parametrize("level_dbfs", [-30.0, -20.0, -8.0])
+@pytest.mark.parametrize("encode", [mulaw_encode, alaw_encode, bytes])
+def test_keys_start_nothing_and_leave_no_mark(level_dbfs: float, encode) -> None:
+    audio_format = {mulaw_encode: MULAW_8K, alaw_encode: ALAW_8K, bytes: PCM_8K}[encode]
+    keys = tones.dtmf("0123456789*#ABCD", tone_ms=85, pause_ms=70, level_dbfs=level_dbfs)
+    pcm = line(pause(510), keys, pause(300), voice(700), pause(600))
+    edges = run(LevelVAD(audio_format), encode(pcm), size=audio_format.size(20))
+    assert [state for state, _ in edges] == ["started", "stopped"]
+    assert edges[0][1] == pytest.approx(810 + len(keys) / 16, abs=40)
+
+
+def test_a_tone_that_is_no_key_is_heard() -> None:
+    pcm = line(
+        pause(500), tones.sine(770, 500), pause(500), mix(tones.sine(700, 500), tones.sine(1000, 500)), pause(500)
+    )
+    assert len(run(LevelVAD(), mulaw_encode(pcm))) == 4
+
+
+def test_an_echo_that_comes_late_is_guarded_against() -> None:
+    played = pause(500) + voice(3000, level_dbfs=-18, seed=3) + pause(900)
+    echo = pause(240) + amplify(played[:-3840], -16)
+    assert with_playing(LevelVAD(), line(echo, noise_dbfs=-70), played) == []
+
+
 def with_playing(vad: LevelVAD, pcm: bytes, played: bytes) -> list[Edge]:
     edges: list[Edge] = []
     data = mulaw_encode(pcm)
@@ -228,7 +277,15 @@ def test_reset_is_as_new() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"start_frames": 6}, {"start_frames": 0}, {"hang_ms": 60}, {"off_db": 10}, {"off_db": 0}]
+    "wrong",
+    [
+        {"start_frames": 6},
+        {"start_frames": 0},
+        {"hang_ms": 60},
+        {"off_db": 10},
+        {"off_db": 0},
+        {"evidence_db": 25},
+    ],
 )
 def test_contradicting_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"need|must"):
