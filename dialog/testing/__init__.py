@@ -33,12 +33,18 @@ if TYPE_CHECKING:
     from dialog.testing.openai import ChatReply as ChatReply
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
     from dialog.testing.openai import ToolUse as ToolUse
+    from dialog.testing.reply import Reply as Reply
+    from dialog.testing.reply import Said as Said
+    from dialog.testing.reply import UsedTool as UsedTool
+    from dialog.testing.scripted import ScriptedLLM as ScriptedLLM
     from dialog.testing.server import EmulatorServer as EmulatorServer
     from dialog.testing.server import Faults as Faults
     from dialog.testing.server import Frame as Frame
     from dialog.testing.server import Request as Request
+    from dialog.testing.session import TextSession as TextSession
     from dialog.testing.twilio_rest import TwilioRestEmulator as TwilioRestEmulator
     from dialog.testing.virtual import run_virtual as run_virtual
+    from dialog.testing.virtual import virtual_time as virtual_time
     from dialog.testing.voice import Voice as Voice
     from dialog.testing.voice import espeak as espeak
 
@@ -60,16 +66,22 @@ _HOMES = {
     "NothingHeard": "caller",
     "OpenAIEmulator": "openai",
     "Refused": "caller",
+    "Reply": "reply",
     "Request": "server",
+    "Said": "reply",
+    "ScriptedLLM": "scripted",
     "Spoken": "caller",
+    "TextSession": "session",
     "ToldSTT": "doubles",
     "ToolUse": "openai",
     "TwilioRestEmulator": "twilio_rest",
+    "UsedTool": "reply",
     "Voice": "voice",
     "Warned": "caller",
     "bad_messages": "caller",
     "espeak": "voice",
     "run_virtual": "virtual",
+    "virtual_time": "virtual",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
@@ -90,16 +102,22 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "NothingHeard",
     "OpenAIEmulator",
     "Refused",
+    "Reply",
     "Request",
+    "Said",
+    "ScriptedLLM",
     "Spoken",
+    "TextSession",
     "ToldSTT",
     "ToolUse",
     "TwilioRestEmulator",
+    "UsedTool",
     "Voice",
     "Warned",
     "bad_messages",
     "espeak",
     "run_virtual",
+    "virtual_time",
 ]
 
 

@@ -116,6 +116,11 @@ class TextLine:
         """Nothing is being said, and nothing waits to be."""
         return all(part.final for part in self.parts[self._next :])
 
+    def begin(self, voip: TextVoIP) -> None:
+        """Be the line of ``voip``; what is said before it is connected waits until then."""
+        self.voip = voip
+        voip.on(VoIP.STREAMING_STARTED, lambda _: self._arm())
+
     # What the agent says.
 
     def on_text(self, turn: UUID, part: int, text: str) -> None:
