@@ -20,6 +20,7 @@ from dialog.agent.history import History
 from dialog.agent.settings import AgentSettings
 from dialog.agent.shaping import shaper_for
 from dialog.agent.speech import Heard, Part, PartOptions, Speech, SpeechQueue
+from dialog.agent.thinking import ThinkingSound
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.turns.taking import TurnTaking
@@ -143,6 +144,10 @@ class Cascade:
             failed=self._reply_failed,
             fault=host.failed,
         )
+        settings = host.settings
+        self._thinking: ThinkingSound | None = None
+        if settings.thinking_sound is not None and voip.medium == "audio":
+            self._thinking = ThinkingSound(voip, settings.thinking_sound, after_s=settings.thinking_after_s)
         self._stopped = False
 
     # -- wiring -----------------------------------------------------------------------------------
@@ -154,6 +159,8 @@ class Cascade:
         self._voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         self._ears.start()
         self._voices.start()
+        if self._host.settings.background_sound is not None and self._voip.medium == "audio":
+            self._voip.set_background(self._host.settings.background_sound)
 
     def end_turns(self) -> None:
         """The call is over: no turn goes on or begins. Words that still come are only noted."""
@@ -170,6 +177,8 @@ class Cascade:
             self._settle(turn)
         if self._timer is not None:
             self._timer.cancel()
+        if self._thinking is not None:
+            self._thinking.stop()
         self._voip.off(VoIP.PLAYBACK, self._on_playback)
         self._voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
@@ -420,10 +429,16 @@ class Cascade:
             turn.speculate(self._host.history.version)
         else:
             turn.stamp("final", now)
+            self._awaited(turn)
         turn.stamp("inference", now)
         turn.speech.grant()
         message: Message[str] = newest if len(decision.utterances) == 1 else Message(uuid=turn.uuid, data=text)
         turn.task = self._host.spawn(self._driver.run(turn, message, self._reply_ended), f"turn {turn.uuid}")
+
+    def _awaited(self, turn: Turn) -> None:
+        """The caller waits for what the turn says next."""
+        if self._thinking is not None and not turn.ended:
+            self._thinking.wait()
 
     def _promote(self, decision: sig.Promote) -> None:
         """The caller has said what was expected: the reply that was begun early may sound."""
@@ -438,13 +453,13 @@ class Cascade:
         turn.utterances = decision.utterances
         self._host.speculated(turn, saved_s=now - turn.times["inference"])
         turn.stamp("final", now)
+        self._awaited(turn)
         held, turn.held = turn.held, []
         turn.confirm()
         for part in turn.speech.parts:
             self._announce(turn, part)
         for message in held:
-            self._ears.spoke(message)
-            self._voip.post(message)
+            self._to_line(message)
         if turn.ended:
             self._reply_ended(turn)
 
@@ -591,6 +606,8 @@ class Cascade:
             return
         for part in turn.speech.parts:
             self._release_part(turn, part)
+        if self._thinking is not None and not self._turns:
+            self._thinking.stop()
         self._host.turn_ended(turn)
 
     def _release_part(self, turn: Turn, part: Part) -> None:
@@ -756,7 +773,12 @@ class Cascade:
         if turn.speculative:
             turn.held.append(message)
             return
+        self._to_line(message)
+
+    def _to_line(self, message: Message[bytes]) -> None:
         self._ears.spoke(message)
+        if self._thinking is not None and message.data:
+            self._thinking.spoken()
         self._voip.post(message)
 
     def on_alignment(self, alignment: Alignment) -> None:
@@ -803,6 +825,8 @@ class Cascade:
         else:
             self._stop_part(turn, part)
         self._host.part_ended(turn, part, text)
+        if turn.speech.quiet and turn.task is not None:
+            self._awaited(turn)
         if not turn.dropped:
             whole = "played" if part.heard_whole else "failed"
             why = {"played": whole, "cut": "interrupted", "lost": "hung_up"}[playback.state]

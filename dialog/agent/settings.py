@@ -6,6 +6,7 @@ from msgspec import Struct, field
 
 from dialog.agent.turns.settings import TurnSettings
 from dialog.agent.vadmode import VADMode
+from dialog.audio.sound import Sound
 from dialog.errors import ConfigurationError
 
 __all__ = ["AgentSettings"]
@@ -49,6 +50,12 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """A tool that runs longer than this has its filler said."""
     digits_between_s: float = 2.0
     """Keys that nobody collects are given to the model once no other was pressed for so long."""
+    background_sound: Sound | None = None
+    """Goes round under everything, for the whole call."""
+    thinking_sound: Sound | None = None
+    """Goes round while an answer is prepared and nothing is said …"""
+    thinking_after_s: float = 1.0
+    """… for so long."""
     max_steps: int = 8
     """Requests to the model in one turn, tools included."""
     text_ahead_ms: float = 10_000.0
@@ -69,6 +76,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
             "first_token_filler_s",
             "filler_after_s",
             "digits_between_s",
+            "thinking_after_s",
             "text_ahead_ms",
             "last_words_s",
             "wrap_up_s",

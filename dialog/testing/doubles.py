@@ -15,7 +15,7 @@ __all__ = ["HummingTTS", "ToldSTT"]
 class ToldSTT(STT):
     """Hears what the test tells it; remembers the audio it was given."""
 
-    capabilities: ClassVar[STTCapabilities] = STTCapabilities(speech_events=True, interim_interval_ms=0)
+    capabilities: ClassVar[STTCapabilities] = STTCapabilities(speech_events=True, interim_interval_ms=0, eager=True)
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,6 +62,17 @@ class ToldSTT(STT):
         self.emit(STT.MESSAGE, self._utterance(text))
         self._uuid = None
         return uuid
+
+    def expects(self, text: str) -> UUID:
+        """The caller has probably said ``text`` and no more (an eager end of turn)."""
+        uuid = self._uuid = self._uuid or uuid4()
+        self.emit(STT.EAGER, self._utterance(text))
+        return uuid
+
+    def goes_on(self) -> None:
+        """The caller speaks on after an eager end of turn."""
+        if self._uuid is not None:
+            self.emit(STT.EAGER_WITHDRAWN, self._uuid)
 
     def _utterance(self, text: str) -> Utterance:
         assert self._uuid is not None
