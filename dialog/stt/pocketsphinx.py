@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dialog.audio.vad import LevelVAD
 from dialog.errors import ConfigurationError, LimitError, MissingExtra, ProviderError, StateError
@@ -36,6 +37,8 @@ _LONGEST_MS = 15_000.0
 """An utterance that goes on for longer is decoded in pieces of this length."""
 _INTERIM_MS = 800.0
 """Voice before the first interim, and between two."""
+_MANUAL_MS = 5000.0
+"""With manual turns: silence after which an utterance ends although nobody has said so."""
 _PENDING = 8
 """Utterances that wait for the recogniser, at most."""
 
@@ -71,7 +74,7 @@ class _Heard(Struct, eq=False):
     """Where the voice begins."""
     audio: bytearray
     end_ms: float = 0.0
-    """Where the voice ended, once it has."""
+    """Where the voice ended, once it has; with manual turns, where it last paused."""
     next_interim_ms: float = _INTERIM_MS
     interim_runs: bool = False
     interim: str = ""
@@ -101,7 +104,7 @@ class PocketsphinxSTT(STT):
 
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, PCM_8K, PCM_16K)
     capabilities: ClassVar[STTCapabilities] = STTCapabilities(
-        speech_events=True, interim_interval_ms=800, words=True, eager=False
+        speech_events=True, interim_interval_ms=800, words=True, eager=False, manual_turns=True
     )
 
     def __init__(self, phrases: Sequence[str] | Grammar, *, hang_ms: float = 400.0, interims: bool = True) -> None:
@@ -171,8 +174,9 @@ class PocketsphinxSTT(STT):
         if current is None:
             return
         self._current = None
-        self._finish(current, self._now_ms)
-        if self._vad is not None and self._vad.speaking:
+        speaking = self._vad is not None and self._vad.speaking
+        self._finish(current, self._now_ms if speaking else current.end_ms)
+        if speaking:
             self._begin(self._now_ms, self._now_ms)
 
     def discard(self, before_ms: float) -> None:
@@ -221,8 +225,10 @@ class PocketsphinxSTT(STT):
             if current is None:
                 self._begin(max(edge.at_ms - _PREROLL_MS, self._discarded_ms), edge.at_ms)
         elif current is not None:
-            self._current = None
-            self._finish(current, edge.at_ms)
+            current.end_ms = edge.at_ms
+            if not self.manual_turns:
+                self._current = None
+                self._finish(current, edge.at_ms)
         self.emit(STT.VAD, edge)
 
     def _begin(self, start_ms: float, voice_ms: float) -> None:
@@ -246,14 +252,14 @@ class PocketsphinxSTT(STT):
     def _look(self, current: _Heard) -> None:
         """Ask for an interim when there is enough for one; cut an utterance that does not end."""
         lasted = self._now_ms - current.voice_ms
-        if lasted >= _LONGEST_MS:
+        speaking = self._vad is not None and self._vad.speaking
+        if lasted >= _LONGEST_MS or (not speaking and self._now_ms - current.end_ms >= _MANUAL_MS):
             self.finalize()
         elif (
             self._interims
             and lasted >= current.next_interim_ms
             and not current.interim_runs
-            and self._vad is not None
-            and self._vad.speaking
+            and speaking
         ):
             current.next_interim_ms = lasted + _INTERIM_MS
             current.interim_runs = True
@@ -291,10 +297,11 @@ class PocketsphinxSTT(STT):
         process = self._process
         if process is None:
             return
+        uuid = current.uuid
         result = await self._asked(process.hear(current.grammar, self._format, audio, over=False))
         current.interim_runs = False
-        if result is None or current.over or self._current is not current:
-            return
+        if result is None or current.over or self._current is not current or current.uuid != uuid:
+            return  # another uuid: what was decoded was discarded meanwhile
         if not result.speech:
             return
         # Words are being said, so whoever listens may stop the agent's; which words is known at the end.
@@ -336,7 +343,14 @@ class PocketsphinxSTT(STT):
             self._say(heard, UNCLEAR)
 
     def _say(self, heard: _Heard, text: str, result: Result | None = None) -> None:
-        self.emit(STT.MESSAGE, self._utterance(heard, text, result, end_ms=heard.end_ms))
+        utterance = self._utterance(heard, text, result, end_ms=heard.end_ms)
+        if utterance.at_ms < self._discarded_ms:
+            words = tuple(word for word in utterance.words if (word.start_ms + word.end_ms) / 2 >= self._discarded_ms)
+            if utterance.words and not words:
+                return
+            text = " ".join(word.text for word in words) or utterance.data
+            utterance = replace(utterance, data=text, words=words, at_ms=self._discarded_ms)
+        self.emit(STT.MESSAGE, utterance)
 
     def _utterance(self, heard: _Heard, text: str, result: Result | None, *, end_ms: float) -> Utterance:
         understood = result is not None and text != UNCLEAR

@@ -197,6 +197,34 @@ async def test_discarding_in_mid_sentence_leaves_the_rest(stt):
     assert [message.data for message in phone.messages] == [PHRASES[0]]
 
 
+async def test_discarding_takes_the_words_of_an_utterance_that_is_being_recognised(stt):
+    phone = Phone(stt)
+    phone.silence()
+    begun = phone.now_ms
+    audio = spoken(PHRASES[0])
+    phone.say(audio)
+    phone.silence()
+    middle = begun + MULAW_8K.ms(len(audio)) / 2
+    stt.discard(middle)  # it has ended, and its text has not come yet
+    assert not phone.messages
+    await phone.until(lambda: phone.messages)
+    words = phone.messages[0].data.split()
+    assert 0 < len(words) < len(PHRASES[0].split())
+    assert words == PHRASES[0].split()[-len(words) :]
+    assert phone.messages[0].at_ms == middle
+
+
+async def test_an_interim_of_what_was_discarded_does_not_come(stt):
+    phone = Phone(stt)
+    phone.silence()
+    phone.say(spoken(PHRASES[0])[: 8 * 1200])  # long enough for an interim, which is on its way
+    stt.discard(phone.now_ms)
+    await quiet()
+    phone.silence()
+    await quiet()
+    assert phone.interims == []
+
+
 async def test_other_phrases_can_be_set_during_the_call(stt):
     phone = Phone(stt)
     stt.set_phrases(["please connect me to the manager"])

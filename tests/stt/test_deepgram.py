@@ -350,6 +350,67 @@ async def test_discard_forgets_what_was_said_before(listen):
         assert ear.texts(ear.finals) == ["keep this"]
 
 
+async def test_discard_in_mid_sentence_keeps_the_words_after_the_point(listen):
+    async with DeepgramEmulator(sentences=["one two three four"], interim_s=0.4) as deepgram:
+        ear = await listen(deepgram)
+        await ear.connected()
+        await ear.hear(speech(1200))
+        await ear.until(lambda: ear.interims)
+        told = len(ear.interims)
+        ear.stt.discard(1000.0)
+        ear.say(speech(800) + silence(600))
+        await ear.until(lambda: ear.finals)
+        assert ear.texts(ear.finals) == ["three four"]
+        assert all(word.start_ms >= 900 for word in ear.finals[0].words)
+        assert all("one" not in utterance.data for utterance in ear.interims[told:])
+        assert [edge.state for edge in ear.edges] == ["started", "stopped"]
+
+
+async def test_a_transcript_of_what_was_discarded_never_comes_and_the_speech_ends(listen):
+    async with DeepgramEmulator(sentences=["forget all this"], interim_s=0.4) as deepgram:
+        ear = await listen(deepgram)
+        await ear.connected()
+        await ear.hear(speech(1000))
+        await ear.until(lambda: ear.interims)
+        ear.stt.discard(1000.0)
+        told = len(ear.interims)
+        ear.say(silence(1500))
+        await ear.until(lambda: ear.edges[-1].state == "stopped")
+        await deepgram.until(lambda: deepgram.said == 1)
+        await ear.hear(silence(20))
+        assert ear.finals == []
+        assert len(ear.interims) == told
+
+
+async def test_discarded_audio_is_not_replayed_to_another_connection(listen):
+    async with DeepgramEmulator(sentences=["never asked for", "new words"]) as deepgram:
+        ear = await listen(deepgram)
+        await ear.connected()
+        await ear.hear(speech(900))
+        ear.stt.discard(ear.at_ms)
+        deepgram.said = 1
+        deepgram.sockets[0].drop()
+        await deepgram.until(lambda: deepgram.connections == 2)
+        await ear.connected()
+        ear.say(silence(400) + speech(800) + silence(600))
+        await ear.until(lambda: ear.finals)
+        assert ear.texts(ear.finals) == ["new words"]
+        replayed = sum(len(f.data) for f in deepgram.received(bytes) if f.connection == 1) / 8
+        assert replayed <= 1800 + 20
+
+
+async def test_a_start_of_speech_before_the_discard_point_pauses_nobody(listen):
+    async with DeepgramEmulator(sentences=["old"]) as deepgram:
+        ear = await listen(deepgram)
+        await ear.connected()
+        ear.stt.discard(2000.0)
+        await ear.hear(silence(500) + speech(600) + silence(900))
+        await deepgram.until(lambda: deepgram.said == 1)
+        await ear.hear(silence(20))
+        assert ear.edges == []
+        assert ear.finals == []
+
+
 async def test_a_jump_of_the_audio_clock_shifts_the_times_behind_it(listen):
     async with DeepgramEmulator(sentences=["before", "after"]) as deepgram:
         ear = await listen(deepgram)
