@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Literal
 from uuid import UUID
 
+from dialog.audio.sound import Sound
 from dialog.clock import Clock
 from dialog.errors import NotSupportedError
 from dialog.message import Alignment, Message, Playback, Word
+from dialog.voip.bed import Layer
 from dialog.voip.link import Command, Hangup, SendDigits, TransferTo
 from dialog.voip.text import TextVoIP
 from dialog.voip.voip import VoIP
@@ -166,6 +168,9 @@ class TextLine:
             playing.heard_ms = min(playing.heard_ms, from_ms)
         self._since = self._clock.now()
         self._arm()
+
+    def set_bed(self, layer: Layer, sound: Sound | None, *, gain_db: float) -> None:
+        """Nothing sounds behind text."""
 
     async def command(self, command: Command) -> None:
         """Do it, or remember it."""
