@@ -26,6 +26,8 @@ from dialog.agent.tools import Toolbox
 from dialog.agent.turns.settings import BargeIn, Endpointing
 from dialog.audio.filter import AudioFilterFactory
 from dialog.calls.events import CallEvent
+from dialog.calls.meter import CallMeter
+from dialog.calls.metrics import SessionMetrics
 from dialog.calls.report import SessionReport
 from dialog.errors import DialogError, StateError
 from dialog.llm.llm import LLM
@@ -100,6 +102,7 @@ class Agent(Participant):
         self._toolbox = Toolbox(self)
         self._conversation: Conversation | None = None
         self._events: list[CallEvent] = []
+        self._meter = CallMeter()
         self._record: CallRecord | None = None
         if (self.settings.record or self.settings.transcribe) and voip.medium == "audio":
             self._record = CallRecord(
@@ -146,6 +149,11 @@ class Agent(Participant):
         return tuple(self._events)
 
     @property
+    def metrics(self) -> SessionMetrics:
+        """The numbers of the call so far, also after its end."""
+        return self._meter.metrics
+
+    @property
     def record(self) -> CallRecord | None:
         """Recording and transcription at the carrier, if the settings ask for them."""
         return self._record
@@ -176,7 +184,7 @@ class Agent(Participant):
             make_vad=self._local_vad,
             audio_filter=self._audio_filter,
         )
-        self._events = self._conversation.events
+        self._events, self._meter = self._conversation.events, self._conversation.meter
         try:
             self._conversation.start()
         except BaseException:

@@ -91,6 +91,7 @@ def test_an_utterance_is_answered_and_remembered_as_heard():
         await talk.quiet()
         assert talk.spoken() == [("user", "hello there", ""), ("assistant", "You said: hello there", "")]
         assert heard_ms(talk) == len("You said: hello there ") * 50
+        assert (talk.agent.metrics.caller_turns, talk.agent.metrics.agent_turns) == (1, 1)
 
     on_a_call(scenario)
 
