@@ -255,15 +255,10 @@ class PocketsphinxSTT(STT):
         speaking = self._vad is not None and self._vad.speaking
         if lasted >= _LONGEST_MS or (not speaking and self._now_ms - current.end_ms >= _MANUAL_MS):
             self.finalize()
-        elif (
-            self._interims
-            and lasted >= current.next_interim_ms
-            and not current.interim_runs
-            and speaking
-        ):
+        elif self._interims and lasted >= current.next_interim_ms and not current.interim_runs and speaking:
             current.next_interim_ms = lasted + _INTERIM_MS
             current.interim_runs = True
-            self.spawn(self._interim(current, bytes(current.audio)), "interim")
+            self.spawn(self._interim(current, current.uuid, bytes(current.audio)), "interim")
 
     def _finish(self, current: _Heard, end_ms: float) -> None:
         current.over = True
@@ -293,11 +288,10 @@ class PocketsphinxSTT(STT):
     async def _prepare(self, process: RecogniserProcess) -> None:
         await self._asked(process.hear(self._grammar, self._format, b""), fatal=True)
 
-    async def _interim(self, current: _Heard, audio: bytes) -> None:
+    async def _interim(self, current: _Heard, uuid: UUID, audio: bytes) -> None:
         process = self._process
         if process is None:
             return
-        uuid = current.uuid
         result = await self._asked(process.hear(current.grammar, self._format, audio, over=False))
         current.interim_runs = False
         if result is None or current.over or self._current is not current or current.uuid != uuid:

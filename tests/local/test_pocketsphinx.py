@@ -214,13 +214,15 @@ async def test_discarding_takes_the_words_of_an_utterance_that_is_being_recognis
     assert phone.messages[0].at_ms == middle
 
 
-async def test_an_interim_of_what_was_discarded_does_not_come(stt):
+@pytest.mark.parametrize("started", [True, False])
+async def test_an_interim_of_what_was_discarded_does_not_come(stt, started):
     phone = Phone(stt)
     phone.silence()
-    phone.say(spoken(PHRASES[0])[: 8 * 1200])  # long enough for an interim, which is on its way
+    phone.say(spoken(PHRASES[0])[: 8 * 1300])  # long enough for an interim, which is on its way
+    if started:
+        await asyncio.sleep(0)
     stt.discard(phone.now_ms)
-    await quiet()
-    phone.silence()
+    await asyncio.sleep(0)
     await quiet()
     assert phone.interims == []
 
