@@ -1,66 +1,291 @@
-"""Has the caller finished? The STT says so; this watches that it does."""
+"""Has the caller finished? Silence, words and the STT each have a say."""
 
 from __future__ import annotations
 
-from dialog.agent.turns.settings import TurnSettings
+from typing import Literal, NamedTuple
+from uuid import UUID
 
-__all__ = ["Endpointer"]
+from msgspec.structs import replace
+
+from dialog.agent.turns.completeness import completeness
+from dialog.agent.turns.decisions import Decision, Finalize, NoTranscript
+from dialog.agent.turns.settings import Endpointing, TurnSettings
+from dialog.agent.turns.wording import joined, spoken
+from dialog.message import Utterance
+
+__all__ = ["Endpointer", "Outcome"]
+
+_ANSWER_S = 1.0
+"""An STT that was asked answers within half of this, or its interim is taken for what was said."""
+_MISSED_S = 1.0
+"""Words that change so long after the voice stopped: the VAD missed that it started again."""
+_MAX_KEPT_CHARS = 2000
+_PROBABLY = 0.5
+
+
+class Outcome(NamedTuple):
+    """What a deadline brought."""
+
+    decisions: list[Decision]
+    ended: tuple[Utterance, ...] = ()
+    """The caller has finished these."""
+    taken: Utterance | None = None
+    """The STT never ended this; it counts as ended now."""
+    probably: tuple[Utterance, ...] = ()
+    """The caller has probably finished these."""
 
 
 class Endpointer:
-    """Follows the caller's voice and words up to each final utterance.
+    """Follows the caller's voice and words up to the end of each utterance.
 
-    A voice without words, or words without a final, must not leave the agent waiting for ever: after
-    ``transcript_timeout_s`` it asks for a final, once.
+    An utterance that the STT ended is kept while it sounds unfinished, and joined with what comes. In local
+    mode silence ends utterances, and the STT is asked for the words. A voice without words, or words
+    without an end, never leave the agent waiting for ever.
     """
 
     def __init__(self, settings: TurnSettings) -> None:
         self._settings = settings
+        self._policy = settings.endpointing
+        self._auto: Literal["provider", "local"] = "provider"
         self.voice: bool = False
         """The caller's voice is on."""
-        self.words: bool = False
-        """Words came that no final has confirmed yet."""
-        self._asked = False
-        self.deadline: float | None = None
+        self.voice_since: float = 0.0
+        self._interim: Utterance | None = None
+        self._kept: list[Utterance] = []
+        self._taken: Utterance | None = None
+        self._changed_at = 0.0
+        self._ended_at = 0.0
+        self._stopped_at: float | None = None
+        self._finalized_at: float | None = None
+        self._judged: float | None = None
+        self._complete = 1.0
+        self._suggested = False
+        self.faults: list[Exception] = []
+        """What the user's turn model raised."""
 
-    def started(self, now: float) -> None:
+    @property
+    def words(self) -> bool:
+        """Words came that no final has confirmed yet."""
+        return self._interim is not None
+
+    @property
+    def busy(self) -> bool:
+        """The caller has begun to say something and has not finished."""
+        return self._interim is not None or bool(self._kept)
+
+    @property
+    def said(self) -> tuple[Utterance, ...]:
+        """What the caller has said without finishing it."""
+        return (*self._kept, self._interim) if self._interim is not None else tuple(self._kept)
+
+    @property
+    def finished(self) -> bool:
+        """It sounds as if nothing is to be added."""
+        return self._complete >= _PROBABLY
+
+    @property
+    def deadline(self) -> float | None:
+        """When to look again."""
+        times = [time for time in (self._due(), self._suggest_at()) if time is not None]
+        return min(times) if times else None
+
+    def resolve(self, mode: Literal["provider", "local"]) -> None:
+        """What ``auto`` means."""
+        self._auto = mode
+
+    def asked(self, policy: Endpointing | None) -> None:
+        """How to find the end of the next utterance; ``None``: as ever."""
+        policy = policy or self._settings.endpointing
+        if policy is not self._policy:
+            self._policy = policy
+            self._judge()
+
+    def judged(self, probability: float, uuid: UUID | None) -> None:
+        """A model that listens to the audio says whether the caller has finished."""
+        if uuid is None or uuid in [utterance.uuid for utterance in self.said]:
+            self._judged = min(1.0, max(0.0, probability))
+            self._judge()
+
+    def started(self, now: float, age_s: float = 0.0) -> None:
         """The voice started."""
         self.voice = True
-        self._asked = False
-        self.deadline = None if not self.words else now + self._settings.transcript_timeout_s
+        self.voice_since = now - age_s
+        self._stopped_at = None
+        self._finalized_at = None
+        self._judged = None
+        self._suggested = False
+        self._changed_at = max(self._changed_at, now)
 
     def stopped(self, now: float) -> None:
-        """The voice stopped: a final is due."""
+        """The voice stopped."""
         if self.voice:
             self.voice = False
-            self._await(now)
+            self._stopped_at = now
 
-    def interim(self, now: float) -> None:
-        """Words came; every new one moves the deadline."""
-        self.words = True
-        self._asked = False
-        self._await(now)
-
-    def final(self) -> None:
-        """An utterance ended."""
-        self.voice = False
-        self.words = False
-        self._asked = False
-        self.deadline = None
-
-    def expired(self, now: float) -> bool:
-        """Whether a final has to be asked for now."""
-        if self.deadline is None or now < self.deadline:
+    def interim(self, utterance: Utterance, now: float) -> bool:
+        """Words came; whether they say anything new."""
+        fresh = self.fresh(utterance)
+        if fresh is None:
             return False
-        self.deadline = None
-        if self._asked:
-            # Asked and not answered: whatever it was, it is not going to become words.
-            self.words = False
-            self.voice = False
-            return False
-        self._asked = True
-        self.deadline = now + self._settings.transcript_timeout_s
+        if self._interim is None or spoken(fresh.data) != spoken(self._interim.data):
+            self._changed_at = now
+            self._suggested = False
+            if self._finalized_at is not None:
+                self._finalized_at = now  # it is at it
+        self._interim = fresh
+        self._judge()
         return True
 
-    def _await(self, now: float) -> None:
-        self.deadline = now + self._settings.transcript_timeout_s
+    def noted(self) -> None:
+        """An utterance ended that is no part of what the caller wants to say."""
+        self._words_ended()
+        self._stopped_at = None
+        self._judge()
+
+    def final(self, utterance: Utterance, now: float, *, complete: bool = False) -> tuple[Utterance, ...]:
+        """An utterance ended; what the caller has finished by it, nothing if it is to be continued."""
+        self._words_ended()
+        self._kept.append(utterance)
+        self._ended_at = now
+        self._judge()
+        too_long = sum(len(kept.data) for kept in self._kept) > _MAX_KEPT_CHARS
+        due = self._due()
+        if complete or too_long or (not self.voice and due is not None and due <= now):
+            return self._release()
+        return ()
+
+    def fresh(self, utterance: Utterance) -> Utterance | None:
+        """What ``utterance`` adds to what was taken for it when it did not end; nothing, perhaps."""
+        if not utterance.data.strip():
+            return None
+        taken = self._taken
+        if taken is None or taken.uuid != utterance.uuid:
+            return utterance
+        known = spoken(taken.data)
+        if spoken(utterance.data)[: len(known)] != known:
+            return utterance  # heard anew, and differently
+        rest = " ".join(utterance.data.split()[len(taken.data.split()) :])
+        return replace(utterance, data=rest) if rest else None
+
+    def line_down(self, now: float) -> tuple[Utterance, ...]:
+        """The caller is not heard any more: what the STT has is asked for, what was kept has ended."""
+        self.stopped(now)
+        if self._interim is not None:
+            self._finalized_at = now
+        return self._release() if self._interim is None else ()
+
+    def close(self) -> tuple[Utterance, ...]:
+        """The call is over."""
+        self._interim = None
+        return self._release()
+
+    def expired(self, now: float) -> Outcome:
+        """What the deadline brings."""
+        suggest_at = self._suggest_at()
+        probably: tuple[Utterance, ...] = ()
+        if suggest_at is not None and now >= suggest_at:
+            self._suggested = True
+            probably = self.said
+        due = self._due()
+        if due is None or now < due:
+            return Outcome([], probably=probably)
+        if self._finalized_at is not None:
+            return self._give_up()
+        if self.voice:  # a voice without new words for so long is noise
+            self.stopped(now)
+        if self._interim is None and self._kept and not self._more_to_come:
+            return Outcome([], ended=self._release())
+        self._finalized_at = now
+        reason = "the caller paused" if self._local else "no final utterance came"
+        return Outcome([Finalize(reason)], probably=probably)
+
+    def _words_ended(self) -> None:
+        self._interim = None
+        self._finalized_at = None
+        if not self._local:
+            self.voice = False  # the STT says so, and not every STT tells of the voice
+
+    @property
+    def _local(self) -> bool:
+        return (self._auto if self._policy.mode == "auto" else self._policy.mode) == "local"
+
+    def _due(self) -> float | None:
+        timeout_s = self._settings.transcript_timeout_s
+        if self._finalized_at is not None:
+            return self._finalized_at + (min(_ANSWER_S, timeout_s) if self.busy else timeout_s)
+        if self.voice:
+            return self._changed_at + timeout_s if self.busy else None
+        if self._interim is not None:
+            return self._words_end_at(timeout_s)
+        if self._kept:
+            return self._kept_until()
+        if self._stopped_at is None:
+            return None
+        return self._stopped_at + (self._policy.wait_s if self._local else timeout_s)
+
+    def _words_end_at(self, timeout_s: float) -> float:
+        """When words that the STT has not ended are asked for."""
+        stopped_at = self._stopped_at
+        if not self._local:
+            limit = self._changed_at + timeout_s
+            return limit if stopped_at is None else min(limit, max(stopped_at, self._changed_at) + self._policy.max_s)
+        if stopped_at is None:  # the VAD missed them: interims come about once a second while they last
+            return self._changed_at + self._policy.unfinished_s
+        return (stopped_at if self._changed_at < stopped_at + _MISSED_S else self._changed_at) + self._wait_s
+
+    @property
+    def _more_to_come(self) -> bool:
+        """The voice went on after the last utterance, and only the STT knows what it said."""
+        return self._local and self._stopped_at is not None and self._stopped_at > self._ended_at
+
+    def _kept_until(self) -> float:
+        """When an ended utterance has been waited for long enough."""
+        stopped_at = self._stopped_at
+        if stopped_at is not None and (self._local or stopped_at > self._ended_at):
+            return stopped_at + self._wait_s
+        return self._ended_at + self._wait_s - self._policy.wait_s
+
+    def _suggest_at(self) -> float | None:
+        """When the words so far are worth a reply, although they have not ended."""
+        after_s = self._policy.speculate_after_s
+        if after_s is None or self._stopped_at is None or self._suggested or not self.busy or not self.finished:
+            return None
+        return max(self._stopped_at, self._changed_at) + after_s
+
+    @property
+    def _wait_s(self) -> float:
+        policy = self._policy
+        return policy.wait_s + (1.0 - self._complete) * (policy.unfinished_s - policy.wait_s)
+
+    def _judge(self) -> None:
+        said = self.said
+        if self._judged is not None or not said:
+            self._complete = 1.0 if self._judged is None else self._judged
+            return
+        whole = said[-1] if len(said) == 1 else replace(said[-1], data=joined(said))
+        judgement: float | None = None
+        if self._policy.turn_model is not None:
+            try:
+                judgement = self._policy.turn_model(whole)
+            except Exception as exc:  # the user's: a caller must not wait because it failed
+                self.faults.append(exc)
+        self._complete = completeness(whole) if judgement is None else min(1.0, max(0.0, judgement))
+
+    def _give_up(self) -> Outcome:
+        self._finalized_at = None
+        self._stopped_at = None
+        taken = self._interim
+        if taken is None and self._kept:
+            return Outcome([], ended=self._release())
+        self._taken = taken or self._taken
+        return Outcome([NoTranscript(answered=taken is not None)], taken=taken)
+
+    def _release(self) -> tuple[Utterance, ...]:
+        kept = tuple(self._kept)
+        self._kept.clear()
+        self._stopped_at = None
+        self._finalized_at = None
+        self._judged = None
+        self._policy = self._settings.endpointing
+        self._judge()
+        return kept

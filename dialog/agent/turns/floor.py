@@ -3,56 +3,42 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Literal
 from uuid import UUID
 
-from dialog.agent.turns.settings import TurnSettings
-from dialog.agent.turns.signals import Cut, Decision, Drop, Infer, Overflow, Speak, Unanswered
+from dialog.agent.turns.decisions import Cut, Decision, Drop, Infer, Overflow, Promote, Speak, Unanswered
+from dialog.agent.turns.running import RunningTurn
+from dialog.agent.turns.settings import BargeIn, Endpointing, TurnSettings
+from dialog.agent.turns.signals import PartOpened
+from dialog.agent.turns.speculation import Speculation
 from dialog.message import Playback, Utterance
 
 __all__ = ["Floor"]
 
 _MAX_WAITING_CHARS = 4000
 _MAX_SAYS = 32
-
-
-class _Turn:
-    """The turn that has the floor."""
-
-    __slots__ = ("cut_at", "ended", "heard", "open", "own", "protected", "turn", "utterances")
-
-    def __init__(self, turn: UUID, utterances: tuple[Utterance, ...]) -> None:
-        self.turn = turn
-        self.utterances = utterances
-        self.own = not utterances
-        """The agent began it."""
-        self.open: dict[int, bool] = {}
-        """Parts without a final playback, and whether each may be interrupted."""
-        self.protected = 0
-        """How many of them may not be interrupted."""
-        self.heard = False
-        self.ended = False
-        """No further part comes."""
-        self.cut_at: float | None = None
-
-    @property
-    def over(self) -> bool:
-        return self.ended and not self.open
+_SENTENCE_S = 4.0
+"""A turn that ends with its sentence has ended after this: the engine looks at most 3 s ahead."""
 
 
 class Floor:
     """At most one turn speaks or prepares to; every utterance waits until it is answered.
 
     A turn holds the floor from its start until its last part was heard, cut or lost, so replies never
-    overlap. Utterances that wait are answered together.
+    overlap. Utterances that wait are answered together. A speculative turn holds nothing yet: it gets the
+    floor by being promoted.
     """
 
     def __init__(self, settings: TurnSettings) -> None:
         self._settings = settings
-        self._turn: _Turn | None = None
+        self._turn: RunningTurn | None = None
         self._waiting: list[Utterance] = []
         self._says: deque[tuple[UUID, bool]] = deque()
+        self.speculation: Speculation = Speculation()
         self.down: bool = False
         """Media has stopped: what the caller said is answered when it flows again."""
+        self.ending: bool = False
+        """The call is being ended: what the caller still says is not answered."""
         self.closed: bool = False
 
     @property
@@ -61,26 +47,63 @@ class Floor:
         return self._turn.turn if self._turn else None
 
     @property
-    def interruptible(self) -> bool:
-        """Some turn has the floor and nothing of it is protected."""
-        turn = self._turn
-        return turn is not None and turn.cut_at is None and not turn.protected
+    def free(self) -> bool:
+        """Nobody speaks, prepares to, or waits to."""
+        return self._turn is None and not self._says and not self._waiting and self.speculation.running is None
+
+    @property
+    def silent(self) -> bool:
+        """The agent has nothing to say."""
+        return self._turn is None and not self._says
+
+    @property
+    def running(self) -> bool:
+        """Some turn has the floor and has not been cut."""
+        return self._turn is not None and not self._turn.cut
+
+    @property
+    def protected(self) -> bool:
+        """Some of the turn that has the floor must be heard out."""
+        return self._turn is not None and self._turn.protected
+
+    @property
+    def heard_out(self) -> bool:
+        """The turn that has the floor has come to its own end."""
+        return self._turn is not None and self._turn.over and not self._turn.cut
+
+    @property
+    def barge_in(self) -> BargeIn:
+        """What the caller's speech does to the turn that has the floor."""
+        return self._turn.barge_in(self._settings) if self._turn else self._settings.barge_in
+
+    @property
+    def endpointing(self) -> Endpointing | None:
+        """How the turn that has the floor wants the end of the answer to be found."""
+        return self._turn.endpointing if self._turn else None
 
     @property
     def deadline(self) -> float | None:
         """When to stop waiting for what was heard of a cut turn."""
         turn = self._turn
-        if turn is None or turn.cut_at is None or turn.protected or not self._waiting:
+        if turn is None or not turn.cut:
             return None
-        return turn.cut_at + self._settings.settle_s
+        if turn.cut == "sentence":
+            return turn.cut_at + _SENTENCE_S
+        return turn.cut_at + self._settings.settle_s if self._waiting and not turn.protected else None
+
+    def has(self, turn_id: UUID) -> bool:
+        """Whether the turn speaks, prepares to, or waits to."""
+        running = self.speculation.running
+        return (
+            self.turn == turn_id
+            or (running is not None and running.turn == turn_id)
+            or any(turn == turn_id for turn, _ in self._says)
+        )
 
     def wait(self, utterance: Utterance) -> list[Decision]:
         """Queue an utterance for the next answer; the oldest words go if there are too many."""
         self._waiting.append(utterance)
-        lost = 0
-        while len(self._waiting) > 1 and sum(len(u.data) for u in self._waiting) > _MAX_WAITING_CHARS:
-            lost += len(self._waiting.pop(0).data)
-        return [Overflow(lost, _MAX_WAITING_CHARS)] if lost else []
+        return self._bound()
 
     def say(self, turn: UUID, *, allow_interrupt: bool) -> list[Decision]:
         """Queue a turn of the agent's own; the oldest that may be interrupted goes if there are too many."""
@@ -99,87 +122,84 @@ class Floor:
         if self.closed or (turn is not None and not self._released(turn, now)):
             return []
         self._turn = None
+        answering = not self.down and not self.ending
         if caller_busy:
-            return []
-        if self._waiting and not self.down:
-            utterances = tuple(self._waiting)
-            self._waiting.clear()
-            self._turn = _Turn(utterances[-1].uuid, utterances)
-            return [Infer(self._turn.turn, utterances)]
+            return self.speculation.begin(tuple(self._waiting)) if answering else []
+        if self._waiting and answering:
+            return self._answer()
+        decisions = self.speculation.drop("nothing came of it")
         if self._says:
             turn_id, allow_interrupt = self._says.popleft()
-            self._turn = _Turn(turn_id, ())
+            self._turn = RunningTurn(turn_id)
             if not allow_interrupt:
-                # Its part opens only when it speaks; until then it is protected as a whole.
-                self._turn.open[-1] = False
-                self._turn.protected = 1
-            return [Speak(turn_id)]
-        return []
+                self._turn.shield()
+            decisions.append(Speak(turn_id))
+        return decisions
 
-    def part_opened(self, turn_id: UUID, part: int, *, allow_interrupt: bool) -> None:
-        """A part of the turn begins; parts of other turns are none of ours."""
-        turn = self._turn
-        if turn is None or turn.turn != turn_id or part in turn.open:
-            return
-        self._forget_part(turn, -1)
-        turn.open[part] = allow_interrupt
-        turn.protected += not allow_interrupt
+    def part_opened(self, part: PartOpened) -> bool:
+        """A part of a turn begins; whether that turn has the floor."""
+        turn = self._find(part.turn)
+        if turn is not None:
+            turn.opened(part)
+        return turn is not None and turn is self._turn
 
     def reply_ended(self, turn_id: UUID) -> None:
         """The turn will open no more parts."""
-        turn = self._turn
-        if turn is not None and turn.turn == turn_id:
-            turn.ended = True
-            self._forget_part(turn, -1)
+        turn = self._find(turn_id)
+        if turn is not None:
+            turn.end()
 
     def played(self, playback: Playback, *, words: bool) -> None:
         """Take note of what was heard."""
-        turn = self._turn
-        if turn is None or turn.turn != playback.uuid:
-            return
-        turn.heard = turn.heard or words
-        if playback.final:
-            self._forget_part(turn, playback.part)
+        turn = self._find(playback.uuid)
+        if turn is not None:
+            turn.played(playback, words=words)
 
-    def yield_to_caller(self, now: float, reason: str) -> list[Decision]:
+    def yield_to_caller(self, now: float, reason: str, at: Literal["now", "sentence"] = "now") -> list[Decision]:
         """The caller's words claim the floor: cut what is being heard, drop what was not.
 
         A turn with a protected part goes on with that part alone.
         """
         turn = self._turn
-        if turn is None or turn.cut_at is not None:
+        if turn is None or turn.cut == "now" or (turn.cut == "sentence" and at == "sentence"):
             return []
         if turn.heard or turn.protected or turn.own:
-            turn.cut_at = now
-            turn.ended = True
-            return [Cut(turn.turn, reason)]
+            current = turn.current
+            inside = turn.heard and current is not None and current.allow_interrupt
+            return self._cut(turn, now, reason, at if inside else "now")
         self._turn = None
         self._waiting[:0] = turn.utterances
-        return [Drop(turn.turn, reason)]
+        return [Drop(turn.turn, reason), *self._bound()]
 
     def abort(self, now: float, reason: str) -> list[Decision]:
         """Give up the running turn and the queued ones, as far as they may be interrupted."""
-        decisions: list[Decision] = []
+        decisions = self.speculation.drop(reason)
         turn = self._turn
-        if turn is not None and turn.cut_at is None:
-            turn.cut_at = now
-            turn.ended = True
-            decisions.append(Cut(turn.turn, reason))
+        if turn is not None and turn.cut != "now":
+            decisions += self._cut(turn, now, reason, "now")
         return decisions + self._drop_says(reason)
 
     def line_down(self, now: float, reason: str) -> list[Decision]:
         """Media has stopped: give up what is being said; what was not answered yet is answered later."""
         self.down = True
-        return self.yield_to_caller(now, reason) + self._drop_says(reason)
+        decisions = self.speculation.drop(reason)
+        return decisions + self.yield_to_caller(now, reason) + self._drop_says(reason)
 
     def line_up(self) -> None:
         """Media flows again."""
         self.down = False
 
+    def expired(self, now: float) -> list[Decision]:
+        """Stop a sentence that does not end."""
+        turn = self._turn
+        if turn is None or turn.cut != "sentence" or now < turn.cut_at + _SENTENCE_S:
+            return []
+        return self._cut(turn, now, "the sentence did not end", "now")
+
     def close(self) -> list[Decision]:
         """The call is over: nobody speaks any more."""
         self.closed = True
-        decisions: list[Decision] = []
+        decisions = self.speculation.drop("call ended")
         if self._turn is not None:
             decisions.append(Cut(self._turn.turn, "call ended"))
         decisions += [Drop(turn, "call ended") for turn, _ in self._says]
@@ -190,18 +210,41 @@ class Floor:
         self._waiting.clear()
         return decisions
 
+    def _answer(self) -> list[Decision]:
+        utterances = tuple(self._waiting)
+        self._waiting.clear()
+        promoted, decisions = self.speculation.settle(utterances)
+        if promoted is not None:
+            self._turn = promoted
+            return [Promote(promoted.turn, utterances)]
+        self._turn = RunningTurn(utterances[-1].uuid, utterances)
+        return [*decisions, Infer(self._turn.turn, utterances)]
+
+    def _bound(self) -> list[Decision]:
+        lost = 0
+        while len(self._waiting) > 1 and sum(len(u.data) for u in self._waiting) > _MAX_WAITING_CHARS:
+            lost += len(self._waiting.pop(0).data)
+        return [Overflow(lost, _MAX_WAITING_CHARS)] if lost else []
+
+    def _cut(self, turn: RunningTurn, now: float, reason: str, at: Literal["now", "sentence"]) -> list[Decision]:
+        turn.cut = at
+        turn.cut_at = now
+        turn.end()
+        return [Cut(turn.turn, reason, at)]
+
     def _drop_says(self, reason: str) -> list[Decision]:
         decisions: list[Decision] = [Drop(turn, reason) for turn, allow in self._says if allow]
         self._says = deque((turn, allow) for turn, allow in self._says if not allow)
         return decisions
 
-    def _released(self, turn: _Turn, now: float) -> bool:
+    def _find(self, turn_id: UUID) -> RunningTurn | None:
+        for turn in (self._turn, self.speculation.running):
+            if turn is not None and turn.turn == turn_id:
+                return turn
+        return None
+
+    def _released(self, turn: RunningTurn, now: float) -> bool:
         if turn.over:
             return True
         deadline = self.deadline
-        return deadline is not None and now >= deadline
-
-    @staticmethod
-    def _forget_part(turn: _Turn, part: int) -> None:
-        if not turn.open.pop(part, True):
-            turn.protected -= 1
+        return deadline is not None and now >= deadline and turn.cut == "now"

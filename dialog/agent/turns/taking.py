@@ -1,43 +1,30 @@
 """The one place that decides who speaks.
 
-Three small machines know one thing each: :class:`Endpointer` whether the caller has finished,
+Small machines know one thing each: :class:`Endpointer` whether the caller has finished,
 :class:`Interruption` whether the line is held for the caller's voice, :class:`Floor` which turn may
-speak. This one routes what happens to them and keeps their promises together:
+speak, :class:`SilenceWatch` and :class:`Goodbye` whether the call is to go on. This one routes what
+happens to them and keeps their promises together:
 
 * at most one turn speaks; every utterance is answered, alone or together with its neighbours;
 * a voice alone only pauses a reply; words cut it if some of it was heard, else drop it and answer
   both utterances together; no words, and it goes on from where it stopped;
-* what may not be interrupted is heard out, and what the caller said meanwhile is answered after.
+* what may not be interrupted is heard out, and what the caller said meanwhile is answered after;
+* a reply that was begun before the caller had finished is spoken only if they said just that.
 """
 
 from __future__ import annotations
 
 from uuid import UUID
 
+from dialog.agent.turns import signals as sig
 from dialog.agent.turns.endpointer import Endpointer
 from dialog.agent.turns.floor import Floor
-from dialog.agent.turns.interruption import Interruption
+from dialog.agent.turns.interruption import Interruption, Murmur
 from dialog.agent.turns.settings import TurnSettings
-from dialog.agent.turns.signals import (
-    Aborted,
-    Close,
-    Decision,
-    Final,
-    Finalize,
-    Interim,
-    LineDown,
-    LineUp,
-    PartOpened,
-    Pause,
-    Played,
-    ReplyEnded,
-    Resume,
-    SayRequested,
-    Signal,
-    SpeechStarted,
-    SpeechStopped,
-    Tick,
-)
+from dialog.agent.turns.signals import Decision, Signal
+from dialog.agent.turns.silence import Goodbye, SilenceWatch
+from dialog.agent.turns.wording import FAREWELLS, consists_of
+from dialog.message import Utterance
 
 __all__ = ["TurnTaking"]
 
@@ -53,17 +40,20 @@ class TurnTaking:
         self._endpointer = Endpointer(self._settings)
         self._interruption = Interruption(self._settings)
         self._floor = Floor(self._settings)
-        self._held_turn: UUID | None = None
+        self._silence = SilenceWatch(self._settings.silence)
+        self._goodbye = Goodbye()
+        self._murmur = Murmur()
+        self._timely = False
+        """The caller's voice started just then, and not in a replay."""
 
     @property
     def deadline(self) -> float | None:
         """When to feed ``Tick`` next, at the latest."""
-        times = [
-            time
-            for time in (self._endpointer.deadline, self._interruption.deadline, self._floor.deadline)
-            if time is not None
-        ]
-        return min(times) if times else None
+        if self._floor.closed:
+            return None
+        machines = (self._endpointer, self._interruption, self._floor, self._silence, self._murmur)
+        times = [machine.deadline for machine in machines]
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def turn(self) -> UUID | None:
@@ -78,7 +68,7 @@ class TurnTaking:
     @property
     def listening(self) -> bool:
         """Nobody's turn: the agent waits for the caller."""
-        return self._floor.turn is None and not self._endpointer.words
+        return self._floor.turn is None and not self._endpointer.busy
 
     @property
     def caller_speaking(self) -> bool:
@@ -96,101 +86,229 @@ class TurnTaking:
             return ()
         decisions = self._handle(signal, now)
         decisions += self._next(now)
+        if self._endpointer.faults:
+            decisions += [sig.TurnModelFailed(error) for error in self._endpointer.faults]
+            self._endpointer.faults.clear()
+        self._silence.observe(now, quiet=self._quiet)
         return tuple(decisions)
 
     def _handle(self, signal: Signal, now: float) -> list[Decision]:
-        if isinstance(signal, Played):
-            self._floor.played(signal.playback, words=signal.words)
-            return []
-        if isinstance(signal, SpeechStarted):
-            return self._speech_started(signal, now)
-        if isinstance(signal, SpeechStopped):
-            self._endpointer.stopped(now)
-            self._interruption.stopped(now)
-            return []
-        if isinstance(signal, Interim):
-            return self._interim(signal, now)
-        if isinstance(signal, Final):
-            return self._final(signal, now)
-        if isinstance(signal, SayRequested):
-            return self._floor.say(signal.turn, allow_interrupt=signal.allow_interrupt)
-        if isinstance(signal, PartOpened):
-            self._floor.part_opened(signal.turn, signal.part, allow_interrupt=signal.allow_interrupt)
-            return self._release() if not signal.allow_interrupt and self._interruption.held else []
-        if isinstance(signal, ReplyEnded):
-            self._floor.reply_ended(signal.turn)
-            return []
-        if isinstance(signal, Aborted):
-            return [*self._floor.abort(now, "aborted"), *self._release()]
-        if isinstance(signal, LineDown):
-            self._endpointer.stopped(now)  # the caller's voice is not heard any more
-            return [*self._floor.line_down(now, "line down"), *self._release(), Finalize("line down")]
-        if isinstance(signal, LineUp):
-            self._floor.line_up()
-            return []
-        if isinstance(signal, Close):
-            return [*self._floor.close(), *self._release()]  # whoever has the line next finds it open
-        return self._tick(now) if isinstance(signal, Tick) else []
+        match signal:
+            case sig.Played():
+                self._floor.played(signal.playback, words=signal.words)
+            case sig.SpeechStarted():
+                return self._speech_started(signal, now)
+            case sig.SpeechStopped():
+                self._endpointer.stopped(now)
+                self._interruption.stopped(now)
+            case sig.Interim():
+                return self._interim(signal.utterance, now)
+            case sig.Eager():
+                return self._eager(signal.utterance, now)
+            case sig.EagerWithdrawn():
+                return self._floor.speculation.withdraw(signal.uuid)
+            case sig.Final():
+                return self._final(signal.utterance, now, complete=signal.complete)
+            case sig.PartOpened():
+                return self._part_opened(signal)
+            case sig.ReplyEnded():
+                self._floor.reply_ended(signal.turn)
+            case sig.SayRequested():
+                return self._floor.say(signal.turn, allow_interrupt=signal.allow_interrupt)
+            case sig.Tick():
+                return self._tick(now)
+            case sig.TurnJudged():
+                self._endpointer.judged(signal.probability, signal.uuid)
+            case sig.EndpointingResolved():
+                self._endpointer.resolve(signal.mode)
+            case _:
+                return self._call(signal, now)
+        return []
 
-    def _speech_started(self, signal: SpeechStarted, now: float) -> list[Decision]:
-        self._endpointer.started(now)
-        if signal.age_s > self._settings.stale_edge_s:
-            return []
+    def _call(self, signal: Signal, now: float) -> list[Decision]:
+        """What happens to the call as a whole."""
+        match signal:
+            case sig.Digit():
+                self._silence.caller_acted()
+            case sig.ToolStarted():
+                self._silence.tool_started(signal.call_id)
+            case sig.ToolEnded():
+                self._silence.tool_ended(signal.call_id)
+            case sig.EndRequested():
+                return self._goodbye.request(signal.reason, signal.turn)
+            case sig.EndCancelled():
+                self._floor.ending = False
+                self._silence.ended(ended=False)
+            case sig.Aborted():
+                return [*self._floor.abort(now, "aborted"), *self._interruption.release("aborted")]
+            case sig.LineUp():
+                self._floor.line_up()
+                self._silence.line_up(now)
+            case sig.LineDown():
+                return self._line_down(now)
+            case sig.Close():
+                return self._close()
+            case _:
+                pass
+        return []
+
+    # -- the caller's side ------------------------------------------------------------------------
+
+    def _speech_started(self, signal: sig.SpeechStarted, now: float) -> list[Decision]:
+        self._endpointer.started(now, signal.age_s)
+        self._timely = signal.age_s <= self._settings.stale_edge_s
         return self._hold(now, "speech started")
 
-    def _interim(self, signal: Interim, now: float) -> list[Decision]:
-        words = len(signal.utterance.data.split())
-        if not words:
+    def _interim(self, utterance: Utterance, now: float) -> list[Decision]:
+        if not self._endpointer.interim(utterance, now):
             return []
-        self._endpointer.interim(now)
-        return self._words(words, now)
+        self._silence.caller_acted()
+        decisions = self._floor.speculation.heard(self._endpointer.said)
+        reason = self._not_meant(utterance.data)
+        if reason:
+            return decisions + self._interruption.release(reason, false_alarm=True)
+        if len(utterance.data.split()) < self._floor.barge_in.min_words:
+            return decisions
+        return decisions + self._claim(now)
 
-    def _final(self, signal: Final, now: float) -> list[Decision]:
-        self._endpointer.final()
-        words = len(signal.utterance.data.split())
-        if not words:
+    def _eager(self, utterance: Utterance, now: float) -> list[Decision]:
+        decisions = self._interim(utterance, now)
+        if self._endpointer.words and self._endpointer.finished and not self._not_meant(utterance.data):
+            decisions += self._floor.speculation.suggest(self._endpointer.said)
+        return decisions
+
+    def _final(self, utterance: Utterance, now: float, *, complete: bool) -> list[Decision]:
+        fresh = self._endpointer.fresh(utterance)
+        if fresh is None:
+            self._endpointer.noted()
             return []
+        return self._said(fresh, now, complete=complete)
+
+    def _said(self, utterance: Utterance, now: float, *, complete: bool) -> list[Decision]:
+        self._silence.caller_acted()
+        reason = self._not_meant(utterance.data)
+        if reason:
+            self._endpointer.noted()
+            decisions = self._interruption.release(reason, false_alarm=True)
+            turn = self._floor.turn
+            if reason == "backchannel" and turn is not None:
+                return decisions + self._murmur.keep(turn, utterance, now)
+            return [*decisions, sig.Backchannel(utterance, reason)]
         # A reply is answered over by any final utterance: fewer words than ``min_words`` are still an answer.
-        decisions = self._words(max(words, self._settings.barge_in.min_words), now)
-        return decisions + self._floor.wait(signal.utterance)
+        decisions = self._claim(now)
+        ended = self._endpointer.final(utterance, now, complete=complete)
+        return decisions + (self._wait(ended) if ended else self._floor.speculation.heard(self._endpointer.said))
 
-    def _words(self, words: int, now: float) -> list[Decision]:
-        if self._settings.barge_in.mode == "disabled" or words < self._settings.barge_in.min_words:
+    def _wait(self, utterances: tuple[Utterance, ...]) -> list[Decision]:
+        return [decision for utterance in utterances for decision in self._floor.wait(utterance)]
+
+    def _not_meant(self, text: str) -> str:
+        """Why the caller does not want to take the floor by saying this; empty if they do."""
+        if not self._floor.running:
+            return ""
+        leaving = self._goodbye.follows(self._floor.turn)
+        backchannels = self._floor.barge_in.backchannels
+        if leaving and consists_of(text, FAREWELLS + backchannels):
+            return "farewell"
+        return "backchannel" if consists_of(text, backchannels) else ""
+
+    def _claim(self, now: float) -> list[Decision]:
+        """Words of the caller claim the floor."""
+        mode = self._floor.barge_in.mode
+        if mode == "disabled":
             return []
-        return [*self._floor.yield_to_caller(now, "caller spoke"), *self._release()]
+        turn = self._floor.turn
+        heard_out = self._floor.protected
+        decisions = self._floor.yield_to_caller(now, "caller spoke", "sentence" if mode == "after_sentence" else "now")
+        if not decisions:
+            return self._interruption.release("caller spoke")
+        if turn is not None and not heard_out:
+            decisions += self._goodbye.refused(turn)
+        return [*self._murmur.declare("backchannel"), *decisions, *self._interruption.release("caller spoke")]
+
+    # -- the line ---------------------------------------------------------------------------------
+
+    def _part_opened(self, part: sig.PartOpened) -> list[Decision]:
+        if not self._floor.part_opened(part):
+            return []
+        self._endpointer.asked(self._floor.endpointing)
+        if self._floor.protected or self._floor.barge_in.mode != "immediate":
+            return self._interruption.release("not to be interrupted")
+        return []
 
     def _hold(self, now: float, reason: str) -> list[Decision]:
         turn = self._floor.turn
-        if turn is None or self._settings.barge_in.mode == "disabled" or not self._floor.interruptible:
+        if turn is None or not self._timely or not self._floor.running or self._floor.protected:
             return []
-        if not self._interruption.hold(now):
-            return []
-        self._held_turn = turn
-        return [Pause(turn, reason)]
+        return self._interruption.voice(turn, self._floor.barge_in, self._endpointer.voice_since, now, reason)
 
-    def _release(self) -> list[Decision]:
-        if not self._interruption.release() or self._held_turn is None:
-            return []
-        turn, self._held_turn = self._held_turn, None
-        return [Resume(turn, false_alarm=False)]
+    def _line_down(self, now: float) -> list[Decision]:
+        waiting = self._wait(self._endpointer.line_down(now))
+        declared = self._murmur.declare("backchannel")
+        turn = self._floor.turn
+        decisions = [*waiting, *declared, *self._floor.line_down(now, "line down")]
+        if turn is not None and self._floor.turn is None:  # it was dropped, and its question is answered later
+            decisions += self._goodbye.refused(turn)
+        return [*decisions, *self._interruption.release("line down"), sig.Finalize("line down")]
+
+    def _close(self) -> list[Decision]:
+        waiting = self._wait(self._endpointer.close())
+        declared = self._murmur.declare("backchannel")
+        # Whoever has the line next finds it open.
+        return [*waiting, *declared, *self._floor.close(), *self._interruption.release("call ended")]
+
+    # -- time -------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> list[Decision]:
-        decisions: list[Decision] = []
-        if self._interruption.expired(now) and self._held_turn is not None:
-            turn, self._held_turn = self._held_turn, None
-            decisions.append(Resume(turn, false_alarm=True))
-        if self._endpointer.expired(now):
-            decisions.append(Finalize("no final utterance came"))
+        decisions = self._interruption.expired(now)
+        if self._interruption.lasted(now) and self._endpointer.voice:
+            decisions += self._hold(now, "speech lasts")
+        outcome = self._endpointer.expired(now)
+        decisions += outcome.decisions
+        if outcome.taken is not None:
+            decisions += self._said(outcome.taken, now, complete=True)
+        if outcome.probably:
+            decisions += self._floor.speculation.suggest(outcome.probably)
+        decisions += self._wait(outcome.ended)
+        decisions += self._floor.expired(now)
+        decisions += self._murmur.expired(now)
+        for decision in self._silence.expired(now):
+            decisions += self._end(decision) if isinstance(decision, sig.End) else [decision]
         return decisions
 
     def _next(self, now: float) -> list[Decision]:
         before = self._floor.turn
-        decisions = self._floor.next(now, caller_busy=self._endpointer.words)
-        if self._floor.turn == before:
-            return decisions
-        # What was held has gone with its turn: the line must not stay paused for the next one …
-        decisions = self._release() + decisions
-        if self._endpointer.voice:
-            # … unless the caller is speaking already: then the new turn waits for words or silence.
-            decisions += self._hold(now, "caller is speaking")
+        decisions: list[Decision] = []
+        if self._floor.heard_out:
+            answer = self._murmur.answer(before)
+            if answer is not None:
+                decisions += self._wait((answer,))
+        decisions += self._floor.next(now, caller_busy=self._endpointer.busy)
+        if self._floor.turn != before:
+            if self._floor.turn is not None:
+                self._goodbye.begun(self._floor.turn)
+                self._endpointer.asked(self._floor.endpointing)
+            # What was held has gone with its turn: the line must not stay paused for the next one …
+            decisions = self._interruption.release("the turn is over") + decisions
+            if self._endpointer.voice and now - self._endpointer.voice_since < self._settings.hold_limit_s:
+                # … unless the caller is speaking already: then the new turn waits for words or silence.
+                decisions += self._hold(now, "caller is speaking")
+        if self._goodbye.wished and self._said_goodbye:
+            for decision in self._goodbye.due():
+                decisions += self._end(decision)
         return decisions
+
+    @property
+    def _said_goodbye(self) -> bool:
+        turn = self._goodbye.turn
+        return self._floor.silent if turn is None else not self._floor.has(turn)
+
+    def _end(self, decision: Decision) -> list[Decision]:
+        self._floor.ending = True
+        self._silence.ended(ended=True)
+        return [*self._floor.speculation.drop("the call ends"), decision]
+
+    @property
+    def _quiet(self) -> bool:
+        floor = self._floor
+        return floor.free and not floor.down and not self._endpointer.busy and not self._endpointer.voice
