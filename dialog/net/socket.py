@@ -1,8 +1,8 @@
 """The one WebSocket to a provider: connects ahead, keeps alive, connects again, says goodbye.
 
 A participant owns it, and drives it with callbacks. Frames go straight from :meth:`ProviderSocket.send`
-to the transport, without a queue or a task in between, as long as the transport takes them; only when
-the provider reads too slowly do they wait, in a bounded queue.
+to the transport, and from the transport to ``on_message``, without a queue or a task in between; only
+when the provider reads too slowly do they wait, in a bounded queue.
 
 Nothing is kept for the time without a connection: on every new one ``on_open`` says what the
 provider must hear first, since only the adapter knows what the last connection got done.
@@ -13,23 +13,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
-from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from dialog.errors import AuthenticationError, LimitError, ProviderError
 from dialog.net import shared
 from dialog.net.reconnect import Backoff, Reconnect, close_is_retryable, status_is_retryable
+from dialog.net.websocket import WebSocket, connect
 from dialog.participant import Participant
 
 __all__ = ["ProviderSocket", "SocketSettings"]
 
 logger = logging.getLogger(__name__)
 
-_ABNORMAL = 1006
+_UNWRITTEN = 64 * 1024
+"""Bytes that may wait in the transport before frames wait here, where the oldest can be dropped."""
+_POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +95,10 @@ class ProviderSocket:
         self._on_dropped = on_dropped
         self._on_failed = on_failed or self._fail
         self._settings = settings or SocketSettings()
-        self._ws: ClientWebSocketResponse | None = None
+        self._ws: WebSocket | None = None
         self._outbox: deque[bytes | str] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._writer: asyncio.TimerHandle | None = None
+        """Set while frames wait."""
         self._overflowing = False
         self._sent = False
         self._keep_alive_timer: asyncio.TimerHandle | None = None
@@ -119,16 +121,9 @@ class ProviderSocket:
             return False
         self._sent = True
         if self._writer is None:
-            # An uncompressed frame is written in the coroutine's first step; it only waits (after the
-            # write) for a transport that is full. So no task is needed, and the frame leaves now.
-            write = ws.send_str(data) if isinstance(data, str) else ws.send_bytes(data)
-            try:
-                pending = write.send(None)
-            except StopIteration:
-                return True
-            except ConnectionError:
-                return False  # the reader notices too, and reconnects
-            self._writer = self._owner.spawn(self._drain(ws, _Rest(write, pending)), f"{self._provider} writer")
+            ws.send(data)
+            if ws.unwritten > _UNWRITTEN:
+                self._writer = asyncio.get_running_loop().call_later(_POLL_S, self._drain)
             return True
         return self._queue(data)
 
@@ -155,18 +150,16 @@ class ProviderSocket:
         """Bytes of audio that wait in the queue."""
         return sum(len(item) for item in self._outbox if isinstance(item, bytes))
 
-    async def _drain(self, ws: ClientWebSocketResponse, rest: _Rest) -> None:
-        try:
-            await rest
-            while self._outbox and ws is self._ws:
-                data = self._outbox.popleft()
-                await (ws.send_str(data) if isinstance(data, str) else ws.send_bytes(data))
-        except ConnectionError as exc:
-            logger.debug("%s: writing ended: %s", self._provider, exc)
-        finally:
-            if ws is self._ws:
-                self._writer = None
-                self._overflowing = False
+    def _drain(self) -> None:
+        """Write what waits, as far as the transport takes it."""
+        self._writer = None
+        ws = self._ws
+        while ws is not None and self._outbox and ws.unwritten <= _UNWRITTEN:
+            ws.send(self._outbox.popleft())
+        if ws is not None and ws.unwritten > _UNWRITTEN:
+            self._writer = asyncio.get_running_loop().call_later(_POLL_S, self._drain)
+        else:
+            self._overflowing = False
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -200,18 +193,10 @@ class ProviderSocket:
         try:
             try:
                 async with asyncio.timeout(settings.connect_timeout_s):
-                    ws = await session.ws_connect(
-                        self._url,
-                        headers=self._headers,
-                        compress=0,
-                        autoping=True,
-                        heartbeat=settings.ping_s,
-                        max_msg_size=settings.max_message,
-                        timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout_s),  # pyright: ignore[reportCallIssue]
-                    )
+                    response = await connect(session, self._url, self._headers)
             finally:
-                # What this task reads is handled in tasks that inherit its context: no request of
-                # theirs may be taken for this upgrade.
+                # What comes is handled in a copy of this context: no request made there may be taken
+                # for this upgrade.
                 shared.refusal_body.reset(token)
         except aiohttp.WSServerHandshakeError as exc:
             return self._refused(exc, "".join(body))
@@ -220,35 +205,26 @@ class ProviderSocket:
             within = f" within {settings.connect_timeout_s:g} s" if isinstance(exc, TimeoutError) else ""
             return _Loss(_caused(ProviderError(self._provider, reason + within, retryable=True), exc))
         policy.connected(asyncio.get_running_loop().time())
+        ws = WebSocket(response, self._receive, max_message=settings.max_message, ping_s=settings.ping_s)
         self._ws = ws
         try:
             self._on_open()
             self._start_keep_alive()
-            reason = await self._read(ws)
+            await ws.wait_closed()
         finally:
             self._detach()
-            if not ws.closed:
-                await self._say_goodbye(ws)
+            await self._say_goodbye(ws)
         code = ws.close_code
         error = ProviderError(
             self._provider,
-            f"closed the connection with {code or _ABNORMAL}{f' ({reason})' if reason else ''}",
+            f"closed the connection with {code}{f' ({ws.reason[:200]})' if ws.reason else ''}",
             retryable=close_is_retryable(code),
         )
-        return _Loss(_caused(error, ws.exception()), was_connected=True, in_order=code in (1000, 1001))
+        return _Loss(_caused(error, ws.error), was_connected=True, in_order=code in (1000, 1001))
 
-    async def _read(self, ws: ClientWebSocketResponse) -> str:
-        """Hand every message over; returns the reason that the provider gave for closing."""
-        on_message = self._on_message
-        while True:
-            message = await ws.receive()
-            kind = message.type
-            if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
-                on_message(message.data)
-            elif kind is WSMsgType.CLOSE:
-                return str(message.extra or "")[:200]
-            else:
-                return ""
+    def _receive(self, data: str | bytes) -> None:
+        if self._ws is not None:  # after the farewell nobody wants to know
+            self._on_message(data)
 
     def _detach(self) -> None:
         """Stop using the connection; what still waits is for it alone."""
@@ -262,18 +238,16 @@ class ProviderSocket:
             self._keep_alive_timer.cancel()
             self._keep_alive_timer = None
 
-    async def _say_goodbye(self, ws: ClientWebSocketResponse) -> None:
+    async def _say_goodbye(self, ws: WebSocket) -> None:
         bound = self._settings.close_timeout_s
         try:
-            if self._settings.farewell:
+            if self._settings.farewell and not ws.closed:
                 async with asyncio.timeout(bound):
-                    await ws.send_str(self._settings.farewell)
-                    while not ws.closed:  # the provider finishes, and closes
-                        await ws.receive()
-        except (TimeoutError, ConnectionError) as exc:
-            logger.debug("%s: no answer to the farewell: %r", self._provider, exc)
+                    ws.send(self._settings.farewell)
+                    await ws.wait_closed()  # the provider finishes, and closes
+        except TimeoutError:
+            logger.debug("%s: no answer to the farewell", self._provider)
         try:
-            # After an unanswered farewell aiohttp does not wait for the other side's close any more.
             async with asyncio.timeout(bound):
                 await ws.close()
         except TimeoutError:
@@ -319,22 +293,6 @@ class _Loss:
     was_connected: bool = False
     in_order: bool = False
     retry_after_s: float = 0.0
-
-
-class _Rest:
-    """The rest of a coroutine whose first step gave ``pending`` to wait for."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], pending: Any) -> None:
-        self._coroutine = coroutine
-        self._pending = pending
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        try:
-            yield self._pending
-        except BaseException as exc:
-            self._coroutine.throw(exc)
-            raise
-        yield from self._coroutine.__await__()
 
 
 def _caused(error: ProviderError, cause: BaseException | None) -> ProviderError:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from contextvars import copy_context
+from typing import Any, cast
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import web
 
 from dialog.errors import LimitError
 from dialog.keyed import BodyBuffer
+from dialog.net.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameError, FrameReader, accept_key
+from dialog.scope import CallScope
 from dialog.voip.twilio.session import MediaSession
 from dialog.voip.twilio.stream import TwilioStream
 from dialog.voip.twilio.switchboard import Switchboard
@@ -67,45 +70,42 @@ class AiohttpShell:
     async def media(self, request: web.Request) -> web.StreamResponse:
         """Serve a media socket."""
         seen = _request(request)
-        ws = web.WebSocketResponse(
-            compress=False, autoping=False, autoclose=False, max_msg_size=self._max_message, timeout=CLOSE_S
-        )
         try:
             self._webhooks.head(seen)
             self._webhooks.check(seen)
             if self._switchboard.closing:
                 raise Refusal(503, "the gateway is closing")  # noqa: TRY301
-            if not ws.can_prepare(request):
+            if not web.WebSocketResponse(compress=False).can_prepare(request):
                 raise Refusal(400, "this is a WebSocket endpoint")  # noqa: TRY301
         except Refusal as refusal:
             return _refused(request, refusal)
         site = self._webhooks.site(seen)
-        await ws.prepare(request)
-        assert request.transport is not None
+        upgraded = _upgrade(request)
+        await upgraded.prepare(request)
+        if request.transport is None:
+            return upgraded  # gone again
         stream = TwilioStream()
         wire = AiohttpWire(stream, request.transport)
         session = MediaSession(self._switchboard, stream, wire, site)
+        socket = _Socket(session, wire, self._max_message)
         handler = asyncio.current_task()
         assert handler is not None
         self.sockets[handler] = wire
-        patience = asyncio.get_running_loop().call_later(
-            self._start_timeout_s, session.refuse, 1008, f"no start message within {self._start_timeout_s:g} s"
-        )
+        patience = asyncio.get_running_loop().call_later(self._start_timeout_s, self._lose_patience, session)
         try:
             wire.start()
-            while session.call is None and _take(await ws.receive(), session, wire):
-                pass
-            patience.cancel()
-            if session.call is not None:
-                # Whatever listeners create belongs to the call.
-                with session.call.scope.entered():
-                    await _serve(ws, session, wire)
+            request.protocol.set_parser(cast("Any", socket))
+            await socket.over
         finally:
             patience.cancel()
             session.closed()
             wire.finish()
             del self.sockets[handler]
-        return ws
+        return upgraded
+
+    def _lose_patience(self, session: MediaSession) -> None:
+        if session.call is None:
+            session.refuse(1008, f"no start message within {self._start_timeout_s:g} s")
 
     async def close(self) -> None:
         """Close the sockets that no call closed, and wait until all are."""
@@ -130,36 +130,65 @@ class AiohttpShell:
         return buffer.bytes()
 
 
-def _take(message: WSMessage, session: MediaSession, wire: AiohttpWire) -> bool:
-    """Take one message; False when nothing more will come."""
-    kind = message.type
-    data: Any = message.data
-    wire.heard = True
-    if kind is WSMsgType.TEXT:
-        session.receive(data)
-    elif kind is WSMsgType.PONG:
-        wire.receive_pong()
-    elif kind is WSMsgType.PING:
-        wire.answer_ping(data)
-    elif kind is WSMsgType.BINARY:
-        session.refuse(1008, "a binary frame came, which Media Streams does not have")
-    else:
-        if kind is WSMsgType.ERROR:
-            logger.warning("a media socket failed: %s", data)
-        return False
-    return True
+class _Socket:
+    """What aiohttp hands the bytes behind an upgrade to, as it does to its own parser of WebSockets.
+
+    Every message is acted on in the step that read it, in the context of its call.
+    """
+
+    def __init__(self, session: MediaSession, wire: AiohttpWire, max_message: int) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Nothing more comes."""
+        self._session = session
+        self._wire = wire
+        self._reader = FrameReader(self._receive, masked=True, max_message=max_message)
+        self._context = copy_context()
+        self._in_call = False
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Bytes came."""
+        self._wire.heard = True
+        try:
+            self._context.run(self._reader.feed, data)
+        except FrameError as exc:
+            self._session.refuse(exc.code, str(exc))
+        except Exception as exc:  # raised where the handler waits
+            self._reader.stop()
+            if not self.over.done():
+                self.over.set_exception(exc)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The connection is gone."""
+        self._reader.stop()
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def _receive(self, opcode: int, data: str | bytes) -> None:
+        if opcode == TEXT:
+            self._session.receive(data)
+            if not self._in_call and self._session.call is not None:
+                self._in_call = True
+                # Whatever listeners create belongs to the call.
+                CallScope.adopt(self._session.call.scope)
+        elif opcode == PONG:
+            self._wire.receive_pong()
+        elif opcode == BINARY:
+            self._session.refuse(1008, "a binary frame came, which Media Streams does not have")
+        elif opcode == CLOSE:
+            self.feed_eof()
+        elif opcode == PING and isinstance(data, bytes):
+            self._wire.answer_ping(data)
 
 
-async def _serve(ws: web.WebSocketResponse, session: MediaSession, wire: AiohttpWire) -> None:
-    receive = session.receive
-    text = WSMsgType.TEXT
-    while True:
-        message = await ws.receive()
-        if message.type is text:
-            wire.heard = True
-            receive(message.data)
-        elif not _take(message, session, wire):
-            return
+def _upgrade(request: web.Request) -> web.StreamResponse:
+    """Return the answer that makes a request a WebSocket (RFC 6455, section 4.2.2)."""
+    accept = accept_key(request.headers["Sec-WebSocket-Key"])
+    answer = web.StreamResponse(
+        status=101, headers={"Upgrade": "websocket", "Connection": "upgrade", "Sec-WebSocket-Accept": accept}
+    )
+    answer.force_close()  # it never serves another request
+    return answer
 
 
 def _request(request: web.Request, body: bytes = b"") -> Request:

@@ -1,0 +1,221 @@
+"""WebSocket frames as bytes in both directions, without a socket.
+
+A phone call is a hundred small frames a second. aiohttp makes a message object of each, wakes a task
+for it through a future, and so goes once more round the loop; here a frame is handed over in the step
+that read it. Extensions are not spoken: neither side of Dialog offers any.
+
+Source: RFC 6455, sections 5 and 7.4.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from hashlib import sha1
+from random import getrandbits
+from typing import Final
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "PING",
+    "PONG",
+    "TEXT",
+    "FrameError",
+    "FrameReader",
+    "accept_key",
+    "close_payload",
+    "encode_frame",
+]
+
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_CONTINUATION: Final = 0
+_KNOWN: Final = frozenset((_CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+"""Codes that may travel; 3000 to 4999 belong to applications."""
+
+
+class FrameError(Exception):
+    """The peer broke the protocol: the connection is to be closed with ``code``."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def encode_frame(opcode: int, payload: bytes, *, masked: bool) -> bytes:
+    """One whole message as one frame; clients mask theirs."""
+    size = len(payload)
+    bit = 0x80 if masked else 0
+    if size < 126:
+        head = bytes((0x80 | opcode, bit | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, bit | 126, size >> 8, size & 0xFF))
+    else:
+        head = bytes((0x80 | opcode, bit | 127)) + size.to_bytes(8)
+    if not masked:
+        return head + payload
+    mask = getrandbits(32).to_bytes(4)
+    return head + mask + _masked(payload, mask)
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """The payload of a close frame."""
+    return code.to_bytes(2) + reason.encode()[:123]
+
+
+def accept_key(key: str) -> str:
+    """The ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key`` (section 4.2.2)."""
+    return b64encode(sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
+
+
+class FrameReader:
+    """Cuts a stream of bytes into messages.
+
+    Args:
+        receive: Takes each message and control frame: its opcode, and a ``str`` for text, else ``bytes``.
+        masked: Whether the peer masks, as clients must and servers must not.
+        max_message: Largest message in bytes, its fragments together.
+    """
+
+    __slots__ = ("_buffer", "_fragments", "_masked", "_max", "_need", "_opcode", "_receive", "_stopped")
+
+    def __init__(self, receive: Callable[[int, str | bytes], object], *, masked: bool, max_message: int) -> None:
+        self._receive = receive
+        self._masked = masked
+        self._max = max_message
+        self._buffer = bytearray()
+        """The beginning of a frame."""
+        self._need = 0
+        """How long the buffer must be to go on."""
+        self._opcode = _CONTINUATION
+        """Of the message whose first fragments are here."""
+        self._fragments = bytearray()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ignore what still comes, also what was fed already."""
+        self._stopped = True
+        self._buffer.clear()
+        self._fragments.clear()
+
+    def feed(self, data: bytes) -> None:
+        """Hand over every message that ``data`` completes.
+
+        Raises:
+            FrameError: The peer broke the protocol; the reader has stopped.
+        """
+        if self._stopped:
+            return
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._need:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        try:
+            self._read(data)
+        except FrameError:
+            self.stop()
+            raise
+
+    def _read(self, data: bytes) -> None:
+        start, size, masked = 0, len(data), self._masked
+        while start < size and not self._stopped:
+            at = start + 2
+            if at > size:
+                self._keep(data, start, 2)
+                return
+            first, length = data[start], data[start + 1]
+            if length >> 7 != masked:
+                raise FrameError(1002, "a frame is masked and must not be, or is not and must be")
+            length &= 0x7F
+            if length > 125:
+                width = 2 if length == 126 else 8
+                at += width
+                if at > size:
+                    self._keep(data, start, 2 + width)
+                    return
+                length = int.from_bytes(data[at - width : at])
+            self._check(first, length)
+            if masked:
+                at += 4
+            end = at + length
+            if end > size:
+                self._keep(data, start, end - start)
+                return
+            payload = data[at:end]
+            if masked:
+                payload = _masked(payload, data[at - 4 : at])
+            start = end
+            if first == 0x81 and not self._opcode:
+                self._receive(TEXT, _text(payload))
+            else:
+                self._take(first, payload)
+
+    def _keep(self, data: bytes, start: int, need: int) -> None:
+        self._buffer += data[start:]
+        self._need = need
+
+    def _check(self, first: int, length: int) -> None:
+        """Look at the head of a frame before its payload is waited for."""
+        opcode = first & 0x0F
+        if first & 0x70 or opcode not in _KNOWN:
+            raise FrameError(1002, f"a frame of the unknown kind {first:#04x}")
+        if opcode >= CLOSE:
+            if length > 125 or not first & 0x80:
+                raise FrameError(1002, "a control frame is too long or fragmented")
+        elif length + len(self._fragments) > self._max:
+            raise FrameError(1009, f"a message is longer than {self._max} bytes")
+
+    def _take(self, first: int, payload: bytes) -> None:
+        """A frame that is not just a text."""
+        opcode = first & 0x0F
+        if opcode >= CLOSE:
+            if opcode == CLOSE:
+                _check_close(payload)
+            self._receive(opcode, payload)
+            return
+        if (opcode == _CONTINUATION) != bool(self._opcode):
+            raise FrameError(1002, "a fragment is out of order")
+        if opcode == _CONTINUATION:
+            opcode = self._opcode
+            self._fragments += payload
+            payload = b""
+        if not first & 0x80:
+            self._opcode = opcode
+            self._fragments += payload
+            return
+        if self._opcode:
+            self._opcode = _CONTINUATION
+            payload = bytes(self._fragments)
+            self._fragments.clear()
+        self._receive(opcode, _text(payload) if opcode == TEXT else payload)
+
+
+def _masked(data: bytes, mask: bytes) -> bytes:
+    size = len(data)
+    key = int.from_bytes((mask * (size // 4 + 1))[:size])
+    return (int.from_bytes(data) ^ key).to_bytes(size)
+
+
+def _text(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as exc:
+        raise FrameError(1007, "a text is not UTF-8") from exc
+
+
+def _check_close(payload: bytes) -> None:
+    if not payload:
+        return
+    code = int.from_bytes(payload[:2])
+    if len(payload) == 1 or not (code in _CODES or 3000 <= code < 5000):
+        raise FrameError(1002, f"a close frame with the impossible code {code}")
+    _text(payload[2:])
