@@ -108,7 +108,7 @@ class Listen(_Step, frozen=True, kw_only=True):
     """The caller waits for an answer, and until it is over."""
 
     timeout_s: float = 20.0
-    silence_ms: float = 900.0
+    silence_ms: float = 1200.0
     """So much silence ends it."""
 
 

@@ -76,7 +76,7 @@ class HouseAgent(OpenAIAgent):
         await self.voip.clock.sleep(2.5)
         return f"a table for {name}"
 
-    @tool
+    @tool(filler="One moment please, I am looking.")
     async def slow_lookup(self, name: str) -> str:
         """Look somebody up, which takes four seconds.
 
@@ -148,6 +148,8 @@ class House:
         )
         self.twilio: TwilioRestEmulator = TwilioRestEmulator(account_sid=ACCOUNT, auth_token=TOKEN)
         self.gateway: TwilioGateway | None = None
+        self.broken: Exception | None = None
+        """What :attr:`Setup.touch` raised: the scenario was not played as it is meant."""
         self._updates: set[asyncio.Task[None]] = set()
 
     def agent(self, call_sid: str) -> Agent | None:
@@ -206,7 +208,8 @@ class House:
                 vad_events=setup.vad_events,
                 timeout_s=self.clock.real(0.5),
             ),
-            "tts": CartesiaTTS(api_key=self.cartesia.api_key, base_url=self.cartesia.ws_url),
+            # Room for contexts that were cancelled: their release takes real seconds, many of this clock's.
+            "tts": CartesiaTTS(api_key=self.cartesia.api_key, base_url=self.cartesia.ws_url, parallel_parts=12),
             "api_key": self.openai.api_key,
             "base_url": self.openai.base_url,
             "system": SYSTEM,
@@ -217,7 +220,11 @@ class House:
         self.agents.append(agent)
         agent.activate()
         if setup.touch is not None:
-            setup.touch(agent)
+            try:
+                setup.touch(agent)
+            except Exception as exc:
+                self.broken = exc
+                raise
 
     def _reply(self, fields: dict[str, Any]) -> ChatReply:
         newest = str(fields["messages"][-1].get("content") or "")

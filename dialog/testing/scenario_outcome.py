@@ -96,6 +96,8 @@ class Outcome(Struct, kw_only=True):
     """How long the agent went on when it began in the middle of the caller's words."""
     resumes_ms: list[float] = field(default_factory=list[float])
     """From the end of a noise over a reply to the agent's next sound."""
+    stall_ms: float = 0.0
+    """Longest time on the scenario's clock for which the machine stood still: times are no better than that."""
     problems: list[str] = field(default_factory=list[str])
     """What did not come as the scenario wants it; empty: it passed."""
 
@@ -185,14 +187,14 @@ def _interrupt(outcome: Outcome, sound: Sound, ended_ms: float) -> None:
 
 
 def _inner_silences(cells: Sequence[Cell], lanes: _Lanes, sounds: Sequence[Sound]) -> list[float]:
-    """Silences inside one turn of the agent's, such as while a tool runs, in which the caller was silent too."""
+    """Silences inside one turn of the agent's, such as while a tool runs, in which the caller said no words."""
     silences: list[float] = []
     for before, cell in pairwise(cells):
         begin, end = before.at_ms + CELL_MS, cell.at_ms
         if end - begin < _SEGMENT_GAP_MS:
             continue
         one, other = lanes.part_of(before.lane), lanes.part_of(cell.lane)
-        spoken = any(sound.started_ms < end and sound.ended_ms > begin for sound in sounds)
+        spoken = any(sound.text and sound.started_ms < end and sound.ended_ms > begin for sound in sounds)
         if one is not None and other is not None and one[0] == other[0] and not spoken:
             silences.append(end - begin)
     return silences

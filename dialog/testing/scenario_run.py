@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from random import Random
 from typing import Protocol
@@ -14,7 +13,20 @@ from dialog.clock import Clock
 from dialog.errors import ConfigurationError
 from dialog.testing.call import CallEnded, CallSpec, NothingHeard
 from dialog.testing.caller import Caller, Dialling
-from dialog.testing.scenario import At, Fault, HangUp, Listen, Noise, Press, Range, Say, Scenario, Silence, Step, WaitEnd
+from dialog.testing.scenario import (
+    At,
+    Fault,
+    HangUp,
+    Listen,
+    Noise,
+    Press,
+    Range,
+    Say,
+    Scenario,
+    Silence,
+    Step,
+    WaitEnd,
+)
 from dialog.testing.scenario_outcome import Outcome, Sound, measure, tag_of
 from dialog.testing.scenario_sound import Cell, Letters, noise, spell
 from dialog.testing.server import Faults
