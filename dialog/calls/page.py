@@ -20,6 +20,7 @@ from uuid import UUID
 import msgspec
 
 from dialog.calls import events as ev
+from dialog.calls.page_numbers import numbers_html, silence_marks
 from dialog.calls.report import SessionReport
 from dialog.calls.stages import STAGES, median_latency_ms, stages_of
 from dialog.errors import ConfigurationError
@@ -59,12 +60,13 @@ def make_page(report: SessionReport, recording: bytes = b"", *, title: str = "",
         width=min(round(length * _PIXELS_PER_S), 60_000) if length > 90 else 0,
         caller_wave=_wave(sound.caller, sound.rate, offset_s, length),
         agent_wave=_wave(sound.agent, sound.rate, offset_s, length),
-        marks="".join(_mark(at, length) for at in marks),
-        interruption_key='<li><i style="background:var(--cut)"></i>the caller interrupts</li>' if marks else "",
+        marks=silence_marks(report.metrics, length) + "".join(_mark(at, length) for at in marks),
+        mark_keys=_mark_keys(marks, report),
         scale=_scale(length),
         player=_player(recording),
         talk="\n".join(_talk(report, offset_s, playable=bool(recording))),
         waterfall=_waterfall(report),
+        numbers=numbers_html(report.metrics),
         event_count=len(report.events),
         events="".join(_event_row(event) for event in report.events),
         footer=f"Call {escape(str(report.call_id))}. Times are minutes and seconds since the agent took the call.",
@@ -89,11 +91,12 @@ def _subtitle(report: SessionReport) -> str:
 
 
 def _facts(report: SessionReport) -> str:
-    latency = median_latency_ms(report)
+    median, slow = median_latency_ms(report), report.metrics.latency("answer").p95_ms
     facts = [
         ("Length", _time(report.duration_s)),
         ("Turns", str(sum(bool(turn.caller) for turn in report.turns))),
-        ("Median answer", f"{latency:.0f} ms" if latency is not None else "not measured"),
+        ("Median answer", f"{median:.0f} ms" if median is not None else "not measured"),
+        ("95 % within", f"{slow:.0f} ms" if slow is not None else "not measured"),
         ("Interruptions", str(report.interruptions)),
         ("Tools used", str(sum(len(turn.tools) for turn in report.turns))),
         ("Errors", str(report.errors)),
@@ -168,6 +171,15 @@ def _mark(at_s: float, length: float) -> str:
     return f'<div class="mark{side}" style="left:{100 * at_s / length:.3f}%"><b>interrupted at {_time(at_s)}</b></div>'
 
 
+def _mark_keys(marks: list[float], report: SessionReport) -> str:
+    keys = ""
+    if marks:
+        keys += '<li><i style="background:var(--cut)"></i>the caller interrupts</li>'
+    if report.metrics.dead_air:
+        keys += '<li><i class="dead-key"></i>the caller waits for a sound</li>'
+    return keys
+
+
 def _scale(length: float) -> str:
     step = next((step for step in (1, 2, 5, 10, 15, 30, 60) if length / step <= max(12, length / 8)), 60)
     return "".join(
@@ -215,6 +227,8 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
                 notes += '<em class="cut">interrupted</em>'
             elif event.state == "lost":
                 notes += '<em class="cut">the line went away</em>'
+            if event.filler:
+                notes += "<em>filler</em>"
             answered.add(event.turn)
             items.append((at, _said(at, "agent", "Agent", _heard(event), notes, playable=playable)))
         elif isinstance(event, ev.ToolEnded):
@@ -225,6 +239,13 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
             items.append((event.at_s, _note(text, bad=event.state != "done")))
         elif isinstance(event, ev.ResumedAfterPause):
             items.append((event.at_s, _note("a sound without words: the agent paused and went on")))
+        elif isinstance(event, ev.IdlePrompted):
+            items.append((event.at_s, _note("nobody had spoken for a while")))
+        elif isinstance(event, ev.CallerUnheard):
+            text = f"the caller's voice was heard, and no words came within {event.waited_s:.1f} s"
+            items.append((event.at_s, _note(text, bad=True)))
+        elif isinstance(event, ev.Warned):
+            items.append((event.at_s, _note(escape(event.text), bad=True)))
         elif isinstance(event, ev.DigitPressed):
             items.append((event.at_s, _note("the caller pressed a key")))
         elif isinstance(event, ev.ErrorRaised):
@@ -276,7 +297,7 @@ def _waterfall(report: SessionReport) -> str:
         for stage in stages_of(turn.timeline):
             sums[stage.kind] += stage.ms
             left, width = (stage.begin - begin) * 100_000 / longest, stage.ms * 100 / longest
-            label = f"<b>{stage.ms:.0f}</b>" if width > 4.5 else ""
+            label = f"<b>{stage.ms:.0f}</b>" if width > 1.5 + 2.5 * len(f"{stage.ms:.0f}") else ""
             hint = f"{stage.kind} {stage.ms:.1f} ms"
             style = f"left:{left:.2f}%;width:{width:.2f}%"
             bars.append(f'<i class="{classes[stage.kind]}" style="{style}" title="{hint}">{label}</i>')
