@@ -224,10 +224,10 @@ class Cascade:
         )
         self.on_utterance(utterance)
 
-    def on_utterance(self, utterance: Utterance) -> None:
-        """The caller has said something."""
+    def on_utterance(self, utterance: Utterance, *, complete: bool = False) -> None:
+        """The caller has said something; ``complete``: there is nothing to add, for it was typed."""
         self._host.caller_said(utterance, final=True)
-        self._feed(sig.Final(utterance))
+        self._feed(sig.Final(utterance, complete=complete))
 
     def on_interim(self, utterance: Utterance) -> None:
         """The caller is saying something."""
@@ -590,7 +590,9 @@ class Cascade:
         if turn.settled:
             return
         turn.settled = True
-        if turn.dropped:
+        if turn.dropped and turn.speculative:
+            self._host.history.discard(turn.draft)
+        elif turn.dropped:
             self._host.history.drop(turn.draft)
         else:
             heard = {part.number: (part.heard_text(), part.heard_whole) for part in turn.speech.parts}

@@ -79,7 +79,7 @@ class Driver:
     async def read(self, turn: Turn, part: Part, stream: AsyncIterator[str], ended: Callable[[Turn], None]) -> None:
         """Read a dispatched stream into its part, then call ``ended``."""
         current_turn.set(turn)
-        inside_speech(part.speech)
+        inside_speech(part)
         try:
             async with self._patience(turn, "a dispatched stream") as patience, closing(stream):
                 async for text in stream:

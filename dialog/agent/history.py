@@ -66,7 +66,7 @@ class Draft:
     then count no more, tools still do.
     """
 
-    __slots__ = ("_history", "_nodes", "_sealed", "_state", "heard", "user_text")
+    __slots__ = ("_history", "_nodes", "_previous", "_sealed", "_state", "heard", "user_text")
 
     def __init__(self, history: History, user_text: str) -> None:
         self.user_text: str = user_text
@@ -75,12 +75,14 @@ class Draft:
         """Of each part that was heard: the words, and whether it was heard to its end."""
         self._history = history
         self._nodes: list[_Said | _Step] = []
-        self._state: Literal["open", "committed", "dropped"] = "open"
+        self._previous: Draft | None = None
+        """The dropped turn whose question this one goes on with."""
+        self._state: Literal["open", "committed", "dropped", "discarded"] = "open"
         self._sealed = False  # a request was made of it: what comes now is another step
 
     @property
     def open(self) -> bool:
-        """Neither committed nor dropped yet."""
+        """Neither committed, dropped nor discarded yet."""
         return self._state == "open"
 
     def begin(self) -> None:
@@ -120,7 +122,7 @@ class Draft:
         follow. A result without its call, or a second one, is ignored.
         """
         called = next((c for c in self._calls() if c.call.id == result.id and c.result is None), None)
-        if called is None or result.state == "running":
+        if called is None or result.state == "running" or self._state == "discarded":
             return False
         if called.told:
             called.result = called.answer()
@@ -241,11 +243,13 @@ class History:
         """
         text = user_text if isinstance(user_text, str) else " ".join(user_text)
         text = " ".join(text.split())
+        before: Draft | None = None
         if text:
             before, self._dropped = self._dropped, None
             if before is not None and before.started and text.startswith(before.user_text):
                 text = text.removeprefix(before.user_text).lstrip()
         draft = Draft(self, text)
+        draft._previous = before
         self._blocks.append(draft)
         return draft
 
@@ -279,6 +283,20 @@ class History:
             draft._state = "dropped"
             self.version += 1
             self._dropped = draft
+
+    def discard(self, draft: Draft) -> None:
+        """End a turn that was begun before it was certain, as if it had never been: also its tools leave no trace.
+
+        That is right for tools that change nothing, and only those may run in such a turn.
+
+        Raises:
+            StateError: The draft belongs to another history.
+        """
+        if self._own(draft):
+            draft._state = "discarded"
+            self._blocks.remove(draft)
+            if self._dropped is None:
+                self._dropped = draft._previous
 
     def request_items(self) -> tuple[Item, ...]:
         """Return the conversation as a model may be told it, turns under way with all they generated."""

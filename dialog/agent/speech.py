@@ -24,8 +24,8 @@ _LITTLE_MS = 3000.0
 """A voice that is given its next sentence when so much audio is left has it ready in time."""
 
 
-_inside: ContextVar[tuple[Speech, ...]] = ContextVar("dialog_inside_speech", default=())
-"""Speech whose text the running code makes, or which waits for it: a tool that its stream has called."""
+_inside: ContextVar[tuple[Part, ...]] = ContextVar("dialog_inside_speech", default=())
+"""Parts whose text the running code makes, or which wait for it: it is a tool that their stream has called."""
 
 
 class Heard(Struct, frozen=True):
@@ -47,13 +47,15 @@ class Speech:
     """Something that was handed over to be said. ``await`` it to learn what of it was heard.
 
     Waiting for it raises :class:`asyncio.CancelledError` when its turn is dropped before anything of
-    it was heard, and :class:`StateError` in the stream that makes it and in the tools of that stream,
-    where it would wait for itself. Nobody has to wait.
+    it was heard, and :class:`StateError` inside the stream that makes it, or that is spoken before it,
+    and in the tools of that stream: it would wait for itself. Nobody has to wait.
     """
 
     def __init__(self) -> None:
         self._heard: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
         self._text: list[str] = []
+        self._behind = _inside.get()
+        """Parts that sound before it, for it was made inside them."""
 
     @classmethod
     def dropped(cls, text: str) -> Speech:
@@ -88,7 +90,9 @@ class Speech:
         return self._heard.done()
 
     def __await__(self) -> Generator[Any, None, Heard]:
-        if not self._heard.done() and any(speech is self for speech in _inside.get()):
+        if not self._heard.done() and any(
+            not part.sealed and (part.speech is self or part in self._behind) for part in _inside.get()
+        ):
             raise StateError(
                 "this speech would wait for itself: it ends only when the code that awaits it has returned; "
                 "await what was dispatched before it, or do this after the reply"
@@ -105,9 +109,9 @@ class Speech:
             self._heard.set_result(heard)
 
 
-def inside_speech(speech: Speech) -> None:
-    """From here on the running task, and what it starts, makes the text of ``speech``."""
-    _inside.set((*_inside.get(), speech))
+def inside_speech(part: Part) -> None:
+    """From here on the running task, and what it starts, makes the text of ``part``."""
+    _inside.set((*_inside.get(), part))
 
 
 def outside_speech() -> None:

@@ -31,6 +31,8 @@ class Engine(Protocol):
 
     def ask(self, reply: Callable[[], AsyncIterator[str] | None]) -> Turn | None: ...  # noqa: D102
     def extend_patience(self, turn: Turn, seconds: float | None = None) -> None: ...  # noqa: D102
+    def tool_started(self, call_id: str) -> None: ...  # noqa: D102
+    def tool_ended(self, call_id: str) -> None: ...  # noqa: D102
 
 
 class Host(Protocol):
@@ -176,7 +178,7 @@ class ToolRunner:
                 await asyncio.sleep(0)  # those in the background have begun before the model is told so
         except asyncio.CancelledError:
             for job in jobs:
-                if job.task is not None and job.cancels:
+                if job.task is not None and (job.cancels or turn.speculative):
                     job.task.cancel()
             raise
         self._engine.extend_patience(turn)
@@ -192,7 +194,9 @@ class ToolRunner:
         call = job.call
         job.started_s = self._clock.now()
         self._host.happened(ev.ToolStarted, turn=turn.uuid, call_id=call.id, name=call.name, arguments=call.arguments)
-        if job.background:
+        if not job.background:
+            self._engine.tool_started(call.id)
+        else:
             outside_speech()  # the reply does not wait for this one, so this one may wait for the reply
         job.result = await self._toolbox.run(call)
 
@@ -200,6 +204,8 @@ class ToolRunner:
         job = self._jobs.pop(task)
         if not job.step.begun:
             return
+        if not job.background:
+            self._engine.tool_ended(job.call.id)
         result = job.result or self._cancelled(job.call)
         late = job.turn.draft.result(result)
         self._host.happened(
@@ -225,7 +231,11 @@ class ToolRunner:
 
     def unfinished(self, turn: Turn) -> list[Job]:
         """Tools of turns before ``turn`` whose results its request should hold."""
-        return [job for job in self._jobs.values() if job.turn is not turn and not job.background and not job.waited]
+        return [
+            job
+            for job in self._jobs.values()
+            if job.turn is not turn and not job.background and not job.waited and not job.turn.speculative
+        ]
 
     async def settle(self, jobs: Sequence[Job]) -> None:
         """Give tools of earlier turns a moment to finish: once, then the model is told that they still run."""
