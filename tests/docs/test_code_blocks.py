@@ -206,7 +206,7 @@ async def test_the_recording_of_the_twilio_page_is_saved(tmp_path: Path, monkeyp
 async def test_the_tests_of_the_testing_page_pass() -> None:
     names = run("docs/testing.md")
     tests = {name: value for name, value in names.items() if name.startswith("test_")}
-    assert len(tests) == 3
+    assert len(tests) == 6
     house = House({}, sentences=("what are your opening hours on sunday",), replies=("From ten to four.",))
     house.on_voip(dialog.OpenAIAgent, greeting="Good evening!", settings=AgentSettings())
     async with house.serving():

@@ -105,11 +105,11 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 LISTED = re.findall(r"^\.\. automodule:: (\S+)$", REFERENCE, re.MULTILINE)
 INTERNAL = re.compile(
     r"""dialog\.(
-        __main__ | version | watchdog | cli\..* | \w+\._\w+ | audio\.pcm | calls\.stages |
-        agent\.(cascade | conversation | heard | shaping | streams | threads | toolschema | turn) |
+        __main__ | version | watchdog | cli\..* | \w+\._\w+ | audio\.pcm | calls\.(page_numbers | stages) |
+        agent\.(cascade | conversation | heard | shaping | streams | textcall | threads | toolschema | turn) |
         agent\.turns\.(endpointer | floor | interruption | signals | taking) |
         llm\.(chat | sse | transport) |
-        testing\.(call | carrier | heard | media | stream | twiml) |
+        testing\.(call | carrier | heard | media | stream | textline | twiml) |
         voip\.(direct | lifecycle | line | lineclock | lineops | link | pacer | part | playout | wrapup) |
         voip\.twilio\.(?!(gateway | voip | offer)$)\w+
     )""",
