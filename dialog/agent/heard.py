@@ -1,16 +1,34 @@
-"""From milliseconds that were heard to the words of the reply that were heard."""
+"""From milliseconds that were heard to the words of the reply that were heard, and back. Pure."""
 
 from __future__ import annotations
 
-import re
+from bisect import bisect_right
+from itertools import accumulate
+from math import inf
 
-from dialog.agent.shaping import Piece
+from dialog.agent.alignment import Clock, Letters, Unit, find_units, runs_of, word_end
+from dialog.agent.shaping.pieces import Piece
+from dialog.agent.shaping.sentences import sentence_ends
 from dialog.message import Word
 
 __all__ = ["HeardMap", "SpeechRate"]
 
-_WORD = re.compile(r"\S+")
-_NOT_A_WORD = re.compile(r"[^\w]+")
+_LITTLE_MS = 250.0
+"""Without timings, nothing was heard of less: it is too little for a word."""
+_SILENT_MS = 400.0
+"""Audio behind the last timing that may be a pause; more is words whose timings are not there."""
+_SKIPPED = 12
+"""Letters that may stand between two words although the voice left no time for them."""
+_FASTEST = 40.0
+"""Letters a second that no voice says: what a timing skips beyond that is another word of the same spelling."""
+
+# How much longer than a letter it takes to say these, in letters: what estimates go by.
+_LONG = {
+    **dict.fromkeys("0123456789", 3.0),
+    **dict.fromkeys(",;:\u2013\u2014", 2.0),
+    **dict.fromkeys(".!?\u2026\n", 5.0),
+    **dict.fromkeys("$%&@+=#\u20ac\u00a3", 6.0),
+}
 
 
 class SpeechRate:
@@ -25,134 +43,159 @@ class SpeechRate:
             self.chars_per_s += 0.3 * (chars * 1000.0 / ms - self.chars_per_s)
 
 
-class _TimedWord:
-    __slots__ = ("end", "end_ms", "middle_ms", "start_ms")
-
-    def __init__(self, start_ms: float, end_ms: float, end: int) -> None:
-        self.start_ms = start_ms
-        self.end_ms = end_ms
-        self.middle_ms = (start_ms + end_ms) / 2
-        self.end = end
-        """Where the word ends in the reply's text."""
-
-
 class HeardMap:
     """What of one part's text its audio speaks, as far as pieces and word timings tell.
 
-    A word counts as heard when half of it was. A piece that is spoken otherwise than it is written
-    ("$5" as "five dollars") counts as a whole. Without timings the position is estimated from the
-    voice's rate, or from the share of the audio once all of it is known.
+    A word counts as heard when half of it was; what is spoken otherwise than it is written ("$5" as
+    "five dollars") counts as a whole. Words that the voice's timings leave out get their share of the time
+    between their neighbours. Without timings the position is estimated from the voice's rate, or from
+    the share of the audio once all of it is known.
     """
 
     def __init__(self, rate: SpeechRate) -> None:
         self._rate = rate
         self._pieces: list[Piece] = []
+        self._taken = 0
         self._spoken = ""
+        self._letters = Letters()
         self._cursor = 0
-        self._timed: list[_TimedWord] = []
-        self._source_end = 0
+        """In the letters: behind the last word whose timing was found."""
+        self._anchors: list[tuple[int, float]] = [(0, 0.0)]
+        """Places of the spoken text and the milliseconds at which they sound, both rising."""
+        self._word_starts: list[float] = []
+        self._timed_ms = 0.0
+        """Where the last timing ends, found in the text or not."""
+        self._units: list[Unit] = []
+        self._weights: list[float] = [0.0]
+        self._ends: list[int] = []
+        self._looked_at = 0
+        """How many pieces the units, weights and ends are of."""
 
     @property
     def timed(self) -> bool:
-        """Word timings have come."""
-        return bool(self._timed)
+        """Word timings have come, and fit the text."""
+        return len(self._anchors) > 1
 
     def post(self, piece: Piece) -> None:
         """The voice was given ``piece``."""
         self._pieces.append(piece)
-        self._spoken += piece.spoken
-        self._source_end = piece.end
 
     def align(self, words: tuple[Word, ...]) -> None:
-        """The voice told when it speaks these words.
+        """The voice told when it speaks these words, in milliseconds of the part's audio, in their order.
 
-        They are looked for in the text in their order, without regard to case and punctuation; a word
-        that is not found (a normalised number, markup) leaves its neighbours to tell.
+        They are looked for in what it was given, in order, without regard to case and punctuation.
         """
+        self._take()
+        self._letters.take(self._spoken)
         for word in words:
-            needle = _NOT_A_WORD.sub("", word.text).casefold()
+            needle = "".join(char for char in word.text.casefold() if char.isalnum())
             if not needle:
                 continue
-            match = self._find(needle)
-            if match is None:
+            start_ms = max(word.start_ms, self._word_starts[-1] if self._word_starts else 0.0)
+            end_ms = max(word.end_ms, start_ms)
+            self._word_starts.append(start_ms)
+            found = self._letters.find(needle, self._cursor, self._limit(start_ms))
+            self._timed_ms = max(self._timed_ms, end_ms)
+            if found < 0:
                 continue
-            self._cursor = match[1]
-            self._timed.append(_TimedWord(word.start_ms, word.end_ms, self._source_position(match[1])))
+            self._cursor = found + len(needle)
+            places = self._letters.places
+            self._anchor(places[found], start_ms)
+            self._anchor(places[self._cursor - 1] + 1, end_ms)
 
-    def heard(self, heard_ms: float, total_ms: float | None) -> int:
-        """How many characters of the reply's text were heard; ``total_ms``: all audio of the part, once known."""
-        if heard_ms <= 0 or not self._pieces:
+    def heard(self, heard_ms: float, total_ms: float | None, source: str = "") -> int:
+        """How many characters of the reply's text were heard; they end where a word does.
+
+        Args:
+            heard_ms: Milliseconds of the part's audio.
+            total_ms: All audio of the part, once it is known.
+            source: The reply's text. Without it words are known as they are spoken: of "555-1234" the first
+                half may have been heard.
+        """
+        self._look()
+        if heard_ms <= 0 or (not self.timed and heard_ms < _LITTLE_MS):
             return 0
-        if self._timed:
-            end = 0
-            for word in self._timed:
-                if word.middle_ms > heard_ms:
-                    break
-                end = word.end
-            return end
-        if heard_ms < 250:
-            # Too little for a word, as far as anybody can tell.
-            return 0
-        if total_ms:
-            chars = len(self._spoken) * min(1.0, heard_ms / total_ms)
-        else:
-            chars = heard_ms / 1000.0 * self._rate.chars_per_s
-        return self._source_position(self._word_end(int(chars)))
+        clock = self._clock(total_ms)
+        # Times rise with the text, so the last unit that was half heard is found by halving.
+        low, high = 0, len(self._units)
+        while low < high:
+            middle = (low + high) // 2
+            unit = self._units[middle]
+            if (clock.at(unit.start) + clock.at(unit.end)) / 2 <= heard_ms:
+                low = middle + 1
+            else:
+                high = middle
+        end = self._units[low - 1].source_end if low else 0
+        return word_end(source, end) if source else end
 
-    def word_start_ms(self, heard_ms: float) -> float:
-        """Where the word starts that is being spoken at ``heard_ms``; without timings ``heard_ms`` itself."""
-        for word in self._timed:
-            if word.start_ms <= heard_ms < word.end_ms:
-                return word.start_ms
-        return heard_ms
+    def sentence_end_ms(self, after_ms: float, limit_ms: float, total_ms: float | None = None) -> float | None:
+        """Where in the part's audio the next sentence ends, from ``after_ms`` to ``limit_ms``; ``None`` if none does.
 
-    def sentence_end_ms(self, after_ms: float, limit_ms: float) -> float | None:
-        """Where the first sentence ends at or after ``after_ms``; ``None``: not before ``limit_ms``, or unknown."""
-        for word in self._timed:
-            if after_ms <= word.end_ms <= limit_ms and self._ends_sentence(word.end):
-                return word.end_ms
-        return None
-
-    def _ends_sentence(self, end: int) -> bool:
-        return any(
-            piece.ends_sentence and len(piece.spoken.rstrip()) + piece.start <= end <= piece.end
-            for piece in self._pieces
-        )
-
-    def _find(self, needle: str) -> tuple[int, int] | None:
-        """The first word from the cursor on that is ``needle``; looks a few words ahead, not further."""
-        for index, match in enumerate(_WORD.finditer(self._spoken, self._cursor)):
-            if index >= 8:
+        All are milliseconds from the start of the part. ``total_ms``: all audio of the part, once it is known.
+        """
+        self._look()
+        clock = self._clock(total_ms)
+        for end in self._ends:
+            at_ms = clock.at(end)
+            if at_ms > limit_ms:
                 return None
-            word = _NOT_A_WORD.sub("", match[0]).casefold()
-            if word == needle:
-                return match.span()
-            at = match[0].casefold().find(needle)
-            if at >= 0 and index == 0:
-                # The voice split what is one word for us ("well-known"): take the part of it.
-                return match.start() + at, match.start() + at + len(needle)
+            if at_ms >= after_ms:
+                return at_ms
         return None
 
-    def _word_end(self, chars: int) -> int:
-        """The end of the last whole word within ``chars`` spoken characters."""
-        if chars >= len(self._spoken):
-            return len(self._spoken)
-        end = 0
-        for match in _WORD.finditer(self._spoken):
-            if match.end() > chars:
-                break
-            end = match.end()
-        return end
+    def word_start_ms(self, ms: float) -> float:
+        """Where the word begins that is spoken at ``ms``, which is where speech that was cut there goes on.
 
-    def _source_position(self, spoken_end: int) -> int:
-        """Where the reply's text stands after ``spoken_end`` spoken characters."""
-        position = 0
-        for piece in self._pieces:
-            end = position + len(piece.spoken)
-            if spoken_end < end:
-                if len(piece.spoken) == piece.end - piece.start:
-                    return piece.start + max(0, spoken_end - position)
-                whole = spoken_end >= position + len(piece.spoken.rstrip())
-                return piece.end if whole else piece.start
-            position = end
-        return self._source_end
+        Without timings it is ``ms`` itself: nothing is lost, and nothing repeated.
+        """
+        index = bisect_right(self._word_starts, ms)
+        if not index or ms >= self._timed_ms:
+            return ms
+        return self._word_starts[index - 1]
+
+    # -- what the pieces say ------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        """Take in the pieces that came since the last time."""
+        if self._taken < len(self._pieces):
+            self._spoken += "".join(piece.spoken for piece in self._pieces[self._taken :])
+            self._taken = len(self._pieces)
+
+    def _look(self) -> None:
+        """Find words and sentences in what was posted; only done when somebody asks."""
+        self._take()
+        if self._looked_at == self._taken:
+            return
+        self._looked_at = self._taken
+        self._ends = sentence_ends(self._spoken)
+        self._weights += accumulate(
+            (1.0 + _LONG.get(char, 0.0) for char in self._spoken[len(self._weights) - 1 :]), initial=self._weights.pop()
+        )
+        self._units = find_units(self._spoken, runs_of(self._pieces))
+
+    def _anchor(self, place: int, at_ms: float) -> None:
+        """``place`` sounds at ``at_ms``."""
+        last, last_ms = self._anchors[-1]
+        if place > last:
+            self._anchors.append((place, max(at_ms, last_ms)))
+        elif place == last:
+            self._anchors[-1] = (last, max(at_ms, last_ms))
+
+    def _limit(self, start_ms: float) -> int:
+        """How far in the letters a word may be that is spoken at ``start_ms``."""
+        elapsed_ms = max(0.0, start_ms - self._anchors[-1][1])
+        return self._cursor + _SKIPPED + int(_FASTEST * elapsed_ms / 1000.0)
+
+    def _clock(self, total_ms: float | None) -> Clock:
+        anchors = self._anchors
+        place, at_ms = anchors[-1]
+        rest = self._weights[-1] - self._weights[place]
+        if total_ms is not None and total_ms > 0:
+            each = max(0.0, total_ms - at_ms) / rest if rest else 0.0
+            return Clock(anchors, self._weights, (each, inf, 0.0))
+        # The rate is one of characters; how they weigh is only what distinguishes one from another.
+        whole = self._weights[-1]
+        each = len(self._spoken) * 1000.0 / self._rate.chars_per_s / whole if whole else 0.0
+        if not self.timed:
+            return Clock(anchors, self._weights, (each, inf, 0.0))
+        return Clock(anchors, self._weights, (each, self._timed_ms, _SILENT_MS))

@@ -86,7 +86,7 @@ def test_a_rewritten_piece_is_heard_as_a_whole_or_not_at_all():
     heard_map.align(
         words(("It", 0, 100), ("costs", 100, 300), ("five", 300, 500), ("dollars", 500, 900), ("now", 900, 1000))
     )
-    assert source[: heard_map.heard(450, None)] == "It costs "
+    assert source[: heard_map.heard(450, None)] == "It costs"
     assert source[: heard_map.heard(800, None)] == "It costs $5 "
     assert source[: heard_map.heard(1000, None)] == source
 

@@ -11,6 +11,7 @@ from dialog.agent.shaping.filters import Edit, FilterFactory, Said, TextFilter, 
 from dialog.agent.shaping.markdown import Markdown
 from dialog.agent.shaping.pieces import Piece, Run
 from dialog.agent.shaping.shapers import SentenceShaper, Shaper, TokenShaper, default_filters, shaper_for
+from dialog.agent.shaping.spoken import SpokenForms
 
 __all__ = [
     "Characters",
@@ -22,6 +23,7 @@ __all__ = [
     "Said",
     "SentenceShaper",
     "Shaper",
+    "SpokenForms",
     "TextFilter",
     "TokenShaper",
     "default_filters",

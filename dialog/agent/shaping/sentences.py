@@ -127,7 +127,8 @@ def _ends_sentence(text: str, start: int, found: re.Match[str]) -> _Verdict:
         return "no"
     if word in _BEFORE_NUMBER:
         return "unless_number"
-    if word in _BEFORE_CAPITAL:
+    if word in _BEFORE_CAPITAL or (len(word) == 1 and word.isalpha()):
+        # A letter alone is most likely spelled: "five p m."
         return "if_capital"
     if "." in word and all(len(letter) == 1 and letter.isalpha() for letter in word.split(".")):
         return "no"

@@ -12,6 +12,7 @@ from dialog.agent.shaping.filters import Chain, FilterFactory, split_stretch
 from dialog.agent.shaping.markdown import Markdown
 from dialog.agent.shaping.pieces import Piece, Stretch, make_piece
 from dialog.agent.shaping.sentences import find_boundary
+from dialog.agent.shaping.spoken import SpokenForms
 
 __all__ = ["SentenceShaper", "Shaper", "TokenShaper", "default_filters", "shaper_for"]
 
@@ -156,12 +157,27 @@ class SentenceShaper:
         return piece
 
 
-def default_filters() -> tuple[FilterFactory, ...]:
-    """What every reply passes through unless the agent's settings say otherwise."""
-    return (Markdown, Characters)
+def default_filters(*, normalizes: bool = True) -> tuple[FilterFactory, ...]:
+    """What every reply passes through unless the agent's settings say otherwise.
+
+    Args:
+        normalizes: The voice reads numbers, dates and the like by itself.
+    """
+    return (Markdown, Characters) if normalizes else (Markdown, Characters, SpokenForms)
 
 
-def shaper_for(text: Literal["tokens", "sentences"], filters: Sequence[FilterFactory] | None = None) -> Shaper:
-    """A new shaper for a voice that takes its text like this; without ``filters`` the default ones are used."""
-    chosen = default_filters() if filters is None else filters
+def shaper_for(
+    text: Literal["tokens", "sentences"],
+    filters: Sequence[FilterFactory] | None = None,
+    *,
+    normalizes: bool = True,
+) -> Shaper:
+    """A new shaper for a voice that takes its text like this.
+
+    Args:
+        text: What the voice's capabilities say.
+        filters: What the text passes through, in this order; ``None``: :func:`default_filters`.
+        normalizes: What the voice's capabilities say.
+    """
+    chosen = default_filters(normalizes=normalizes) if filters is None else filters
     return TokenShaper(chosen) if text == "tokens" else SentenceShaper(chosen)
