@@ -7,13 +7,13 @@ music or one other person who is as loud as the caller.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
 from operator import itemgetter
 
 from dialog.audio.g711 import ALAW_SAMPLES, MULAW_SAMPLES
 from dialog.audio.keys import is_key
 from dialog.audio.level import SILENCE_DBFS, Encoding, level_dbfs
+from dialog.audio.noise_floor import NoiseFloor
 from dialog.audio.pcm import samples
 from dialog.message import MULAW_8K, AudioFormat, SpeechEdge
 
@@ -21,23 +21,6 @@ __all__ = ["LevelVAD"]
 
 _FRAME_MS = 20.0
 _FRAME_S = _FRAME_MS / 1000.0
-_WINDOW = 150
-"""Frames in which the noise is looked for: in three seconds even a fast talker is quiet for a while."""
-_FEW = 25
-"""With fewer frames than this, the noise is taken to be the quietest of them."""
-_FLOOR_PART = 0.15
-_LOW_PART = 0.05
-"""The floor is the level that 15 % of the window stay under; how far it lies over that of 5 % tells how
-much the noise varies: a quarter of a dB for a hiss, three for a room of voices."""
-_SPREAD = 1.9
-"""Single frames of noise reach so many times that over the floor …"""
-_MOST_SPREAD_DB = 6.0
-"""… but what varies by more than this is not noise: speech has just ended."""
-_HIGH_PART = 0.75
-_STEADY_DB = 3.0
-"""Where three quarters of the window differ by less, it is no voice, and at once the floor."""
-_FLOOR_RISE_DB = 2.0 * _FRAME_S
-"""What the floor rises at most in one frame while somebody speaks: 2 dB a second."""
 _FRAME_EVIDENCE_DB = 8.0
 """What one frame can add to the evidence: a single bang starts nothing."""
 _PEAK_FALL_DB = 1.0 * _FRAME_S
@@ -119,17 +102,10 @@ class LevelVAD:
         """Somebody speaks, as far as edges have said."""
         self.level = SILENCE_DBFS
         """Level of the last frame in dBFS."""
-        self.floor = self._lowest_floor
-        """Tracked level of the noise in dBFS."""
-        self._spread = 0.0
-        """How far single frames of the noise reach over the floor, in dB."""
+        self._noise = NoiseFloor(self._lowest_floor, _FRAME_MS)
         self._held = b""
         self._next_ms = 0.0
         """Where the next frame begins on the call's audio clock."""
-        self._levels: deque[float] = deque()
-        """Of the newest frames, at least the lowest floor …"""
-        self._sorted: list[float] = []
-        """… and in order."""
         self._window: deque[float] = deque([-1.0] * self._of_frames, maxlen=self._of_frames)
         """Of the newest frames: evidence, or -1 for one without speech."""
         self._last_speech_ms = 0.0
@@ -141,6 +117,11 @@ class LevelVAD:
         self._peak = SILENCE_DBFS
         self._played = SILENCE_DBFS
         self._played_hold = 0
+
+    @property
+    def floor(self) -> float:
+        """Tracked level of the noise in dBFS."""
+        return self._noise.floor
 
     def playing(self, level_dbfs: float) -> None:
         """Tell the level of what the caller hears now, so that its echo is not taken for the caller.
@@ -184,10 +165,11 @@ class LevelVAD:
         self.level = level
         start_ms = self._next_ms
         self._next_ms = end_ms = start_ms + _FRAME_MS
-        self._listen_to_noise(level)
+        noise = self._noise
+        noise.follow(level, speaking=self.speaking)
         margin = self._off_db if self.speaking else self._on_db
         threshold = max(
-            self.floor + self._spread + margin, self._least, self._peak - self._below_peak, self._played - self._guard
+            noise.floor + noise.spread + margin, self._least, self._peak - self._below_peak, self._played - self._guard
         )
         self._peak -= _PEAK_FALL_DB
         if self._played_hold:
@@ -211,29 +193,6 @@ class LevelVAD:
         self._previous = level
         if not self.speaking:
             self._consider(start_ms, edges)
-
-    def _listen_to_noise(self, level: float) -> None:
-        """Follow the floor and the spread of the noise."""
-        level = max(level, self._lowest_floor)
-        ordered = self._sorted
-        self._levels.append(level)
-        insort(ordered, level)
-        count = len(ordered)
-        if count > _WINDOW:
-            del ordered[bisect_left(ordered, self._levels.popleft())]
-            count = _WINDOW
-        if count < _FEW:
-            self.floor = ordered[0]
-            return
-        floor = ordered[int(count * _FLOOR_PART)]
-        if self.speaking and floor > self.floor:
-            if ordered[int(count * _HIGH_PART)] - ordered[int(count * _LOW_PART)] < _STEADY_DB:
-                self.floor = floor
-            else:
-                self.floor = min(floor, self.floor + _FLOOR_RISE_DB)
-            return
-        self.floor = floor
-        self._spread = min(_MOST_SPREAD_DB, _SPREAD * (floor - ordered[int(count * _LOW_PART)]))
 
     def _consider(self, start_ms: float, edges: list[SpeechEdge]) -> None:
         evidence = [one for one in self._window if one >= 0.0]

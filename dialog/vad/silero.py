@@ -15,6 +15,7 @@ from msgspec import Struct
 from dialog.audio.g711 import ALAW_SAMPLES, MULAW_SAMPLES
 from dialog.audio.keys import is_key
 from dialog.audio.level import SILENCE_DBFS, level_dbfs
+from dialog.audio.noise_floor import NoiseFloor
 from dialog.audio.pcm import samples
 from dialog.errors import ConfigurationError, LimitError, MissingExtra, ProviderError, StateError, UnsupportedFormat
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Message, SpeechEdge
@@ -22,7 +23,7 @@ from dialog.vad._silero_process import SileroProcess
 from dialog.vad._silero_worker import CHUNK_MS
 from dialog.vad.vad import VAD
 
-__all__ = ["SileroGate", "SileroVAD"]
+__all__ = ["Loudness", "SileroGate", "SileroVAD"]
 
 _CODES = {"mulaw": MULAW_SAMPLES, "alaw": ALAW_SAMPLES}
 _WAITING = 16
@@ -32,8 +33,10 @@ _GUARD_DB = 12.0
 _PLAYED_FALL_DB = 30.0 * CHUNK_MS / 1000.0
 _PLAYED_HOLD = 8
 """Chunks for which what was played counts in full: a quarter of a second."""
-_LEAST_DBFS = -60.0
+_LEAST_DBFS = -57.0
 """Quieter is never speech: the model hears a whisper in what a line calls silence."""
+_OVER_NOISE_DB = 1.5
+"""Speech is louder than what is behind it by this; else a room of talkers would be speech all the time."""
 
 
 class SileroGate:
@@ -73,6 +76,27 @@ class SileroGate:
         self.speaking = False
         self._window.clear()
         return SpeechEdge(state="stopped", at_ms=self._last_ms)
+
+
+class Loudness:
+    """What the model does not know: whether a sound is louder than the noise and the echo, and no key."""
+
+    def __init__(self, audio_format: AudioFormat) -> None:
+        self._format = audio_format
+        self._noise = NoiseFloor(_LEAST_DBFS, CHUNK_MS)
+
+    def counts(self, audio: bytes, *, speaking: bool, guard_dbfs: float = SILENCE_DBFS) -> bool:
+        """Take the next chunk; False: it cannot be the caller's voice."""
+        encoding = self._format.encoding
+        level = level_dbfs(audio, encoding)
+        noise = self._noise
+        noise.follow(level, speaking=speaking)
+        if level <= max(guard_dbfs, noise.floor + noise.spread + _OVER_NOISE_DB):
+            return False
+        if speaking:
+            return True
+        values = samples(audio) if encoding == "s16le" else itemgetter(*audio)(_CODES[encoding])
+        return not is_key(values, self._format.sample_rate)
 
 
 class _Chunk(Struct):
@@ -115,6 +139,7 @@ class SileroVAD(VAD):
         self._chunks: deque[_Chunk] = deque()
         """What the process judges now, oldest first."""
         self._late = False
+        self._loudness = Loudness(MULAW_8K)
         self._played = SILENCE_DBFS
         self._played_hold = 0
 
@@ -130,6 +155,7 @@ class SileroVAD(VAD):
         if self._process is not None or self._disposed:
             raise StateError(f"{self.name}: open() called twice, or after dispose()")
         self._format = audio_format
+        self._loudness = Loudness(audio_format)
         self._chunk_bytes = audio_format.size(CHUNK_MS)
         self._process, self._stream = SileroProcess.acquire(self._given_up)
 
@@ -194,20 +220,10 @@ class SileroVAD(VAD):
         chunk = self._chunks.popleft()
         if chunk.jump:
             self._tell(self._gate.jump(chunk.at_ms))
-        likely = probability or 0.0
-        if likely >= 0.3 and not self._counts(chunk):
-            likely = 0.0
+        speaking = self._gate.speaking
+        audible = self._loudness.counts(chunk.audio, speaking=speaking, guard_dbfs=chunk.guard_dbfs)
+        likely = probability if probability is not None and audible else 0.0
         self._tell(self._gate.feed(likely, chunk.at_ms))
-
-    def _counts(self, chunk: _Chunk) -> bool:
-        """It is louder than an echo of the agent would be, and not a key."""
-        if level_dbfs(chunk.audio, self._format.encoding) <= max(chunk.guard_dbfs, _LEAST_DBFS):
-            return False
-        if self._gate.speaking:
-            return True
-        encoding = self._format.encoding
-        values = samples(chunk.audio) if encoding == "s16le" else itemgetter(*chunk.audio)(_CODES[encoding])
-        return not is_key(values, self._format.sample_rate)
 
     def _tell(self, edge: SpeechEdge | None) -> None:
         if edge is not None:
