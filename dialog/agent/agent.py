@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, ClassVar
 
 from dialog.agent.conversation import Conversation
+from dialog.agent.digits import Digits
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.settings import AgentSettings
@@ -270,6 +271,35 @@ class Agent(Participant):
         """
         self._running.endings.transfer_to(tel, back_within_s)
         self._running.engine.end_after("transferred")
+
+    async def collect_digits(
+        self, *, max_digits: int | None = None, terminator: str = "#", timeout_s: float = 5.0, between_s: float = 2.0
+    ) -> Digits:
+        """Wait for keys that the caller presses: in ``inference``, in a tool, or anywhere else.
+
+        A key silences what is being said, and the turn goes on. Keys that were pressed just before count.
+        What came is always returned, with the reason why no more was waited for; nothing is raised for
+        silence. While keys are collected the model is told of none; what it is told is up to you.
+
+        ::
+
+            self.dispatch_message("Please type in your customer number.")
+            number = await self.collect_digits(max_digits=6)
+
+        Args:
+            max_digits: So many are enough; ``None``: there is no limit.
+            terminator: A key that ends the entry and is no part of it; empty: there is none.
+            timeout_s: How long the first key is waited for, once all that was said has been heard. In a
+                tool, the tool's own ``timeout_s`` has to be longer.
+            between_s: How long each further key is waited for.
+
+        Raises:
+            ConfigurationError: A value is out of its range.
+            StateError: The agent is not active, or digits are being collected already.
+        """
+        return await self._running.collect_digits(
+            max_digits=max_digits, terminator=terminator, timeout_s=timeout_s, between_s=between_s
+        )
 
     def on_idle(self, count: int) -> None:
         """Nobody has spoken for a while, for the ``count``-th time: the default asks what the settings say."""

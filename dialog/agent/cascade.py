@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Any, Protocol
 from uuid import UUID, uuid4
@@ -698,9 +699,29 @@ class Cascade:
                 self._stop_part(turn, part)
                 self._voip.abort(turn.uuid, part=part.number)
 
-    def extend_patience(self, turn: Turn, seconds: float | None = None) -> None:
-        """The turn shows signs of life: give it time again (``seconds``, or the usual)."""
-        self._driver.extend(turn, seconds)
+    @property
+    def sounding(self) -> bool:
+        """Something of a turn that has the floor is not heard to its end yet."""
+        return any(
+            turn.speech.granted and not part.final for turn in self._turns.values() for part in turn.speech.parts
+        )
+
+    def hush_all(self) -> None:
+        """Say no more of what sounds, as far as it may be interrupted; turns go on."""
+        for turn in list(self._turns.values()):
+            if turn.speech.granted:
+                self.hush(turn)
+
+    @contextmanager
+    def patience(self, turn: Turn, seconds: float) -> Iterator[None]:
+        """Let ``turn`` say nothing for so much longer than usual, inside the block."""
+        turn.slow_s += seconds
+        self._driver.extend(turn)
+        try:
+            yield
+        finally:
+            turn.slow_s -= seconds
+            self._driver.extend(turn)
 
     def abort(self) -> None:
         """Give up every turn that may be interrupted."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from dialog.agent.cascade import Cascade
+from dialog.agent.digits import Digits, Keypad
 from dialog.agent.endings import Endings
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord
@@ -19,7 +20,7 @@ from dialog.agent.responder import Responder
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import Part, PartOptions
 from dialog.agent.tools import Toolbox
-from dialog.agent.turn import Turn
+from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.audio.filter import AudioFilterFactory
 from dialog.calls import events as ev
@@ -100,6 +101,9 @@ class Conversation:
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
         self._tools = self._responder.tools
         """At work; they outlive the turn that called them."""
+        self.keypad: Keypad = Keypad(
+            self._clock, self.engine, between_s=settings.digits_between_s, entries=llm is not None
+        )
         self.endings = Endings(
             voip,
             settings,
@@ -143,6 +147,7 @@ class Conversation:
         if self._closed:
             return
         self._closed = True
+        self.keypad.close()
         self.engine.stop()
         self._tools.stop()
         for participant in self._participants():
@@ -231,6 +236,7 @@ class Conversation:
     def _on_digit(self, digit: str) -> None:
         self.happened(ev.DigitPressed, digit=digit)
         self.engine.on_digit(digit)
+        self.keypad.press(digit)
 
     def _on_streaming_started(self, started: StreamStarted) -> None:
         self.happened(ev.StreamChanged, state="live", generation=started.generation)
@@ -252,7 +258,10 @@ class Conversation:
             if scope is not None and participant is not None:
                 scope.linger(participant, bound if participant is self._agent else self.settings.last_words_s + 1.0)
         unfinished = self.engine.expecting_words
+        entry = self.keypad.close()
         self.engine.end_turns()
+        if entry:
+            self.history.user(entry)
         self._agent.spawn(self._close(end, unfinished=unfinished), "close")
 
     async def _close(self, end: CallEnd, *, unfinished: bool) -> None:
@@ -378,6 +387,7 @@ class Conversation:
             heard_ms=part.playback.heard_ms,
             filler=part.options.filler,
         )
+        self.keypad.played()
 
     def turn_ended(self, turn: Turn) -> None:
         """Nothing more is going to happen in a turn."""
@@ -395,3 +405,13 @@ class Conversation:
             ProviderError: The model failed.
         """
         return self._responder.respond()
+
+    async def collect_digits(
+        self, *, max_digits: int | None, terminator: str, timeout_s: float, between_s: float
+    ) -> Digits:
+        """Wait for keys of the caller, for the running turn if there is one."""
+        turn = current_turn.get()
+        with nullcontext() if turn is None else self.engine.patience(turn, max(timeout_s, between_s)):
+            return await self.keypad.collect(
+                max_digits=max_digits, terminator=terminator, timeout_s=timeout_s, between_s=between_s
+            )

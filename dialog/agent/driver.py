@@ -97,14 +97,13 @@ class Driver:
             turn.speech.seal_part(part)
             ended(turn)
 
-    def extend(self, turn: Turn, seconds: float | None = None) -> None:
-        """The turn shows signs of life: give it time again (``seconds``, or the usual)."""
+    def extend(self, turn: Turn) -> None:
+        """The turn shows signs of life: give it time again."""
         for patience in turn.patience:
             until = patience.when()
             if until is None or patience.expired():
                 continue
-            seconds = self._patience_s if seconds is None else seconds
-            wanted = asyncio.get_running_loop().time() + self._clock.real(seconds)
+            wanted = asyncio.get_running_loop().time() + self._clock.real(self._patience_s + turn.slow_s)
             if abs(wanted - until) > self._clock.real(0.5):
                 # Every token comes by here: moving the timer each time would cost more than the token.
                 patience.reschedule(wanted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from dialog.agent.settings import AgentSettings
@@ -30,7 +31,7 @@ class Engine(Protocol):
     """What a tool at work needs of the engine."""
 
     def ask(self, reply: Callable[[], AsyncIterator[str] | None]) -> Turn | None: ...  # noqa: D102
-    def extend_patience(self, turn: Turn, seconds: float | None = None) -> None: ...  # noqa: D102
+    def patience(self, turn: Turn, seconds: float) -> AbstractContextManager[None]: ...  # noqa: D102
     def tool_started(self, call_id: str) -> None: ...  # noqa: D102
     def tool_ended(self, call_id: str) -> None: ...  # noqa: D102
 
@@ -169,19 +170,17 @@ class ToolRunner:
         Cancelling this lets go of the tools: what has started goes on, unless it is declared to stop.
         """
         tasks = [job.task for job in jobs if job.task is not None and not job.background]
-        longest_s = self._toolbox.longest_s([job.call for job in jobs])
-        self._engine.extend_patience(turn, longest_s + self._host.settings.reply_timeout_s)
         try:
-            if tasks:
-                await asyncio.wait(tasks)
-            elif jobs:
-                await asyncio.sleep(0)  # those in the background have begun before the model is told so
+            with self._engine.patience(turn, self._toolbox.longest_s([job.call for job in jobs])):
+                if tasks:
+                    await asyncio.wait(tasks)
+                elif jobs:
+                    await asyncio.sleep(0)  # those in the background have begun before the model is told so
         except asyncio.CancelledError:
             for job in jobs:
                 if job.task is not None and (job.cancels or turn.speculative):
                     job.task.cancel()
             raise
-        self._engine.extend_patience(turn)
 
     async def _work(self, job: Job) -> None:
         turn = job.turn

@@ -39,6 +39,7 @@ class Turn:
         "patience",
         "reply",
         "settled",
+        "slow_s",
         "speech",
         "task",
         "times",
@@ -71,6 +72,8 @@ class Turn:
         """Read the streams that were dispatched, each into its part."""
         self.patience: list[asyncio.Timeout] = []
         """Bound how long inference, and each stream, may say nothing."""
+        self.slow_s: float = 0.0
+        """So much longer may it say nothing, for it waits for something that is known to take its time."""
         self.ended: bool = False
         """No further part comes."""
         self.heard: bool = False
