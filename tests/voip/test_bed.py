@@ -177,6 +177,33 @@ def test_a_clear_for_the_voice_does_not_cut_a_voice_that_may_still_sound():
     assert sim.heard(B) == whole(200)
 
 
+def test_a_voice_that_a_stalled_carrier_has_not_played_yet_is_not_cleared_for_the_next():
+    sim = BedSim()
+    sim.set_bed("background", OFFICE)
+    sim.run(0.5)
+    sim.carrier.stalled = [(sim.now + 0.1, sim.now + 0.6)]
+    sim.post(A, 200)
+    sim.run(0.4)  # by the clock it has sounded, but its mark is not back
+    sim.post(B, 200)
+    sim.run(2)
+    assert sim.clears() == 1  # for the first
+    assert sim.heard(A) == whole(200)
+    assert sim.heard(B) == whole(200)
+
+
+def test_a_pause_while_only_the_background_sounds_clears_nothing():
+    sim = BedSim()
+    sim.post(A, 200)
+    sim.set_bed("background", OFFICE)
+    sim.run(1)
+    sim.pause()
+    sim.run(0.3)
+    sim.resume()
+    sim.run(0.3)
+    assert sim.clears() == 0
+    assert sim.gaps() == []
+
+
 bed_actions = st.one_of(
     *[actions] * 3,
     st.tuples(st.just("background"), st.sampled_from([OFFICE, None]), st.none(), st.none()),
