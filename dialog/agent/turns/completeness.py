@@ -61,7 +61,9 @@ _WHAT = {"what", "all", "how", "whatever"}
 """Before such an ending these make a sentence of it: "that's all I need"."""
 
 _GOES_ON = ",;:-\u2013\u2014\u2026"
-_DIGITS = {"zero", "oh", "o", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+_COUNTING = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""Somebody who counts tries the line, and reads nothing out."""
+_DIGITS = {"zero", "oh", "o", *_COUNTING}
 _MULTIPLE = {"double", "triple"}
 _NUMBER = re.compile(r"[+(]*\d[\d()-]*")
 _READ_OUT = {"number", "phone", "mobile", "cell", "card", "account", "code", "reference", "digits"}
@@ -101,7 +103,8 @@ def _waits_for_more(words: tuple[str, ...]) -> bool:
 def _in_groups(text: str) -> bool:
     """Whether it ends within a number that is read out digit by digit or group by group."""
     tokens = [token.strip(".,;:").lower() for token in text.split()]
-    count = groups = singles = 0
+    count = groups = 0
+    singles: list[str] = []
     leading = False
     for token in reversed(tokens):
         if _NUMBER.fullmatch(token):
@@ -117,12 +120,14 @@ def _in_groups(text: str) -> bool:
             break
         count += digits
         groups += digits > 1
-        singles += digits == 1
+        if digits == 1:
+            singles.insert(0, token)
     if not count:
         return False
     if tokens[-1] in _MULTIPLE:
         return True
     told = bool(_READ_OUT & set(tokens)) or leading
-    if count < (2 if told else 3) or not (told or groups > 1 or singles >= 3):
+    spelled = len(singles) >= 3 and tuple(singles) != _COUNTING[: len(singles)]
+    if count < (2 if told else 3) or not (told or groups > 1 or spelled):
         return False
     return count < (_CARD_DIGITS if "card" in tokens else _PHONE_DIGITS)

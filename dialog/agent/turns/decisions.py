@@ -96,12 +96,12 @@ class Finalize(Struct, frozen=True, gc=False):
 
 
 class NoTranscript(Struct, frozen=True, gc=False):
-    """The caller's voice was heard and the STT, although asked, had nothing final to say about it.
+    """The caller's voice was heard and the STT, although asked, made no utterance of it: the agent listens again.
 
-    ``answered``: its last interim is taken for what was said. Either way the agent listens again.
+    ``words``: there had been an interim, which the STT does not stand by.
     """
 
-    answered: bool
+    words: bool
 
 
 class Backchannel(Struct, frozen=True, gc=False):

@@ -16,7 +16,7 @@ from dialog.message import Utterance
 __all__ = ["Endpointer", "Outcome"]
 
 _ANSWER_S = 1.0
-"""An STT that was asked answers within half of this, or its interim is taken for what was said."""
+"""An STT that was asked answers within half of this, from its last interim if need be."""
 _MISSED_S = 1.0
 """Words that change so long after the voice stopped: the VAD missed that it started again."""
 _MAX_KEPT_CHARS = 2000
@@ -29,8 +29,6 @@ class Outcome(NamedTuple):
     decisions: list[Decision]
     ended: tuple[Utterance, ...] = ()
     """The caller has finished these."""
-    taken: Utterance | None = None
-    """The STT never ended this; it counts as ended now."""
     probably: tuple[Utterance, ...] = ()
     """The caller has probably finished these."""
 
@@ -52,7 +50,6 @@ class Endpointer:
         self.voice_since: float = 0.0
         self._interim: Utterance | None = None
         self._kept: list[Utterance] = []
-        self._taken: Utterance | None = None
         self._changed_at = 0.0
         self._ended_at = 0.0
         self._stopped_at: float | None = None
@@ -124,15 +121,14 @@ class Endpointer:
 
     def interim(self, utterance: Utterance, now: float) -> bool:
         """Words came; whether they say anything new."""
-        fresh = self.fresh(utterance)
-        if fresh is None:
+        if not utterance.data.strip():
             return False
-        if self._interim is None or spoken(fresh.data) != spoken(self._interim.data):
+        if self._interim is None or spoken(utterance.data) != spoken(self._interim.data):
             self._changed_at = now
             self._suggested = False
             if self._finalized_at is not None:
                 self._finalized_at = now  # it is at it
-        self._interim = fresh
+        self._interim = utterance
         self._judge()
         return True
 
@@ -153,19 +149,6 @@ class Endpointer:
         if complete or too_long or (not self.voice and due is not None and due <= now):
             return self._release()
         return ()
-
-    def fresh(self, utterance: Utterance) -> Utterance | None:
-        """What ``utterance`` adds to what was taken for it when it did not end; nothing, perhaps."""
-        if not utterance.data.strip():
-            return None
-        taken = self._taken
-        if taken is None or taken.uuid != utterance.uuid:
-            return utterance
-        known = spoken(taken.data)
-        if spoken(utterance.data)[: len(known)] != known:
-            return utterance  # heard anew, and differently
-        rest = " ".join(utterance.data.split()[len(taken.data.split()) :])
-        return replace(utterance, data=rest) if rest else None
 
     def line_down(self, now: float) -> tuple[Utterance, ...]:
         """The caller is not heard any more: what the STT has is asked for, what was kept has ended."""
@@ -272,13 +255,11 @@ class Endpointer:
         self._complete = completeness(whole) if judgement is None else min(1.0, max(0.0, judgement))
 
     def _give_up(self) -> Outcome:
-        self._finalized_at = None
-        self._stopped_at = None
-        taken = self._interim
-        if taken is None and self._kept:
-            return Outcome([], ended=self._release())
-        self._taken = taken or self._taken
-        return Outcome([NoTranscript(answered=taken is not None)], taken=taken)
+        """Asked, and not answered: whatever it was, it came to nothing."""
+        words = self._interim is not None
+        nothing = words or not self._kept
+        self._interim = None
+        return Outcome([NoTranscript(words)] if nothing else [], ended=self._release())
 
     def _release(self) -> tuple[Utterance, ...]:
         kept = tuple(self._kept)

@@ -178,13 +178,9 @@ class TurnTaking:
         return decisions
 
     def _final(self, utterance: Utterance, now: float, *, complete: bool) -> list[Decision]:
-        fresh = self._endpointer.fresh(utterance)
-        if fresh is None:
+        if not utterance.data.strip():
             self._endpointer.noted()
             return []
-        return self._said(fresh, now, complete=complete)
-
-    def _said(self, utterance: Utterance, now: float, *, complete: bool) -> list[Decision]:
         self._silence.caller_acted()
         reason = self._not_meant(utterance.data)
         if reason:
@@ -265,8 +261,6 @@ class TurnTaking:
             decisions += self._hold(now, "speech lasts")
         outcome = self._endpointer.expired(now)
         decisions += outcome.decisions
-        if outcome.taken is not None:
-            decisions += self._said(outcome.taken, now, complete=True)
         if outcome.probably:
             decisions += self._floor.speculation.suggest(outcome.probably)
         decisions += self._wait(outcome.ended)
