@@ -135,7 +135,7 @@ def test_words_over_a_reply_cut_it_and_history_keeps_what_was_heard():
 
 def test_a_cough_pauses_and_the_reply_goes_on_without_losing_a_byte():
     async def scenario(talk):
-        talk.stt.heard("one two three")
+        talk.stt.heard("tell me more")
         await talk.clock.sleep(0.5)
         talk.stt.speech_starts()
         await talk.clock.sleep(0.2)
@@ -144,8 +144,8 @@ def test_a_cough_pauses_and_the_reply_goes_on_without_losing_a_byte():
         await talk.clock.sleep(0.3)
         assert len(talk.line.heard_audio) == paused
         await talk.quiet()
-        assert heard_ms(talk) == len("You said: one two three ") * 50
-        assert talk.spoken()[-1] == ("assistant", "You said: one two three", "")
+        assert heard_ms(talk) == len("You said: tell me more ") * 50
+        assert talk.spoken()[-1] == ("assistant", "You said: tell me more", "")
         assert len(talk(ResumedAfterPause)) == 1
         assert not talk(Interrupted)
 
@@ -623,7 +623,7 @@ def test_the_turn_is_measured_stage_by_stage():
 
 def test_a_voice_swapped_in_mid_call_speaks_the_next_part_and_the_old_finishes_its_own():
     async def scenario(talk):
-        talk.stt.heard("one two three four")
+        talk.stt.heard("tell me some more")
         await talk.clock.sleep(0.2)
         fresh = HummingTTS()
         old = talk.tts
@@ -634,7 +634,7 @@ def test_a_voice_swapped_in_mid_call_speaks_the_next_part_and_the_old_finishes_i
         turn = talk.stt.heard("again")
         await talk.quiet()
         assert fresh.texts[turn, 0] == "You said: again "
-        assert heard_ms(talk) == (len("You said: one two three four ") + len("You said: again ")) * 50
+        assert heard_ms(talk) == (len("You said: tell me some more ") + len("You said: again ")) * 50
 
     on_a_call(scenario)
 
