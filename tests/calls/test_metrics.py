@@ -90,7 +90,7 @@ def test_a_call_without_anything_has_no_numbers():
 def test_everything_that_happens_is_counted():
     log = Log()
     log.start()
-    log.add(ev.CallerSaid, 1, turn=A, text="hel", final=False)
+    log.add(ev.CallerSaid, 1, turn=A, text="one", final=False)
     log.asked(1, A)
     log.asked(2, A)  # the same utterance, joined
     log.asked(3, B)

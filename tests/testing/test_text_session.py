@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -229,6 +230,29 @@ async def test_work_in_the_loops_executor_takes_no_virtual_time():
     async with TextSession(reader) as call:
         reply = await call.run("read")
         assert (reply.text, reply.after_s) == ("Read.", 0)
+
+
+async def test_a_thread_that_is_stuck_does_not_hold_time_up_for_ever(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dialog.testing.virtual._THREAD_S", 0.05)
+    released = threading.Event()
+
+    class Blocked(OpenAIAgent):
+        @tool(timeout_s=5)
+        def block(self) -> str:
+            """Block."""
+            released.wait(10)
+            return "late"
+
+    def blocked(voip: VoIP) -> None:
+        Blocked(voip=voip, tts=unwanted, api_key="sk-never-used").activate()
+
+    try:
+        async with session(ToolUse("block"), "It takes too long.", factory=blocked) as call:
+            reply = await call.run("block it")
+            reply.returns("block", "no result within 5 s").says("too long")
+            assert reply.after_s == pytest.approx(6, abs=1.1)
+    finally:
+        released.set()
 
 
 def test_it_runs_without_a_plugin_too():
