@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog.audio import tones
-from dialog.audio.g711 import mulaw_decode, mulaw_encode
+from dialog.audio.g711 import alaw_decode, alaw_encode, mulaw_decode, mulaw_encode
 from dialog.audio.level import level_dbfs
 from dialog.audio.mix import Bed, amplify, mix
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K
@@ -34,6 +34,25 @@ def test_a_mix_is_the_sum_held_within_16_bits(a: list[int], b: list[int]) -> Non
     ]
     assert unpack(mix(pack(a), pack(b))) == sums
     assert mix(pack(b), pack(a)) == mix(pack(a), pack(b))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "decode", "encode"), [("mulaw", mulaw_decode, mulaw_encode), ("alaw", alaw_decode, alaw_encode)]
+)
+@given(a=st.binary(max_size=60), b=st.binary(max_size=60))
+def test_a_mix_of_g711_is_the_code_of_the_sum(encoding, decode, encode, a: bytes, b: bytes) -> None:
+    count = min(len(a), len(b))
+    longer = a if len(a) > len(b) else b
+    assert mix(a, b, encoding) == encode(mix(decode(a[:count]), decode(b[:count]))) + longer[count:]
+
+
+def test_what_was_not_heard_of_a_bed_comes_again() -> None:
+    bed = Bed(pack(list(range(1, 8))), line=PCM_8K, gain_db=0)
+    first = bed.next(40)
+    bed.back(22)
+    assert bed.next(22) == first[-22:]
+    bed.back(1000)
+    assert bed.next(40) == first
 
 
 @given(SAMPLES, st.floats(-40, 40))
