@@ -134,8 +134,8 @@ class Draft:
             result = ToolResult(
                 id=result.id, name=result.name, content=f"{result.content} {_LATE}".lstrip(), state=result.state
             )
+            self._history.version += 1
         called.result = result
-        self._history.version += 1
         return False
 
     def items(self) -> tuple[Item, ...]:
@@ -168,6 +168,9 @@ class Draft:
                 continue
             text, complete = self._heard(node, offsets)
             if text.strip():
+                if words is not None and words.interrupted:  # what comes after a cut is another utterance
+                    _close(items, words)
+                    words = None
                 words = _join(words, text, interrupted=not complete)
             elif not complete and words is not None:
                 words = _join(words, "", interrupted=True)
