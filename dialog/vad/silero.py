@@ -35,8 +35,9 @@ _PLAYED_HOLD = 8
 """Chunks for which what was played counts in full: a quarter of a second."""
 _LEAST_DBFS = -57.0
 """Quieter is never speech: the model hears a whisper in what a line calls silence."""
-_OVER_NOISE_DB = 1.5
-"""Speech is louder than what is behind it by this; else a room of talkers would be speech all the time."""
+_ON_DB, _OFF_DB = 4.0, 1.5
+"""Speech is so much louder than what is behind it when it starts, and while it lasts; else a room of
+talkers would be speech all the time."""
 
 
 class SileroGate:
@@ -91,7 +92,7 @@ class Loudness:
         level = level_dbfs(audio, encoding)
         noise = self._noise
         noise.follow(level, speaking=speaking)
-        if level <= max(guard_dbfs, noise.floor + noise.spread + _OVER_NOISE_DB):
+        if level <= max(guard_dbfs, noise.floor + noise.spread + (_OFF_DB if speaking else _ON_DB)):
             return False
         if speaking:
             return True
