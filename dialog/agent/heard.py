@@ -22,6 +22,9 @@ _SKIPPED = 12
 _FASTEST = 40.0
 """Letters a second that no voice says: what a timing skips beyond that is another word of the same spelling."""
 
+_WEIGHT = 1.1
+"""What a character of plain text weighs on average, marks included."""
+
 # How much longer than a letter it takes to say these, in letters: what estimates go by.
 _LONG = {
     **dict.fromkeys("0123456789", 3.0),
@@ -193,9 +196,7 @@ class HeardMap:
         if total_ms is not None and total_ms > 0:
             each = max(0.0, total_ms - at_ms) / rest if rest else 0.0
             return Clock(anchors, self._weights, (each, inf, 0.0))
-        # The rate is one of characters; how they weigh is only what distinguishes one from another.
-        whole = self._weights[-1]
-        each = len(self._spoken) * 1000.0 / self._rate.chars_per_s / whole if whole else 0.0
+        each = 1000.0 / (self._rate.chars_per_s * _WEIGHT)
         if not self.timed:
             return Clock(anchors, self._weights, (each, inf, 0.0))
         return Clock(anchors, self._weights, (each, self._timed_ms, _SILENT_MS))

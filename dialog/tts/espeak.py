@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ClassVar
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct, field
 
 from dialog.audio.convert import Converter
@@ -101,6 +102,9 @@ class EspeakTTS(TTS):
         self._settings = Settings(voice=voice, rate=rate, pitch=pitch, volume=volume)
         check_voice(voice)
         super().__init__()
+        # espeak-ng reads "$5" as "dollar five", and phone numbers as millions. Words are there for English only.
+        english = voice.lower().startswith("en")
+        self.capabilities = msgspec.structs.replace(type(self).capabilities, normalizes=not english)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: _Thread | None = None
         self._parts: dict[tuple[UUID, int], _Part] = {}

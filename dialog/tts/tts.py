@@ -21,6 +21,8 @@ class TTSCapabilities(Struct, frozen=True, kw_only=True):
     """``tokens``: takes text as it comes and finds the clauses itself."""
     timings: bool = False
     """Emits ALIGNMENT."""
+    normalizes: bool = True
+    """Reads numbers, dates, money and addresses by itself; otherwise it is given them as English words."""
     parallel_parts: int = 1
     """How many parts it can speak at the same time; more wait in their order."""
 

@@ -112,6 +112,7 @@ class _Stage:
         self.waiting.extend(stretches)
         out: list[Stretch] = []
         for edit in edits:
+            self._pass_silent(out)
             if isinstance(edit, str):
                 taken = self._take(len(edit))
                 if "".join(stretch[0] for stretch in taken) != edit:
@@ -128,9 +129,13 @@ class _Stage:
                     raise UserCodeError(
                         f"text filter {self._filter!r} says something for no characters: a Said replaces at least one"
                     )
+        self._pass_silent(out)
+        return out
+
+    def _pass_silent(self, out: list[Stretch]) -> None:
+        """What is not said belongs to no edit."""
         while self.waiting and not self.waiting[0][0]:
             out.append(self.waiting.popleft())
-        return out
 
     def _take(self, chars: int) -> list[Stretch]:
         """The next ``chars`` characters of the input, with their places."""

@@ -16,6 +16,7 @@ _URL_LIMIT = 2048
 _LINE = re.compile(r"[ \t#>*+\-=_\u2022\u2023\u25e6~`]*")
 _RULE = re.compile(r"[ \t]*([-*_=])[ \t]*(?:\1[ \t]*){2,}\Z")
 _FENCE = re.compile(r"[ \t]*(?:`{3,}|~{3,})")
+_LANGUAGE = re.compile(r"[\w+#.\-]*[ \t]*")
 _PREFIX = re.compile(r"[ \t]*(?:>[ \t]?|[-*+\u2022\u2023\u25e6][ \t]+)")
 _HEADING = re.compile(r"[ \t]*#{1,6}(?:[ \t]+|\Z)")
 _MARK = re.compile(r"[*_`~\[\\\n]")
@@ -89,7 +90,7 @@ class Markdown:
                     return self._row_start(text, at, edits, final=final)
                 return self._line_start(text, at, edits, final=final)
             case _At.FENCE:
-                return self._fence(text, at, edits)
+                return self._fence(text, at, edits, final=final)
             case _At.URL:
                 return self._url(text, at, edits)
             case _At.TEXT | _At.ROW:
@@ -150,13 +151,22 @@ class Markdown:
         edits.drop(cells)
         return at + cells
 
-    def _fence(self, text: str, at: int, edits: Edits) -> int:
-        end = text.find("\n", at) + 1
-        if end:
+    def _fence(self, text: str, at: int, edits: Edits, *, final: bool) -> int | None:
+        limit = at + _LINE_LIMIT
+        found = _LANGUAGE.match(text, at, limit)
+        assert found is not None
+        end = found.end()
+        if end == len(text) and end < limit and not final:
+            return None
+        if end == len(text) or text[end] == "\n":
             self._at = _At.LINE_START
+            end = min(end + 1, len(text))
+            edits.drop(end - at)
         else:
-            end = len(text)
-        edits.drop(end - at)
+            # Code in a line of text.
+            self._in_code = False
+            self._at = _At.TEXT
+            edits.keep(found[0])
         return end
 
     def _url(self, text: str, at: int, edits: Edits) -> int:

@@ -1,4 +1,4 @@
-"""From streamed text to pieces, and from heard milliseconds back to words."""
+"""From heard milliseconds back to the words of the reply."""
 
 from __future__ import annotations
 
@@ -7,55 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog.agent.heard import HeardMap, SpeechRate
-from dialog.agent.shaping import Piece, SentenceShaper, TokenShaper
+from dialog.agent.shaping import Piece
 from dialog.message import Word
-
-
-def shape(shaper, *texts: str) -> list[str]:
-    return [piece.spoken for text in texts for piece in shaper.feed(text)] + [p.spoken for p in shaper.flush()]
-
-
-def test_sentences_are_cut_where_they_end():
-    assert shape(SentenceShaper(), "We open at ten. Come ", "by! Or call?") == [
-        "We open at ten. ",
-        "Come by! ",
-        "Or call?",
-    ]
-
-
-def test_abbreviations_and_numbers_end_no_sentence():
-    assert shape(SentenceShaper(), "Dr. Miller pays 3.50 at no. 5 today. Fine") == [
-        "Dr. Miller pays 3.50 at no. 5 today. ",
-        "Fine",
-    ]
-
-
-def test_only_the_first_piece_may_be_a_clause():
-    text = "Well, on Sundays as you may know, we open at ten, and we close at noon. Bye, then."
-    assert shape(SentenceShaper(), text) == [
-        "Well, on Sundays as you may know, ",
-        "we open at ten, and we close at noon. ",
-        "Bye, then.",
-    ]
-
-
-def test_a_very_long_sentence_is_cut_at_a_space():
-    pieces = shape(SentenceShaper(max_chars=50), "word " * 40)
-    assert all(len(piece) <= 50 for piece in pieces)
-    assert "".join(pieces) == "word " * 40
-
-
-@given(st.lists(st.text(alphabet="ab .,!?\n", max_size=12), max_size=20), st.booleans())
-def test_pieces_cover_the_text_without_gap_whatever_the_split(texts, tokens):
-    shaper = TokenShaper() if tokens else SentenceShaper()
-    pieces = [piece for text in texts for piece in shaper.feed(text)] + list(shaper.flush())
-    whole = "".join(texts)
-    position = 0
-    for piece in pieces:
-        assert piece.start == position
-        assert whole[piece.start : piece.end] == piece.spoken
-        position = piece.end
-    assert whole[position:].strip() == ""
 
 
 def mapped(*pieces: Piece) -> HeardMap:
