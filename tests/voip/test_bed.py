@@ -16,6 +16,7 @@ from dialog.audio.level import level_dbfs
 from dialog.audio.sound import Sound, hold, thinking
 from dialog.message import MULAW_8K, PCM_16K, Message
 from dialog.voip.bed import BedLane
+from dialog.voip.lineops import SendMark
 from dialog.voip.memory import MemoryCarrier, MemoryLine
 
 VOICE = 5000
@@ -189,6 +190,20 @@ def test_a_voice_that_a_stalled_carrier_has_not_played_yet_is_not_cleared_for_th
     assert sim.clears() == 1  # for the first
     assert sim.heard(A) == whole(200)
     assert sim.heard(B) == whole(200)
+
+
+def test_an_echo_of_what_a_clear_flushed_is_not_believed_while_a_background_goes_on():
+    sim = BedSim(rtt=0.4)
+    sim.post(A, 600)
+    sim.set_bed("background", OFFICE)
+    sim.run(0.02)
+    names = [op.name for _, op in sim.log if isinstance(op, SendMark)]
+    sim.pause()  # the background is sent behind the clear: the line is as far as it was
+    sim.do(sim.playout.mark(names[0], sim.now + 0.01))
+    sim.run(0.3)
+    sim.resume()
+    sim.run(2)
+    assert sim.heard(A) == whole(600)
 
 
 def test_a_pause_while_only_the_background_sounds_clears_nothing():
