@@ -216,6 +216,74 @@ def test_a_result_that_says_running_is_not_the_result() -> None:
     assert draft.result(result("a", "booked"))
 
 
+def test_a_tool_in_the_background_is_not_waited_for_by_the_model() -> None:
+    history = History()
+    draft = history.draft("Mail me.")
+    draft.call(call("a"), background=True)
+    started = result("a", "started in the background; the result will follow", "running")
+    assert draft.items()[1:] == (call("a"), started)
+    assert draft.result(result("a", "sent")), "it is news"
+
+
+def test_what_is_said_after_a_cut_is_another_utterance() -> None:
+    history = History()
+    draft = history.draft("Hello?")
+    draft.say(0, "Please type in your number.")
+    draft.say(1, "Thank you.")
+    history.commit(draft, {0: ("Please type", False), 1: ("Thank you.", True)})
+    assert history.items() == (user("Hello?"), agent("Please type", interrupted=True), agent("Thank you."))
+
+
+def test_a_turn_that_had_to_wait_for_the_floor_stands_where_it_was_spoken() -> None:
+    history = History()
+    waiting, answer = history.draft(), history.draft("Are you open?")
+    waiting.say(0, "By the way.")
+    answer.say(0, "Yes.")
+    history.commit(answer, {0: ("Yes.", True)})
+    waiting.begin()
+    history.commit(waiting, {0: ("By the way.", True)})
+    assert history.items() == (user("Are you open?"), agent("Yes."), agent("By the way."))
+    waiting.begin()
+    assert history.items()[-1] == agent("By the way."), "its place is certain now"
+
+
+def test_a_discarded_turn_has_never_been_also_its_tools() -> None:
+    history = History()
+    draft = history.draft("Are you")
+    draft.call(call("a"))
+    assert history.draft("Hm.").items()[-1] == user("Hm.")
+    assert not draft.result(result("a", "x", "running"))
+    history.discard(draft)
+    version = history.version
+    assert not draft.result(result("a", "looked up")), "nobody has to be told"
+    draft.say(0, "Yes")
+    assert history.request_items() == (user("Hm."),)
+    assert history.version == version, "what was made of the conversation before is still right"
+
+
+def test_a_discarded_turn_gives_the_question_it_went_on_with_to_the_next() -> None:
+    history = History()
+    dropped = history.draft("A table")
+    dropped.call(call("a"))
+    history.drop(dropped)
+    speculation = history.draft("A table for two")
+    assert speculation.user_text == "for two"
+    history.discard(speculation)
+    assert history.draft("A table for two, please").user_text == "for two, please"
+
+
+def test_only_what_a_model_was_told_elsewhere_makes_a_new_version() -> None:
+    history = History()
+    draft = history.draft("Hello?")
+    version = history.version
+    draft.say(0, "Hi")
+    draft.call(call("a"))
+    draft.result(result("a"))
+    assert history.version == version
+    history.commit(draft, {0: ("Hi", True)})
+    assert history.version > version
+
+
 def test_a_turn_sees_the_unfinished_turn_before_it_but_not_the_one_after() -> None:
     history = History()
     first, second = history.draft("One?"), history.draft("Two?")
@@ -290,6 +358,8 @@ def test_a_draft_of_another_history_is_refused() -> None:
         History().commit(History().draft("x"), {})
     with pytest.raises(StateError):
         History().drop(History().draft("x"))
+    with pytest.raises(StateError):
+        History().discard(History().draft("x"))
 
 
 def check(items: Sequence[Item]) -> None:
@@ -336,7 +406,8 @@ class Conversations(RuleBasedStateMachine):
     def start_tool(self, number: int, call_id: str) -> None:
         draft = self.pick(number)
         draft.call(call(call_id))
-        self.started.append((draft, call_id))
+        if draft._state != "discarded":
+            self.started.append((draft, call_id))
 
     @rule(number=st.integers(0, 9), call_id=IDS, content=TEXTS, state=STATES)
     def end_tool(self, number: int, call_id: str, content: str, state: Any) -> None:
@@ -349,6 +420,17 @@ class Conversations(RuleBasedStateMachine):
     @rule(number=st.integers(0, 9))
     def drop(self, number: int) -> None:
         self.history.drop(self.pick(number))
+
+    @rule(number=st.integers(0, 9))
+    def discard(self, number: int) -> None:
+        draft = self.pick(number)
+        if draft.open:
+            self.started = [(other, call_id) for other, call_id in self.started if other is not draft]
+        self.history.discard(draft)
+
+    @rule(number=st.integers(0, 9))
+    def take_the_floor(self, number: int) -> None:
+        self.pick(number).begin()
 
     @rule(items=st.lists(st.one_of(IDS.map(call), IDS.map(result), TEXTS.map(user), TEXTS.map(agent)), max_size=5))
     def add(self, items: list[Item]) -> None:

@@ -485,6 +485,18 @@ def test_options_are_readable_and_add_up() -> None:
     assert box.longest_s([]) == 0.0
     assert not box.stops_on_interrupt("quick")
     assert not box.stops_on_interrupt("none")
+    assert not box.is_safe("quick")
+    assert box.is_safe("none"), "what does not exist does nothing"
+    assert not box.is_last("quick")
+    assert not box.is_last("none")
+
+
+def test_a_look_up_may_be_declared_safe() -> None:
+    class Hours:
+        @tool(safe=True)
+        async def hours(self) -> None: ...
+
+    assert Toolbox(Hours()).is_safe("hours")
 
 
 async def test_subclasses_inherit_override_and_take_away_tools() -> None:
@@ -564,6 +576,12 @@ def _uncancellable() -> None:
         def bad(self) -> None: ...
 
 
+def _background_that_stops() -> None:
+    class Bad:
+        @tool(on_interrupt="cancel", background=True)
+        async def bad(self) -> None: ...
+
+
 def _no_time() -> None:
     class Bad:
         @tool(timeout_s=0)
@@ -576,7 +594,10 @@ def _bad_name() -> None:
         async def bad(self) -> None: ...
 
 
-@pytest.mark.parametrize("define", [_missing_annotation, _variadic, _generator, _uncancellable, _no_time, _bad_name])
+@pytest.mark.parametrize(
+    "define",
+    [_missing_annotation, _variadic, _generator, _uncancellable, _background_that_stops, _no_time, _bad_name],
+)
 def test_a_wrong_tool_is_refused_when_its_class_is_defined(define: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"tool .*Bad\.bad: "):
         define()
