@@ -210,6 +210,11 @@ class Cascade:
         return self._taking.caller_speaking
 
     @property
+    def quiet(self) -> bool:
+        """No turn speaks, prepares to or waits to, and no words of the caller are outstanding."""
+        return not self._turns and self._taking.listening
+
+    @property
     def expecting_words(self) -> bool:
         """The caller has begun an utterance that is not final yet."""
         return self._taking.expecting_words or self._taking.caller_speaking
@@ -402,7 +407,7 @@ class Cascade:
     def _announce(self, turn: Turn, part: Part) -> None:
         # The line plays parts in the order in which it hears of them, and audio of a later part may
         # be ready first: tell it now.
-        self._voip.post(Message(uuid=turn.uuid, part=part.number, data=b""))
+        self._to_line(Message(uuid=turn.uuid, part=part.number, data=b""))
         options = part.options
         self._feed(
             sig.PartOpened(
@@ -423,9 +428,7 @@ class Cascade:
         newest = decision.utterances[-1]
         text = " ".join(utterance.data.strip() for utterance in decision.utterances)
         turn = self._new_turn(decision.turn, text, decision.utterances)
-        position_ms = self._ears.position_ms
-        if newest.end_ms and position_ms is not None:
-            turn.stamp("end_of_speech", now - (position_ms - newest.end_ms) / 1000.0)
+        self._stamp_end_of_speech(turn, newest, now)
         if decision.speculative:
             turn.speculate(self._host.history.version)
         else:
@@ -435,6 +438,20 @@ class Cascade:
         turn.speech.grant()
         message: Message[str] = newest if len(decision.utterances) == 1 else Message(uuid=turn.uuid, data=text)
         turn.task = self._host.spawn(self._driver.run(turn, message, self._reply_ended), f"turn {turn.uuid}")
+
+    def _stamp_end_of_speech(self, turn: Turn, newest: Utterance, now: float) -> None:
+        """Note when the caller stopped speaking: by the words' times, else by the newest edge; never guessed."""
+        position_ms = self._ears.position_ms
+        if position_ms is None:
+            return
+        if newest.end_ms:
+            end_ms = newest.end_ms
+            turn.speech_source = "stt_words" if newest.words else "provider_event"
+        elif self._ears.last_stop is not None:
+            end_ms, turn.speech_source = self._ears.last_stop
+        else:
+            return
+        turn.stamp("end_of_speech", now - (position_ms - end_ms) / 1000.0)
 
     def _awaited(self, turn: Turn) -> None:
         """The caller waits for what the turn says next."""

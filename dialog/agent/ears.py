@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 from weakref import WeakSet
 
@@ -92,6 +92,8 @@ class Ears:
         self._vad: VAD | None = None
         """The local one, once it was needed."""
         self._played: PlayedAudio | None = None
+        self.last_stop: tuple[float, Literal["vad", "provider_event"]] | None = None
+        """Where the caller's voice last stopped, and who told; ``None`` while it is on."""
         self._local = False
         """The local VAD's edges count, not the STT's."""
         self._filter = CallerFilter(audio_filter, voip.audio_format, failed) if audio_filter is not None else None
@@ -221,11 +223,15 @@ class Ears:
 
     def _on_local_edge(self, edge: SpeechEdge) -> None:
         if self._local:
-            self._hearing.on_speech_edge(edge)
+            self._edge(edge, "vad")
 
     def _on_provider_edge(self, edge: SpeechEdge) -> None:
         if not self._local:
-            self._hearing.on_speech_edge(edge)
+            self._edge(edge, "provider_event")
+
+    def _edge(self, edge: SpeechEdge, source: Literal["vad", "provider_event"]) -> None:
+        self.last_stop = (edge.at_ms, source) if edge.state == "stopped" else None
+        self._hearing.on_speech_edge(edge)
 
     def _on_playback(self, playback: Playback) -> None:
         if self._played is not None:

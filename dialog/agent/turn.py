@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from dialog.agent.history import Draft
@@ -41,6 +41,7 @@ class Turn:
         "settled",
         "slow_s",
         "speech",
+        "speech_source",
         "task",
         "times",
         "utterances",
@@ -86,6 +87,8 @@ class Turn:
         self.times: dict[str, float] = {}
         self.greeting: bool = False
         """It opens the call."""
+        self.speech_source: Literal["", "stt_words", "vad", "provider_event"] = ""
+        """Who told when the caller stopped speaking."""
         self.based_on: int = 0
         """Of a speculative turn: the version of the history that it was made of."""
         self.held: list[Message[bytes]] = []
@@ -126,7 +129,7 @@ class Turn:
         """The times of its stages, counted from ``since``."""
         return TurnTimeline(
             turn=self.uuid,
-            speech_source="stt_words" if "end_of_speech" in self.times else "",
+            speech_source=self.speech_source,
             interrupted=self.cut,
             **{stage: at - since for stage, at in self.times.items()},
         )

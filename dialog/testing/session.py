@@ -358,7 +358,7 @@ class TextSession:
     def _idle(self) -> bool:
         """Nothing is being said or made ready."""
         engines = [agent._conversation.engine for agent in self._agents if agent._conversation is not None]
-        return self._line.quiet and not any(engine._turns for engine in engines)
+        return self._line.quiet and all(engine.quiet for engine in engines)
 
     @property
     def _quiet(self) -> bool:
