@@ -107,7 +107,10 @@ INTERNAL = re.compile(
     r"""dialog\.(
         __main__ | version | watchdog | cli\..* | \w+\._\w+ | audio\.pcm | calls\.(page_numbers | stages) |
         agent\.(cascade | conversation | heard | shaping | streams | textcall | threads | toolschema | turn) |
-        agent\.turns\.(endpointer | floor | interruption | signals | taking) |
+        agent\.turns\.(
+            completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |
+            taking | wording
+        ) |
         llm\.(chat | sse | transport) |
         testing\.(call | carrier | heard | media | stream | textline | twiml) |
         voip\.(direct | lifecycle | line | lineclock | lineops | link | pacer | part | playout | wrapup) |

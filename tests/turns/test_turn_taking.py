@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
+from turn_calls import Call, played, utterance
 
-from dialog.agent.turns import BargeIn, TurnSettings, TurnTaking
+from dialog.agent.turns import BargeIn, TurnSettings
 from dialog.agent.turns.signals import (
     Aborted,
     Close,
@@ -20,55 +21,14 @@ from dialog.agent.turns.signals import (
     NoTranscript,
     PartOpened,
     Pause,
-    Played,
     ReplyEnded,
     Resume,
     SayRequested,
     Speak,
     SpeechStarted,
     SpeechStopped,
-    Tick,
 )
 from dialog.errors import ConfigurationError
-from dialog.message import Playback, Utterance
-
-
-def utterance(text: str, uuid: UUID | None = None) -> Utterance:
-    return Utterance(uuid=uuid or uuid4(), data=text)
-
-
-def played(turn: UUID, ms: float, state: str = "playing", part: int = 0) -> Played:
-    return Played(Playback(uuid=turn, part=part, state=state, heard_ms=ms), words=ms >= 250)
-
-
-class Call:
-    """Feeds signals at a moving time and remembers what was decided."""
-
-    def __init__(self, **options) -> None:
-        self.taking = TurnTaking(TurnSettings(**options))
-        self.now = 100.0
-        self.decisions: list = []
-
-    def feed(self, signal, after: float = 0.0) -> list:
-        self.now += after
-        new = list(self.taking.feed(signal, self.now))
-        self.decisions += new
-        return new
-
-    def tick(self) -> list:
-        """Let time pass up to the next deadline."""
-        assert self.taking.deadline is not None
-        self.now = max(self.now, self.taking.deadline)
-        return self.feed(Tick())
-
-    def reply_heard_to(self, ms: float, *, allow_interrupt: bool = True) -> Utterance:
-        """A caller asked something and hears the reply up to ``ms``."""
-        said = utterance("when do you open")
-        assert self.feed(Final(said)) == [Infer(said.uuid, (said,))]
-        self.feed(PartOpened(said.uuid, 0, allow_interrupt))
-        if ms:
-            self.feed(played(said.uuid, ms))
-        return said
 
 
 def test_a_final_utterance_starts_inference_under_its_own_uuid():

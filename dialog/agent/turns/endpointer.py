@@ -19,6 +19,8 @@ _ANSWER_S = 1.0
 """An STT that was asked answers within half of this, from its last interim if need be."""
 _MISSED_S = 1.0
 """Words that change so long after the voice stopped: the VAD missed that it started again."""
+_HANGOVER_S = 0.5
+"""A VAD that hears the voice stop so long after the words have ended is late, and has heard no others."""
 _MAX_KEPT_CHARS = 2000
 _PROBABLY = 0.5
 
@@ -219,7 +221,7 @@ class Endpointer:
     @property
     def _more_to_come(self) -> bool:
         """The voice went on after the last utterance, and only the STT knows what it said."""
-        return self._local and self._stopped_at is not None and self._stopped_at > self._ended_at
+        return self._local and self._stopped_at is not None and self._stopped_at > self._ended_at + _HANGOVER_S
 
     def _kept_until(self) -> float:
         """When an ended utterance has been waited for long enough."""

@@ -116,12 +116,19 @@ class Floor:
         self._says.append((turn, allow_interrupt))
         return dropped
 
-    def next(self, now: float, *, caller_busy: bool) -> list[Decision]:
-        """Give the floor on, if it is free: to the caller's utterances, else to the agent's own turns."""
+    def release(self, now: float) -> None:
+        """Take the floor from a turn that is over, or was cut and does not tell what was heard of it."""
         turn = self._turn
-        if self.closed or (turn is not None and not self._released(turn, now)):
+        if turn is None:
+            return
+        deadline = self.deadline
+        if turn.over or (turn.cut == "now" and deadline is not None and now >= deadline):
+            self._turn = None
+
+    def next(self, *, caller_busy: bool) -> list[Decision]:
+        """Give the floor on, if it is free: to the caller's utterances, else to the agent's own turns."""
+        if self.closed or self._turn is not None:
             return []
-        self._turn = None
         answering = not self.down and not self.ending
         if caller_busy:
             return self.speculation.begin(tuple(self._waiting)) if answering else []
@@ -242,9 +249,3 @@ class Floor:
             if turn is not None and turn.turn == turn_id:
                 return turn
         return None
-
-    def _released(self, turn: RunningTurn, now: float) -> bool:
-        if turn.over:
-            return True
-        deadline = self.deadline
-        return deadline is not None and now >= deadline and turn.cut == "now"

@@ -152,8 +152,6 @@ class TurnTaking:
                 pass
         return []
 
-    # -- the caller's side ------------------------------------------------------------------------
-
     def _speech_started(self, signal: sig.SpeechStarted, now: float) -> list[Decision]:
         self._endpointer.started(now, signal.age_s)
         self._timely = signal.age_s <= self._settings.stale_edge_s
@@ -222,8 +220,6 @@ class TurnTaking:
             decisions += self._goodbye.refused(turn)
         return [*self._murmur.declare("backchannel"), *decisions, *self._interruption.release("caller spoke")]
 
-    # -- the line ---------------------------------------------------------------------------------
-
     def _part_opened(self, part: sig.PartOpened) -> list[Decision]:
         if not self._floor.part_opened(part):
             return []
@@ -253,8 +249,6 @@ class TurnTaking:
         # Whoever has the line next finds it open.
         return [*waiting, *declared, *self._floor.close(), *self._interruption.release("call ended")]
 
-    # -- time -------------------------------------------------------------------------------------
-
     def _tick(self, now: float) -> list[Decision]:
         decisions = self._interruption.expired(now)
         if self._interruption.lasted(now) and self._endpointer.voice:
@@ -277,7 +271,10 @@ class TurnTaking:
             answer = self._murmur.answer(before)
             if answer is not None:
                 decisions += self._wait((answer,))
-        decisions += self._floor.next(now, caller_busy=self._endpointer.busy)
+        self._floor.release(now)
+        if self._goodbye.wished and self._said_goodbye:  # before anything else is begun
+            decisions += [each for decision in self._goodbye.due() for each in self._end(decision)]
+        decisions += self._floor.next(caller_busy=self._endpointer.busy)
         if self._floor.turn != before:
             if self._floor.turn is not None:
                 self._goodbye.begun(self._floor.turn)
@@ -287,9 +284,6 @@ class TurnTaking:
             if self._endpointer.voice and now - self._endpointer.voice_since < self._settings.hold_limit_s:
                 # … unless the caller is speaking already: then the new turn waits for words or silence.
                 decisions += self._hold(now, "caller is speaking")
-        if self._goodbye.wished and self._said_goodbye:
-            for decision in self._goodbye.due():
-                decisions += self._end(decision)
         return decisions
 
     @property
