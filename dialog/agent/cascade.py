@@ -488,7 +488,8 @@ class Cascade:
         if turn.speculative:
             return  # nobody heard of it: once it is wanted it is tried again
         said = any(part.speech.text and not part.options.filler for part in turn.speech.parts)
-        if not turn.speech.closed and not said:
+        # Nobody waits for what the agent wanted to say by itself: there is nothing to apologise for.
+        if turn.reply is None and not turn.speech.closed and not said:
             self._append(turn, self._host.settings.apology, PartOptions())
 
     def _reply_ended(self, turn: Turn) -> None:
@@ -798,7 +799,7 @@ class Cascade:
         if found is None or found[1].final:
             return  # cut meanwhile: cancel is local first
         turn, part = found
-        if "first_audio" not in turn.times and message.data:
+        if "first_audio" not in turn.times and message.data and not part.options.filler:
             turn.stamp("first_audio", self._clock.now())
         if part.converter is not None:
             data = part.converter.process(message.data)
@@ -837,7 +838,8 @@ class Cascade:
         part.playback = playback
         self._driver.extend(turn)
         self._mute(part)
-        if "first_frame" not in turn.times and (playback.heard_ms or playback.state == "playing"):
+        sounds = playback.heard_ms > 0 or playback.state == "playing"
+        if "first_frame" not in turn.times and sounds and not part.options.filler:
             turn.stamp("first_frame", self._clock.now() - playback.heard_ms / 1000.0)
         if playback.final:
             text = part.heard_text()

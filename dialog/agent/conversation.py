@@ -411,6 +411,9 @@ class Conversation:
     ) -> Digits:
         """Wait for keys of the caller, for the running turn if there is one."""
         turn = current_turn.get()
+        if turn is not None:
+            await turn.confirmed()
+            turn.speech.seal()  # what was yielded before is the prompt, and ends here
         with nullcontext() if turn is None else self.engine.patience(turn, max(timeout_s, between_s)):
             return await self.keypad.collect(
                 max_digits=max_digits, terminator=terminator, timeout_s=timeout_s, between_s=between_s

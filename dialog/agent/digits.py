@@ -59,7 +59,7 @@ class DigitCollector:
         if timeout_s <= 0 or between_s <= 0:
             raise ConfigurationError(f"timeout_s and between_s must be positive, got {timeout_s} and {between_s}")
         self._max_digits = max_digits
-        self._terminator = terminator
+        self.terminator: str = terminator
         self._timeout_s = timeout_s
         self._between_s = between_s
         self._digits = ""
@@ -67,6 +67,11 @@ class DigitCollector:
         """When to ``tick``; ``None`` before :meth:`listen` and after the end."""
         self.result: Digits | None = None
         """Once the entry has ended."""
+
+    @property
+    def lacks_terminator(self) -> bool:
+        """The entry was complete without it: whoever is used to it presses it all the same."""
+        return bool(self.terminator) and self.result is not None and self.result.why == "complete"
 
     def listen(self, now: float) -> None:
         """The prompt was heard: the time for the first key begins. Later calls do nothing."""
@@ -77,7 +82,7 @@ class DigitCollector:
         """A key was pressed; what is no key is ignored."""
         if self.result is not None or key not in _KEYS:
             return
-        if key == self._terminator:
+        if key == self.terminator:
             self._end("terminator")
             return
         self._digits += key
@@ -137,12 +142,19 @@ class Keypad:
         self._entry_uuid: UUID = uuid4()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._surplus: tuple[str, float] | None = None
+        """A key that means nothing until then: the terminator of an entry that was complete without it."""
 
     def press(self, key: str) -> None:
         """The caller pressed a key: what sounds falls silent, like for a word."""
-        if self._collector is not None:
+        surplus, self._surplus = self._surplus, None
+        if surplus is not None and key == surplus[0] and self._clock.now() < surplus[1]:
+            return
+        if self._collector is not None and self._collector.result is None:
             self._collector.press(key, self._clock.now())
             self._changed.set()
+            if self._collector.lacks_terminator:
+                self._surplus = (self._collector.terminator, self._clock.now() + self._between_s)
             self._ear.hush_all()
         elif self._entries and not self._closed:
             self._entry += key

@@ -22,6 +22,11 @@ __all__ = ["Engine", "Responder"]
 class Engine(ToolEngine, Protocol):
     """What an answer needs of the engine."""
 
+    @property
+    def caller_speaking(self) -> bool:
+        """The caller's voice is on."""
+        ...
+
     def fill(self, turn: Turn, text: str) -> bool:
         """Say a filler in ``turn``, unless something of it sounds or waits to; tell whether it does."""
         ...
@@ -124,7 +129,8 @@ class Responder:
 
     def _bridge(self, turn: Turn) -> Bridge:
         def silent() -> bool:
-            return not turn.speculative and all(part.final for part in turn.speech.parts)
+            waiting = not turn.speculative and not self._engine.caller_speaking
+            return waiting and all(part.final for part in turn.speech.parts)
 
         def fill(text: str) -> bool:
             return self._engine.fill(turn, text)

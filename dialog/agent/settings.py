@@ -83,5 +83,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
         ):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be positive, got {getattr(self, name)}")
+        filler: object = self.filler  # a single text is an easy mistake, and would be said letter by letter
+        if isinstance(filler, str) or not all(text.strip() for text in self.filler):
+            raise ConfigurationError(f"filler must be a tuple of texts that can be said, got {self.filler!r}")
         if self.max_steps < 1:
             raise ConfigurationError(f"max_steps must be at least 1, got {self.max_steps}")

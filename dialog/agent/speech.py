@@ -364,7 +364,7 @@ class SpeechQueue:
                 part.posted_chars += len(piece.spoken)
                 self._spend(len(piece.spoken))
                 self._in_sentence = not piece.ends_sentence
-                if self.on_text is not None:
+                if self.on_text is not None and not part.options.filler:
                     self.on_text()
                 self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken))
             if not part.sealed:

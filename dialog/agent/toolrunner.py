@@ -101,7 +101,8 @@ class _News:
 
     @property
     def read(self) -> bool:
-        return self.reader is not None and not self.reader.dropped and not self.reader.speculative
+        reader = self.reader
+        return reader is not None and not reader.dropped and not reader.failed and not reader.speculative
 
 
 class ToolRunner:
@@ -197,7 +198,7 @@ class ToolRunner:
             self._engine.tool_started(call.id)
         else:
             outside_speech()  # the reply does not wait for this one, so this one may wait for the reply
-        job.result = await self._toolbox.run(call)
+        job.result = await self._toolbox.run(call, wanted=lambda: job.background or not turn.speech.closed)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         job = self._jobs.pop(task)

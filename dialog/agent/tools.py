@@ -216,8 +216,10 @@ class Toolbox:
         times = [found.options.timeout_s + _GRACE_S for found in tools if found and not found.options.background]
         return max(times, default=0.0)
 
-    async def run(self, call: ToolCall) -> ToolResult:
+    async def run(self, call: ToolCall, *, wanted: Callable[[], bool] = lambda: True) -> ToolResult:
         """Run a call to its end and return its result, whatever happens.
+
+        A plain function may have to wait for a thread; ``wanted`` is asked there before it is called.
 
         Cancelling this cancels an ``async def`` tool; the thread of a plain one goes on, and what it
         returns is dropped.
@@ -233,18 +235,17 @@ class Toolbox:
             arguments = found.parameters.arguments(call.arguments)
         except ArgumentsError as exc:
             return _failed(call, str(exc))
-        return await self._run(found, call, getattr(self._owner, found.attribute), arguments)
+        method = partial(getattr(self._owner, found.attribute), **arguments)
+        return await self._run(found, call, method if found.is_async else partial(_if_wanted, method, wanted))
 
-    async def _run(
-        self, found: Tool, call: ToolCall, method: Callable[..., Any], arguments: dict[str, Any]
-    ) -> ToolResult:
+    async def _run(self, found: Tool, call: ToolCall, method: Callable[[], Any]) -> ToolResult:
         thread: Future[Any] | None = None
         job: asyncio.Future[Any]
         if found.is_async:
-            job = asyncio.ensure_future(method(**arguments))
+            job = asyncio.ensure_future(method())
         else:
             try:
-                thread = TOOL_THREADS.submit(partial(method, **arguments))
+                thread = TOOL_THREADS.submit(method)
             except LimitError as exc:
                 logger.error("tool %s (%s) was not started: %s", call.name, call.id, exc)  # noqa: TRY400
                 return _failed(call, "too many tools are running; it was not started")
@@ -269,6 +270,9 @@ class Toolbox:
         if job.cancelled():
             return _failed(call, "it was cancelled from inside")
         exc = job.exception()
+        if isinstance(exc, _NotWantedError):
+            content = "cancelled: it was not started before the caller interrupted"
+            return ToolResult(id=call.id, name=call.name, content=content, state="cancelled")
         if exc is None:
             return _finished(call, job.result())
         if not isinstance(exc, Exception):
@@ -296,6 +300,16 @@ class Toolbox:
         self._abandoned.discard(job)
         if not job.cancelled():
             job.exception()  # looked at, so that the loop does not report it a second time
+
+
+class _NotWantedError(Exception):
+    """The reply was given up before a thread was free."""
+
+
+def _if_wanted(method: Callable[[], Any], wanted: Callable[[], bool]) -> Any:
+    if not wanted():
+        raise _NotWantedError
+    return method()
 
 
 def _finished(call: ToolCall, value: Any) -> ToolResult:

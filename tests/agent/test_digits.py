@@ -199,6 +199,82 @@ def test_digits_that_were_typed_ahead_count():
     assert collected == [Digits("12", "complete")]
 
 
+def test_the_terminator_after_a_complete_entry_means_nothing():
+    llm = Model([call("ask_number")], ["Thank you."], ["Yes?"])
+
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.clock.sleep(0.5)
+        talk.line.press("1234")
+        await talk.clock.sleep(0.2)
+        talk.line.press("#")
+        await talk.quiet()
+        await talk.clock.sleep(3)
+        assert talk.spoken()[-1] == ("assistant", "Thank you.", ""), "it was not interrupted"
+        assert len(llm.requests) == 2
+        talk.line.press("#")
+        await talk.quiet()
+        assert talk.spoken()[-2] == ("user", "(pressed #)", ""), "later it does"
+
+    on_a_call(scenario, asking(), llm=llm)
+
+
+def test_what_was_yielded_before_is_the_prompt():
+    class Yields(Agent):
+        async def inference(self, message):
+            yield PROMPT
+            got = await self.collect_digits(timeout_s=1)
+            yield f"Got {got} by {got.why}."
+
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.quiet()
+        talk.stt.heard("again")
+        await talk.clock.sleep(0.3)
+        talk.line.press("7#")
+        await talk.quiet()
+        said = [words for role, words, _ in talk.spoken() if role == "assistant"]
+        assert said == [f"{PROMPT} Got  by timeout.", "Please", "Got 7 by terminator."]
+
+    on_a_call(scenario, Yields)
+
+
+def test_a_speculation_asks_for_no_digits():
+    class Yields(Agent):
+        async def inference(self, message):
+            got = await self.collect_digits(timeout_s=1)
+            yield f"Got {got} by {got.why}."
+
+    async def scenario(talk):
+        talk.stt.expects("my number is this")
+        await talk.clock.sleep(3)
+        assert not talk.tts.texts
+        talk.stt.heard("my number is this")
+        await talk.clock.sleep(0.5)
+        talk.line.press("7#")
+        await talk.quiet()
+        assert talk.spoken()[-1] == ("assistant", "Got 7 by terminator.", "")
+
+    on_a_call(scenario, Yields)
+
+
+def test_a_notice_that_may_not_be_interrupted_is_heard_out_also_over_keys():
+    class Notice(Agent):
+        async def inference(self, message):
+            self.dispatch_message(PROMPT, allow_interrupt=False)
+            got = await self.collect_digits(max_digits=1)
+            yield f"Got {got}."
+
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.clock.sleep(0.3)
+        talk.line.press("7")
+        await talk.quiet()
+        assert talk.spoken()[1:] == [("assistant", f"{PROMPT} Got 7.", "")]
+
+    on_a_call(scenario, Notice)
+
+
 def test_a_hang_up_ends_the_entry():
     collected: list[Digits] = []
 

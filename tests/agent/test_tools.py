@@ -450,6 +450,30 @@ def test_threads_are_bounded_and_the_queue_refuses_what_is_too_much() -> None:
     assert [future.result(5) for future in (*futures, again)] == ["done", "done", "in its place"]
 
 
+async def test_a_function_whose_reply_is_given_up_before_it_found_a_thread_never_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = Threads(1, queue=1, name="few")
+    monkeypatch.setattr("dialog.agent.tools.TOOL_THREADS", threads)
+    release = threading.Event()
+    threads.submit(lambda: release.wait(5))
+    ran: list[int] = []
+    wanted = True
+
+    class Plain:
+        @tool
+        def go(self) -> None:
+            ran.append(1)
+
+    running = asyncio.ensure_future(Toolbox(Plain()).run(call("go"), wanted=lambda: wanted))
+    await asyncio.sleep(0)
+    wanted = False
+    release.set()
+    result = await running
+    assert (result.state, ran) == ("cancelled", [])
+    assert "not started" in result.content
+
+
 async def test_a_function_that_found_no_thread_in_time_was_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = Threads(1, queue=1, name="few")
     monkeypatch.setattr("dialog.agent.tools.TOOL_THREADS", threads)

@@ -11,9 +11,9 @@ from test_agent_on_a_line import heard_ms, on_a_call
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
-from dialog.calls.events import AgentSaid, ReplyDropped, SpeculationEnded, ToolEnded, ToolStarted
+from dialog.calls.events import AgentSaid, ReplyDropped, SpeculationEnded, ToolEnded, ToolStarted, TurnMeasured
 from dialog.clock import Clock
-from dialog.errors import LimitError, StateError
+from dialog.errors import ConfigurationError, LimitError, StateError
 from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall, ToolResult
 from dialog.voip.memory import MemoryLine
 
@@ -285,6 +285,31 @@ def test_a_tool_of_a_reply_that_is_given_up_in_the_same_moment_never_acts(name):
         assert not talk(ToolStarted)
         assert talk.spoken()[0] == ("user", "a table no, nothing", ""), "it was answered together, without a trace"
         assert told(llm.requests[1]) == []
+
+    on_a_call(scenario, Desk, llm=llm)
+
+
+def test_a_result_that_the_model_could_not_tell_is_told_with_the_next_answer():
+    class Fails(Model):
+        async def stream(self, request):
+            if len(self.requests) == 2:
+                self.requests.append(request)
+                raise ValueError("boom")
+            async for event in super().stream(request):
+                yield event
+
+    llm = Fails([call("mail")], ["I am sending it."], ["It was sent, and yes."])
+
+    async def scenario(talk):
+        talk.stt.heard("mail me")
+        await talk.clock.sleep(6)
+        await talk.quiet()
+        assert len(talk.errors) == 1
+        assert talk.spoken()[-1][0] == "system", "nobody had asked: there is nothing to apologise for"
+        talk.stt.heard("and?")
+        await talk.quiet()
+        assert "has finished" in told(llm.requests[3])[-1]
+        assert talk.spoken()[-1] == ("assistant", "It was sent, and yes.", "")
 
     on_a_call(scenario, Desk, llm=llm)
 
@@ -568,6 +593,42 @@ def test_after_a_filler_a_failure_is_apologised_for():
         assert fillers(talk) == ["One moment."]
 
     on_a_call(scenario, Desk, llm=Failing(), settings=AgentSettings(filler=("One moment.",)))
+
+
+def test_a_filler_does_not_speak_over_the_caller():
+    llm = Model([4.0, "Yes."])
+
+    async def scenario(talk):
+        talk.stt.heard("one")
+        await talk.clock.sleep(1.0)
+        talk.stt.speech_starts()
+        await talk.clock.sleep(1.0)
+        assert not talk.tts.texts
+        talk.stt.speech_stops()
+        await talk.quiet()
+        assert fillers(talk) == ["One moment."], "1.5 s of silence of both"
+
+    on_a_call(scenario, Desk, llm=llm, settings=AgentSettings(filler=("One moment.",)))
+
+
+def test_fillers_are_no_part_of_the_times_of_the_answer():
+    llm = Model([4.0, "Yes."])
+
+    async def scenario(talk):
+        talk.stt.heard("one")
+        await talk.quiet()
+
+    talk = on_a_call(scenario, Desk, llm=llm, settings=AgentSettings(filler=("One moment.",)))
+    [measured] = talk(TurnMeasured)
+    times = measured.timeline
+    assert times.first_token <= times.first_text <= times.first_audio <= times.first_frame <= times.played
+    assert times.first_token - times.inference == pytest.approx(4.0, abs=0.05)
+
+
+@pytest.mark.parametrize("filler", ["One moment.", ("One moment.", " ")])
+def test_fillers_that_cannot_be_said_are_refused(filler):
+    with pytest.raises(ConfigurationError, match="filler"):
+        AgentSettings(filler=filler)
 
 
 # Speech that waits for itself.
