@@ -98,6 +98,45 @@ def call(  # noqa: PLR0917  # options of the command line, not positions
 
 
 @app.command()
+def evaluate(  # noqa: PLR0917  # options of the command line, not positions
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:NAME", help="main:on_voip, main:gateway, or a function that makes one")
+    ],
+    scenarios: Annotated[str, typer.Option(help="A .toml or .json file of scenarios, or 'builtin'.")] = "builtin",
+    seed: Annotated[int | None, typer.Option(help="Play the times of an earlier run again.")] = None,
+    own_speech: Annotated[
+        bool, typer.Option("--own-speech", help="Use the agent's own STT and TTS; the caller speaks with espeak.")
+    ] = False,
+    speed: Annotated[float, typer.Option(min=0.1, max=10.0, help="So many times as fast.")] = 1.0,
+    max_latency_p50_ms: Annotated[float | None, typer.Option(help="Median time to an answer.")] = None,
+    max_latency_p95_ms: Annotated[float, typer.Option(help="The slowest, one in twenty aside.")] = 2500.0,
+    max_dead_air_s: Annotated[float, typer.Option(help="Longest silence in the agent's turn.")] = 4.0,
+    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit's XML.")] = None,
+    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+) -> None:
+    """Let a simulated caller try your own agent, and judge it: answers, interruptions, silence, latency."""
+    _need(check_testing)
+    from dialog.cli.evaluate import EvaluatePlan, run_evaluate
+    from dialog.testing.evaluate import Thresholds
+
+    plan = EvaluatePlan(
+        target=target,
+        scenarios=scenarios,
+        seed=seed,
+        own_speech=own_speech,
+        speed=speed,
+        thresholds=Thresholds(
+            latency_p50_ms=max_latency_p50_ms, latency_p95_ms=max_latency_p95_ms, dead_air_s=max_dead_air_s
+        ),
+        json=json,
+        junit=junit,
+        env_file=env_file,
+    )
+    _exit(_run(run_evaluate(Console(), plan)))
+
+
+@app.command()
 def chat(
     target: Annotated[
         str, typer.Argument(metavar="MODULE:FUNCTION", help="main:on_voip, or a file: path/to/main.py:on_voip")

@@ -13,7 +13,7 @@ from typing import Any
 
 from dialog.errors import ConfigurationError
 
-__all__ = ["load_function"]
+__all__ = ["load_function", "load_target"]
 
 
 def load_function(target: str) -> Callable[..., Any]:
@@ -23,6 +23,18 @@ def load_function(target: str) -> Callable[..., Any]:
 
     Raises:
         ConfigurationError: There is no such module or function, or importing it failed.
+    """
+    found = load_target(target)
+    if not callable(found):
+        raise ConfigurationError(f"{target} is no function but {type(found).__name__}")
+    return found  # type: ignore[no-any-return]  # whatever the user named
+
+
+def load_target(target: str) -> Any:
+    """Whatever ``module:name`` or ``path/to/file.py:name`` names; otherwise as :func:`load_function`.
+
+    Raises:
+        ConfigurationError: There is no such module or name, or importing it failed.
     """
     where, _, name = target.rpartition(":")
     if not where or not name:
@@ -37,9 +49,7 @@ def load_function(target: str) -> Callable[..., Any]:
                 f"{where} has no {name!r}; it has {', '.join(_functions(module)) or 'no functions'}"
             )
         found = getattr(found, part)
-    if not callable(found):
-        raise ConfigurationError(f"{target} is no function but {type(found).__name__}")
-    return found  # type: ignore[no-any-return]  # whatever the user named
+    return found
 
 
 def _load(where: str) -> ModuleType:

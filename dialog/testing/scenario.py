@@ -110,6 +110,8 @@ class Listen(_Step, frozen=True, kw_only=True):
     timeout_s: float = 20.0
     silence_ms: float = 1200.0
     """So much silence ends it."""
+    optional: bool = False
+    """It is all right to hear nothing: a greeting, if there is one."""
 
 
 class Fault(_Step, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -172,9 +172,8 @@ class House:
         return self.cartesia.text_of(lane)
 
     def part_of(self, lane: int) -> tuple[UUID, int] | None:
-        """Turn and part of a context: its id is made of them."""
-        turn, _, rest = self.cartesia.context_of(lane).partition("-")
-        return (UUID(turn), int(rest.partition("-")[0])) if turn else None
+        """Turn and part of context number ``lane``."""
+        return self.cartesia.part_of(lane)
 
     def fault(self, provider: str, faults: Faults) -> None:
         """Let a provider misbehave from now on."""
@@ -240,7 +239,7 @@ class House:
 
 
 @asynccontextmanager
-async def serve(setup: Setup, clock: Clock) -> AsyncIterator[House]:
+async def serve(setup: Setup, clock: Clock) -> AsyncGenerator[House]:
     """A gateway with its providers on loopback, for as long as the block lasts."""
     house = House(setup, clock)
     async with AsyncExitStack() as stack:

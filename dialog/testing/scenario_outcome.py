@@ -90,8 +90,8 @@ class Outcome(Struct, kw_only=True):
     """End of the caller's words to the agent's next sound."""
     dead_air_ms: list[float] = field(default_factory=list[float])
     """Silences while it was the agent's turn."""
-    stops_ms: list[float] = field(default_factory=list[float])
-    """From the first sound of an interruption to the agent's silence."""
+    interruptions: list[tuple[Sound, float]] = field(default_factory=list[tuple[Sound, float]])
+    """Sounds over a reply, and how long after their beginning the agent fell silent."""
     overlaps_ms: list[float] = field(default_factory=list[float])
     """How long the agent went on when it began in the middle of the caller's words."""
     resumes_ms: list[float] = field(default_factory=list[float])
@@ -100,6 +100,11 @@ class Outcome(Struct, kw_only=True):
     """Longest time on the scenario's clock for which the machine stood still: times are no better than that."""
     problems: list[str] = field(default_factory=list[str])
     """What did not come as the scenario wants it; empty: it passed."""
+
+    @property
+    def stops_ms(self) -> list[float]:
+        """How long the agent went on speaking over each sound that was aimed at its reply."""
+        return [stop for _, stop in self.interruptions]
 
     def count(self, tag: str) -> int:
         """How many events have this tag."""
@@ -180,7 +185,7 @@ def _interrupt(outcome: Outcome, sound: Sound, ended_ms: float) -> None:
     )
     if over is None:
         return
-    outcome.stops_ms.append(max(0.0, over.ended_ms - sound.started_ms))
+    outcome.interruptions.append((sound, max(0.0, over.ended_ms - sound.started_ms)))
     if not sound.text:
         again = next((one.started_ms for one in outcome.stretches if one.started_ms > over.ended_ms), ended_ms)
         outcome.resumes_ms.append(max(0.0, again - max(sound.ended_ms, over.ended_ms)))

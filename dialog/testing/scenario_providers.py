@@ -10,6 +10,7 @@ from array import array
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from uuid import UUID
 
 import msgspec
 from aiohttp import web
@@ -157,17 +158,22 @@ class _Recogniser:
         if said_s is not None and wait is not None and silent_s >= wait and ears.speech_final:
             self._eager = False
             self._later(self._final(speech_final=True))
-        elif self._last_word_s is not None and self._utterance_end_s is not None and not self._spell:
-            if self._now - self._last_word_s >= self._utterance_end_s:
-                ended, self._last_word_s = self._last_word_s, None
-                if ears.utterance_end:
-                    self._later({"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": round(ended, 3)})
+        elif (ended := self._gap_after()) is not None and ears.utterance_end:
+            self._later({"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": round(ended, 3)})
         if self._now >= self._interim_at and self._interims:
             self._interim_at = self._now + ears.interim_s
             self._later(self._results(final=False))
         while self._late and self._late[0][0] <= self._now:
             out.append(self._late.popleft()[1])
         return out
+
+    def _gap_after(self) -> float | None:
+        """The end of the last word, once, when no other has come for long enough."""
+        last, limit = self._last_word_s, self._utterance_end_s
+        if last is None or limit is None or self._spell or self._now - last < limit:
+            return None
+        self._last_word_s = None
+        return last
 
     def _voice_edge(self, window: bytes) -> list[dict[str, Any]]:
         pcm = array("h", mulaw_decode(window))
@@ -267,7 +273,10 @@ class SpellingCartesia(CartesiaEmulator):
         contexts = list(self.texts.values())
         return contexts[number] if number < len(contexts) else ""
 
-    def context_of(self, number: int) -> str:
-        """The id of context ``number``, which names turn and part."""
+    def part_of(self, number: int) -> tuple[UUID, int] | None:
+        """The turn and part that context ``number`` belongs to: its id is made of them."""
         contexts = list(self.texts)
-        return contexts[number] if number < len(contexts) else ""
+        if number >= len(contexts):
+            return None
+        turn, part, _ = contexts[number].split("-")
+        return UUID(turn), int(part)

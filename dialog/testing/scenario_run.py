@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Protocol
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from dialog.agent.agent import Agent
 from dialog.calls.events import CallEvent
@@ -28,8 +29,9 @@ from dialog.testing.scenario import (
     WaitEnd,
 )
 from dialog.testing.scenario_outcome import Outcome, Sound, measure, tag_of
-from dialog.testing.scenario_sound import Cell, Letters, noise, spell
+from dialog.testing.scenario_sound import PAUSE, Cell, Letters, noise, spell
 from dialog.testing.server import Faults
+from dialog.testing.voice import load
 
 __all__ = ["Stage", "run_scenario"]
 
@@ -84,7 +86,7 @@ async def run_scenario(scenario: Scenario, stage: Stage, *, seed: int, spells: b
         Refused: The gateway did not take the call.
     """
     random = Random(f"{seed}:{scenario.name}")
-    call_sid = f"CA{random.getrandbits(128):032x}"
+    call_sid = f"CA{uuid4().hex}"
     spec = CallSpec(
         url=stage.url,
         auth_token=stage.auth_token,
@@ -154,7 +156,7 @@ class _Director:
         if isinstance(step, Say):
             await self._at(step.at)
             self._lane += 1
-            audio = spell(step.text, lane=self._lane, ms_per_char=1000 / (step.pace * self._about()), quiet=step.quiet)
+            audio = await self._voiced(step)
             await self._sound(audio, step.text, step.at, wait=step.wait)
         elif isinstance(step, Noise):
             await self._at(step.at)
@@ -177,6 +179,17 @@ class _Director:
             await self._at(step.at)
             await self.caller.hang_up()
 
+    async def _voiced(self, step: Say) -> bytes:
+        if self._spells:
+            return spell(step.text, lane=self._lane, ms_per_char=1000 / (step.pace * self._about()), quiet=step.quiet)
+        audio = b""
+        for number, piece in enumerate(PAUSE.split(step.text)):
+            if number % 2:
+                audio += b"\xff" * round(float(piece) * 8000)
+            elif piece.strip():
+                audio += await load(piece, None)
+        return audio
+
     def _about(self) -> float:
         return self._random.uniform(0.9, 1.1)
 
@@ -197,6 +210,10 @@ class _Director:
             sound.started_ms, sound.ended_ms = spoken
 
     async def _listen(self, step: Listen) -> None:
+        if step.optional:
+            with suppress(NothingHeard):
+                await self.caller.listen(silence_ms=step.silence_ms, timeout_s=step.timeout_s)
+            return
         self.listens.append(False)
         await self.caller.listen(silence_ms=step.silence_ms, timeout_s=step.timeout_s)
         self.listens[-1] = True
@@ -284,4 +301,3 @@ class _Director:
                 self._seen = number + 1
                 return True
         return False
-

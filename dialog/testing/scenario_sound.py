@@ -14,7 +14,9 @@ from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-__all__ = ["CELL_MS", "Cell", "Letters", "Word", "noise", "read_words", "spell"]
+from msgspec import Struct
+
+__all__ = ["CELL_MS", "PAUSE", "Cell", "Letters", "Word", "noise", "read_words", "spell"]
 
 CELL_MS = 4.0
 """One period of the tone, the smallest piece that can be read."""
@@ -27,10 +29,11 @@ _LOUD, _QUIET = 5, 0
 _SIGNS = bytes(0x50 if code & 0x80 else 0x4E for code in range(256))
 """P for a positive byte, N for a negative one: a cell ends its first half where P becomes N."""
 _EDGE = re.compile(rb"P{16}(?=N)")
-_PAUSE = re.compile(r"\s*\[(\d+(?:\.\d+)?)\]\s*")
+PAUSE = re.compile(r"\s*\[(\d+(?:\.\d+)?)\]\s*")
+"""``[0.8]`` in what is said: a silence of so many seconds."""
 
 
-class Cell(NamedTuple):
+class Cell(Struct, frozen=True, gc=False):
     """A period of the tone that was heard: which character of which utterance, and when."""
 
     at_ms: float
@@ -58,7 +61,7 @@ def spell(text: str, *, lane: int, ms_per_char: float, quiet: bool = False) -> b
     """
     out = bytearray()
     index, at = 0, 0.0
-    for number, piece in enumerate(_PAUSE.split(text)):
+    for number, piece in enumerate(PAUSE.split(text)):
         if number % 2:
             out += _SILENCE * round(float(piece) * 1000 * _BYTES_PER_MS)
             index += 1  # as a blank would
@@ -97,7 +100,7 @@ class Letters:
     """Reads cells from audio that comes in pieces."""
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._tail: bytes = b""
         self._tail_ms = 0.0
 
     def read(self, data: bytes, at_ms: float) -> list[Cell]:

@@ -194,4 +194,3 @@ MUTATIONS: dict[str, Mutation] = {
     "speculation withdrawn": touched("an early end is an end", eager_is_final),
     "the model fails": settings("no apology", apology="Well."),
 }
-
