@@ -19,6 +19,7 @@ from dialog.agent.turns.signals import (
     Interim,
     LineDown,
     NoTranscript,
+    Overflow,
     PartOpened,
     Pause,
     ReplyEnded,
@@ -247,3 +248,21 @@ def test_settings_out_of_range_are_refused():
         BargeIn(min_words=0)
     with pytest.raises(ConfigurationError, match="hold_limit_s"):
         TurnSettings(hold_limit_s=-1)
+
+
+def test_too_much_that_waits_for_an_answer_loses_its_oldest_words():
+    call = Call()
+    call.reply_heard_to(900, allow_interrupt=False)
+    said = [utterance("word " * 300) for _ in range(4)]
+    for one in said:
+        call.feed(Final(one))
+    assert call.decided(Overflow) == [Overflow(1500, 4000), Overflow(1500, 4000)]
+
+
+def test_too_much_that_the_agent_wants_to_say_loses_the_oldest_that_may_be_interrupted():
+    call = Call()
+    call.says()
+    wishes = [uuid4() for _ in range(33)]
+    for number, wish in enumerate(wishes):
+        call.feed(SayRequested(wish, allow_interrupt=number > 0))
+    assert call.decided(Drop) == [Drop(wishes[1], "too much to say")]

@@ -18,29 +18,66 @@ FINISHED = 1.0
 PERHAPS = 0.4
 UNFINISHED = 0.0
 
-_FILLERS = {"um", "umm", "uh", "uhh", "uhm", "er", "erm"}
-_ALWAYS = {
-    "and",
-    "but",
-    "or",
-    "because",
-    "although",
-    "unless",
-    "whereas",
-    "the",
-    "a",
-    "an",
-    "my",
-    "your",
-    "our",
-    "their",
-}
-_ALWAYS |= _FILLERS
+_ALWAYS = frozenset(
+    [
+        "and",
+        "but",
+        "or",
+        "because",
+        "although",
+        "unless",
+        "whereas",
+        "the",
+        "a",
+        "an",
+        "my",
+        "your",
+        "our",
+        "their",
+        "um",
+        "umm",
+        "uh",
+        "uhh",
+        "uhm",
+        "er",
+        "erm",
+    ]
+)
 """No sentence ends with these, even if the STT set a full stop."""
-_ALONE = _ALWAYS | {"so", "well", "if", "it's", "i'm", "i", "that's", "because", "like"}
+_ALONE = _ALWAYS | frozenset(["so", "well", "if", "it's", "i'm", "i", "that's", "like"])
 """Single words that are no answer."""
-_PERHAPS = {"to", "of", "for", "with", "at", "in", "on", "from", "by", "about", "than", "as", "if", "when", "while"}
-_PERHAPS |= {"that", "which", "so", "his", "her", "it's", "i'm", "that's", "there's", "we're", "they're", "i'd", "i'll"}
+_PERHAPS = frozenset(
+    [
+        "to",
+        "of",
+        "for",
+        "with",
+        "at",
+        "in",
+        "on",
+        "from",
+        "by",
+        "about",
+        "than",
+        "as",
+        "if",
+        "when",
+        "while",
+        "that",
+        "which",
+        "so",
+        "his",
+        "her",
+        "it's",
+        "i'm",
+        "that's",
+        "there's",
+        "we're",
+        "they're",
+        "i'd",
+        "i'll",
+    ]
+)
 """Sentences seldom end with these, and an STT that punctuates would have set a full stop."""
 _BE = {"is", "are", "was", "were"}
 _SHORT_ANSWER = {"it", "he", "she", "they", "we", "you", "there", "that", "this", "i", "who", "what", "how", "where"}
