@@ -17,6 +17,10 @@ _CJK = "\u2e80-\u2fff\u3040-\u30ff\u3100-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_CJK}][^\w\s]*|[^\s{_CJK}]+")
 
 
+# From the first letter to the last.
+_LETTERS = re.compile(r"\w(?:.*\w)?", re.DOTALL)
+
+
 class Unit(Struct, gc=False):
     """Words of the reply that are heard together or not at all, and what of the spoken text they are."""
 
@@ -114,6 +118,9 @@ def find_units(spoken: str, runs: Sequence[Run]) -> list[Unit]:
     for match in _WORD.finditer(spoken):
         start, end = match.span()
         together = start < together_until
+        # Marks take time, too, but a pause: it is behind the word.
+        word = _LETTERS.search(match[0])
+        first, last = (start + word.start(), start + word.end()) if word else (start, end)
         while True:
             run_end = run_at + runs[index].size
             if runs[index].rewritten and run_end > start:
@@ -127,20 +134,21 @@ def find_units(spoken: str, runs: Sequence[Run]) -> list[Unit]:
             # Marks behind a word that are not spoken belong to it: the rest of a link.
             source_end = max(source_end, runs[index + 1].start)
         if together and units and pending is None:
-            units[-1].end = end
+            units[-1].end = last
             units[-1].source_end = max(units[-1].source_end, source_end)
             continue
-        begin = start if pending is None else pending
+        begin = first if pending is None else pending
         pending = None
         if source_end <= (units[-1].source_end if units else 0):
             pending = begin  # the beginning of a stretch that another piece completes
         else:
-            units.append(Unit(source_end, begin, end))
+            units.append(Unit(source_end, begin, last))
     return units
 
 
 def word_end(source: str, at: int) -> int:
     """The end of the word that ``at`` is in, or of the one before if less than half of it is before ``at``."""
+    at = len(source[:at].rstrip())
     for match in _WORD.finditer(source, max(0, source.rfind(" ", 0, at))):
         start, end = match.span()
         if start >= at:

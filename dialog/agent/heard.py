@@ -17,13 +17,17 @@ _LITTLE_MS = 250.0
 """Without timings, nothing was heard of less: it is too little for a word."""
 _SILENT_MS = 400.0
 """Audio behind the last timing that may be a pause; more is words whose timings are not there."""
-_SKIPPED = 12
+_SKIPPED = 4
 """Letters that may stand between two words although the voice left no time for them."""
-_FASTEST = 40.0
-"""Letters a second that no voice says: what a timing skips beyond that is another word of the same spelling."""
+_FASTEST = 25.0
+"""Letters a second that few voices say: what a timing skips beyond that is another word of the same spelling."""
 
+_MEMORY = 0.9
+"""How much of what was learnt before counts after another part."""
 _WEIGHT = 1.1
 """What a character of plain text weighs on average, marks included."""
+
+_MARKS = " \t\n.!?\u2026\"')]\u00bb\u201d\u2019\u3002\uff01\uff1f\u300d\u300f"
 
 # How much longer than a letter it takes to say these, in letters: what estimates go by.
 _LONG = {
@@ -39,11 +43,16 @@ class SpeechRate:
 
     def __init__(self, chars_per_s: float = 15.0) -> None:
         self.chars_per_s: float = chars_per_s
+        # As if a short sentence had been heard already, so that the first part does not decide alone.
+        self._chars = 60.0
+        self._ms = self._chars * 1000.0 / chars_per_s
 
-    def learn(self, chars: int, ms: float) -> None:
+    def learn(self, chars: float, ms: float) -> None:
         """A part of ``chars`` characters took ``ms``."""
         if chars >= 10 and ms >= 500:
-            self.chars_per_s += 0.3 * (chars * 1000.0 / ms - self.chars_per_s)
+            self._chars = _MEMORY * self._chars + chars
+            self._ms = _MEMORY * self._ms + ms
+            self.chars_per_s = self._chars * 1000.0 / self._ms
 
 
 class HeardMap:
@@ -63,6 +72,8 @@ class HeardMap:
         self._letters = Letters()
         self._cursor = 0
         """In the letters: behind the last word whose timing was found."""
+        self._sure = (0, 1)
+        """The same of the last one that its neighbour confirmed, and how many anchors there were then."""
         self._anchors: list[tuple[int, float]] = [(0, 0.0)]
         """Places of the spoken text and the milliseconds at which they sound, both rising."""
         self._word_starts: list[float] = []
@@ -97,14 +108,39 @@ class HeardMap:
             start_ms = max(word.start_ms, self._word_starts[-1] if self._word_starts else 0.0)
             end_ms = max(word.end_ms, start_ms)
             self._word_starts.append(start_ms)
-            found = self._letters.find(needle, self._cursor, self._limit(start_ms))
             self._timed_ms = max(self._timed_ms, end_ms)
+            found = self._find(needle, start_ms)
             if found < 0:
                 continue
             self._cursor = found + len(needle)
             places = self._letters.places
             self._anchor(places[found], start_ms)
             self._anchor(places[self._cursor - 1] + 1, end_ms)
+
+    def _find(self, needle: str, start_ms: float) -> int:
+        """Where in the letters the word stands that is spoken at ``start_ms``, or -1."""
+        found = self._letters.find(needle, self._cursor, self._cursor + 1)
+        if found >= 0:
+            # Two neighbours in a row: both are in their place.
+            self._sure = (self._cursor, len(self._anchors))
+            return found
+        sure, anchors = self._sure
+        elapsed_ms = max(0.0, start_ms - self._anchors[anchors - 1][1])
+        limit = sure + _SKIPPED + int(_FASTEST * elapsed_ms / 1000.0)
+        nearest = self._letters.find(needle, sure, limit)
+        if sure <= nearest < self._cursor:
+            # The word before was taken for one further on: "five dollars and fifty cents, and".
+            del self._anchors[anchors:]
+            return nearest
+        return self._letters.find(needle, self._cursor, limit)
+
+    def learn(self, total_ms: float) -> None:
+        """The voice has spoken all of the part, in ``total_ms``: its rate is known better now.
+
+        Better than by counting characters: digits and full stops take longer than letters.
+        """
+        self._look()
+        self._rate.learn(self._weights[-1] / _WEIGHT, total_ms)
 
     def heard(self, heard_ms: float, total_ms: float | None, source: str = "") -> int:
         """How many characters of the reply's text were heard; they end where a word does.
@@ -139,7 +175,10 @@ class HeardMap:
         self._look()
         clock = self._clock(total_ms)
         for end in self._ends:
-            at_ms = clock.at(end)
+            # The last word ends before the marks; where that is only estimated, a part of the pause is added.
+            at_ms = clock.at(len(self._spoken[:end].rstrip(_MARKS)))
+            if not self.timed:
+                at_ms = (at_ms + clock.at(end)) / 2
             if at_ms > limit_ms:
                 return None
             if at_ms >= after_ms:
@@ -183,11 +222,6 @@ class HeardMap:
             self._anchors.append((place, max(at_ms, last_ms)))
         elif place == last:
             self._anchors[-1] = (last, max(at_ms, last_ms))
-
-    def _limit(self, start_ms: float) -> int:
-        """How far in the letters a word may be that is spoken at ``start_ms``."""
-        elapsed_ms = max(0.0, start_ms - self._anchors[-1][1])
-        return self._cursor + _SKIPPED + int(_FASTEST * elapsed_ms / 1000.0)
 
     def _clock(self, total_ms: float | None) -> Clock:
         anchors = self._anchors

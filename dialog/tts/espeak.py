@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ClassVar
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct, field
 
 from dialog.audio.convert import Converter
@@ -104,7 +103,8 @@ class EspeakTTS(TTS):
         super().__init__()
         # espeak-ng reads "$5" as "dollar five", and phone numbers as millions. Words are there for English only.
         english = voice.lower().startswith("en")
-        self.capabilities = msgspec.structs.replace(type(self).capabilities, normalizes=not english)
+        # This instance's voice decides what it can do.
+        self.capabilities = TTSCapabilities(text="sentences", timings=True, normalizes=not english)  # type: ignore[misc]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: _Thread | None = None
         self._parts: dict[tuple[UUID, int], _Part] = {}

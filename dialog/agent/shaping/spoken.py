@@ -36,7 +36,7 @@ def _beginnings(words: Iterable[str]) -> str:
 _SIGNS = "$\u20ac\u00a3\u00a5"
 _OPENING = "(+#\\-\u2212"
 _SCHEMES = ("https://", "http://", "mailto:", "www.", "Https://", "Http://", "Mailto:", "Www.")
-_ALONE = "(?<![A-Za-z0-9_])"
+_ALONE = r"(?<!\w)"
 
 # Each takes every beginning of what it is for: where its match ends before the text does, it is complete.
 _NUMBER = re.compile(
