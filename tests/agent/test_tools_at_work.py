@@ -9,12 +9,14 @@ import pytest
 from test_agent_on_a_line import heard_ms, on_a_call
 
 from dialog.agent.agent import Agent
+from dialog.agent.filler import Bridge, Rotation
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.calls.events import AgentSaid, ReplyDropped, SpeculationEnded, ToolEnded, ToolStarted, TurnMeasured
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError, LimitError, StateError
 from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall, ToolResult
+from dialog.testing.virtual import run_virtual
 from dialog.voip.memory import MemoryLine
 
 
@@ -249,6 +251,59 @@ def test_a_late_result_survives_a_lost_stream():
         assert talk.spoken()[-1] == ("assistant", "It is booked.", "")
 
     on_a_call(scenario, SlowDesk, llm=llm)
+
+
+def test_a_late_result_that_waited_for_the_floor_survives_a_lost_stream():
+    llm = Model([call("book")], ["a" * 200], ["It is booked."])
+
+    async def scenario(talk):
+        talk.stt.heard("a table")
+        await talk.clock.sleep(0.5)
+        talk.stt.heard("please")
+        await talk.clock.sleep(8)
+        assert talk(ToolEnded), "while the reply of ten seconds sounds"
+        talk.line.drop()
+        await talk.clock.sleep(1)
+        talk.line = MemoryLine(clock=talk.clock)
+        talk.line.join(talk.call)
+        await talk.quiet()
+        assert talk.spoken()[-1] == ("assistant", "It is booked.", "")
+
+    on_a_call(scenario, SlowDesk, llm=llm)
+
+
+def test_a_tool_is_waited_for_only_once():
+    llm = Model([call("book")], ["Still at it."], ["Still."], ["It is booked."])
+
+    async def scenario(talk):
+        talk.stt.heard("a table")
+        await talk.clock.sleep(0.5)
+        talk.stt.heard("please")
+        await talk.clock.sleep(4)
+        talk.stt.heard("and?")
+        await talk.clock.sleep(0.1)
+        assert len(llm.requests) == 3
+        await talk.quiet()
+        await talk.clock.sleep(6)
+        await talk.quiet()
+        assert talk.spoken()[-1] == ("assistant", "It is booked.", "")
+
+    on_a_call(scenario, SlowDesk, llm=llm)
+
+
+def test_what_waited_for_the_floor_stands_in_history_where_it_was_spoken():
+    llm = Model(["Yes."])
+
+    async def scenario(talk):
+        talk.stt.speech_starts()
+        talk.stt.hears("are you")
+        talk.agent.dispatch_message("By the way.")
+        talk.stt.heard("are you open")
+        talk.stt.speech_stops()
+        await talk.quiet()
+        assert [words for _, words, _ in talk.spoken()] == ["are you open", "Yes.", "By the way."]
+
+    on_a_call(scenario, Desk, llm=llm)
 
 
 def test_a_tool_that_is_declared_to_stop_stops_when_the_caller_speaks():
@@ -563,6 +618,40 @@ def test_a_filler_is_no_answer_words_over_it_are_answered_together():
     on_a_call(scenario, Desk, llm=llm, settings=AgentSettings(filler=("One moment please, I am looking.",)))
 
 
+def test_a_filler_that_was_heard_whole_is_no_answer_either():
+    llm = Model([9.0, "lost"], ["For four."])
+
+    async def scenario(talk):
+        talk.stt.heard("a table")
+        await talk.clock.sleep(4)
+        assert fillers(talk) == ["One moment."]
+        talk.stt.heard("for four")
+        await talk.quiet()
+        assert talk.spoken() == [("user", "a table for four", ""), ("assistant", "For four.", "")]
+
+    on_a_call(scenario, Desk, llm=llm, settings=AgentSettings(filler=("One moment.",)))
+
+
+def test_between_two_fillers_there_is_a_pause_also_where_they_take_no_time():
+    async def scenario(clock):
+        said = []
+        settings = AgentSettings(filler=("One.", "Two."))
+
+        def fill(text):
+            said.append((text, clock.now()))
+            return True
+
+        bridge = Bridge(clock, settings, Rotation(settings.filler), fill=fill, silent=lambda: True)
+        bridge.wait()
+        await clock.sleep(10)
+        bridge.stop()
+        assert [text for text, _ in said] == ["One.", "Two."]
+        assert said[0][1] == pytest.approx(1.5, abs=0.01)
+        assert said[1][1] - said[0][1] == pytest.approx(4.0, abs=0.15)
+
+    run_virtual(scenario)
+
+
 def test_while_a_reply_waits_for_an_earlier_tool_its_filler_sounds_once():
     llm = Model([call("look_up")], ["Found it."])
 
@@ -671,6 +760,35 @@ def test_a_tool_that_waits_for_its_own_reply_is_told_that_this_never_ends():
         assert list(talk.tts.texts.values()) == ["Hello.", "One second. Done.", "In between."]
 
     on_a_call(scenario, Selfish, llm=llm)
+
+
+class Patient(Agent):
+    heard = None
+
+    async def inference(self, message):
+        self.reply = self.dispatch_stream(super().inference(message))
+        return
+        yield
+
+    @tool(background=True)
+    async def afterwards(self) -> str:
+        """Afterwards."""
+        self.heard = await self.reply
+        return "done"
+
+
+def test_a_tool_in_the_background_may_wait_for_the_reply():
+    llm = Model([call("afterwards")], ["I will."], ["I have."])
+
+    async def scenario(talk):
+        talk.stt.heard("go")
+        await talk.quiet()
+        await talk.clock.sleep(1)
+        await talk.quiet()
+        assert str(talk.agent.heard) == "I will."
+        assert talk.spoken()[-1] == ("assistant", "I have.", "")
+
+    on_a_call(scenario, Patient, llm=llm)
 
 
 class Polite(Desk):
