@@ -778,7 +778,7 @@ class Patient(Agent):
 
 
 def test_a_tool_in_the_background_may_wait_for_the_reply():
-    llm = Model([call("afterwards")], ["I will."], ["I have."])
+    llm = Model([call("afterwards")], [0.5, "I will."], ["I have."])
 
     async def scenario(talk):
         talk.stt.heard("go")
