@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from dialog.errors import ConfigurationError, ProviderError, StateError
 from dialog.llm.chat import STREAM_OPTIONS, ChatDecoder, error_from_response, request_fields, tool_fields
 from dialog.llm.llm import LLM, LLMEvent, LLMRequest, ToolSpec
-from dialog.llm.transport import ClientTransport, Reply, SessionTransport, Transport
-from dialog.net import shared
+from dialog.llm.transport import ClientTransport, HttpTransport, Reply, Transport
+from dialog.net.connections import HttpConnections, connections
+from dialog.net.shared import Lease
 from dialog.net.urls import http_url
 from dialog.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    import aiohttp
     import openai
 
 __all__ = ["DEFAULT_BASE_URL", "DEFAULT_MODEL", "OpenAILLM"]
@@ -42,7 +42,7 @@ _refused_options: dict[str, int] = {}
 class OpenAILLM(LLM):
     """A model behind an OpenAI-compatible chat completions endpoint.
 
-    Requests go over the HTTP session that all providers of the loop share; the ``openai`` SDK is
+    Requests go over connections that all models of the loop share; the ``openai`` SDK is
     neither needed nor imported unless a ``client`` is given. Constructing it does no I/O.
 
     Args:
@@ -96,7 +96,7 @@ class OpenAILLM(LLM):
         self._timeout_s = timeout_s
         self._max_retries = 0 if client is not None else max_retries
         self._transport: Transport | None = None
-        self._lease: shared.Lease[aiohttp.ClientSession] | None = None
+        self._lease: Lease[HttpConnections] | None = None
         self._warming: asyncio.Task[None] | None = None
         self._closed = False
         self._tools: tuple[tuple[ToolSpec, ...], list[dict[str, Any]]] = ((), [])
@@ -135,7 +135,7 @@ class OpenAILLM(LLM):
         self._warming = asyncio.get_running_loop().create_task(self._warm(), name="OpenAILLM warm")
 
     async def aclose(self) -> None:
-        """Give the shared session back; a client that was given stays open. Calling it again is harmless."""
+        """Give the shared connections back; a client that was given stays open. Calling it again is harmless."""
         self._closed = True
         self._transport = None
         warming, self._warming = self._warming, None
@@ -165,9 +165,9 @@ class OpenAILLM(LLM):
             return ClientTransport(
                 self.provider, self._client, headers=self._headers, query=self._query, timeout_s=self._timeout_s
             )
-        self._lease = shared.session()
+        self._lease = connections()
         key = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        return SessionTransport(
+        return HttpTransport(
             self.provider,
             self._lease.value,
             base_url=self._base_url,

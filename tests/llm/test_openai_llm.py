@@ -472,7 +472,8 @@ async def test_warming_opens_the_connection_that_the_first_request_uses() -> Non
         await llm._warming
         assert [request.method for request in emulator.requests] == ["HEAD"]
         await collect(llm)
-        assert len(llm._lease.value.connector._conns) == 1  # type: ignore[union-attr]
+        assert llm._lease is not None
+        assert len(llm._lease.value._open) == llm._lease.value.idle == 1
 
 
 async def test_warming_an_injected_client_makes_one_cheap_request() -> None:
