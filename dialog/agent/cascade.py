@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from math import inf
 from typing import Any, Protocol
@@ -731,7 +731,7 @@ class Cascade:
                 self.hush(turn)
 
     @contextmanager
-    def patience(self, turn: Turn, seconds: float) -> Iterator[None]:
+    def patience(self, turn: Turn, seconds: float) -> Generator[None]:
         """Let ``turn`` say nothing for so much longer than usual, inside the block."""
         turn.slow_s += seconds
         self._driver.extend(turn)
