@@ -88,7 +88,7 @@ NUMBER_WORDS: tuple[str, ...] = (
         if unit[0] not in "$\u00a5"
     ),
     *("am", "pm", "AM", "PM", " am", " pm", " AM", " PM", "a.m", "p.m", " a.m", " p.m"),
-    *("st", "nd", "rd", "th", "s", " of ", "%", " %"),
+    *("st", *(f"{letter}d" for letter in "nr"), "th", "s", " of ", "%", " %"),
     *("\u00b0", "\u00b0C", "\u00b0F", " \u00b0C", " \u00b0F"),
 )
 """What may follow a number and change how it is said."""
@@ -98,7 +98,7 @@ MONTH: re.Pattern[str] = re.compile(rf"(?:{'|'.join(sorted(SHORT_MONTHS, key=len
 _INTEGER = r"\d{1,3}(?:,\d{3})+(?!\d)|\d+"
 _YEAR_BEFORE = re.compile(
     rf"\b(?:(?:in|since|of|year|from|until|till|by|before|after|during|spring|summer|fall|autumn|winter|{_MONTH_NAMES})\.?"
-    r"|\d{1,2}(?:st|nd|rd|th)?,) \Z",
+    r"|\d{1,2}(?:st|[nr]d|th)?,) \Z",
     re.IGNORECASE,
 )
 _MONTH_BEFORE = re.compile(rf"\b(?:{_MONTH_NAMES})\.? \Z")
@@ -357,7 +357,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Rule], ...] = (
     ),
     (re.compile(rf"{_SIGNED}\s?%"), _percent),
     (re.compile(rf"{_SIGNED}\s?\u00b0(?P<scale>[CF])?(?!\w)"), _degrees),
-    (re.compile(rf"({_INTEGER})(?:st|nd|rd|th)(?!\w)"), _ordinal),
+    (re.compile(rf"({_INTEGER})(?:st|[nr]d|th)(?!\w)"), _ordinal),
     (re.compile(r"((?:1[5-9]|20)\d0)s(?!\w)"), _decade),
     (re.compile(r"(\d{1,2})(?![\w%\u00b0:/]|[.,]\d|[-\u2013]\d{3})"), _day_of_month),
     (re.compile(rf"(\d{{1,2}}) ({_MONTH_NAMES})(?!\w)"), _day_before_month),

@@ -54,8 +54,8 @@ _START = re.compile(
     rf"|(?P<part>(?:{_ALONE}(?:[{_OPENING}][{_SIGNS}]?|{_beginnings(_SCHEMES)}|{_beginnings(SHORT_MONTHS)}\.? ?)"
     rf"|[{_SIGNS}]|(?<=[A-Za-z0-9])[.@_\-])\Z)"
 )
-_BEGINS_SOMETHING = frozenset("hHwWmMJFASOND")
-"""First letters of what may be more than a plain word."""
+_BEGINNINGS = frozenset(word[: end + 1] for word in (*_SCHEMES, *SHORT_MONTHS) for end in range(len(word)))
+"""Words that may turn out to be more than that."""
 
 _DOMAINS = (
     "com|net|org|edu|gov|mil|int|info|biz|io|ai|app|dev|co|me|tv|us|uk|ca|au|nz|ie|de|at|ch|fr|es|it|nl|be|se|no|dk|fi"
@@ -100,7 +100,7 @@ class SpokenForms:
         """See :meth:`TextFilter.feed`."""
         if not self._held:
             word = text[1:] if text[0] == " " else text
-            if word.isalpha() and word[0] not in _BEGINS_SOMETHING:
+            if word.isalpha() and word not in _BEGINNINGS:
                 self._behind = (self._behind + text)[-_BEHIND:]
                 return (text,)
         return self._scan(text, final=False)
