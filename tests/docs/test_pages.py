@@ -112,7 +112,8 @@ INTERNAL = re.compile(
             taking | wording
         ) |
         llm\.(chat | sse | transport) |
-        testing\.(call | carrier | heard | media | stream | textline | twiml) |
+        testing\.(call | carrier | evaluate_stage | heard | media | stream | textline | twiml) |
+        testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
         voip\.(direct | lifecycle | line | lineclock | lineops | link | pacer | part | playout | wrapup) |
         voip\.twilio\.(?!(gateway | voip | offer)$)\w+
     )""",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -303,3 +304,14 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, name, text, message):
         load_scenarios(tmp_path / name)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load_scenarios(tmp_path / f"no-{name}".replace("yaml", "toml"))
+
+
+def test_the_scenario_of_the_documentation_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text()
+    blocks = [block for block in page.split("```") if "[[scenario]]" in block]
+    assert len(blocks) == 1
+    file = tmp_path / "s.toml"
+    file.write_text(blocks[0].removeprefix("text"))
+    (scenario,) = load_scenarios(file)
+    assert scenario.steps[0] == Listen(optional=True, timeout_s=5.0)
+    assert scenario.expect.tools == ("book_table",)
