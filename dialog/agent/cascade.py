@@ -10,26 +10,22 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import contextmanager
-from math import inf
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
+from dialog.agent.decider import Decider
 from dialog.agent.driver import Driver, as_failure, checked
 from dialog.agent.ears import Ears
-from dialog.agent.heard import SpeechRate
 from dialog.agent.history import History
+from dialog.agent.mouth import Mouth
 from dialog.agent.settings import AgentSettings
-from dialog.agent.shaping import shaper_for
-from dialog.agent.speech import Heard, Part, PartOptions, Speech, SpeechQueue
-from dialog.agent.thinking import ThinkingSound
+from dialog.agent.speech import Heard, Part, PartOptions, Speech
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
-from dialog.agent.turns.taking import TurnTaking
 from dialog.agent.vadmode import Listening
-from dialog.agent.voices import Voices
 from dialog.audio.filter import AudioFilterFactory
 from dialog.errors import DialogError, LimitError, UserCodeError
-from dialog.message import Alignment, Message, Playback, SpeechEdge, StreamStopped, Utterance
+from dialog.message import Message, Playback, SpeechEdge, StreamStopped, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.vad.vad import VAD
@@ -41,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 _GRACE_S = 1.0
 """How long a cancelled inference may take to end before it is abandoned."""
-_REMEMBERED_TURNS = 256
+_ON_THE_WAY_MS = 600.0
+"""Of a part that sounds: what was played since the last report, and the line's lead."""
 _SENTENCE_MS = 3000.0
 """How much longer a reply may sound that is let finish its sentence."""
 
@@ -126,18 +123,13 @@ class Cascade:
             spawn=host.spawn,
             last_words_s=host.settings.last_words_s,
         )
-        self._voices = Voices(voip, tts, self)
-        self._taking = TurnTaking(host.settings.turns)
-        self._signals: list[sig.Signal] = []
-        self._feeding = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: float | None = None
-        self._turns: dict[UUID, Turn] = {}
-        # In a text call nothing takes time to say.
-        self._rate = SpeechRate() if voip.medium == "audio" else SpeechRate(inf)
-        self._spent: dict[UUID, int] = {}
-        """Of the last turns: how many parts they had. A second turn of that uuid goes on counting, for
-        the line and the voices know a part by both."""
+        self._mouth = Mouth(
+            voip, tts, host.settings, failed=host.failed, opened=self._part_opened, spoke=self._ears.spoke
+        )
+        self._turns = self._mouth.turns
+        self._decider = Decider(host.settings.turns, voip.clock, self._carry_out)
+        self._taking = self._decider.taking
+        self._feed = self._decider.feed
         self._driver = Driver(
             host.infer,
             voip.clock,
@@ -145,10 +137,6 @@ class Cascade:
             failed=self._reply_failed,
             fault=host.failed,
         )
-        settings = host.settings
-        self._thinking: ThinkingSound | None = None
-        if settings.thinking_sound is not None and voip.medium == "audio":
-            self._thinking = ThinkingSound(voip, settings.thinking_sound, after_s=settings.thinking_after_s)
         self._stopped = False
 
     # -- wiring -----------------------------------------------------------------------------------
@@ -159,9 +147,9 @@ class Cascade:
         self._voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         self._ears.start()
-        self._voices.start()
-        if self._host.settings.background_sound is not None and self._voip.medium == "audio":
-            self._voip.set_background(self._host.settings.background_sound)
+        self._mouth.start()
+        if self._voip.state == "live":
+            self._feed(sig.LineUp())
 
     def end_turns(self) -> None:
         """The call is over: no turn goes on or begins. Words that still come are only noted."""
@@ -176,14 +164,11 @@ class Cascade:
         for turn in list(self._turns.values()):
             self._give_up(turn)
             self._settle(turn)
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._thinking is not None:
-            self._thinking.stop()
+        self._decider.stop()
         self._voip.off(VoIP.PLAYBACK, self._on_playback)
         self._voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
-        self._voices.stop()
+        self._mouth.stop()
         self._ears.stop()
 
     def set_tts(self, tts: TTS) -> None:
@@ -192,7 +177,7 @@ class Cascade:
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old voice stays.
         """
-        self._voices.replace(tts)
+        self._mouth.voices.replace(tts)
 
     def set_stt(self, stt: STT) -> None:
         """Let ``stt`` listen, from the next pause of the caller on; the old one's last words still count.
@@ -228,7 +213,7 @@ class Cascade:
             if isinstance(message, Utterance)
             else Utterance(uuid=message.uuid, data=message.data, at_ms=message.at_ms)
         )
-        self.on_utterance(utterance)
+        self.on_utterance(utterance, complete=not isinstance(message, Utterance))
 
     def on_utterance(self, utterance: Utterance, *, complete: bool = False) -> None:
         """The caller has said something; ``complete``: there is nothing to add, for it was typed."""
@@ -282,37 +267,6 @@ class Cascade:
             self._feed(sig.LineDown())
 
     # -- deciding ---------------------------------------------------------------------------------
-
-    def _feed(self, signal: sig.Signal) -> None:
-        if self._stopped:
-            return
-        self._signals.append(signal)
-        if self._feeding:
-            return  # doing a decision brought news: it is taken in its order
-        self._feeding = True
-        try:
-            while self._signals:
-                for decision in self._taking.feed(self._signals.pop(0), self._clock.now()):
-                    self._carry_out(decision)
-        finally:
-            self._feeding = False
-        self._arm()
-
-    def _arm(self) -> None:
-        deadline = None if self._stopped else self._taking.deadline
-        if deadline == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at = deadline
-        if deadline is not None:
-            self._timer = self._clock.call_at(deadline, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._timer_at = None
-        self._feed(sig.Tick())
 
     def _carry_out(self, decision: sig.Decision) -> None:
         if self._stopped and isinstance(decision, sig.Infer):
@@ -370,44 +324,9 @@ class Cascade:
     # -- turns ------------------------------------------------------------------------------------
 
     def _new_turn(self, uuid: UUID, text: str, utterances: tuple[Utterance, ...]) -> Turn:
-        def opened(part: Part) -> None:
-            self._part_opened(turn, part)
-
-        queue = SpeechQueue(
-            uuid,
-            new_part=self._new_part,
-            opened=opened,
-            post=self._say,
-            gate=self._gate,
-            first=self._spent.get(uuid, 0),
-        )
-        turn = Turn(uuid, queue, self._host.history.draft(text), utterances, engine=self)
-        queue.on_text = lambda: turn.stamp("first_text", self._clock.now())
-        self._turns[uuid] = turn
-        return turn
-
-    def _new_part(self, number: int, options: PartOptions) -> Part:
-        return Part(
-            number,
-            shaper_for(self._voices.capabilities.text),
-            self._rate,
-            options,
-            sounds=self._voip.medium == "audio",
-        )
+        return self._mouth.new_turn(uuid, self._host.history.draft(text), utterances, self)
 
     def _part_opened(self, turn: Turn, part: Part) -> None:
-        key = (turn.uuid, part.number)
-        self._spent[turn.uuid] = part.number + 1
-        if len(self._spent) > _REMEMBERED_TURNS:
-            del self._spent[next(iter(self._spent))]
-        part.converter = self._voices.assign(key)
-        if not turn.speculative:
-            self._announce(turn, part)
-
-    def _announce(self, turn: Turn, part: Part) -> None:
-        # The line plays parts in the order in which it hears of them, and audio of a later part may
-        # be ready first: tell it now.
-        self._to_line(Message(uuid=turn.uuid, part=part.number, data=b""))
         options = part.options
         self._feed(
             sig.PartOpened(
@@ -433,7 +352,7 @@ class Cascade:
             turn.speculate(self._host.history.version)
         else:
             turn.stamp("final", now)
-            self._awaited(turn)
+            self._mouth.awaited(turn)
         turn.stamp("inference", now)
         turn.speech.grant()
         message: Message[str] = newest if len(decision.utterances) == 1 else Message(uuid=turn.uuid, data=text)
@@ -453,11 +372,6 @@ class Cascade:
             return
         turn.stamp("end_of_speech", now - (position_ms - end_ms) / 1000.0)
 
-    def _awaited(self, turn: Turn) -> None:
-        """The caller waits for what the turn says next."""
-        if self._thinking is not None and not turn.ended:
-            self._thinking.wait()
-
     def _promote(self, decision: sig.Promote) -> None:
         """The caller has said what was expected: the reply that was begun early may sound."""
         turn = self._turns.get(decision.turn)
@@ -471,13 +385,8 @@ class Cascade:
         turn.utterances = decision.utterances
         self._host.speculated(turn, saved_s=now - turn.times["inference"])
         turn.stamp("final", now)
-        self._awaited(turn)
-        held, turn.held = turn.held, []
-        turn.confirm()
-        for part in turn.speech.parts:
-            self._announce(turn, part)
-        for message in held:
-            self._to_line(message)
+        self._mouth.awaited(turn)
+        self._mouth.release(turn)
         if turn.ended:
             self._reply_ended(turn)
 
@@ -544,10 +453,12 @@ class Cascade:
         part = next((part for part in turn.speech.parts if not part.final), None)
         if part is None or not part.heard_ms or not part.allow_interrupt:
             return
-        heard_ms = part.heard_ms
-        stop_ms = part.heard_map.sentence_end_ms(heard_ms, heard_ms + _SENTENCE_MS)
+        heard_ms, limit_ms = part.heard_ms, part.heard_ms + _SENTENCE_MS
+        total_ms = part.audio_ms if part.audio_done else None
+        # What is on its way to the caller is heard in any case: an end behind it is kept to the word.
+        stop_ms = part.heard_map.sentence_end_ms(heard_ms + _ON_THE_WAY_MS, limit_ms, total_ms)
         if stop_ms is None:
-            stop_ms = heard_ms + _SENTENCE_MS
+            stop_ms = part.heard_map.sentence_end_ms(heard_ms, limit_ms, total_ms) or limit_ms
         part.stop_at_ms = stop_ms
         turn.speech.finish(part)
         self._voip.abort(turn.uuid, part=part.number, after_ms=stop_ms)
@@ -586,8 +497,7 @@ class Cascade:
         for feeder, fed in turn.feeders.items():
             if fed is part and feeder is not asyncio.current_task():
                 feeder.cancel()
-        turn.speech.silence(part)
-        self._voices.abort((turn.uuid, part.number))
+        self._mouth.stop_part(turn, part)
 
     def _may_stop(self, turn: Turn, part: Part) -> bool:
         stays = not part.allow_interrupt or part.stop_at_ms is not None
@@ -623,16 +533,15 @@ class Cascade:
             self._forget(turn)
 
     def _forget(self, turn: Turn) -> None:
-        if self._turns.pop(turn.uuid, None) is None:
+        if not self._mouth.forget(turn):
             return
         for part in turn.speech.parts:
             self._release_part(turn, part)
-        if self._thinking is not None and not self._turns:
-            self._thinking.stop()
         self._host.turn_ended(turn)
 
     def _release_part(self, turn: Turn, part: Part) -> None:
-        self._voices.release((turn.uuid, part.number))
+        if part.options.mute_caller:
+            self._ears.muted = False
         if not part.speech.done():
             part.speech._resolve(None if turn.dropped else Heard(part.heard_text(), complete=False, why="hung_up"))
 
@@ -767,69 +676,10 @@ class Cascade:
         turn.speech.seal_part(part)
         return part
 
-    # -- the voice's side -------------------------------------------------------------------------
-
-    def _say(self, message: Message[str]) -> None:
-        try:
-            self._voices.post(message)
-        except Exception as exc:  # a voice that cannot say it must not leave the part open for ever
-            name = self._voices.name((message.uuid, message.part))
-            self._host.failed(as_failure(f"{name} could not take text: {exc!r}", exc))
-            found = self._part(message.uuid, message.part)
-            if found is not None:
-                found[0].speech.silence(found[1])
-                self._voip.abort(message.uuid, part=message.part)
-
-    def _gate(self) -> bool:
-        """Whether the voice may have another sentence: not too much waits to be heard already."""
-        rate = self._rate.chars_per_s
-        ahead = sum(part.ahead_ms(rate) for turn in self._turns.values() for part in turn.speech.parts)
-        return ahead < self._host.settings.text_ahead_ms
-
-    def _part(self, uuid: UUID, number: int) -> tuple[Turn, Part] | None:
-        turn = self._turns.get(uuid)
-        if turn is None:
-            return None
-        index = number - turn.speech.first
-        return (turn, turn.speech.parts[index]) if 0 <= index < len(turn.speech.parts) else None
-
-    def on_audio(self, message: Message[bytes]) -> None:
-        """A voice has made audio of a part."""
-        found = self._part(message.uuid, message.part)
-        if found is None or found[1].final:
-            return  # cut meanwhile: cancel is local first
-        turn, part = found
-        if "first_audio" not in turn.times and message.data and not part.options.filler:
-            turn.stamp("first_audio", self._clock.now())
-        if part.converter is not None:
-            data = part.converter.process(message.data)
-            if message.done:
-                data += part.converter.flush()
-            message = Message(uuid=message.uuid, part=message.part, data=data, at_ms=part.audio_ms, done=message.done)
-        part.audio_ms += self._voip.audio_format.ms(len(message.data))
-        if message.done:
-            part.audio_done = True
-        elif part.stop_at_ms is not None and part.audio_ms >= part.stop_at_ms:
-            self._voices.abort((turn.uuid, part.number))  # the rest will not be heard
-        if turn.speculative:
-            turn.held.append(message)
-            return
-        self._to_line(message)
-
-    def _to_line(self, message: Message[bytes]) -> None:
-        self._ears.spoke(message)
-        if self._thinking is not None and message.data:
-            self._thinking.spoken()
-        self._voip.post(message)
-
-    def on_alignment(self, alignment: Alignment) -> None:
-        """A voice tells when it speaks its words."""
-        found = self._part(alignment.uuid, alignment.part)
-        if found is not None:
-            found[1].heard_map.align(alignment.words)
+    # -- the line's side -------------------------------------------------------------------------
 
     def _on_playback(self, playback: Playback) -> None:
-        found = self._part(playback.uuid, playback.part)
+        found = self._mouth.find(playback.uuid, playback.part)
         if found is None:
             return
         turn, part = found
@@ -863,12 +713,12 @@ class Cascade:
         if playback.heard_ms:
             turn.times["played"] = now
         if playback.state == "played":
-            self._rate.learn(len(part.speech.text), playback.heard_ms)
+            self._mouth.learn(part, playback.heard_ms)
         else:
             self._stop_part(turn, part)
         self._host.part_ended(turn, part, text)
         if turn.speech.quiet and turn.task is not None:
-            self._awaited(turn)
+            self._mouth.awaited(turn)
         if not turn.dropped:
             whole = "played" if part.heard_whole else "failed"
             why = {"played": whole, "cut": "interrupted", "lost": "hung_up"}[playback.state]

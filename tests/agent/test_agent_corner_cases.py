@@ -900,7 +900,7 @@ def test_whatever_happens_the_agent_answers_once_and_listens_again(acts, rtt_s, 
         await clock.sleep(60)
         engine = agent._conversation.engine
         assert engine._taking.listening
-        voices, ears = engine._voices, engine._ears
+        voices, ears = engine._mouth.voices, engine._ears
         left = (engine._turns, voices._of, voices._retired, ears._leaving, ears._coming)
         assert not any(left)
         assert all(speech.done() for speech in speeches)
