@@ -211,7 +211,7 @@ class _EachWord:
 
     def feed(self, text: str) -> Sequence[Edit]:
         text = self._held + text
-        tail = _WORD_TAIL.search(text)
+        tail = _WORD_TAIL.search(text, max(0, len(text) - 2 * _WORD_LIMIT))
         at = len(text)
         if tail is not None and at - tail.start() < _WORD_LIMIT:
             at = tail.start()
