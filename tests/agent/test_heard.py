@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -173,6 +174,14 @@ def test_a_cut_word_is_said_again_from_its_start():
     assert heard_map.word_start_ms(200) == 200
     assert heard_map.word_start_ms(20) == 20, "before the first word"
     assert heard_map.word_start_ms(900) == 900, "behind the last one"
+
+
+@pytest.mark.parametrize("text", ["\n" * 20_000, '."' * 10_000, "a. " * 7_000, "x" * 20_000, "\u4f60\u3002" * 10_000])
+def test_a_reply_of_a_model_that_runs_wild_costs_no_more_than_another(text):
+    pieces = shaped(text, "tokens", normalizes=False)
+    start = time.process_time()
+    mapped(*pieces).heard(5000, None, text)
+    assert time.process_time() - start < 1.0, "squares of its length would take many seconds"
 
 
 def shaped(text: str, voice: str, *, normalizes: bool = True) -> list[Piece]:

@@ -159,3 +159,5 @@ def sentence_ends(text: str) -> list[int]:
         if kind == "sentence":
             ends.append(start + len(text[start:at].rstrip()))
             start = at
+        elif not _speaks(text, start, at):
+            start = at  # nothing to look through again: a model in a loop sends thousands of marks
