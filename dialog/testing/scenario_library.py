@@ -29,7 +29,7 @@ LIBRARY: tuple[Case, ...] = LISTENING + INTERRUPTING + LEAVING + WORKING
 """Every case; names are unique."""
 
 
-_STALL_MS = 300.0
+_STALL_MS = 150.0
 """A machine that stands still for so long on the scenarios' clock makes their times worthless."""
 
 

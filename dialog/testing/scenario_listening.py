@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dialog.testing.scenario import At, Expect, Listen, Press, Say
+from dialog.agent.settings import AgentSettings
+from dialog.agent.turns.settings import TurnSettings
+from dialog.testing.scenario import At, Expect, Listen, Press, Say, Silence
 from dialog.testing.scenario_case import BYE, LISTEN, TELL, Case, case
 from dialog.testing.scenario_house import Reply
 from dialog.testing.scenario_providers import Ears
@@ -44,9 +46,9 @@ LISTENING: tuple[Case, ...] = (
         "very long utterance",
         "an utterance of half a minute is one utterance, and nobody talks into it",
         Say(
-            text="well let me think [0.2] we are going to be eleven people on friday [0.2] or maybe twelve because my "
-            "cousin is not sure yet [0.2] and two of us eat no meat at all [0.2] and the children would like to "
-            "sit by the window [0.2] if that is possible [0.2] and somebody has a birthday so we need a cake please",
+            text="well let me think [0.25] we are going to be eleven people on friday [0.25] or maybe twelve because my "
+            "cousin is not sure yet [0.25] and two of us eat no meat at all [0.25] and the children would like to "
+            "sit by the window [0.25] if that is possible [0.25] and somebody has a birthday so we need a cake please",
         ),
         LISTEN,
         BYE,
@@ -73,8 +75,9 @@ LISTENING: tuple[Case, ...] = (
         Say(text="what are your opening hours"),
         Listen(timeout_s=15),
         BYE,
-        expect=Expect(history=("user: what are your opening hours", "agent: Fine.*"), latency_ms=4000, dead_air_s=4.0),
+        expect=Expect(history=("user: what are your opening hours", "agent: Fine.*"), latency_ms=3500, dead_air_s=3.5),
         ears=Ears(speech_final=False, utterance_end=False),
+        settings=AgentSettings(turns=TurnSettings(transcript_timeout_s=1.5)),
     ),
     case(
         "short yes that the VAD missed",
@@ -91,6 +94,7 @@ LISTENING: tuple[Case, ...] = (
         "keys during a prompt",
         "a key stops the prompt and is answered",
         Press(digits="2", at=At(reply_ms=(900, 1400))),
+        Silence(seconds=1.5),
         Listen(timeout_s=12),
         BYE,
         expect=Expect(
@@ -100,6 +104,7 @@ LISTENING: tuple[Case, ...] = (
             latency_ms=3500,
             dead_air_s=3.5,
         ),
+        settings=AgentSettings(digits_between_s=0.6),
         greeting="Please press one for a table, press two for the kitchen, or just stay on the line for a person.",
         replies=(Reply(match="2", text="The kitchen it is."),),
     ),

@@ -75,7 +75,7 @@ WORKING: tuple[Case, ...] = (
     case(
         "speculation withdrawn",
         "a reply to half a sentence is neither heard nor acted on",
-        Say(text="please book a table [0.5] for six"),
+        Say(text="please book a table [0.4] for six"),
         LISTEN,
         BYE,
         expect=Expect(
@@ -91,7 +91,7 @@ WORKING: tuple[Case, ...] = (
             Reply(match="a table$", tools=(ToolUse("book_table", {"people": 2}),)),
         ),
         ears=Ears(eager_s=0.15),
-        endpointing_ms=800,
+        endpointing_ms=600,
     ),
     case(
         "the model fails",

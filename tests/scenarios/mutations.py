@@ -156,7 +156,7 @@ MUTATIONS: dict[str, Mutation] = {
     "pause in mid-sentence": HASTY,
     "correction": DISABLED,
     "very long utterance": Mutation(
-        "a breath ends an utterance", lambda old: replace(HASTY.change(old), endpointing_ms=100)
+        "a breath ends an utterance", lambda old: replace(HASTY.change(old), endpointing_ms=60)
     ),
     "number in groups": HASTY,
     "no final ever": turns(
