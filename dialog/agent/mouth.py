@@ -137,10 +137,11 @@ class Mouth:
 
     def learn(self, part: Part, heard_ms: float) -> None:
         """A part was heard to its end: so fast speaks the voice."""
-        self._rate.learn(len(part.speech.text), heard_ms)
+        part.heard_map.learn(heard_ms)
 
     def _new_part(self, number: int, options: PartOptions) -> Part:
-        shaper = shaper_for(self.voices.capabilities.text)
+        voice = self.voices.capabilities
+        shaper = shaper_for(voice.text, self._settings.filters, normalizes=voice.normalizes)
         return Part(number, shaper, self._rate, options, sounds=self._voip.medium == "audio")
 
     def _part_opened(self, turn: Turn, part: Part) -> None:

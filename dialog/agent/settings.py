@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from dialog.agent.shaping import FilterFactory
 from dialog.agent.turns.settings import TurnSettings
 from dialog.agent.vadmode import VADMode
 from dialog.audio.sound import Sound
@@ -50,6 +51,9 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """A tool that runs longer than this has its filler said."""
     digits_between_s: float = 2.0
     """Keys that nobody collects are given to the model once no other was pressed for so long."""
+    filters: tuple[FilterFactory, ...] | None = None
+    """What a reply passes on its way to the voice, in this order; ``None``: Markdown is read as text, emoji
+    and control characters are dropped, and a voice that cannot read numbers gets them as words."""
     background_sound: Sound | None = None
     """Goes round under everything, for the whole call."""
     thinking_sound: Sound | None = None

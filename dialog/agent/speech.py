@@ -140,6 +140,7 @@ class Part:
         "_text",
         "audio_done",
         "audio_ms",
+        "chars",
         "converter",
         "heard_map",
         "number",
@@ -152,6 +153,7 @@ class Part:
         "shaper",
         "sounds",
         "speech",
+        "spent",
         "stop_at_ms",
     )
 
@@ -169,6 +171,10 @@ class Part:
         self.heard_map: HeardMap = HeardMap(rate)
         self.sealed: bool = False
         """No more text comes."""
+        self.chars: int = 0
+        """Characters of its text so far …"""
+        self.spent: int = 0
+        """… and up to where the voice was given them, or they are not spoken."""
         self.posted_chars: int = 0
         """Characters that the voice was given."""
         self.posted_done: bool = False
@@ -218,12 +224,14 @@ class Part:
         """The words of it that were heard."""
         if self.heard_whole:
             return self.speech.text
-        end = self.heard_map.heard(self.heard_ms, self.audio_ms if self.audio_done else None)
-        return self.speech.text[:end].rstrip()
+        text = self.speech.text
+        end = self.heard_map.heard(self.heard_ms, self.audio_ms if self.audio_done else None, text)
+        return text[:end].rstrip()
 
     def add(self, text: str) -> None:
         """More text of this part."""
         self.speech._text.append(text)
+        self.chars += len(text)
         self.pending.extend(self.shaper.feed(text))
 
     def seal(self) -> None:
@@ -338,8 +346,10 @@ class SpeechQueue:
             self._room_below = below
             await asyncio.shield(self._room)
 
-    def _spend(self, chars: int) -> None:
-        self.backlog = max(0, self.backlog - chars)
+    def _spend(self, part: Part, until: int) -> None:
+        """The text of a part up to ``until`` waits no more."""
+        self.backlog -= until - part.spent
+        part.spent = until
         if self._room is not None and not self._room.done() and self.backlog < self._room_below:
             self._room.set_result(None)
 
@@ -362,13 +372,14 @@ class SpeechQueue:
                 piece = part.pending.popleft()
                 part.heard_map.post(piece)
                 part.posted_chars += len(piece.spoken)
-                self._spend(len(piece.spoken))
+                self._spend(part, piece.end)
                 self._in_sentence = not piece.ends_sentence
                 if self.on_text is not None and not part.options.filler:
                     self.on_text()
                 self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken))
             if not part.sealed:
                 return
+            self._spend(part, part.chars)  # the last of it may not be spoken at all
             self._next += 1
             self._in_sentence = False
             if not part.posted_done:
@@ -392,7 +403,7 @@ class SpeechQueue:
 
     def _forget_pending(self, part: Part) -> None:
         part.sealed = True
-        self._spend(sum(len(piece.spoken) for piece in part.pending))
+        self._spend(part, part.chars)
         part.pending.clear()
         if self._open is part:
             self._open = None
