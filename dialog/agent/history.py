@@ -66,7 +66,7 @@ class Draft:
     then count no more, tools still do.
     """
 
-    __slots__ = ("_history", "_nodes", "_previous", "_sealed", "_state", "heard", "user_text")
+    __slots__ = ("_ended", "_history", "_nodes", "_previous", "_sealed", "_state", "heard", "user_text")
 
     def __init__(self, history: History, user_text: str) -> None:
         self.user_text: str = user_text
@@ -79,6 +79,8 @@ class Draft:
         """The dropped turn whose question this one goes on with."""
         self._state: Literal["open", "committed", "dropped", "discarded"] = "open"
         self._sealed = False  # a request was made of it: what comes now is another step
+        self._ended: tuple[Item, ...] | None = None
+        """Its items, once nothing changes them any more: every later request has them."""
 
     @property
     def open(self) -> bool:
@@ -106,6 +108,7 @@ class Draft:
 
         ``background``: the model is not to wait for it, and is told so.
         """
+        self._ended = None
         last = self._nodes[-1] if self._nodes else None
         if isinstance(last, list) and not self._sealed and any(called.result is None for called in last):
             if all(called.call.id != call.id for called in last):
@@ -150,8 +153,17 @@ class Draft:
     def _calls(self) -> list[_Called]:
         return [called for node in self._nodes if isinstance(node, list) for called in node]
 
-    def _own(self, *, asking: bool) -> list[Item]:
+    def _own(self, *, asking: bool) -> Sequence[Item]:
         """Return the items of this draft alone; ``asking``: a model is about to read them."""
+        if self._ended is None:
+            items = self._items(asking=asking)
+            if self.open or any(called.result is None for called in self._calls()):
+                return items
+            self._ended = tuple(items)
+        self._sealed = self._sealed or asking
+        return self._ended
+
+    def _items(self, *, asking: bool) -> list[Item]:
         items: list[Item] = []
         if self.user_text and (self._state != "dropped" or self.started):
             items.append(Entry(role="user", text=self.user_text))

@@ -17,7 +17,15 @@ from dialog.errors import AuthenticationError, LimitError, ProviderError
 from dialog.llm.llm import Entry, Finish, Item, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolResult, ToolSpec, Usage
 from dialog.llm.sse import ServerSentEvent, SSEParser
 
-__all__ = ["STREAM_OPTIONS", "ChatDecoder", "error_from_response", "messages", "request_fields", "tool_fields"]
+__all__ = [
+    "STREAM_OPTIONS",
+    "ChatDecoder",
+    "ConversationEncoder",
+    "error_from_response",
+    "messages",
+    "request_fields",
+    "tool_fields",
+]
 
 STREAM_OPTIONS: tuple[dict[str, bool] | None, ...] = (
     # Obfuscation pads every chunk against traffic analysis; a phone call has no use for the bytes.
@@ -329,6 +337,28 @@ def messages(items: Sequence[Item]) -> list[dict[str, Any]]:
     return out
 
 
+class ConversationEncoder:
+    """Encodes a conversation for one request after another: each time only what is new in it."""
+
+    def __init__(self) -> None:
+        self._items: tuple[Item, ...] = ()
+        """What the last conversation began with."""
+        self._encoded = b""
+        """Its messages, each followed by a comma."""
+
+    def encode(self, items: tuple[Item, ...]) -> Raw:
+        """The :func:`messages` of a conversation as JSON."""
+        known = len(self._items)
+        if items[:known] != self._items or (known < len(items) and isinstance(items[known], ToolCall)):
+            # Not the same conversation, or a call that may belong to the message before it.
+            known, self._encoded = 0, b""
+        new = msgspec.json.encode(messages(items[known:]))[1:-1]
+        if new:
+            self._encoded += new + b","
+        self._items = items
+        return Raw(b"[%b]" % self._encoded[:-1])
+
+
 def tool_fields(tools: Sequence[ToolSpec]) -> list[dict[str, Any]]:
     """Return the ``tools`` field of a request; worth keeping, it is the same at every step."""
     return [
@@ -351,9 +381,16 @@ def request_fields(
     options: Mapping[str, Any],
     stream_options: Mapping[str, bool] | None,
     tools: Sequence[Mapping[str, Any]] = (),
+    conversation: Raw | None = None,
 ) -> dict[str, Any]:
-    """Return the fields of a request. ``options`` win over what is set here; a ``None`` leaves a field out."""
-    body: dict[str, Any] = {"model": model, "messages": messages(request.items)}
+    """Return the fields of a request. ``options`` win over what is set here; a ``None`` leaves a field out.
+
+    ``conversation``: the messages, if they are encoded already.
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages(request.items) if conversation is None else conversation,
+    }
     if tools:
         body["tools"] = tools
     if stream_options is not None:

@@ -11,7 +11,14 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dialog.errors import ConfigurationError, ProviderError, StateError
-from dialog.llm.chat import STREAM_OPTIONS, ChatDecoder, error_from_response, request_fields, tool_fields
+from dialog.llm.chat import (
+    STREAM_OPTIONS,
+    ChatDecoder,
+    ConversationEncoder,
+    error_from_response,
+    request_fields,
+    tool_fields,
+)
 from dialog.llm.llm import LLM, LLMEvent, LLMRequest, ToolSpec
 from dialog.llm.transport import ClientTransport, HttpTransport, Reply, Transport
 from dialog.net.connections import HttpConnections, connections
@@ -99,6 +106,7 @@ class OpenAILLM(LLM):
         self._lease: Lease[HttpConnections] | None = None
         self._warming: asyncio.Task[None] | None = None
         self._closed = False
+        self._conversation = ConversationEncoder()
         self._tools: tuple[tuple[ToolSpec, ...], list[dict[str, Any]]] = ((), [])
 
     def __repr__(self) -> str:
@@ -211,6 +219,8 @@ class OpenAILLM(LLM):
             options=self._options,
             stream_options=STREAM_OPTIONS[refused],
             tools=self._tool_fields(request.tools),
+            # A client encodes by itself.
+            conversation=self._conversation.encode(request.items) if self._client is None else None,
         )
         reply = await self._open().post(fields)
         try:

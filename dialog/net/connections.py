@@ -192,6 +192,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=0)  # a request leaves in the step that sends it
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:

@@ -41,8 +41,8 @@ class AudioRing:
 
     def release(self, safe_ms: float) -> None:
         """Forget the messages that end at or before ``safe_ms``: what they said will not be revised."""
-        messages = self._messages
-        while messages and self._end(messages[0]) <= safe_ms:
+        messages, ms_per_byte = self._messages, self._ms_per_byte
+        while messages and messages[0].at_ms + len(messages[0].data) * ms_per_byte <= safe_ms:
             messages.popleft()
 
     def since(self, at_ms: float) -> Iterator[Message[bytes]]:
@@ -98,5 +98,7 @@ class StreamTime:
         At a jump of the clock a position has two answers: where the audio before it ended (``end``),
         or where the audio after it begins.
         """
+        if len(self._from) == 1:  # the clock has never jumped
+            return position_ms + self._offset[0]
         index = bisect_left(self._from, position_ms) if end else bisect_right(self._from, position_ms)
         return position_ms + self._offset[max(0, index - 1)]

@@ -109,6 +109,8 @@ class WebSocket:
         """What the peer said to its code."""
         self.error: BaseException | None = None
         """Why it ended, if neither side closed it in good order."""
+        # Frames leave in the step that sends them, not behind everything else that the loop has just read.
+        self._transport.set_write_buffer_limits(high=0)
         self._watch()
         assert connection.protocol is not None
         # aiohttp hands the bytes behind an upgrade to a parser like this one; so it does with its own.

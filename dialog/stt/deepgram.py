@@ -311,9 +311,10 @@ class DeepgramSTT(STT):
         utterance = self._collector.add(segment, final=event.is_final)
         if event.is_final:
             self._safe_ms = max(self._safe_ms, end_ms)
-            self._ring.release(self._safe_ms)
             if event.speech_final or event.from_finalize:
                 self._finish(interim=False, end_ms=end_ms)
+            self._ring.release(self._safe_ms)  # the answer does not wait for it
+            if event.speech_final or event.from_finalize:
                 return
         if utterance is not None:
             self._speech_started(utterance.at_ms)  # Deepgram does not always say so before the words

@@ -118,6 +118,7 @@ class AiohttpWire(TwilioWire):
         self._pinged_at = 0.0
         self._missed = 0
         self._patience: asyncio.TimerHandle | None = None
+        transport.set_write_buffer_limits(high=0)  # a frame leaves in the step that sends it
         _bound_kernel_buffer(transport)
 
     def start(self) -> None:
