@@ -46,8 +46,8 @@ LISTENING: tuple[Case, ...] = (
         "very long utterance",
         "an utterance of half a minute is one utterance, and nobody talks into it",
         Say(
-            text="well let me think [0.25] we are going to be eleven people on friday [0.25] or maybe twelve because my "
-            "cousin is not sure yet [0.25] and two of us eat no meat at all [0.25] and the children would like to "
+            text="well let me think [0.25] we are going to be eleven people on friday [0.25] or twelve because my "
+            "cousin is not sure yet [0.25] and two of us eat no meat at all [0.25] and the children want to "
             "sit by the window [0.25] if that is possible [0.25] and somebody has a birthday so we need a cake please",
         ),
         LISTEN,
