@@ -17,11 +17,21 @@ from dialog.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from dialog.agent.agent import Agent as Agent
+    from dialog.agent.digits import Digits as Digits
     from dialog.agent.settings import AgentSettings as AgentSettings
     from dialog.agent.speech import Heard as Heard
     from dialog.agent.speech import Speech as Speech
+    from dialog.agent.toolkit import end_call_tool as end_call_tool
+    from dialog.agent.toolkit import transfer_call_tool as transfer_call_tool
     from dialog.agent.tools import tool as tool
+    from dialog.agent.turns.settings import BACKCHANNELS as BACKCHANNELS
+    from dialog.agent.turns.settings import BargeIn as BargeIn
+    from dialog.agent.turns.settings import Endpointing as Endpointing
+    from dialog.agent.turns.settings import Silence as Silence
     from dialog.agent.turns.settings import TurnSettings as TurnSettings
+    from dialog.audio.sound import Sound as Sound
+    from dialog.calls.metrics import SessionMetrics as SessionMetrics
+    from dialog.calls.report import SessionReport as SessionReport
     from dialog.clock import Clock as Clock
     from dialog.errors import CarrierError as CarrierError
     from dialog.errors import ConfigurationError as ConfigurationError
@@ -51,6 +61,9 @@ if TYPE_CHECKING:
     from dialog.tts.cartesia import CartesiaTTS as CartesiaTTS
     from dialog.tts.espeak import EspeakTTS as EspeakTTS
     from dialog.tts.tts import TTS as TTS
+    from dialog.vad.local import LocalVAD as LocalVAD
+    from dialog.vad.silero import SileroVAD as SileroVAD
+    from dialog.vad.vad import VAD as VAD
     from dialog.voip.twilio.gateway import TwilioGateway as TwilioGateway
     from dialog.voip.twilio.voip import TwilioVoIP as TwilioVoIP
     from dialog.voip.voip import VoIP as VoIP
@@ -59,6 +72,8 @@ _HOMES = {
     "Agent": "agent.agent",
     "AgentSettings": "agent.settings",
     "AudioFormat": "message",
+    "BACKCHANNELS": "agent.turns.settings",
+    "BargeIn": "agent.turns.settings",
     "BodyBuffer": "keyed",
     "CallMetadata": "message",
     "CallScope": "scope",
@@ -68,12 +83,15 @@ _HOMES = {
     "ConfigurationError": "errors",
     "DeepgramSTT": "stt.deepgram",
     "DialogError": "errors",
+    "Digits": "agent.digits",
+    "Endpointing": "agent.turns.settings",
     "EspeakTTS": "tts.espeak",
     "Event": "participant",
     "Failure": "message",
     "Heard": "agent.speech",
     "KeyedMutex": "keyed",
     "LLM": "llm.llm",
+    "LocalVAD": "vad.local",
     "Message": "message",
     "OpenAIAgent": "presets",
     "OpenAILLM": "llm.openai",
@@ -85,6 +103,11 @@ _HOMES = {
     "RuleAgent": "presets",
     "RuleLLM": "llm.rules",
     "STT": "stt.stt",
+    "SessionMetrics": "calls.metrics",
+    "SessionReport": "calls.report",
+    "Silence": "agent.turns.settings",
+    "SileroVAD": "vad.silero",
+    "Sound": "audio.sound",
     "Speech": "agent.speech",
     "TTS": "tts.tts",
     "TurnSettings": "agent.turns.settings",
@@ -92,17 +115,23 @@ _HOMES = {
     "TwilioOpenAIAgent": "presets",
     "TwilioVoIP": "voip.twilio.voip",
     "Utterance": "message",
+    "VAD": "vad.vad",
     "VoIP": "voip.voip",
+    "end_call_tool": "agent.toolkit",
     "tool": "agent.tools",
+    "transfer_call_tool": "agent.toolkit",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+    "BACKCHANNELS",
     "LLM",
     "STT",
     "TTS",
+    "VAD",
     "Agent",
     "AgentSettings",
     "AudioFormat",
+    "BargeIn",
     "BodyBuffer",
     "CallMetadata",
     "CallScope",
@@ -112,11 +141,14 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "ConfigurationError",
     "DeepgramSTT",
     "DialogError",
+    "Digits",
+    "Endpointing",
     "EspeakTTS",
     "Event",
     "Failure",
     "Heard",
     "KeyedMutex",
+    "LocalVAD",
     "Message",
     "OpenAIAgent",
     "OpenAILLM",
@@ -127,6 +159,11 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Rule",
     "RuleAgent",
     "RuleLLM",
+    "SessionMetrics",
+    "SessionReport",
+    "Silence",
+    "SileroVAD",
+    "Sound",
     "Speech",
     "TurnSettings",
     "TwilioGateway",
@@ -134,7 +171,9 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "TwilioVoIP",
     "Utterance",
     "VoIP",
+    "end_call_tool",
     "tool",
+    "transfer_call_tool",
 ]
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import wraps
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -23,11 +23,13 @@ from dialog.testing.scenario_providers import Ears, HearingDeepgram, SpellingCar
 from dialog.testing.server import Faults
 from dialog.testing.twilio_rest import CallUpdate, TwilioRestEmulator
 from dialog.tts.cartesia import CartesiaTTS
-from dialog.voip.twilio.gateway import TwilioGateway
+
+if TYPE_CHECKING:
+    from dialog.voip.twilio.gateway import TwilioGateway
 
 __all__ = ["Site", "Target", "UserStage", "open_site"]
 
-Target: TypeAlias = Callable[..., Any] | TwilioGateway | web.Application
+Target: TypeAlias = "Callable[..., Any] | TwilioGateway | web.Application"
 """``on_voip(voip)``, a gateway, an aiohttp application with one, or a function without arguments that makes one."""
 
 _OVER_S = 20.0
@@ -180,6 +182,8 @@ async def _application(target: Target, site: Site, env: Mapping[str, str]) -> tu
         if not site.auth_token:
             raise ConfigurationError("an application checks signatures: set TWILIO_AUTH_TOKEN to its auth token")
         return target, path
+    from dialog.voip.twilio.gateway import TwilioGateway  # an application brings its own
+
     gateway = TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, base_url=site.twilio.url, clock=site.clock)
     if isinstance(target, TwilioGateway):
         listeners = tuple(target._listeners)

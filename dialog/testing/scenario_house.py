@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from aiohttp import web
@@ -24,8 +24,10 @@ from dialog.testing.scenario_providers import EagerDeepgramSTT, Ears, HearingDee
 from dialog.testing.server import Faults
 from dialog.testing.twilio_rest import CallUpdate, TwilioRestEmulator
 from dialog.tts.cartesia import CartesiaTTS
-from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
+
+if TYPE_CHECKING:
+    from dialog.voip.twilio.gateway import TwilioGateway
 
 __all__ = ["House", "HouseAgent", "Reply", "Setup", "serve"]
 
@@ -241,6 +243,8 @@ class House:
 @asynccontextmanager
 async def serve(setup: Setup, clock: Clock) -> AsyncGenerator[House]:
     """A gateway with its providers on loopback, for as long as the block lasts."""
+    from dialog.voip.twilio.gateway import TwilioGateway
+
     house = House(setup, clock)
     async with AsyncExitStack() as stack:
         for emulator in (house.deepgram, house.openai, house.cartesia, house.twilio):
