@@ -65,6 +65,7 @@ class Host(Protocol):
     def caller_said(self, utterance: Utterance, *, final: bool) -> None: ...  # noqa: D102
     def decided(self, decision: sig.Decision) -> None: ...  # noqa: D102
     def part_ended(self, turn: Turn, part: Part, heard: str) -> None: ...  # noqa: D102
+    def interrupted(self, turn: Turn, reason: str) -> None: ...  # noqa: D102
     def turn_ended(self, turn: Turn) -> None: ...  # noqa: D102
 
     def speculated(self, turn: Turn, *, saved_s: float | None) -> None:
@@ -319,7 +320,8 @@ class Cascade:
             self._ears.finalize()
         else:
             assert isinstance(decision, sig.Backchannel)
-            self._host.history.user(decision.utterance.data)
+            if decision.reason == "farewell":  # a listener's "uh-huh" is no part of the conversation
+                self._host.history.user(decision.utterance.data)
 
     # -- turns ------------------------------------------------------------------------------------
 
@@ -443,6 +445,10 @@ class Cascade:
         turn.cut = True
         for part in turn.speech.parts:
             part.stop_at_ms = None
+        # A notice that is heard out all the same was not interrupted, unless more was to follow it.
+        more = turn.task is not None and not turn.task.done()
+        if more or any(not part.final and part.allow_interrupt for part in turn.speech.parts):
+            self._host.interrupted(turn, decision.reason)
         if decision.at == "sentence":
             self._let_finish(turn)
         self._give_up(turn)

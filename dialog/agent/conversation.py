@@ -338,8 +338,6 @@ class Conversation:
             self.happened(ev.PausedForCaller, turn=decision.turn)
         elif isinstance(decision, sig.Resume) and decision.false_alarm:
             self.happened(ev.ResumedAfterPause, turn=decision.turn)
-        elif isinstance(decision, sig.Cut) and decision.reason == "caller spoke":
-            self.happened(ev.Interrupted, turn=decision.turn, reason=decision.reason)
         elif isinstance(decision, sig.Drop):
             self.happened(ev.ReplyDropped, turn=decision.turn, reason=decision.reason)
 
@@ -373,6 +371,11 @@ class Conversation:
     def caller_unheard(self) -> None:
         """The caller's voice was heard, and no words came of it."""
         self.happened(ev.CallerUnheard, waited_s=self.settings.turns.transcript_timeout_s)
+
+    def interrupted(self, turn: Turn, reason: str) -> None:
+        """A turn that was being heard is cut."""
+        if reason == "caller spoke":
+            self.happened(ev.Interrupted, turn=turn.uuid, reason=reason)
 
     def part_ended(self, turn: Turn, part: Part, heard: str) -> None:
         """A part was heard, cut or lost."""

@@ -21,6 +21,8 @@ _MISSED_S = 1.0
 """Words that change so long after the voice stopped: the VAD missed that it started again."""
 _HANGOVER_S = 0.5
 """A VAD that hears the voice stop so long after the words have ended is late, and has heard no others."""
+_NO_NEWS_S = 0.5
+"""Words that have not changed for this much longer than the longest pause have ended; interims come once a second."""
 _MAX_KEPT_CHARS = 2000
 _PROBABLY = 0.5
 
@@ -199,7 +201,8 @@ class Endpointer:
         if self._finalized_at is not None:
             return self._finalized_at + (min(_ANSWER_S, timeout_s) if self.busy else timeout_s)
         if self.voice:
-            return self._changed_at + timeout_s if self.busy else None
+            # An STT that tells of starts only leaves the voice on; its words change as long as it lasts.
+            return self._changed_at + min(timeout_s, self._policy.max_s + _NO_NEWS_S) if self.busy else None
         if self._interim is not None:
             return self._words_end_at(timeout_s)
         if self._kept:
@@ -212,7 +215,7 @@ class Endpointer:
         """When words that the STT has not ended are asked for."""
         stopped_at = self._stopped_at
         if not self._local:
-            limit = self._changed_at + timeout_s
+            limit = self._changed_at + min(timeout_s, self._policy.max_s + _NO_NEWS_S)
             return limit if stopped_at is None else min(limit, max(stopped_at, self._changed_at) + self._policy.max_s)
         if stopped_at is None:  # the VAD missed them: interims come about once a second while they last
             return self._changed_at + self._policy.unfinished_s
