@@ -14,10 +14,12 @@ import msgspec
 from dialog.agent.agent import Agent
 from dialog.agent.record import RecordingSink
 from dialog.agent.settings import AgentSettings
+from dialog.audio.filter import AudioFilterFactory
 from dialog.llm.openai import DEFAULT_MODEL, OpenAILLM
 from dialog.llm.rules import Rule, RuleLLM
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
+from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class AgentOptions(TypedDict, total=False):
     greeting: str
     settings: AgentSettings | None
     recording_sink: RecordingSink | None
+    vad: VAD | Callable[[], VAD] | None
+    audio_filter: AudioFilterFactory | None
 
 
 class OpenAIAgent(Agent):

@@ -307,6 +307,17 @@ class Agent(Participant):
         if prompt:
             self.dispatch_message(prompt)
 
+    def judge_turn(self, probability: float) -> None:
+        """Say how probable it is, from 0 to 1, that the caller has finished: for a model that listens to the audio.
+
+        Said once the caller's voice has stopped, it counts in place of what their words suggest, until the
+        voice starts again.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        self._running.engine.judge_turn(probability)
+
     def discard_caller_audio(self) -> None:
         """Forget what the caller has said until now, as far as it is not answered yet.
 

@@ -254,6 +254,10 @@ class Cascade:
         """The caller pressed a key."""
         self._feed(sig.Digit(key))
 
+    def judge_turn(self, probability: float) -> None:
+        """A model that listens to the audio says whether the caller has finished."""
+        self._feed(sig.TurnJudged(probability))
+
     def discard(self) -> None:
         """Forget what the caller has said until now, as far as it is not answered yet."""
         position_ms = self._ears.position_ms
