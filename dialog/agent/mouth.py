@@ -85,10 +85,15 @@ class Mouth:
         def opened(part: Part) -> None:
             self._part_opened(turn, part)
 
+        def tell(part: Part) -> None:
+            if not turn.speculative:
+                self._announce(turn, part)
+
         queue = SpeechQueue(
             uuid,
             new_part=self._new_part,
             opened=opened,
+            tell=tell,
             post=self._say,
             gate=self._gate,
             first=self._spent.get(uuid, 0),
@@ -149,8 +154,6 @@ class Mouth:
         if len(self._spent) > _REMEMBERED_TURNS:
             del self._spent[next(iter(self._spent))]
         part.converter = self.voices.assign((turn.uuid, part.number))
-        if not turn.speculative:
-            self._announce(turn, part)
 
     def _announce(self, turn: Turn, part: Part) -> None:
         # The line plays parts in the order in which it hears of them, and audio of a later part may
@@ -168,6 +171,7 @@ class Mouth:
             self._failed(as_failure(f"{name} could not take text: {exc!r}", exc))
             found = self.find(message.uuid, message.part)
             if found is not None:
+                found[0].speech.tell()
                 found[0].speech.silence(found[1])
                 self._voip.abort(message.uuid, part=message.part)
 
@@ -183,6 +187,7 @@ class Mouth:
         if found is None or found[1].final:
             return  # cut meanwhile: cancel is local first
         turn, part = found
+        turn.speech.tell()  # a voice may answer before it has returned
         if "first_audio" not in turn.times and message.data and not part.options.filler:
             turn.stamp("first_audio", self._clock.now())
         if part.converter is not None:

@@ -257,6 +257,7 @@ class SpeechQueue:
         *,
         new_part: Callable[[int, PartOptions], Part],
         opened: Callable[[Part], None],
+        tell: Callable[[Part], None],
         post: Callable[[Message[str]], None],
         gate: Callable[[], bool],
         first: int = 0,
@@ -272,6 +273,8 @@ class SpeechQueue:
         self.on_text: Callable[[], None] | None = None
         self._new_part = new_part
         self._opened = opened
+        self._tell = tell
+        self._untold: deque[Part] = deque()
         self._post = post
         self._gate = gate
         self._open: Part | None = None
@@ -289,8 +292,14 @@ class SpeechQueue:
         if not text or self.closed:
             return
         if self._open is None:
-            self._open = self.open_part(_PLAIN)
-        self.write_to(self._open, text)
+            # The caller waits for the voice, and it for the text: everybody else learns of the part after it.
+            self._open = self._open_part(_PLAIN)
+            try:
+                self.write_to(self._open, text)
+            finally:
+                self.tell()
+        else:
+            self.write_to(self._open, text)
 
     def seal(self) -> None:
         """End the open part."""
@@ -306,11 +315,25 @@ class SpeechQueue:
         """
         if self.closed:
             raise StateError(f"turn {self.turn} is over: it cannot say more")
+        part = self._open_part(options)
+        self.tell()
+        return part
+
+    def tell(self) -> None:
+        """Tell of the parts that nobody was told of, which must happen before any audio of theirs."""
+        while self._untold:
+            self._tell(self._untold.popleft())
+
+    def _open_part(self, options: PartOptions) -> Part:
         part = self._new_part(self.first + len(self.parts), options)
         self.parts.append(part)
         if self.granted:
-            self._opened(part)
+            self._begin(part)
         return part
+
+    def _begin(self, part: Part) -> None:
+        self._opened(part)
+        self._untold.append(part)
 
     def write_to(self, part: Part, text: str) -> None:
         """Add text to a part of this turn that is not sealed."""
@@ -330,7 +353,8 @@ class SpeechQueue:
         if not self.granted:
             self.granted = True
             for part in self.parts:
-                self._opened(part)
+                self._begin(part)
+            self.tell()
             self.pump()
 
     @property
