@@ -19,11 +19,13 @@ from typing import Any, ClassVar
 
 from dialog.agent.conversation import Conversation
 from dialog.agent.digits import Digits
+from dialog.agent.ears import LocalHearing
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import PartOptions, Speech
 from dialog.agent.tools import Toolbox
+from dialog.agent.turnjudge import AudioTurnModel
 from dialog.agent.turns.settings import BargeIn, Endpointing
 from dialog.audio.filter import AudioFilterFactory
 from dialog.calls.events import CallEvent
@@ -62,6 +64,7 @@ class Agent(Participant):
         recording_sink: Takes the carrier's recording, when ``settings.record`` is on.
         vad: The local VAD, or what makes it, where ``settings.vad`` needs one; :class:`LocalVAD` unless given.
         audio_filter: Makes what cleans the caller's audio (noise suppression) before anybody hears it.
+        turn_model: Hears whether a caller who has fallen silent has finished; without it the words decide.
     """
 
     EVENT: ClassVar[Event[CallEvent]] = Event("event")
@@ -82,6 +85,7 @@ class Agent(Participant):
         recording_sink: RecordingSink | None = None,
         vad: VAD | Callable[[], VAD] | None = None,
         audio_filter: AudioFilterFactory | None = None,
+        turn_model: AudioTurnModel | None = None,
     ) -> None:
         super().__init__()
         self.voip = voip
@@ -99,7 +103,7 @@ class Agent(Participant):
         self._tts = made_tts if isinstance(made_tts, TTS) else made_tts()
         self._vad = vad if isinstance(vad, VAD) else None
         self._make_vad = LocalVAD if vad is None or isinstance(vad, VAD) else vad
-        self._audio_filter = audio_filter
+        self._local = LocalHearing(self._local_vad, audio_filter, turn_model)
         self._toolbox = Toolbox(self)
         self._conversation: Conversation | None = None
         self._events: list[CallEvent] = []
@@ -182,8 +186,7 @@ class Agent(Participant):
             history=self.history,
             settings=self.settings,
             record=self._record,
-            make_vad=self._local_vad,
-            audio_filter=self._audio_filter,
+            local=self._local,
         )
         self._events, self._meter = self._conversation.events, self._conversation.meter
         try:

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from dialog.agent.decider import Decider
 from dialog.agent.driver import Driver, as_failure, checked
-from dialog.agent.ears import Ears
+from dialog.agent.ears import Ears, LocalHearing
 from dialog.agent.history import History
 from dialog.agent.mouth import Mouth
 from dialog.agent.settings import AgentSettings
@@ -23,12 +23,10 @@ from dialog.agent.speech import Heard, Part, PartOptions, Speech
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.vadmode import Listening
-from dialog.audio.filter import AudioFilterFactory
 from dialog.errors import DialogError, LimitError, UserCodeError
 from dialog.message import Message, Playback, SpeechEdge, StreamStopped, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
-from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
 __all__ = ["Cascade", "Host"]
@@ -107,8 +105,7 @@ class Cascade:
         stt: STT | None,
         tts: TTS,
         *,
-        make_vad: Callable[[], VAD],
-        audio_filter: AudioFilterFactory | None = None,
+        local: LocalHearing,
     ) -> None:
         self._host = host
         self._voip = voip
@@ -118,8 +115,8 @@ class Cascade:
             stt,
             self,
             vad_mode=host.settings.vad,
-            make_vad=make_vad,
-            audio_filter=audio_filter,
+            vad_strict=host.settings.vad_strict,
+            local=local,
             failed=host.failed,
             spawn=host.spawn,
             last_words_s=host.settings.last_words_s,
@@ -232,6 +229,10 @@ class Cascade:
             self._host.warned("vad_fallback", listening.warning)
         self._feed(sig.EndpointingResolved(listening.endpointing))
 
+    def on_judged(self, probability: float) -> None:
+        """A model that hears the caller says how probably they have finished."""
+        self._feed(sig.TurnJudged(probability))
+
     def on_eager(self, utterance: Utterance) -> None:
         """The caller is probably done."""
         self._feed(sig.Eager(utterance))
@@ -242,12 +243,9 @@ class Cascade:
 
     def on_speech_edge(self, edge: SpeechEdge) -> None:
         """The caller's voice started or stopped."""
-        if edge.state == "started":
-            position_ms = self._ears.position_ms
-            age_ms = position_ms - edge.at_ms if position_ms is not None else 0.0
-            self._feed(sig.SpeechStarted(max(0.0, age_ms / 1000.0)))
-        else:
-            self._feed(sig.SpeechStopped())
+        position_ms = self._ears.position_ms
+        age_s = 0.0 if position_ms is None else max(0.0, position_ms - edge.at_ms) / 1000.0
+        self._feed(sig.SpeechStarted(age_s) if edge.state == "started" else sig.SpeechStopped(age_s))
         self._host.caller_spoke(edge)
 
     def on_digit(self, key: str) -> None:

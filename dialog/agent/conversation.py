@@ -13,6 +13,7 @@ import msgspec
 
 from dialog.agent.cascade import Cascade
 from dialog.agent.digits import Digits, Keypad
+from dialog.agent.ears import LocalHearing
 from dialog.agent.endings import Endings
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord
@@ -22,7 +23,6 @@ from dialog.agent.speech import Part, PartOptions
 from dialog.agent.tools import Toolbox
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
-from dialog.audio.filter import AudioFilterFactory
 from dialog.calls import events as ev
 from dialog.calls.meter import CallMeter
 from dialog.calls.report import SessionReport, make_report
@@ -33,7 +33,6 @@ from dialog.participant import Participant
 from dialog.scope import CallScope
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
-from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
 __all__ = ["Conversation", "Owner"]
@@ -75,8 +74,7 @@ class Conversation:
         history: History,
         settings: AgentSettings,
         record: CallRecord | None,
-        make_vad: Callable[[], VAD],
-        audio_filter: AudioFilterFactory | None,
+        local: LocalHearing,
     ) -> None:
         self.settings = settings
         self.history = history
@@ -97,7 +95,7 @@ class Conversation:
         self._closed = False
         self._over = False
         """CallEnded was noted: nothing comes after it."""
-        self.engine: Cascade = Cascade(self, voip, stt, tts, make_vad=make_vad, audio_filter=audio_filter)
+        self.engine: Cascade = Cascade(self, voip, stt, tts, local=local)
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
         self._tools = self._responder.tools
         """At work; they outlive the turn that called them."""

@@ -19,6 +19,8 @@ __all__ = ["Driver", "as_failure", "checked"]
 
 _TEXT_LIMIT = 64 * 1024
 """Characters of a reply that may wait for the voice; a model's whole reply fits, an endless one does not."""
+_PIECES = 64
+"""After so many pieces of text the loop is given a turn: code that yields and never waits must not stop the calls."""
 
 
 class Driver:
@@ -120,9 +122,13 @@ class Driver:
                 )
             return
         async with closing(reply) as stream:
+            pieces = 0
             async for text in stream:
                 if turn.speech.closed:
                     return
+                pieces += 1
+                if not pieces % _PIECES:
+                    await asyncio.sleep(0)
                 if text:
                     if "first_token" not in turn.times:
                         turn.stamp("first_token", self._clock.now())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 from weakref import WeakSet
 
+from dialog.agent.turnjudge import AudioTurnModel, TurnJudge
 from dialog.agent.vadmode import Listening, VADMode, choose_vad
 from dialog.audio.convert import Converter, negotiate
 from dialog.audio.filter import AudioFilterFactory, CallerFilter
@@ -19,7 +20,7 @@ from dialog.vad.played import PlayedAudio
 from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
-__all__ = ["Ears", "Hearing"]
+__all__ = ["Ears", "Hearing", "LocalHearing"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ class Hearing(Protocol):
     def on_eager_withdrawn(self, uuid: UUID) -> None: ...  # noqa: D102
     def on_speech_edge(self, edge: SpeechEdge) -> None: ...  # noqa: D102
 
+    def on_judged(self, probability: float) -> None:
+        """A model that hears the caller says how probably they have finished."""
+        ...
+
     def on_listening(self, listening: Listening) -> None:
         """It was decided who hears speech start and stop, and who ends utterances."""
         ...
@@ -52,6 +57,15 @@ class Hearing(Protocol):
     def expecting_words(self) -> bool:
         """The caller has begun an utterance that is not final yet."""
         ...
+
+
+class LocalHearing(NamedTuple):
+    """What hears the caller in this process, beside the STT."""
+
+    make_vad: Callable[[], VAD]
+    """Called when one is needed."""
+    audio_filter: AudioFilterFactory | None = None
+    turn_model: AudioTurnModel | None = None
 
 
 class Ears:
@@ -68,10 +82,10 @@ class Ears:
         hearing: Hearing,
         *,
         vad_mode: VADMode,
-        make_vad: Callable[[], VAD],
-        audio_filter: AudioFilterFactory | None,
+        vad_strict: bool,
+        local: LocalHearing,
         failed: Callable[[DialogError], object],
-        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None] | None],
         last_words_s: float,
     ) -> None:
         self._voip = voip
@@ -88,7 +102,8 @@ class Ears:
         self._last: Message[bytes] | None = None
         self._silence = b""
         self._vad_mode: VADMode = vad_mode
-        self._make_vad = make_vad
+        self._vad_strict = vad_strict
+        self._make_vad = local.make_vad
         self._vad: VAD | None = None
         """The local one, once it was needed."""
         self._played: PlayedAudio | None = None
@@ -96,7 +111,19 @@ class Ears:
         """Where the caller's voice last stopped, and who told; ``None`` while it is on."""
         self._local = False
         """The local VAD's edges count, not the STT's."""
-        self._filter = CallerFilter(audio_filter, voip.audio_format, failed) if audio_filter is not None else None
+        self._filter: CallerFilter | None = None
+        if local.audio_filter is not None:
+            self._filter = CallerFilter(local.audio_filter, voip.audio_format, failed)
+        self._judge: TurnJudge | None = None
+        if local.turn_model is not None:
+            self._judge = TurnJudge(
+                local.turn_model,
+                voip.audio_format,
+                voip.clock,
+                spawn=spawn,
+                judged=hearing.on_judged,
+                failed=failed,
+            )
         self._stopped = False
         self.muted: bool = False
         """The STT gets silence of equal length: a turn must end, and its socket stay open."""
@@ -142,6 +169,8 @@ class Ears:
         if self._local and self._vad is not None and self._played is not None:
             self._vad.playing(self._played.level(self._clock.now()))
             self._vad.post(message)
+        if self._judge is not None:
+            self._judge.hear(message)
         stt = self._stt
         if stt is None:
             return
@@ -207,7 +236,7 @@ class Ears:
 
     def _listen(self, stt: STT) -> None:
         """Decide who hears what, before ``stt`` is opened."""
-        listening = choose_vad(self._vad_mode, stt.capabilities)
+        listening = choose_vad(self._vad_mode, stt.capabilities, strict=self._vad_strict)
         if stt not in _opened:
             stt.manual_turns = listening.endpointing == "local"
         if listening.local_vad and self._vad is None:
@@ -232,6 +261,11 @@ class Ears:
     def _edge(self, edge: SpeechEdge, source: Literal["vad", "provider_event"]) -> None:
         self.last_stop = (edge.at_ms, source) if edge.state == "stopped" else None
         self._hearing.on_speech_edge(edge)
+        if self._judge is not None:
+            if edge.state == "stopped":
+                self._judge.stopped()
+            else:
+                self._judge.started()
 
     def _on_playback(self, playback: Playback) -> None:
         if self._played is not None:

@@ -24,6 +24,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     vad: VADMode = "auto"
     """Who hears the caller start and stop. ``auto``: the STT where it tells, else a local VAD. ``local``: a
     local VAD, also for the end of a turn where the STT can leave that to us. ``provider``: the STT."""
+    vad_strict: bool = False
+    """Refuse the call where ``vad`` cannot be had with this STT, instead of doing with less and a warning."""
     greeting_interruptible: bool = True
     apology: str = "I'm sorry, something went wrong. Could you say that again?"
     """Said when a reply failed before anything of it was said."""

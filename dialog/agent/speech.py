@@ -20,6 +20,8 @@ from dialog.message import Message, Playback
 
 __all__ = ["Heard", "Part", "PartOptions", "Speech", "SpeechQueue", "inside_speech", "outside_speech"]
 
+_LONG_SENTENCE = 1000
+"""A sentence of more characters is not one: it is held where it is."""
 _LITTLE_MS = 3000.0
 """A voice that is given its next sentence when so much audio is left has it ready in time."""
 
@@ -280,7 +282,8 @@ class SpeechQueue:
         self._open: Part | None = None
         self._next = 0
         """The first part whose text is not wholly posted."""
-        self._in_sentence = False
+        self._sentence = 0
+        """Characters of the sentence that the voice is being given."""
         self._pumping = False
         self.backlog: int = 0
         """Characters that wait for the voice."""
@@ -391,13 +394,13 @@ class SpeechQueue:
         while self._next < len(self.parts):
             part = self.parts[self._next]
             while part.pending:
-                if not self._in_sentence and not self._gate():
+                if not 0 < self._sentence < _LONG_SENTENCE and not self._gate():
                     return
                 piece = part.pending.popleft()
                 part.heard_map.post(piece)
                 part.posted_chars += len(piece.spoken)
                 self._spend(part, piece.end)
-                self._in_sentence = not piece.ends_sentence
+                self._sentence = 0 if piece.ends_sentence else self._sentence + len(piece.spoken)
                 if self.on_text is not None and not part.options.filler:
                     self.on_text()
                 self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken))
@@ -405,7 +408,7 @@ class SpeechQueue:
                 return
             self._spend(part, part.chars)  # the last of it may not be spoken at all
             self._next += 1
-            self._in_sentence = False
+            self._sentence = 0
             if not part.posted_done:
                 part.posted_done = True
                 self._post(Message(uuid=self.turn, part=part.number, data="", done=True))

@@ -307,6 +307,23 @@ def test_what_never_sounded_is_not_remembered_as_heard():
     on_a_call(scenario, tts=Mute())
 
 
+def test_a_reply_that_never_waits_does_not_stop_the_loop():
+    class Babbler(Agent):
+        async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+            while True:
+                yield "and then "
+
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.clock.sleep(3)
+        assert len(talk.agent.tts.texts[max(talk.agent.tts.texts, key=lambda key: key[1])]) < 5000
+        talk.agent.abort()
+        await talk.listens()
+        assert talk.spoken()[-1][1].startswith("and then and then")
+
+    on_a_call(scenario, Babbler)
+
+
 # Utterances.
 
 

@@ -31,9 +31,9 @@ class Echo(Agent):
 class Talk:
     """A call with an agent whose ears and voice the test holds."""
 
-    def __init__(self, clock, kind: type[Agent] = Echo, *, tts: HummingTTS | None = None, **options) -> None:
+    def __init__(self, clock, kind: type[Agent] = Echo, *, stt=None, tts: HummingTTS | None = None, **options) -> None:
         self.clock = clock
-        self.stt = ToldSTT()
+        self.stt = stt or ToldSTT()
         self.tts = tts or HummingTTS()
         self.errors: list = []
 

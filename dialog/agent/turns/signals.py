@@ -82,7 +82,9 @@ class SpeechStarted(Struct, frozen=True, gc=False):
 
 
 class SpeechStopped(Struct, frozen=True, gc=False):
-    """The caller's voice stopped."""
+    """The caller's voice stopped, ``age_s`` ago on the audio clock: a detector waits before it is sure."""
+
+    age_s: float = 0.0
 
 
 class Interim(Struct, frozen=True, gc=False):

@@ -99,8 +99,8 @@ class TurnTaking:
             case sig.SpeechStarted():
                 return self._speech_started(signal, now)
             case sig.SpeechStopped():
-                self._endpointer.stopped(now)
-                self._interruption.stopped(now)
+                self._endpointer.stopped(now - signal.age_s)
+                self._interruption.stopped(now - signal.age_s)
             case sig.Interim():
                 return self._interim(signal.utterance, now)
             case sig.Eager():
