@@ -308,13 +308,14 @@ class DeepgramSTT(STT):
             language=heard.languages[0] if heard.languages else None,
             confidence=heard.confidence if heard.transcript else None,
         )
-        utterance = self._collector.add(segment, final=event.is_final)
+        last = event.is_final and (event.speech_final or event.from_finalize)
+        utterance = self._collector.add(segment, final=event.is_final, last=last)
         if event.is_final:
             self._safe_ms = max(self._safe_ms, end_ms)
-            if event.speech_final or event.from_finalize:
+            if last:
                 self._finish(interim=False, end_ms=end_ms)
             self._ring.release(self._safe_ms)  # the answer does not wait for it
-            if event.speech_final or event.from_finalize:
+            if last:
                 return
         if utterance is not None:
             self._speech_started(utterance.at_ms)  # Deepgram does not always say so before the words

@@ -67,15 +67,18 @@ class SegmentCollector:
         assert first is not None
         return first.words[0].start_ms if first.words else first.start_ms
 
-    def add(self, segment: Segment, *, final: bool) -> Utterance | None:
-        """Take a segment in place of the interim one; the utterance so far, if its text changed."""
+    def add(self, segment: Segment, *, final: bool, last: bool = False) -> Utterance | None:
+        """Take a segment in place of the interim one; the utterance so far, if its text changed.
+
+        ``last``: :meth:`finish` follows at once, and nobody needs the utterance before.
+        """
         left = segment.after(self._from_ms) if segment.text else None
         self._interim = None
         if left is not None and final:
             self._finals.append(left)
         elif left is not None:
             self._interim = left
-        if self.empty:
+        if last or self.empty:
             return None
         utterance = self._utterance(self._uuid or uuid4(), [*self._finals, *([left] if left and not final else [])])
         self._uuid = utterance.uuid

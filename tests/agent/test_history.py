@@ -466,3 +466,20 @@ def test_nothing_unheard_is_ever_kept(text: str, heard: int, complete: bool) -> 
     kept = [item.text for item in history.items() if isinstance(item, Entry) and item.role == "assistant"]
     expected = (text if complete else text[:heard]).strip()
     assert kept == ([expected] if expected else [])
+
+
+def test_an_ended_turn_is_not_worked_out_again_until_a_tool_begins_behind_its_end() -> None:
+    history = History()
+    draft = history.draft("a table")
+    draft.say(0, "For two? Yes.")
+    history.commit(draft, {0: ("For two?", False)})
+    first, again = history.request_items(), history.request_items()
+    assert first == (user("a table"), agent("For two?", interrupted=True))
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    draft.call(call("a"))
+    running = history.request_items()
+    assert running[:3] == (*first, call("a"))
+    assert running[3].state == "running"  # type: ignore[union-attr]
+    draft.result(result("a"))
+    assert history.request_items()[:4] == running
+    assert history.items() == history.request_items()

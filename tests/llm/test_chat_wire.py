@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog.errors import AuthenticationError, ProviderError
-from dialog.llm.chat import ChatDecoder, error_from_response, messages
+from dialog.llm.chat import ChatDecoder, ConversationEncoder, error_from_response, messages
 from dialog.llm.llm import Entry, Finish, LLMEvent, TextDelta, ToolCall, ToolResult, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -189,3 +189,23 @@ def test_nothing_empty_is_sent() -> None:
 def test_each_step_of_tool_calls_is_its_own_message() -> None:
     call, result = ToolCall(id="a", name="f", arguments="{}"), ToolResult(id="a", name="f", content="ok")
     assert [message["role"] for message in messages((call, result, call, result))] == ["assistant", "tool"] * 2
+
+
+_items = st.lists(
+    st.one_of(
+        st.builds(Entry, role=st.sampled_from(["system", "user", "assistant"]), text=st.sampled_from(["", "Hi ", "ü"])),
+        st.builds(ToolCall, id=st.sampled_from("ab"), name=st.just("f"), arguments=st.just("{}")),
+        st.builds(ToolResult, id=st.sampled_from("ab"), name=st.just("f"), content=st.just("ok")),
+    ),
+    max_size=8,
+)
+
+
+@given(conversations=st.lists(st.tuples(st.integers(0, 8), _items), max_size=6))
+def test_a_conversation_that_grows_or_changes_is_encoded_as_if_it_were_new(
+    conversations: list[tuple[int, list[Any]]],
+) -> None:
+    encoder, items = ConversationEncoder(), ()
+    for kept, new in conversations:
+        items = (*items[:kept], *new)
+        assert json.loads(bytes(encoder.encode(items))) == messages(items)
