@@ -14,6 +14,7 @@ import msgspec
 from dialog.agent.agent import Agent
 from dialog.agent.record import RecordingSink
 from dialog.agent.settings import AgentSettings
+from dialog.agent.turnjudge import AudioTurnModel
 from dialog.audio.filter import AudioFilterFactory
 from dialog.llm.openai import DEFAULT_MODEL, OpenAILLM
 from dialog.llm.rules import Rule, RuleLLM
@@ -40,6 +41,7 @@ class AgentOptions(TypedDict, total=False):
     recording_sink: RecordingSink | None
     vad: VAD | Callable[[], VAD] | None
     audio_filter: AudioFilterFactory | None
+    turn_model: AudioTurnModel | None
 
 
 class OpenAIAgent(Agent):
