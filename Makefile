@@ -39,8 +39,9 @@ typecheck: $(STAMP) ## mypy and basedpyright, both strict
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 
-bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the same run
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the same run; QUICK=1 for fewer calls
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/conversation.py $(if $(QUICK),--quick)
 
 docs: $(STAMP) ## the documentation, into build/docs
 	$(BIN)/python -m sphinx -W -q -b html docs build/docs
