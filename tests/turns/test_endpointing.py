@@ -133,11 +133,36 @@ def test_silence_ends_a_finished_sentence_and_the_stt_is_asked_for_the_words():
 
 def test_an_unfinished_sentence_gets_more_silence():
     call = Call(endpointing=LOCAL)
-    said = utterance("a table for")
     call.feed(SpeechStarted())
-    call.feed(Interim(utterance("a table and", said.uuid)), after=1.0)
-    call.feed(SpeechStopped(), after=0.1)
-    assert call.taking.deadline == pytest.approx(call.now + 1.5)
+    call.feed(SpeechStopped(), after=1.0)
+    call.feed(Interim(utterance("a table and")), after=0.3)
+    assert call.taking.deadline == pytest.approx(call.now - 0.3 + 1.5)
+
+
+def test_words_that_may_lack_the_last_ones_are_asked_for_before_they_are_judged():
+    call = Call(endpointing=LOCAL)
+    call.feed(SpeechStarted())
+    said = utterance("a table and")
+    call.feed(Interim(said), after=1.0)
+    call.feed(SpeechStopped(), after=0.5)
+    stopped = call.now
+    assert call.tick() == [Finalize("the caller paused")]
+    assert call.now == pytest.approx(stopped + 0.5)
+    whole = utterance("a table and a cake", said.uuid)
+    assert call.feed(Final(whole), after=0.1) == [Infer(said.uuid, (whole,))]
+
+
+def test_and_what_is_unfinished_then_gets_more_silence():
+    call = Call(endpointing=LOCAL)
+    call.feed(SpeechStarted())
+    said = utterance("a table and")
+    call.feed(Interim(said), after=1.0)
+    call.feed(SpeechStopped(), after=0.5)
+    stopped = call.now
+    assert call.tick() == [Finalize("the caller paused")]
+    assert call.feed(Final(said), after=0.1) == []
+    assert call.tick() == [Infer(said.uuid, (said,))]
+    assert call.now == pytest.approx(stopped + 1.5)
 
 
 def test_a_caller_who_goes_on_within_the_wait_is_not_interrupted():

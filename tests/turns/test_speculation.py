@@ -195,11 +195,11 @@ def test_stable_words_after_the_voice_are_worth_a_reply():
     call = Call(endpointing=EARLY)
     said = utterance("a table for two")
     call.feed(SpeechStarted())
-    call.feed(Interim(said), after=1.0)
-    call.feed(SpeechStopped(), after=0.1)
-    stopped = call.now
+    call.feed(SpeechStopped(), after=1.0)
+    call.feed(Interim(said), after=0.26)
+    stable = call.now
     assert call.tick() == [Infer(said.uuid, (said,), speculative=True)]
-    assert call.now - stopped == pytest.approx(0.2)
+    assert call.now - stable == pytest.approx(0.2)
     assert call.tick() == [Finalize("the caller paused")]
     assert call.feed(Final(said), after=0.1) == [Promote(said.uuid, (said,))]
 
@@ -211,11 +211,58 @@ def test_not_while_the_words_still_change_or_the_voice_is_on():
     call.feed(Interim(said), after=1.0)
     assert call.wait(1.0) == []
     call.feed(SpeechStopped())
-    assert call.wait(0.15) == []
+    call.feed(Interim(utterance("a table for", said.uuid)), after=0.14)
+    assert call.wait(0.14) == []
     more = utterance("a table for two", said.uuid)
     call.feed(Interim(more))
     assert call.wait(0.15) == []
-    assert call.wait(0.1) == [Infer(said.uuid, (more,), speculative=True)]
+    assert call.wait(0.06) == [Infer(said.uuid, (more,), speculative=True)]
+
+
+@pytest.mark.parametrize("told", ["a table for", ""])
+def test_words_that_may_lack_the_last_ones_are_asked_for_first(told):
+    call = Call(endpointing=EARLY)
+    said = utterance("a table for two")
+    call.feed(SpeechStarted())
+    if told:
+        call.feed(Interim(utterance(told, said.uuid)), after=0.8)
+    call.feed(SpeechStopped(), after=0.5)
+    stopped = call.now
+    assert call.tick() == [Finalize("the caller has probably finished")]
+    assert call.now == pytest.approx(stopped + 0.2)
+    assert call.feed(Final(said), after=0.1) == []
+    assert call.tick() == [Infer(said.uuid, (said,), speculative=True)]
+    assert call.now == pytest.approx(stopped + 0.3)
+    assert call.tick() == [Promote(said.uuid, (said,))]
+    assert call.now == pytest.approx(stopped + 0.5)
+
+
+def test_a_caller_who_goes_on_after_they_were_asked_for_is_answered_to_all_of_it():
+    call = Call(endpointing=EARLY)
+    first, second = utterance("a table for two"), utterance("on sunday")
+    call.feed(SpeechStarted())
+    call.feed(SpeechStopped(), after=1.0)
+    call.tick()
+    call.feed(Final(first), after=0.1)
+    assert call.tick() == [Infer(first.uuid, (first,), speculative=True)]
+    call.feed(SpeechStarted(), after=0.1)
+    assert call.wait(0.5) == []
+    call.feed(SpeechStopped())
+    assert call.tick() == [Finalize("the caller has probably finished")]
+    assert call.feed(Final(second), after=0.1) == [Drop(first.uuid, "the caller said more")]
+    assert call.tick() == [Infer(second.uuid, (first, second), speculative=True)]
+    assert call.tick() == [Promote(second.uuid, (first, second))]
+
+
+def test_an_stt_that_has_no_more_words_is_asked_once_early_and_once_at_the_end():
+    call = Call(endpointing=EARLY)
+    call.feed(SpeechStarted())
+    call.feed(SpeechStopped(), after=1.0)
+    assert call.wait(20.0) == [
+        Finalize("the caller has probably finished"),
+        Finalize("the caller paused"),
+        NoTranscript(words=False),
+    ]
 
 
 def test_what_was_ended_and_waits_for_the_silence_is_worth_one_too():

@@ -23,6 +23,8 @@ _HANGOVER_S = 0.5
 """A VAD that hears the voice stop so long after the words have ended is late, and has heard no others."""
 _NO_NEWS_S = 0.5
 """Words that have not changed for this much longer than the longest pause have ended; interims come once a second."""
+_LAG_S = 0.25
+"""Words that came sooner than this after the voice stopped need not be all: an STT is behind the audio."""
 _MAX_KEPT_CHARS = 2000
 _PROBABLY = 0.5
 
@@ -147,6 +149,7 @@ class Endpointer:
         self._words_ended()
         self._kept.append(utterance)
         self._ended_at = now
+        self._suggested = False
         self._judge()
         too_long = sum(len(kept.data) for kept in self._kept) > _MAX_KEPT_CHARS
         due = self._due()
@@ -169,12 +172,15 @@ class Endpointer:
     def expired(self, now: float) -> Outcome:
         """What the deadline brings."""
         suggest_at = self._suggest_at()
+        due = self._due()
+        waits = due is None or now < due
         probably: tuple[Utterance, ...] = ()
         if suggest_at is not None and now >= suggest_at:
             self._suggested = True
+            if waits and self._behind:  # what it says then is worth a reply
+                return Outcome([Finalize("the caller has probably finished")])
             probably = self.said
-        due = self._due()
-        if due is None or now < due:
+        if waits:
             return Outcome([], probably=probably)
         if self._finalized_at is not None:
             return self._give_up()
@@ -219,7 +225,19 @@ class Endpointer:
             return limit if stopped_at is None else min(limit, max(stopped_at, self._changed_at) + self._policy.max_s)
         if stopped_at is None:  # the VAD missed them: interims come about once a second while they last
             return self._changed_at + self._policy.unfinished_s
+        if self._behind and self._judged is None:  # what it has said so far cannot tell whether that was all
+            return stopped_at + self._policy.wait_s
         return (stopped_at if self._changed_at < stopped_at + _MISSED_S else self._changed_at) + self._wait_s
+
+    @property
+    def _behind(self) -> bool:
+        """The STT has perhaps not told the last words yet, and may be asked for them."""
+        stopped_at = self._stopped_at
+        if not self._local or stopped_at is None:
+            return False
+        if self._interim is None:
+            return not self._kept or self._more_to_come
+        return self._changed_at < stopped_at + _LAG_S
 
     @property
     def _more_to_come(self) -> bool:
@@ -236,7 +254,9 @@ class Endpointer:
     def _suggest_at(self) -> float | None:
         """When the words so far are worth a reply, although they have not ended."""
         after_s = self._policy.speculate_after_s
-        if after_s is None or self._stopped_at is None or self._suggested or not self.busy or not self.finished:
+        if after_s is None or self._stopped_at is None or self._suggested or self._finalized_at is not None:
+            return None
+        if not self._behind and not (self.busy and self.finished):
             return None
         return max(self._stopped_at, self._changed_at) + after_s
 
