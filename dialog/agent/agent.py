@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from dialog.agent.conversation import Conversation
 from dialog.agent.digits import Digits
 from dialog.agent.ears import LocalHearing
+from dialog.agent.endings import Transfer
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.settings import AgentSettings
@@ -261,8 +262,7 @@ class Agent(Participant):
         Raises:
             StateError: The agent is not active.
         """
-        self._running.endings.stay()
-        self._running.engine.end_after(reason)
+        self._running.end_after(reason)
 
     def transfer_to(self, tel: str, *, back_within_s: float | None = None) -> None:
         """Like :meth:`hang_up`, but connect the caller to ``tel`` then.
@@ -272,8 +272,7 @@ class Agent(Participant):
         Raises:
             StateError: The agent is not active.
         """
-        self._running.endings.transfer_to(tel, back_within_s)
-        self._running.engine.end_after("transferred")
+        self._running.end_after("transferred", Transfer(tel, back_within_s))
 
     async def collect_digits(
         self, *, max_digits: int | None = None, terminator: str = "#", timeout_s: float = 5.0, between_s: float = 2.0
@@ -309,17 +308,6 @@ class Agent(Participant):
         prompt = self._running.endings.prompt(count)
         if prompt:
             self.dispatch_message(prompt)
-
-    def judge_turn(self, probability: float) -> None:
-        """Say how probable it is, from 0 to 1, that the caller has finished: for a model that listens to the audio.
-
-        Said once the caller's voice has stopped, it counts in place of what their words suggest, until the
-        voice starts again.
-
-        Raises:
-            StateError: The agent is not active.
-        """
-        self._running.engine.judge_turn(probability)
 
     def discard_caller_audio(self) -> None:
         """Forget what the caller has said until now, as far as it is not answered yet.

@@ -24,7 +24,7 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.vadmode import Listening
 from dialog.errors import DialogError, LimitError, UserCodeError
-from dialog.message import Message, Playback, SpeechEdge, StreamStopped, Utterance
+from dialog.message import Message, Playback, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
@@ -252,17 +252,15 @@ class Cascade:
         """The caller pressed a key."""
         self._feed(sig.Digit(key))
 
-    def judge_turn(self, probability: float) -> None:
-        """A model that listens to the audio says whether the caller has finished."""
-        self._feed(sig.TurnJudged(probability))
-
     def discard(self) -> None:
         """Forget what the caller has said until now, as far as it is not answered yet."""
         position_ms = self._ears.position_ms
         if position_ms is not None:
             self._ears.discard(position_ms)
 
-    def _on_streaming_started(self, _: object) -> None:
+    def _on_streaming_started(self, started: StreamStarted) -> None:
+        if started.resumed == "transfer_failed":
+            self._feed(sig.EndCancelled())  # the call was to end there, and goes on here
         self._feed(sig.LineUp())
 
     def _on_streaming_stopped(self, stopped: StreamStopped) -> None:
@@ -391,6 +389,8 @@ class Cascade:
         turn.stamp("final", now)
         self._mouth.awaited(turn)
         self._mouth.release(turn)
+        if turn.wish is not None:
+            turn.wish()
         if turn.ended:
             self._reply_ended(turn)
 
@@ -469,6 +469,7 @@ class Cascade:
             stop_ms = part.heard_map.sentence_end_ms(heard_ms, limit_ms, total_ms) or limit_ms
         part.stop_at_ms = stop_ms
         turn.speech.finish(part)
+        self._stop_feeding(turn, part)
         self._voip.abort(turn.uuid, part=part.number, after_ms=stop_ms)
 
     def _resume(self, decision: sig.Resume) -> None:
@@ -502,10 +503,13 @@ class Cascade:
 
     def _stop_part(self, turn: Turn, part: Part) -> None:
         """Nothing more of a part is going to be heard: read, shape and synthesise no more of it."""
+        self._stop_feeding(turn, part)
+        self._mouth.stop_part(turn, part)
+
+    def _stop_feeding(self, turn: Turn, part: Part) -> None:
         for feeder, fed in turn.feeders.items():
             if fed is part and feeder is not asyncio.current_task():
                 feeder.cancel()
-        self._mouth.stop_part(turn, part)
 
     def _may_stop(self, turn: Turn, part: Part) -> bool:
         stays = not part.allow_interrupt or part.stop_at_ms is not None
@@ -527,7 +531,7 @@ class Cascade:
         if turn.settled:
             return
         turn.settled = True
-        if turn.dropped and turn.speculative:
+        if turn.speculative:
             self._host.history.discard(turn.draft)
         elif turn.dropped:
             self._host.history.drop(turn.draft)
@@ -560,12 +564,13 @@ class Cascade:
         checked(text)
         if self._taking.closed:
             return Speech.lost(text)
-        turn = self._speaking_turn(options)
+        turn = self._speaking_turn()
         if turn is None:
             return Speech.dropped(text)
+        new = not turn.speech.parts
         turn.greeting = greeting
         part = self._append(turn, text, options)
-        if turn.task is None:
+        if new and turn.task is None:
             self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
         return part.speech
 
@@ -573,16 +578,17 @@ class Cascade:
         """Say what ``stream`` yields as a part of its own."""
         if self._taking.closed:
             return Speech.lost("")
-        turn = self._speaking_turn(options)
+        turn = self._speaking_turn()
         if turn is None:
             return Speech.dropped("")
+        new = not turn.speech.parts
         turn.speech.seal()
         part = turn.speech.open_part(options)
         task = self._host.spawn(self._driver.read(turn, part, stream, self._own_turn_said), f"stream of {turn.uuid}")
         if task is not None:
             turn.feeders[task] = part
             task.add_done_callback(lambda task: turn.feeders.pop(task, None))
-        if turn.task is None:
+        if new and turn.task is None:
             self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
         return part.speech
 
@@ -598,11 +604,9 @@ class Cascade:
         """The call was to end, and does not."""
         self._feed(sig.EndCancelled())
 
-    def end_after(self, reason: str) -> None:
-        """End the call once what the running turn says was heard, or at once where there is none."""
-        turn = current_turn.get()
-        mine = turn is not None and turn.engine is self and self._turns.get(turn.uuid) is turn
-        self._feed(sig.EndRequested(reason, turn.uuid if turn is not None and mine else None))
+    def end_after(self, reason: str, turn: Turn | None) -> None:
+        """End the call once what ``turn`` says was heard; without one, or after its end, once all was."""
+        self._feed(sig.EndRequested(reason, turn.uuid if turn is not None else None))
 
     def ask(self, reply: Callable[[], AsyncIterator[str] | None]) -> Turn | None:
         """Begin a turn of the agent's own that thinks of its words when it has the floor: then ``reply`` is asked.
@@ -629,6 +633,7 @@ class Cascade:
     def hush(self, turn: Turn) -> None:
         """Say no more of what a turn has said so far, as far as it may be interrupted; the turn goes on."""
         turn.speech.seal()
+        turn.speech.tell()  # the line ends only what it knows
         for part in turn.speech.parts:
             if not part.final and self._may_stop(turn, part):
                 self._stop_part(turn, part)
@@ -637,15 +642,15 @@ class Cascade:
     @property
     def sounding(self) -> bool:
         """Something of a turn that has the floor is not heard to its end yet."""
-        return any(
-            turn.speech.granted and not part.final for turn in self._turns.values() for part in turn.speech.parts
-        )
+        return any(not part.final for turn in self._on_the_floor() for part in turn.speech.parts)
 
     def hush_all(self) -> None:
         """Say no more of what sounds, as far as it may be interrupted; turns go on."""
-        for turn in list(self._turns.values()):
-            if turn.speech.granted:
-                self.hush(turn)
+        for turn in self._on_the_floor():
+            self.hush(turn)
+
+    def _on_the_floor(self) -> list[Turn]:
+        return [turn for turn in self._turns.values() if turn.speech.granted and not turn.speculative]
 
     @contextmanager
     def patience(self, turn: Turn, seconds: float) -> Generator[None]:
@@ -662,18 +667,17 @@ class Cascade:
         """Give up every turn that may be interrupted."""
         self._feed(sig.Aborted())
 
-    def _speaking_turn(self, options: PartOptions) -> Turn | None:
+    def _speaking_turn(self) -> Turn | None:
         """The turn that the running code speaks for; ``None`` if it was cancelled and must not speak."""
         turn = current_turn.get()
         if turn is not None and turn.engine is self:
             task = asyncio.current_task()
-            if turn.speech.closed and (task is turn.task or task in turn.feeders):
+            # A timer that was set in the turn has its context and no task: it does not speak for the turn.
+            if task is not None and turn.speech.closed and (task is turn.task or task in turn.feeders):
                 return None
             if self._turns.get(turn.uuid) is turn and not turn.speech.closed and not turn.ended:
                 return turn
-        turn = self._new_turn(uuid4(), "", ())
-        turn.allow_interrupt = options.allow_interrupt
-        return turn
+        return self._new_turn(uuid4(), "", ())
 
     def _append(self, turn: Turn, text: str, options: PartOptions) -> Part:
         self._driver.extend(turn)
@@ -728,7 +732,7 @@ class Cascade:
         if turn.speech.quiet and turn.task is not None:
             self._mouth.awaited(turn)
         if not turn.dropped:
-            whole = "played" if part.heard_whole else "failed"
+            whole = "played" if part.heard_whole else "interrupted" if turn.cut else "failed"
             why = {"played": whole, "cut": "interrupted", "lost": "hung_up"}[playback.state]
             part.speech._resolve(Heard(text, part.heard_whole, why))  # type: ignore[arg-type]
         self._finish(turn)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from dialog.agent.cascade import Cascade
 from dialog.agent.digits import Digits, Keypad
 from dialog.agent.ears import LocalHearing
-from dialog.agent.endings import Endings
+from dialog.agent.endings import Endings, Transfer
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord
 from dialog.agent.responder import Responder
@@ -360,7 +361,7 @@ class Conversation:
 
     def stays(self) -> None:
         """The caller spoke over the goodbye: the call goes on."""
-        self.endings.stay()
+        self.endings.transfer = None
 
     def warned(self, code: str, text: str) -> None:
         """Something is not as it was asked for, and the call goes on with less."""
@@ -394,6 +395,7 @@ class Conversation:
         """Nothing more is going to happen in a turn."""
         if not turn.dropped:
             self.happened(ev.TurnMeasured, timeline=turn.timeline(self._since))
+        self.keypad.played()
 
     # -- the model ------------------------------------------------------------------------------
 
@@ -406,6 +408,23 @@ class Conversation:
             ProviderError: The model failed.
         """
         return self._responder.respond()
+
+    def end_after(self, reason: str, transfer: Transfer | None = None) -> None:
+        """End the call, or transfer it, once what the running turn says was heard.
+
+        What a reply wishes that was begun early, and may be thrown away, counts once it is certain.
+        """
+        turn = current_turn.get()
+        if turn is None or turn.engine is not self.engine:
+            self._end_after(reason, transfer, None)
+        elif turn.speculative:
+            turn.wish = partial(self._end_after, reason, transfer, turn)
+        else:
+            self._end_after(reason, transfer, turn)
+
+    def _end_after(self, reason: str, transfer: Transfer | None, turn: Turn | None) -> None:
+        self.endings.transfer = transfer
+        self.engine.end_after(reason, turn)
 
     async def collect_digits(
         self, *, max_digits: int | None, terminator: str, timeout_s: float, between_s: float

@@ -7,18 +7,30 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from msgspec import Struct
+
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import PartOptions, Speech
 from dialog.errors import DialogError
 from dialog.voip.voip import VoIP
 
-__all__ = ["Endings"]
+__all__ = ["Endings", "Transfer"]
 
 logger = logging.getLogger(__name__)
 
 _GOODBYE_S = 15.0
 """So long a goodbye may take to be heard before the call is ended all the same."""
 _HEARD_OUT = PartOptions(allow_interrupt=False)
+
+
+class Transfer(Struct, frozen=True):
+    """Where a call is to go."""
+
+    tel: str
+    back_within_s: float | None
+
+    def __repr__(self) -> str:
+        return f"<Transfer to {len(self.tel)} characters>"  # it is somebody's number
 
 
 class Endings:
@@ -49,7 +61,8 @@ class Endings:
         self._spawn = spawn
         self._stays = stays
         self._failed = failed
-        self._transfer: tuple[str, float | None] | None = None
+        self.transfer: Transfer | None = None
+        """When the call is next to end, it is connected there instead."""
 
     def prompt(self, count: int) -> str:
         """What is asked into a silence for the ``count``-th time; empty: nothing."""
@@ -60,14 +73,6 @@ class Endings:
         """Tell the caller that the call comes near its longest duration."""
         if self._settings.duration_warning:
             self._say(self._settings.duration_warning, PartOptions())
-
-    def transfer_to(self, tel: str, back_within_s: float | None) -> None:
-        """When the call is next to end, connect it to ``tel`` instead."""
-        self._transfer = (tel, back_within_s)
-
-    def stay(self) -> None:
-        """The caller spoke over the goodbye: forget where the call was to go."""
-        self._transfer = None
 
     def end(self, reason: str) -> None:
         """End the call: after a goodbye, if there is one for ``reason``."""
@@ -81,12 +86,12 @@ class Endings:
                     await self._say(goodbye, _HEARD_OUT)
             except TimeoutError:
                 logger.warning("call %s: the goodbye was not heard in time", self._voip.metadata.call_id)
-        transfer, self._transfer = self._transfer, None
+        transfer, self.transfer = self.transfer, None
         try:
             if transfer is None:
                 await self._voip.hangup(reason=reason)
             else:
-                await self._voip.transfer_to(transfer[0], back_within_s=transfer[1])
+                await self._voip.transfer_to(transfer.tel, back_within_s=transfer.back_within_s)
         except DialogError as exc:  # the carrier refused; a hang-up closes the media all the same
             self._failed(exc)
             if self._voip.state != "ended":

@@ -109,8 +109,10 @@ class Mouth:
             return False
         for part in turn.speech.parts:
             self.voices.release((turn.uuid, part.number))
-        if self._thinking is not None and not self.turns:
-            self._thinking.stop()
+        if self._thinking is not None and not any(
+            other.speech.granted and not other.speculative for other in self.turns.values()
+        ):
+            self._thinking.stop()  # those that are left wait for the floor, and nobody for them
         return True
 
     def find(self, uuid: UUID, number: int) -> tuple[Turn, Part] | None:
@@ -171,9 +173,14 @@ class Mouth:
             self._failed(as_failure(f"{name} could not take text: {exc!r}", exc))
             found = self.find(message.uuid, message.part)
             if found is not None:
-                found[0].speech.tell()
-                found[0].speech.silence(found[1])
-                self._voip.abort(message.uuid, part=message.part)
+                turn, part = found
+                turn.speech.tell()
+                turn.speech.silence(part)
+                part.truncated = True
+                if turn.speculative:  # the line does not know it yet, and must find its end
+                    turn.held.append(Message(uuid=turn.uuid, part=part.number, data=b"", done=True))
+                else:
+                    self._voip.abort(turn.uuid, part=part.number)
 
     def _gate(self) -> bool:
         """Whether the voice may have another sentence: not too much waits to be heard already."""

@@ -157,6 +157,7 @@ class Part:
         "speech",
         "spent",
         "stop_at_ms",
+        "truncated",
     )
 
     def __init__(
@@ -187,6 +188,8 @@ class Part:
         self.converter: Converter | None = None
         self.stop_at_ms: float | None = None
         """It is to end here, in milliseconds of its audio."""
+        self.truncated: bool = False
+        """There is text of it, or was to be, that the voice never says."""
 
     @property
     def allow_interrupt(self) -> bool:
@@ -201,7 +204,7 @@ class Part:
     @property
     def heard_whole(self) -> bool:
         """It was heard to its end. A voice that failed ends a part, too, and then nothing of it sounded."""
-        if self.playback is None or self.playback.state != "played":
+        if self.playback is None or self.playback.state != "played" or self.truncated:
             return False
         return self.audio_ms > 0 or not self.sounds or not self.speech.text.strip()
 
@@ -420,6 +423,7 @@ class SpeechQueue:
 
     def finish(self, part: Part) -> None:
         """Take no more text for a part, but let the voice say what it was given."""
+        part.truncated = part.truncated or bool(part.pending) or not part.sealed
         self._forget_pending(part)
         self.pump()
 

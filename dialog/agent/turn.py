@@ -24,7 +24,6 @@ class Turn:
 
     __slots__ = (
         "_confirmed",
-        "allow_interrupt",
         "based_on",
         "cut",
         "draft",
@@ -46,6 +45,7 @@ class Turn:
         "times",
         "utterances",
         "uuid",
+        "wish",
     )
 
     def __init__(
@@ -63,7 +63,6 @@ class Turn:
         self.speech: SpeechQueue = speech
         self.draft: Draft = draft
         self.utterances: tuple[Utterance, ...] = utterances
-        self.allow_interrupt: bool = True
         self.task: asyncio.Task[None] | None = None
         """Drives ``inference``."""
         self.reply: Callable[[], AsyncIterator[str] | None] | None = None
@@ -93,6 +92,8 @@ class Turn:
         """Of a speculative turn: the version of the history that it was made of."""
         self.held: list[Message[bytes]] = []
         """Of a speculative turn: audio that may not sound yet."""
+        self.wish: Callable[[], None] | None = None
+        """Of a speculative turn: how it wants the call to end, once it is certain."""
         self._confirmed: asyncio.Event | None = None
         """Only a turn that began before it was certain has something to wait for."""
 

@@ -183,7 +183,7 @@ class ToolEnded(Struct, frozen=True, gc=False):
 
 
 class EndRequested(Struct, frozen=True, gc=False):
-    """The agent wants to end the call when ``turn`` was heard; ``None``: when all it has to say was heard."""
+    """The agent wants to end the call when ``turn`` was heard; ``None``, or one that is over: when all was."""
 
     reason: str
     turn: UUID | None = None

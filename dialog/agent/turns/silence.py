@@ -88,7 +88,9 @@ class SilenceWatch:
     @property
     def _end_at(self) -> float | None:
         limit = self._settings.max_duration_s
-        return None if limit is None or self._over or self._started is None else self._started + limit
+        if limit is None or self._over or self._ended or self._started is None:
+            return None
+        return self._started + limit
 
     @property
     def _warn_at(self) -> float | None:
@@ -109,14 +111,14 @@ class Goodbye:
         self._wish: tuple[str, UUID | None] | None = None
         self._refused: deque[UUID] = deque(maxlen=_REMEMBERED)
 
-    def request(self, reason: str, turn: UUID | None) -> list[Decision]:
-        """End the call when ``turn`` was heard, or when all was; a later wish replaces an earlier one.
+    def request(self, reason: str, turn: UUID | None, *, over: bool = False) -> list[Decision]:
+        """End the call when ``turn`` was heard; when all was, if it is ``over``. A later wish replaces an earlier one.
 
         A tool may wish it when its turn was interrupted already: then the caller wants to go on.
         """
         if turn in self._refused:
             return [EndWithdrawn(reason)]
-        self._wish = (reason, turn)
+        self._wish = (reason, None if over else turn)
         return []
 
     def begun(self, turn: UUID) -> None:

@@ -135,7 +135,8 @@ class TurnTaking:
             case sig.ToolEnded():
                 self._silence.tool_ended(signal.call_id)
             case sig.EndRequested():
-                return self._goodbye.request(signal.reason, signal.turn)
+                over = signal.turn is not None and not self._floor.has(signal.turn)
+                return self._goodbye.request(signal.reason, signal.turn, over=over)
             case sig.EndCancelled():
                 self._floor.ending = False
                 self._silence.ended(ended=False)
