@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 from weakref import WeakSet
 
+from msgspec.structs import replace
+
 from dialog.agent.turnjudge import AudioTurnModel, TurnJudge
 from dialog.agent.vadmode import Listening, VADMode, choose_vad
 from dialog.audio.convert import Converter, negotiate
@@ -248,7 +250,8 @@ class Ears:
             self._played = PlayedAudio(self.audio_format)
             self._voip.on(VoIP.PLAYBACK, self._on_playback)
         self._local = listening.local_vad
-        self._hearing.on_listening(listening)
+        stops = listening.local_vad or (stt.capabilities.speech_events and stt.capabilities.speech_stops)
+        self._hearing.on_listening(replace(listening, stops=stops))
 
     def _on_local_edge(self, edge: SpeechEdge) -> None:
         if self._local:

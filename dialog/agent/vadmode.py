@@ -22,6 +22,8 @@ class Listening(Struct, frozen=True, kw_only=True):
     endpointing: Literal["local", "provider"]
     """``local``: set the STT's ``manual_turns`` before it is opened, and call ``finalize`` when the local
     policy says that the caller has finished."""
+    stops: bool = True
+    """Somebody tells when the caller's voice stops."""
     warning: str = ""
     """What was asked for and cannot be had; for one event. Empty: nothing."""
 

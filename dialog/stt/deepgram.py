@@ -108,7 +108,7 @@ class DeepgramSTT(STT):
 
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, ALAW_8K, PCM_16K, PCM_8K)
     capabilities: ClassVar[STTCapabilities] = STTCapabilities(
-        speech_events=True, interim_interval_ms=1000, words=True, eager=False, manual_turns=True
+        speech_events=True, speech_stops=False, interim_interval_ms=1000, words=True, eager=False, manual_turns=True
     )
 
     def __init__(

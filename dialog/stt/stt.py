@@ -19,6 +19,8 @@ class STTCapabilities(Struct, frozen=True, kw_only=True):
 
     speech_events: bool = False
     """Emits VAD: it hears when speech starts and stops."""
+    speech_stops: bool = True
+    """It also tells when speech stops, not only when it starts."""
     interim_interval_ms: int | None = None
     """How often interims come while somebody speaks; ``None``: there are none."""
     words: bool = False

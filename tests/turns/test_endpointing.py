@@ -81,7 +81,7 @@ def test_noise_that_never_stops_does_not_keep_an_unfinished_utterance():
     call.feed(Final(said))
     call.feed(SpeechStarted(), after=0.5)
     assert call.tick() == [Infer(said.uuid, (said,))]
-    assert call.now == pytest.approx(103.5)
+    assert call.now == pytest.approx(105.5)
 
 
 def test_what_was_typed_is_complete():
@@ -247,7 +247,7 @@ def test_the_same_words_again_do_not_move_the_deadline():
     call.feed(Interim(said), after=1.0)
     assert call.taking.deadline == deadline
     call.feed(Interim(utterance("hello there", said.uuid)), after=1.0)
-    assert call.taking.deadline == pytest.approx(call.now + 3.0)
+    assert call.taking.deadline == pytest.approx(call.now + 5.0)
 
 
 def test_interims_in_answer_to_the_question_give_the_stt_time():
@@ -346,3 +346,14 @@ def test_settings_out_of_range_are_refused():
         Endpointing(mode="clever")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="speculate_after_s"):
         Endpointing(speculate_after_s=-1.0)
+
+
+def test_where_nobody_hears_the_voice_stop_words_that_stay_as_they_are_have_ended():
+    call = Call()
+    call.feed(EndpointingResolved("provider", tells_stops=False))
+    said = utterance("what are your opening hours")
+    call.feed(SpeechStarted())
+    call.feed(Interim(said), after=1.0)
+    call.feed(Interim(said), after=1.0)
+    assert call.tick() == [Finalize("no final utterance came")]
+    assert call.now == pytest.approx(101.0 + 3.0)

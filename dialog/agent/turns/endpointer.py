@@ -63,6 +63,8 @@ class Endpointer:
         self._judged: float | None = None
         self._complete = 1.0
         self._suggested = False
+        self._tells_stops = True
+        """Somebody hears when the voice stops."""
         self.faults: list[Exception] = []
         """What the user's turn model raised."""
 
@@ -92,9 +94,10 @@ class Endpointer:
         times = [time for time in (self._due(), self._suggest_at()) if time is not None]
         return min(times) if times else None
 
-    def resolve(self, mode: Literal["provider", "local"]) -> None:
-        """What ``auto`` means."""
+    def resolve(self, mode: Literal["provider", "local"], *, tells_stops: bool) -> None:
+        """What ``auto`` means, and whether anybody tells when the voice stops."""
         self._auto = mode
+        self._tells_stops = tells_stops
 
     def asked(self, policy: Endpointing | None) -> None:
         """How to find the end of the next utterance; ``None``: as ever."""
@@ -207,21 +210,29 @@ class Endpointer:
         if self._finalized_at is not None:
             return self._finalized_at + (min(_ANSWER_S, timeout_s) if self.busy else timeout_s)
         if self.voice:
-            # An STT that tells of starts only leaves the voice on; its words change as long as it lasts.
-            return self._changed_at + min(timeout_s, self._policy.max_s + _NO_NEWS_S) if self.busy else None
+            return self._changed_at + self._no_news_s if self.busy else None
         if self._interim is not None:
-            return self._words_end_at(timeout_s)
+            return self._words_end_at()
         if self._kept:
             return self._kept_until()
         if self._stopped_at is None:
             return None
         return self._stopped_at + (self._policy.wait_s if self._local else timeout_s)
 
-    def _words_end_at(self, timeout_s: float) -> float:
+    @property
+    def _no_news_s(self) -> float:
+        """How long words may stay as they are, although nobody says that the voice has stopped.
+
+        An STT that tells of starts only leaves the voice on: then its words change as long as it lasts.
+        """
+        timeout_s = self._settings.transcript_timeout_s
+        return timeout_s if self._tells_stops else min(timeout_s, self._policy.max_s + _NO_NEWS_S)
+
+    def _words_end_at(self) -> float:
         """When words that the STT has not ended are asked for."""
         stopped_at = self._stopped_at
         if not self._local:
-            limit = self._changed_at + min(timeout_s, self._policy.max_s + _NO_NEWS_S)
+            limit = self._changed_at + self._no_news_s
             return limit if stopped_at is None else min(limit, max(stopped_at, self._changed_at) + self._policy.max_s)
         if stopped_at is None:  # the VAD missed them: interims come about once a second while they last
             return self._changed_at + self._policy.unfinished_s

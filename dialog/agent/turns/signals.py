@@ -120,6 +120,8 @@ class EndpointingResolved(Struct, frozen=True, gc=False):
     """What the endpointing mode ``auto`` means from now on; ``provider`` until this is told."""
 
     mode: Literal["provider", "local"]
+    tells_stops: bool = True
+    """Somebody hears when the caller's voice stops; else only its words tell that it has."""
 
 
 class Final(Struct, frozen=True, gc=False):

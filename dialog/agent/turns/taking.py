@@ -120,7 +120,7 @@ class TurnTaking:
             case sig.TurnJudged():
                 self._endpointer.judged(signal.probability, signal.uuid)
             case sig.EndpointingResolved():
-                self._endpointer.resolve(signal.mode)
+                self._endpointer.resolve(signal.mode, tells_stops=signal.tells_stops)
             case _:
                 return self._call(signal, now)
         return []
