@@ -113,10 +113,16 @@ class Contexts:
         times += self._cancelled.values()
         return min(times, default=None)
 
+    def release(self, now: float) -> tuple[str, ...]:
+        """Free the slots of cancelled contexts whose time is over, and return their ids."""
+        late = tuple(context for context, until in self._cancelled.items() if until <= now)
+        for context in late:
+            del self._cancelled[context]
+        return late
+
     def expire(self, now: float) -> tuple[PartKey, ...]:
         """Free the slots of cancelled contexts whose time is over; return the parts that were silent too long."""
-        for context in [context for context, until in self._cancelled.items() if until <= now]:
-            del self._cancelled[context]
+        self.release(now)
         return tuple(self._open[c] for c in self._expected if self._alive[c] + self.timeout_s <= now)
 
     def _close(self, context: str) -> None:

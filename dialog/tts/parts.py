@@ -34,6 +34,7 @@ class SpokenPart:
         "done",
         "key",
         "last_audio",
+        "last_text",
         "retry",
         "sent",
         "text",
@@ -57,6 +58,8 @@ class SpokenPart:
         """Where the audio of the current context begins."""
         self.last_audio: float | None = None
         """When the current context gave audio last, in seconds of the loop's clock."""
+        self.last_text: float = 0.0
+        """When text was last sent for it."""
         self.timed: bool = False
         """The current context tells when words are spoken."""
         self.tries: int = 0
