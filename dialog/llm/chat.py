@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
-from uuid import uuid4
 
 import msgspec
 from msgspec import Raw, Struct
 
-from dialog.errors import AuthenticationError, LimitError, ProviderError
+from dialog.llm.decoding import CallParts, Decoder, brief, new_call_id, tool_calls
 from dialog.llm.llm import Entry, Finish, Item, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolResult, ToolSpec, Usage
-from dialog.llm.sse import ServerSentEvent, SSEParser
+from dialog.llm.refusals import error_of
+from dialog.llm.sse import ServerSentEvent
 
 __all__ = [
     "STREAM_OPTIONS",
     "ChatDecoder",
     "ConversationEncoder",
-    "error_from_response",
     "messages",
     "request_fields",
     "tool_fields",
@@ -34,11 +33,6 @@ STREAM_OPTIONS: tuple[dict[str, bool] | None, ...] = (
     None,
 )
 """What is asked of the stream, and what to fall back to when a compatible server refuses it."""
-
-_MAX_TOOL_CALLS = 128
-_MAX_ARGUMENTS = 256_000
-_TEXT_LIMIT = 300
-"""Characters of a vendor's message that go into an error."""
 
 
 class _Function(Struct):
@@ -86,87 +80,15 @@ _chunks = msgspec.json.Decoder(_Chunk)
 _usages = msgspec.json.Decoder(_Usage)
 
 
-class _Call:
-    """A tool call while its fragments arrive."""
+class ChatDecoder(Decoder):
+    """Reads chat completion chunks; ``[DONE]``, or the end of the body, ends them."""
 
-    __slots__ = ("arguments", "id", "name", "size")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
-        self.size = 0
-
-
-class ChatDecoder:
-    """The reply of one request: bytes of the body in, events out, :class:`Finish` last.
-
-    Text comes out as it arrives. Tool calls come when the model has finished, and :class:`Finish`
-    after them and after the usage, once the server says ``[DONE]`` or the body ends.
-
-    Args:
-        provider: Name for errors.
-        model: Name for the usage when the server does not repeat it.
-        new_id: Mints the id of a tool call that came without one.
-    """
-
-    def __init__(
-        self, provider: str, model: str, *, new_id: Callable[[], str] = lambda: f"call_{uuid4().hex[:24]}"
-    ) -> None:
-        self._provider = provider
-        self._model = model
-        self._new_id = new_id
-        self._sse = SSEParser()
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
+    def __init__(self, provider: str, model: str, *, new_id: Callable[[], str] = new_call_id) -> None:
+        super().__init__(provider, model, new_id=new_id)
+        self._calls: list[CallParts] = []
+        self._by_index: dict[int, CallParts] = {}
         self._reason = ""
         self._refused = False
-        self.failure: ProviderError | None = None
-        """What went wrong behind the events that :meth:`feed` returned last; nothing more comes."""
-        self.chunks: int = 0
-        """Chunks seen so far: the sign that the model is at work."""
-        self.finished: bool = False
-        """The model gave its finish reason; only the usage may still come."""
-        self.done: bool = False
-        """:class:`Finish` was returned."""
-
-    def feed(self, data: bytes) -> list[LLMEvent]:
-        """Return what ``data`` completes.
-
-        Raises:
-            ProviderError: The server reports an error or does not speak the protocol. When good
-                events came in the same bytes, they are returned and the next call raises.
-        """
-        if self.failure is not None:
-            raise self.failure
-        events: list[LLMEvent] = []
-        before = self.chunks
-        try:
-            self._read(self._sse.feed(data), events)
-        except LimitError as exc:
-            raise self._error(str(exc)) from exc
-        except ProviderError as exc:
-            if self.chunks == before:
-                raise
-            self.failure = exc
-        return events
-
-    def close(self) -> list[LLMEvent]:
-        """Return what is left when the body has ended, or when nothing more is waited for.
-
-        Raises:
-            ProviderError: It ended before the model had finished.
-        """
-        if self.failure is not None:
-            raise self.failure
-        events: list[LLMEvent] = []
-        self._read(self._sse.close(), events)
-        if not self.done:
-            if not self.finished:
-                what = "before the model had finished" if self.chunks else "without a single event"
-                raise self._error(f"the stream ended {what}")
-            events.append(self._finish())
-        return events
 
     def _read(self, parsed: Sequence[ServerSentEvent], events: list[LLMEvent]) -> None:
         for event in parsed:
@@ -176,7 +98,7 @@ class ChatDecoder:
             if data == b"[DONE]":
                 if not self.finished:
                     raise self._error("the stream says [DONE] without a finish reason")
-                events.append(self._finish())
+                self._terminate(events)
             elif data:
                 self._chunk(data, events)
 
@@ -186,9 +108,9 @@ class ChatDecoder:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             if self.finished:
                 return  # the reply is whole: what trails behind it cannot spoil it
-            raise self._error(f"an event of {len(data)} bytes is not a chat completion chunk ({_brief(exc)})") from exc
+            raise self._error(f"an event of {len(data)} bytes is not a chat completion chunk ({brief(exc)})") from exc
         if chunk.error and not self.finished:
-            raise _error_of(self._provider, chunk.error, prefix="in the stream: ")
+            raise error_of(self._provider, chunk.error, prefix="in the stream: ")
         self.chunks += 1
         for choice in chunk.choices or ():  # the usage chunk has none
             if choice.index:
@@ -224,12 +146,9 @@ class ChatDecoder:
         if isinstance(arguments, dict):
             arguments = msgspec.json.encode(arguments).decode()
         if arguments:
-            call.arguments.append(arguments)
-            call.size += len(arguments)
-            if call.size > _MAX_ARGUMENTS:
-                raise self._error(f"the arguments of a tool call are longer than {_MAX_ARGUMENTS} characters")
+            self._append(call, arguments)
 
-    def _call_of(self, fragment: _ToolDelta, function: _Function) -> _Call:
+    def _call_of(self, fragment: _ToolDelta, function: _Function) -> CallParts:
         """Find the call that a fragment continues, or begin another.
 
         Fragments are told apart by ``index``. Compatible servers leave it out, or number every call
@@ -244,9 +163,8 @@ class ChatDecoder:
             if other and call.name:
                 call = None
         if call is None:
-            if len(self._calls) >= _MAX_TOOL_CALLS:
-                raise self._error(f"the model asks for more than {_MAX_TOOL_CALLS} tools at once")
-            call = _Call()
+            self._check_calls(len(self._calls))
+            call = CallParts()
             self._calls.append(call)
             if fragment.index is not None:
                 self._by_index[fragment.index] = call
@@ -257,17 +175,7 @@ class ChatDecoder:
             raise self._error("the model failed in the middle of its reply")
         self._reason = reason
         self.finished = True
-        calls: list[ToolCall] = []
-        for call in self._calls:
-            # Results are matched by id, so an id that is missing or comes twice is replaced.
-            taken = any(call.id == other.id for other in calls)
-            arguments = "".join(call.arguments).strip() or "{}"
-            calls.append(
-                ToolCall(id=self._new_id() if taken or not call.id else call.id, name=call.name, arguments=arguments)
-            )
-        if reason in ("length", "content_filter"):
-            # The last call was probably cut in its middle: half an order is no order.
-            calls = [call for call in calls if _is_object(call.arguments)]
+        calls = tool_calls(self._calls, self._new_id, cut=reason in ("length", "content_filter"))
         self._calls = []
         if calls:
             self._reason = "tool_calls"
@@ -275,17 +183,17 @@ class ChatDecoder:
         elif reason == "tool_calls":
             self._reason = "stop"
 
-    def _finish(self) -> Finish:
+    def _terminate(self, events: list[LLMEvent]) -> None:
         self.done = True
         match self._reason:
             case "tool_calls":
-                return Finish("tool_calls")
+                events.append(Finish("tool_calls"))
             case "length":
-                return Finish("length")
+                events.append(Finish("length"))
             case "content_filter":
-                return Finish("refused")
+                events.append(Finish("refused"))
             case _:  # "stop", and whatever word a compatible server has for it
-                return Finish("refused" if self._refused else "stop")
+                events.append(Finish("refused" if self._refused else "stop"))
 
     def _usage(self, chunk: _Chunk) -> Usage | None:
         try:
@@ -301,9 +209,6 @@ class ChatDecoder:
             cached_tokens=details.cached_tokens or 0,
             output_tokens=usage.completion_tokens or 0,
         )
-
-    def _error(self, reason: str) -> ProviderError:
-        return ProviderError(self._provider, reason, retryable=True)
 
 
 def messages(items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -398,63 +303,3 @@ def request_fields(
     body.update(options)
     body["stream"] = True  # there is no other way to speak while the model thinks
     return {name: value for name, value in body.items() if value is not None}
-
-
-def error_from_response(provider: str, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-    """Return the error that a refused request stands for.
-
-    401 and 403 are an :class:`AuthenticationError`, whose text leaves the vendor's message out
-    because it repeats parts of the key. 408, 409, 429 and 5xx are worth another try, except 429
-    ``insufficient_quota``: no waiting refills an account.
-    """
-    try:
-        error: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        error = None
-    error = _fields(error).get("error") or error
-    request_id = next((value for name, value in headers.items() if name.lower() == "x-request-id"), "")
-    tail = f" (request {request_id})" if request_id else ""
-    if status in (401, 403):
-        word = _code(error)
-        word = f" {word}" if word else ""
-        return AuthenticationError(provider, f"the API key was refused with HTTP {status}{word}{tail}: check api_key")
-    return _error_of(provider, error, prefix=f"HTTP {status} ", status=status, tail=tail)
-
-
-def _error_of(provider: str, error: Any, *, prefix: str, status: int = 0, tail: str = "") -> ProviderError:
-    code = _code(error)
-    message = error if isinstance(error, str) else str(_fields(error).get("message") or "")
-    words = ": ".join(word for word in (code, message[:_TEXT_LIMIT].strip()) if word)
-    if code == "insufficient_quota":
-        return ProviderError(provider, f"{prefix}{words}{tail}: add credit to the account", retryable=False)
-    if code in ("invalid_api_key", "authentication_error", "permission_error"):
-        return AuthenticationError(provider, f"{prefix}the API key was refused ({code}){tail}: check api_key")
-    if status:
-        retryable = status in (408, 409, 429) or status >= 500
-    else:
-        retryable = code not in ("invalid_request_error", "context_length_exceeded", "model_not_found")
-    return ProviderError(provider, f"{prefix}{words or 'without an explanation'}{tail}", retryable=retryable)
-
-
-def _code(error: Any) -> str:
-    """Return the most telling word of an error in the vendor's shape."""
-    for name in ("code", "type"):
-        value = _fields(error).get(name)
-        if isinstance(value, str) and value:
-            return value
-    return ""
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(text), dict)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-
-
-def _brief(exc: Exception) -> str:
-    return str(exc).partition("\n")[0][:120]

@@ -7,7 +7,7 @@ shared. The conversation is given in neutral items; adapters only translate.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -110,6 +110,16 @@ LLMEvent: TypeAlias = TextDelta | ToolCall | Usage | Finish
 
 class LLM(ABC):
     """A language model."""
+
+    @property
+    def name(self) -> str:
+        """How it is called in events and logs."""
+        return type(self).__name__
+
+    @property
+    def identity(self) -> Hashable:
+        """What fails together: equal for the models of several calls behind one server; ``None`` stands alone."""
+        return None
 
     @abstractmethod
     def stream(self, request: LLMRequest) -> AsyncIterator[LLMEvent]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -166,39 +166,36 @@ class _HttpReply:
 
 
 class ClientTransport:
-    """Requests through an ``openai.AsyncOpenAI`` that the user configured: its key, proxy, retries.
+    """Requests through a vendor's SDK client that the user configured: its key, proxy, retries.
 
     Args:
         provider: Name for errors.
         client: Stays open: it is its owner's.
+        ask: Asks it: given the fields of a request, which it may change, and headers, query and time
+            limit, it returns the async context manager of a streamed raw response.
         headers: Added to the client's own.
         query: Added to the client's own.
         timeout_s: Between two pieces of the body; the client's own is ten minutes.
     """
 
     def __init__(
-        self, provider: str, client: Any, *, headers: Mapping[str, str], query: Mapping[str, str], timeout_s: float
+        self,
+        provider: str,
+        client: Any,
+        ask: Callable[[dict[str, Any], Mapping[str, Any]], Any],
+        *,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],
+        timeout_s: float,
     ) -> None:
         self._provider = provider
         self._client = client
-        self._headers = dict(headers)
-        self._query = dict(query)
-        self._timeout_s = timeout_s
+        self._ask = ask
+        self._extra = {"extra_headers": dict(headers), "extra_query": dict(query), "timeout": timeout_s}
 
     async def post(self, fields: Mapping[str, Any]) -> Reply:
         """See :meth:`Transport.post`."""
-        rest = {name: value for name, value in fields.items() if name not in ("model", "stream")}
-        manager = self._client.chat.completions.with_streaming_response.create(
-            model=fields["model"],
-            stream=True,
-            # Everything else goes round the SDK's typed transformation, which costs milliseconds for
-            # a long history and knows no fields of other vendors; a field of extra_body wins.
-            messages=[],
-            extra_body=rest,
-            extra_headers=self._headers,
-            extra_query=self._query,
-            timeout=self._timeout_s,
-        )
+        manager = self._ask(dict(fields), self._extra)
         try:
             response = await manager.__aenter__()
         except Exception as exc:  # any SDK version, any HTTP library below it

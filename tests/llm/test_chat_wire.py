@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog.errors import AuthenticationError, ProviderError
-from dialog.llm.chat import ChatDecoder, ConversationEncoder, error_from_response, messages
+from dialog.llm.chat import ChatDecoder, ConversationEncoder, messages
 from dialog.llm.llm import Entry, Finish, LLMEvent, TextDelta, ToolCall, ToolResult, Usage
+from dialog.llm.refusals import error_from_response
 
 DONE = b"data: [DONE]\n\n"
 
