@@ -42,6 +42,7 @@ async def run_evaluate(console: Console, plan: EvaluatePlan) -> int:
     """
     target = load_target(plan.target)
     scenarios = EVALUATION if plan.scenarios == "builtin" else load_scenarios(Path(plan.scenarios))
+    console.print(Text(f"{len(scenarios)} calls to {plan.target} …", "dim"), soft_wrap=True)
     result = await evaluate(
         target,
         scenarios=scenarios,
@@ -53,8 +54,10 @@ async def run_evaluate(console: Console, plan: EvaluatePlan) -> int:
     )
     console.print(_table(result))
     for one in result.scenarios:
+        if one.problems:
+            console.print(Text(f"✗ {one.name}: {one.guards}".removesuffix(": "), "red"), soft_wrap=True)
         for problem in one.problems:
-            console.print(Text(f"✗ {one.name}: {problem}", "red"), soft_wrap=True)
+            console.print(Text(f"    {problem}", "red"), soft_wrap=True)
     for problem in result.problems:
         console.print(Text(f"✗ {problem}", "bold red"), soft_wrap=True)
     console.print(Text(f"seed {result.seed}", "dim"))

@@ -36,6 +36,11 @@ def make_project(console: Console, directory: Path) -> None:
     except OSError as exc:
         raise ConfigurationError(f"{directory} cannot be written: {exc}") from exc
     console.print(f"A new agent is in [bold]{directory}[/]:", highlight=False)
-    console.print("  talk to it     python -m dialog chat main:on_voip", highlight=False)
-    console.print("  test it        pytest", highlight=False)
-    console.print("  on the phone   cp .env.template .env, fill it in, python main.py", highlight=False)
+    for what, command in (
+        ("", f"cd {directory}"),
+        ("test it", "pytest"),
+        ("talk to it", "python -m dialog chat main:on_voip       (needs OPENAI_API_KEY)"),
+        ("evaluate it", "python -m dialog evaluate main:on_voip   (needs OPENAI_API_KEY)"),
+        ("on the phone", "cp .env.template .env, fill it in, python main.py"),
+    ):
+        console.print(f"  {what:<14} {command}", highlight=False, markup=False, soft_wrap=True)

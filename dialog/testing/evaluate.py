@@ -235,7 +235,8 @@ async def evaluate(
         async with free, stage.opened():
             outcome = await run_scenario(scenario, stage, seed=seed, spells=not own_speech)
         if not outcome.events:
-            raise ConfigurationError(f"scenario {scenario.name!r}: the call got no agent: on_voip has to activate one")
+            why = "on_voip has to activate one" if stage.raised is None else f"on_voip raised {stage.raised!r}"
+            raise ConfigurationError(f"scenario {scenario.name!r}: the call got no agent: {why}") from stage.raised
         outcome.problems = check(scenario.expect, outcome)
         return outcome
 

@@ -77,6 +77,8 @@ class UserStage:
         self.account_sid: str = site.account_sid
         self.deepgram: HearingDeepgram = HearingDeepgram(Ears())
         self.cartesia: SpellingCartesia = SpellingCartesia(timings_first=True, first_audio_s=site.clock.real(0.12))
+        self.raised: Exception | None = None
+        """What ``on_voip`` raised."""
         self._site = site
         self._agents: list[Agent] = []
         self._reported = asyncio.Event()
@@ -197,8 +199,24 @@ async def _application(target: Target, site: Site, env: Mapping[str, str]) -> tu
     if not listeners:
         raise ConfigurationError("nobody listens for calls: gateway.on('voip', …)")
     for listener in listeners:
-        gateway.on("voip", listener)
+        gateway.on("voip", _noted(site, listener))
     return gateway.app(), "/twilio"
+
+
+def _noted(site: Site, on_voip: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The user's function; what it raises is known to the stage of the call."""
+
+    @wraps(on_voip)
+    def noted(voip: Any) -> Any:
+        try:
+            return on_voip(voip)
+        except Exception as exc:
+            stage = site.stages.get(voip.metadata.carrier_call_id)
+            if stage is not None:
+                stage.raised = exc
+            raise
+
+    return noted
 
 
 def _takes_nothing(target: Callable[..., Any]) -> bool:

@@ -47,11 +47,11 @@ def run(*arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedP
 def test_help_lists_every_command() -> None:
     result = run("-m", "dialog", "--help")
     assert result.returncode == 0
-    for command in ("demo", "call", "chat", "doctor", "init"):
+    for command in ("demo", "call", "evaluate", "chat", "doctor", "init"):
         assert re.search(rf"^\W*{command} ", result.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["demo", "call", "chat", "doctor", "init"])
+@pytest.mark.parametrize("command", ["demo", "call", "evaluate", "chat", "doctor", "init"])
 def test_every_command_explains_itself(command: str) -> None:
     result = run("-m", "dialog", command, "--help")
     assert result.returncode == 0
@@ -90,6 +90,7 @@ def test_a_new_project_passes_its_own_test(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     names = {path.name for path in (tmp_path / "desk").iterdir()}
     assert names == {"main.py", ".env.template", "README.md", "test_agent.py", ".gitignore"}
+    assert f"cd {tmp_path / 'desk'}\n" in made.stdout
     tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", cwd=tmp_path / "desk")
     assert tested.returncode == 0, tested.stdout
     again = run("-m", "dialog", "init", str(tmp_path / "desk"))

@@ -207,6 +207,14 @@ async def test_what_takes_no_calls_is_refused():
         await evaluate(lambda voip: None, scenarios=QUICK, speed=10.0)
 
 
+async def test_an_agent_that_cannot_be_made_is_told_with_the_reason():
+    def on_voip(voip):
+        raise KeyError("OPENAI_API_KEY")
+
+    with pytest.raises(ConfigurationError, match=r"on_voip raised KeyError\('OPENAI_API_KEY'\)"):
+        await evaluate(on_voip, scenarios=QUICK, speed=10.0)
+
+
 async def test_a_fault_of_the_users_own_model_cannot_be_played():
     scenario = Scenario(name="fault", steps=(Fault(provider="openai", refuse=500), HangUp()))
     with pytest.raises(ConfigurationError, match="not emulated"):
