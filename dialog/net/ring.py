@@ -30,6 +30,11 @@ class AudioRing:
     def __len__(self) -> int:
         return len(self._messages)
 
+    @property
+    def start_ms(self) -> float:
+        """Where the oldest audio that is kept begins; :attr:`end_ms` if there is none."""
+        return self._messages[0].at_ms if self._messages else self.end_ms
+
     def append(self, message: Message[bytes]) -> None:
         """Keep a message, and forget what is older than ``keep_ms``."""
         messages = self._messages

@@ -102,6 +102,9 @@ class ProviderSocket:
         self._overflowing = False
         self._sent = False
         self._keep_alive_timer: asyncio.TimerHandle | None = None
+        self._leaving: _Loss | None = None
+        """Why the connection is being left, if it was our decision."""
+        self._cut: asyncio.TimerHandle | None = None
         self.failed = False
         """Whether it has given up for good."""
 
@@ -126,6 +129,27 @@ class ProviderSocket:
                 self._writer = asyncio.get_running_loop().call_later(_POLL_S, self._drain)
             return True
         return self._queue(data)
+
+    def replace(self, error: ProviderError | None = None) -> None:
+        """Leave the connection for another one: in good order, or because ``error`` was told on it.
+
+        Nothing more comes or goes on it. Without an error nobody hears of it and the next one is made at
+        once; an error counts as the reason why the connection was lost.
+        """
+        ws = self._ws
+        if ws is None:
+            return
+        self._leaving = _Loss(
+            error or ProviderError(self._provider, "the connection is replaced", retryable=True),
+            was_connected=True,
+            planned=error is None,
+        )
+        self._detach()
+        if self._settings.farewell and error is None:
+            ws.send(self._settings.farewell)
+        else:
+            ws.start_closing()
+        self._cut = asyncio.get_running_loop().call_later(self._settings.close_timeout_s, ws.abort)
 
     def _queue(self, data: bytes | str) -> bool:
         if len(self._outbox) >= self._settings.queue_limit:
@@ -169,6 +193,9 @@ class ProviderSocket:
         try:
             while True:
                 loss = await self._connection(lease.value, policy)
+                if loss.planned:
+                    self._on_lost()
+                    continue
                 wait = policy.lost(loop.time(), retryable=loss.error.retryable, at_least_s=loss.retry_after_s)
                 if wait is None:
                     self.failed = True
@@ -213,7 +240,13 @@ class ProviderSocket:
             await ws.wait_closed()
         finally:
             self._detach()
+            if self._cut is not None:
+                self._cut.cancel()
+                self._cut = None
             await self._say_goodbye(ws)
+        if self._leaving is not None:
+            loss, self._leaving = self._leaving, None
+            return loss
         code = ws.close_code
         error = ProviderError(
             self._provider,
@@ -292,6 +325,7 @@ class _Loss:
     error: ProviderError
     was_connected: bool = False
     in_order: bool = False
+    planned: bool = False
     retry_after_s: float = 0.0
 
 

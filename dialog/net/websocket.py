@@ -141,6 +141,15 @@ class WebSocket:
         """
         await asyncio.shield(self._over)
 
+    def start_closing(self) -> None:
+        """Ask the peer to close; :meth:`wait_closed` tells when it has."""
+        if not self._over.done():
+            self._write_close(1000)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._end(_ABNORMAL)
+
     async def close(self) -> None:
         """Close in good order: returns when the peer has answered, so bound it; then the transport is closed."""
         try:

@@ -39,6 +39,14 @@ class Segment(Struct, frozen=True, kw_only=True):
             return None
         return replace(self, text=" ".join(word.text for word in words), start_ms=words[0].start_ms, words=words)
 
+    def before(self, at_ms: float) -> Segment | None:
+        """What :meth:`after` would take away."""
+        words = tuple(word for word in self.words if (word.start_ms + word.end_ms) / 2 < at_ms)
+        if not words:
+            return None
+        text = " ".join(word.text for word in words)
+        return replace(self, text=text, end_ms=words[-1].end_ms, words=words)
+
 
 class SegmentCollector:
     """The utterance that is being said: its final segments, and the one that may still change."""
@@ -59,6 +67,16 @@ class SegmentCollector:
     def interim(self) -> Segment | None:
         """The segment that may still change."""
         return self._interim
+
+    @property
+    def utterance(self) -> Utterance | None:
+        """The utterance so far, interim words and all."""
+        segments = [*self._finals, *([self._interim] if self._interim is not None else [])]
+        if not segments:
+            return None
+        utterance = self._utterance(self._uuid or uuid4(), segments)
+        self._uuid = utterance.uuid
+        return utterance
 
     @property
     def start_ms(self) -> float:
@@ -104,10 +122,16 @@ class SegmentCollector:
         self._shown = ""
         return utterance
 
-    def restart(self, safe_ms: float) -> None:
-        """The recogniser starts again from ``safe_ms``: it will say the interim words, and none before, again."""
-        self._interim = None
+    def restart(self, safe_ms: float, audio_ms: float = 0.0) -> None:
+        """The recogniser starts again from ``safe_ms``: it will say the interim words, and none before, again.
+
+        Words whose audio is no longer there, since it is from before ``audio_ms``, are final as they are.
+        """
+        interim, self._interim = self._interim, None
         self._from_ms = max(self._from_ms, safe_ms)
+        if interim is not None and audio_ms > safe_ms and (lost := interim.before(audio_ms)) is not None:
+            self._finals.append(lost)
+            self._from_ms = max(self._from_ms, _end(lost))
 
     def discard(self, before_ms: float) -> None:
         """Forget what was said before ``before_ms``, also what is recognised later."""

@@ -79,3 +79,10 @@ class STT(Participant):
     @abstractmethod
     def discard(self, before_ms: float) -> None:
         """Forget what was said before ``before_ms`` on the call's audio clock."""
+
+    def set_speaking(self, speaking: bool, text: str = "") -> None:
+        """Say whether our own voice is on the line, and what it says.
+
+        A recogniser that hears its echo on the caller's line can drop it: utterances that repeat
+        ``text`` and end while it is spoken, or shortly after. ``text`` is added to what is being said.
+        """

@@ -1,0 +1,440 @@
+"""The base of every recogniser that listens over a WebSocket: what they share, once.
+
+A provider is a subclass that says where to connect (:meth:`StreamingSTT.url_for`), understands what
+comes (:meth:`StreamingSTT._receive`), and reports it with a few calls: :meth:`~StreamingSTT._segment`,
+:meth:`~StreamingSTT._finish`, :meth:`~StreamingSTT._speech_started`, :meth:`~StreamingSTT._speech_stopped`,
+:meth:`~StreamingSTT._eager`, :meth:`~StreamingSTT._withdraw`, :meth:`~StreamingSTT._refused`. They are calls and
+not values, since they happen many times a second and call. Everything else is here: connecting ahead,
+reconnecting and replaying what is not safe yet, one uuid for an utterance over all of that, the bound on
+:meth:`~StreamingSTT.finalize`, discarding, echoes of our own voice, and the end of a provider's session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import ClassVar
+from uuid import UUID
+
+import msgspec
+
+from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
+from dialog.message import AudioFormat, Message, SpeechEdge
+from dialog.net.reconnect import Backoff
+from dialog.net.ring import AudioRing, StreamTime
+from dialog.net.socket import ProviderSocket, SocketSettings
+from dialog.net.urls import websocket_url
+from dialog.stt.echo import Echo
+from dialog.stt.segments import Segment, SegmentCollector
+from dialog.stt.stt import STT
+
+__all__ = ["StreamingSTT"]
+
+_STALE_MS = 1000.0
+"""In a replay, a start of speech that is older than this is history, not a reason to pause anybody."""
+_QUIET_RENEWAL = 0.8
+"""From this part of a session's length on, the connection is replaced when nobody speaks …"""
+_FORCED_RENEWAL = 0.97
+"""… and from this part on, whatever happens."""
+_TICK_S = 0.25
+_LONGEST_SILENCE_S = 30.0
+"""Silence that is sent for a turn in which audio stopped, before its words count as they are."""
+
+
+class StreamingSTT(STT):
+    """A recogniser at the other end of a WebSocket, open for the whole call.
+
+    Args:
+        api_key: The key; an empty one is refused.
+        base_url: Where the service is; http(s) or ws(s).
+        timeout_s: How long :meth:`finalize` waits for the service before the last interim counts.
+        queue_size_limit: Frames that may wait for a service that reads slowly; then the oldest are dropped.
+        backoff: When to reconnect, and when to give up.
+        session_s: How long the service lets a connection live. It is replaced before that, in a quiet moment.
+        echo_discard_s: An utterance that repeats what we say, and ends at most so long after it, is our echo.
+
+    Raises:
+        ConfigurationError: No key, or the base URL is no URL.
+    """
+
+    provider: ClassVar[str]
+    """Its name in errors, logs and factories."""
+    keep_alive: ClassVar[str] = ""
+    """Text that keeps an idle connection; empty: pings do."""
+    keep_alive_s: ClassVar[float] = 4.0
+    finalize_with: ClassVar[str] = ""
+    """Text that asks for what was heard so far; empty: it cannot be asked."""
+    farewell: ClassVar[str] = ""
+    """Text that ends the stream."""
+    pads_silence: ClassVar[bool] = False
+    """The service ends no turn in which audio stops to come: it is given silence until it does."""
+    idle_silence_s: ClassVar[float | None] = None
+    """After so long without audio an idle connection is kept with a little silence."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        timeout_s: float = 0.5,
+        queue_size_limit: int = 500,
+        backoff: Backoff | None = None,
+        session_s: float | None = None,
+        echo_discard_s: float = 0.4,
+    ) -> None:
+        if not api_key:
+            raise ConfigurationError(f"{type(self).__name__} needs an api_key")
+        self._base_url = websocket_url(base_url)
+        super().__init__()
+        self._headers: dict[str, str] = {}
+        self._timeout_s = timeout_s
+        self._settings = SocketSettings(
+            queue_limit=queue_size_limit,
+            keep_alive=self.keep_alive,
+            keep_alive_s=self.keep_alive_s,
+            farewell=self.farewell,
+            backoff=backoff or Backoff(),
+        )
+        self._session_s = session_s
+        self._socket: ProviderSocket | None = None
+        self._encode: Callable[[bytes], bytes | str] | None = None
+        """Makes a frame of audio; ``None``: the audio is the frame."""
+        self._ring: AudioRing
+        self._format: AudioFormat
+        self._ms_per_byte = 0.0
+        self._time = StreamTime()
+        self._collector = SegmentCollector()
+        self._echo = Echo(echo_discard_s * 1000.0)
+        self._final_keys: deque[tuple[float, float, str]] = deque(maxlen=8)
+        self._safe_ms = 0.0
+        self._discarded_ms = float("-inf")
+        self._replayed_ms = 0.0
+        self._connections = 0
+        self._ready = False
+        self._speaking = False
+        self._eager_uuid: UUID | None = None
+        self._renewal_due = False
+        self._unasked = False
+        self._finalizing: asyncio.TimerHandle | None = None
+        self._renewals: list[asyncio.TimerHandle] = []
+        self._ticker: asyncio.TimerHandle | None = None
+
+    # What a provider supplies.
+
+    @abstractmethod
+    def url_for(self, audio_format: AudioFormat) -> str:
+        """Where to connect for this audio; called once, in :meth:`open`."""
+
+    @abstractmethod
+    def _receive(self, data: str | bytes) -> None:
+        """Understand a message of the service and report what happened."""
+
+    def _greet(self) -> Iterable[str]:
+        """What the service must hear first on every connection."""
+        return ()
+
+    def _forget(self) -> None:
+        """A new connection begins: drop what was remembered of the last one."""
+
+    waits_until_ready: ClassVar[bool] = False
+    """Audio waits on every connection until the provider calls :meth:`_start_audio`."""
+
+    # What the agent calls.
+
+    @property
+    def safe_ms(self) -> float:
+        """Up to here, on the call's audio clock, nothing will be revised."""
+        return self._safe_ms
+
+    def open(self, audio_format: AudioFormat) -> None:
+        """Start connecting and return.
+
+        Raises:
+            UnsupportedFormat: ``audio_format`` is none of :attr:`formats`.
+            StateError: It is open already, or disposed of.
+        """
+        if audio_format not in self.formats:
+            raise UnsupportedFormat(f"{self.provider}: {audio_format} is none of {self.formats}")
+        if self._socket is not None or self._disposed:
+            raise StateError(f"{self.name}.open was called {'after dispose' if self._disposed else 'twice'}")
+        self._ring = AudioRing(audio_format)
+        self._format = audio_format
+        self._ms_per_byte = audio_format.ms(1)
+        self._socket = ProviderSocket(
+            self,
+            provider=self.provider,
+            url=self.url_for(audio_format),
+            headers=self._headers,
+            on_message=self._receive,
+            on_open=self._connected,
+            on_lost=self._lost,
+            on_dropped=self._dropped,
+            on_failed=self._failed,
+            settings=self._settings,
+        )
+        self._socket.open()
+        if self.pads_silence or self.idle_silence_s is not None:
+            self._tick(0.0, 0.0)
+
+    def post(self, message: Message[bytes]) -> None:
+        """Queue caller audio and return; nothing happens once the connection was given up.
+
+        Raises:
+            StateError: Called before :meth:`open`.
+        """
+        socket = self._socket
+        if socket is None:
+            if self._disposed:
+                return
+            raise StateError(f"{self.name}.post was called before open")
+        data = message.data
+        # An empty binary frame would end the stream for some.
+        if not data or socket.failed:
+            return
+        self._ring.append(message)
+        if self._ready and socket.send(data if self._encode is None else self._encode(data)):
+            self._time.add(message.at_ms, len(data) * self._ms_per_byte)
+
+    def finalize(self) -> None:
+        """Ask for what was said so far: it comes as MESSAGE within ``timeout_s``, from the last interim if need be."""
+        if self._socket is None or self._disposed:
+            return
+        # Without a connection it is asked for behind the audio that the next one hears again.
+        self._unasked = not (self._ready and self.finalize_with and self._socket.send(self.finalize_with))
+        if self._finalizing is None:
+            # The answer is best effort: if almost nothing is buffered, none comes.
+            loop = asyncio.get_running_loop()
+            self._finalizing = loop.call_later(self._timeout_s, self._finish, True)
+
+    def discard(self, before_ms: float) -> None:
+        """Forget what was said before ``before_ms`` on the call's audio clock, also what is recognised later."""
+        self._collector.discard(before_ms)
+        self._discarded_ms = max(self._discarded_ms, before_ms)
+        self._withdraw()
+        # Another connection has no need to hear it again.
+        self._safe_ms = max(self._safe_ms, before_ms)
+        if self._socket is not None:
+            self._ring.release(self._safe_ms)
+
+    def set_speaking(self, speaking: bool, text: str = "") -> None:
+        """See :meth:`STT.set_speaking`."""
+        now_ms = self._ring.end_ms if self._socket is not None else 0.0
+        self._echo.set_speaking(speaking, text, now_ms)
+
+    def dispose(self) -> None:
+        """End for good: says goodbye to the service, for at most a second, in the background."""
+        self._stop_timers()
+        super().dispose()
+
+    # What a provider reports.
+
+    def _segment(self, segment: Segment, *, final: bool, last: bool = False) -> None:
+        """The segment that is being said, anew, or for good (``final``); the utterance's ``last`` one ends it."""
+        if final and segment.text:
+            key = (segment.start_ms, segment.end_ms, segment.text)
+            if key in self._final_keys:
+                return  # told twice
+            self._final_keys.append(key)
+        utterance = self._collector.add(segment, final=final, last=last)
+        if final:
+            end_ms = segment.end_ms
+            self._safe_ms = max(self._safe_ms, end_ms)
+            if last:
+                self._finish(interim=False, end_ms=end_ms)
+            self._ring.release(self._safe_ms)  # the answer does not wait for it
+            if last:
+                return
+        if utterance is not None:
+            if self._echo.active and self._echo.repeats(utterance):
+                return
+            self._speech_started(utterance.at_ms)  # not everybody says so before the words
+            self.emit(STT.INTERIM, utterance)
+        elif final and self._collector.empty:
+            self._speech_stopped(segment.end_ms)  # it was a noise
+
+    def _finish(self, interim: bool, end_ms: float = 0.0) -> None:
+        """The utterance is over; ``interim`` words count too."""
+        self._stop_finalizing()
+        utterance = self._collector.finish(interim=interim)
+        self._speech_stopped(utterance.end_ms if utterance is not None else end_ms or self._safe_ms)
+        if utterance is not None and self._echo.active and self._echo.is_echo(utterance):
+            utterance = None
+        if utterance is None:
+            self._withdraw()
+        else:
+            self._eager_uuid = None
+            self.emit(STT.MESSAGE, utterance)
+        if self._renewal_due:
+            self._renew_if_quiet()
+
+    def _eager(self) -> None:
+        """The utterance so far is probably all."""
+        utterance = self._collector.utterance
+        if utterance is None or (self._echo.active and self._echo.repeats(utterance)):
+            return
+        self._eager_uuid = utterance.uuid
+        self.emit(STT.EAGER, utterance)
+
+    def _withdraw(self) -> None:
+        """The utterance that was probably all is not, or nothing is left of it."""
+        uuid, self._eager_uuid = self._eager_uuid, None
+        if uuid is not None:
+            self.emit(STT.EAGER_WITHDRAWN, uuid)
+
+    def _speech_started(self, at_ms: float) -> None:
+        """Somebody speaks since ``at_ms``; repetitions and history are told to nobody."""
+        if at_ms < self._discarded_ms:
+            return
+        if self._speaking and (not self._collector.empty or at_ms < self._replayed_ms):
+            return
+        if at_ms < self._replayed_ms and self._ring.end_ms - at_ms > _STALE_MS:
+            return
+        # Nobody says that a noise was over: another start before any word is a new one.
+        self._speaking = True
+        self.emit(STT.VAD, SpeechEdge(state="started", at_ms=at_ms))
+
+    def _speech_stopped(self, at_ms: float) -> None:
+        if self._speaking:
+            self._speaking = False
+            self.emit(STT.VAD, SpeechEdge(state="stopped", at_ms=at_ms))
+
+    def _refused(self, error: ProviderError) -> None:
+        """This connection is no good, says the service: another is tried if ``error`` is retryable."""
+        if self._socket is not None:
+            self._socket.replace(error)
+
+    def _undecodable(self, data: str | bytes, exc: msgspec.DecodeError, known: Collection[str], tag: str) -> None:
+        """A message could not be decoded; types that nobody knows may look as they like.
+
+        Args:
+            data: The message.
+            exc: What the decoder said.
+            known: Types of messages that we use.
+            tag: The field that holds the type.
+        """
+        kind = ""
+        if isinstance(exc, msgspec.ValidationError):
+            fields = msgspec.json.decode(data)
+            value = fields.get(tag) if isinstance(fields, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+            if not isinstance(value, str) or value not in known:
+                return
+            kind = value
+        what = f"a malformed {kind} message ({exc})" if kind else f"a frame that is not JSON ({exc})"
+        self.fail(RemoteProtocolError(f"{self.provider} sent {what}"))
+
+    def _to_call(self, position_s: float, *, end: bool = False) -> float:
+        """A position in the connection's audio, in seconds, on the call's audio clock, in ms.
+
+        Positions that were never sent are a clock that goes wrong; they count as the nearest that was.
+        """
+        position_ms = position_s * 1000.0
+        time = self._time
+        if not 0.0 <= position_ms <= time.sent_ms:
+            position_ms = time.sent_ms if position_ms > 0.0 else 0.0
+        return time.to_call(position_ms, end=end)
+
+    def _limit_session(self, session_s: float) -> None:
+        """The connection lives for ``session_s`` more, says the service."""
+        self._stop_renewals()
+        loop = asyncio.get_running_loop()
+        self._renewals = [
+            loop.call_later(session_s * _QUIET_RENEWAL, self._renew_if_quiet),
+            loop.call_later(session_s * _FORCED_RENEWAL, self._renew),
+        ]
+
+    def _start_audio(self) -> None:
+        """Play the connection what is not safe yet; from here on audio flows."""
+        assert self._socket is not None
+        self._ready = True
+        self._replayed_ms = self._ring.end_ms
+        for message in self._ring.since(self._safe_ms):
+            data = message.data
+            if self._socket.send(data if self._encode is None else self._encode(data)):
+                self._time.add(message.at_ms, len(data) * self._ms_per_byte)
+        if self._unasked and self.finalize_with and (self._finalizing is not None or self.manual_turns):
+            self._unasked = not self._socket.send(self.finalize_with)
+
+    # What the socket says.
+
+    def _connected(self) -> None:
+        """A connection counts its audio from zero and knows nothing."""
+        assert self._socket is not None
+        self._time = StreamTime()
+        self._forget()
+        self._connections += 1
+        if self._connections > 1:
+            self._collector.restart(self._safe_ms, self._ring.start_ms)
+        for text in self._greet():
+            self._socket.send(text)
+        if self._session_s is not None:
+            self._limit_session(self._session_s)
+        if not self.waits_until_ready:
+            self._start_audio()
+
+    def _lost(self) -> None:
+        self._ready = False
+        self._stop_renewals()
+        self._withdraw()
+
+    def _failed(self, error: ProviderError) -> None:
+        self._stop_timers()
+        self._finish(interim=True)  # what was understood before all ended is still worth an answer
+        self.fail(error, fatal=True, retryable=error.retryable)
+
+    def _dropped(self, data: bytes) -> None:
+        assert self._socket is not None
+        duration = len(data) * self._ms_per_byte
+        waiting = self._socket.queued_bytes * self._ms_per_byte
+        self._time.drop(self._time.sent_ms - waiting - duration, duration)
+
+    # Timers.
+
+    def _stop_timers(self) -> None:
+        self._stop_finalizing()
+        self._stop_renewals()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    def _stop_finalizing(self) -> None:
+        if self._finalizing is not None:
+            self._finalizing.cancel()
+            self._finalizing = None
+
+    def _stop_renewals(self) -> None:
+        self._renewal_due = False
+        for timer in self._renewals:
+            timer.cancel()
+        self._renewals = []
+
+    def _renew_if_quiet(self) -> None:
+        if self._speaking or not self._collector.empty or self._finalizing is not None:
+            self._renewal_due = True  # when the utterance has ended
+        else:
+            self._renew()
+
+    def _renew(self) -> None:
+        self._stop_renewals()
+        if self._socket is not None:
+            self._ready = False
+            self._socket.replace()
+
+    def _tick(self, end_ms: float, idle_s: float) -> None:
+        """Look whether audio has stopped, and put silence in its place where the service needs some."""
+        idle_s = idle_s + _TICK_S if self._ring.end_ms == end_ms else 0.0
+        end_ms = self._ring.end_ms
+        in_turn = self.pads_silence and not self._collector.empty
+        idle = self.idle_silence_s
+        if in_turn and idle_s >= _LONGEST_SILENCE_S:
+            self._finish(interim=True)
+        elif (in_turn and idle_s >= 2 * _TICK_S) or (idle is not None and idle_s and idle_s % idle < _TICK_S):
+            self._send_silence(_TICK_S)
+        self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick, end_ms, idle_s)
+
+    def _send_silence(self, seconds: float) -> None:
+        silence = self._format.silence(seconds * 1000.0)
+        socket = self._socket if self._ready else None
+        if socket is not None and socket.send(silence if self._encode is None else self._encode(silence)):
+            self._time.add(self._ring.end_ms, seconds * 1000.0)
