@@ -77,6 +77,7 @@ class HeardMap:
         self._anchors: list[tuple[int, float]] = [(0, 0.0)]
         """Places of the spoken text and the milliseconds at which they sound, both rising."""
         self._word_starts: list[float] = []
+        self._word_ends: list[float] = []
         self._timed_ms = 0.0
         """Where the last timing ends, found in the text or not."""
         self._units: list[Unit] = []
@@ -108,6 +109,7 @@ class HeardMap:
             start_ms = max(word.start_ms, self._word_starts[-1] if self._word_starts else 0.0)
             end_ms = max(word.end_ms, start_ms)
             self._word_starts.append(start_ms)
+            self._word_ends.append(end_ms)
             self._timed_ms = max(self._timed_ms, end_ms)
             found = self._find(needle, start_ms)
             if found < 0:
@@ -188,10 +190,10 @@ class HeardMap:
     def word_start_ms(self, ms: float) -> float:
         """Where the word begins that is spoken at ``ms``, which is where speech that was cut there goes on.
 
-        Without timings it is ``ms`` itself: nothing is lost, and nothing repeated.
+        Between two words, and without timings, it is ``ms`` itself: nothing is lost, and nothing repeated.
         """
         index = bisect_right(self._word_starts, ms)
-        if not index or ms >= self._timed_ms:
+        if not index or ms >= self._word_ends[index - 1]:
             return ms
         return self._word_starts[index - 1]
 

@@ -173,6 +173,7 @@ def test_a_cut_word_is_said_again_from_its_start():
     assert heard_map.word_start_ms(350) == 200
     assert heard_map.word_start_ms(200) == 200
     assert heard_map.word_start_ms(20) == 20, "before the first word"
+    assert heard_map.word_start_ms(550) == 550, "between two words none is cut"
     assert heard_map.word_start_ms(900) == 900, "behind the last one"
 
 
