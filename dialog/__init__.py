@@ -54,6 +54,14 @@ if TYPE_CHECKING:
     from dialog.presets import OpenAIAgent as OpenAIAgent
     from dialog.presets import RuleAgent as RuleAgent
     from dialog.presets import TwilioOpenAIAgent as TwilioOpenAIAgent
+    from dialog.providers.factories import create_agent as create_agent
+    from dialog.providers.factories import create_gateway as create_gateway
+    from dialog.providers.factories import create_llm as create_llm
+    from dialog.providers.factories import create_stt as create_stt
+    from dialog.providers.factories import create_tts as create_tts
+    from dialog.providers.factories import create_voip as create_voip
+    from dialog.providers.factories import provider_class as provider_class
+    from dialog.providers.registry import provider_names as provider_names
     from dialog.scope import CallScope as CallScope
     from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
     from dialog.stt.pocketsphinx import PocketsphinxSTT as PocketsphinxSTT
@@ -117,7 +125,15 @@ _HOMES = {
     "Utterance": "message",
     "VAD": "vad.vad",
     "VoIP": "voip.voip",
+    "create_agent": "providers.factories",
+    "create_gateway": "providers.factories",
+    "create_llm": "providers.factories",
+    "create_stt": "providers.factories",
+    "create_tts": "providers.factories",
+    "create_voip": "providers.factories",
     "end_call_tool": "agent.toolkit",
+    "provider_class": "providers.factories",
+    "provider_names": "providers.registry",
     "tool": "agent.tools",
     "transfer_call_tool": "agent.toolkit",
 }
@@ -171,7 +187,15 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "TwilioVoIP",
     "Utterance",
     "VoIP",
+    "create_agent",
+    "create_gateway",
+    "create_llm",
+    "create_stt",
+    "create_tts",
+    "create_voip",
     "end_call_tool",
+    "provider_class",
+    "provider_names",
     "tool",
     "transfer_call_tool",
 ]

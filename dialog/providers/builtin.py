@@ -1,0 +1,57 @@
+"""The providers that come with Dialog: a line each."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+__all__ = ["BUILTIN", "DEFAULTS", "INTERFACES", "Kind"]
+
+Kind: TypeAlias = Literal["stt", "tts", "llm", "agent", "voip", "gateway"]
+"""What a provider is for. The group of its entry points is ``dialog.`` and this."""
+
+INTERFACES: dict[Kind, str] = {
+    "stt": "dialog.stt.stt:STT",
+    "tts": "dialog.tts.tts:TTS",
+    "llm": "dialog.llm.llm:LLM",
+    "agent": "dialog.agent.agent:Agent",
+    "voip": "dialog.voip.voip:VoIP",
+    "gateway": "",  # what a gateway is, its carrier decides
+}
+"""What a provider of each kind must be a subclass of."""
+
+BUILTIN: dict[Kind, dict[str, str]] = {
+    "stt": {
+        "deepgram": "dialog.stt.deepgram:DeepgramSTT",
+        "pocketsphinx": "dialog.stt.pocketsphinx:PocketsphinxSTT",
+    },
+    "tts": {
+        "cartesia": "dialog.tts.cartesia:CartesiaTTS",
+        "espeak": "dialog.tts.espeak:EspeakTTS",
+    },
+    "llm": {
+        "openai": "dialog.llm.openai:OpenAILLM",
+        "rules": "dialog.llm.rules:RuleLLM",
+    },
+    "agent": {
+        "openai": "dialog.presets:OpenAIAgent",
+        "rules": "dialog.presets:RuleAgent",
+        "twilio-openai": "dialog.presets:TwilioOpenAIAgent",
+    },
+    "voip": {
+        "twilio": "dialog.voip.twilio.voip:TwilioVoIP",
+    },
+    "gateway": {
+        "twilio": "dialog.voip.twilio.gateway:TwilioGateway",
+    },
+}
+"""Name → ``module:class``. The overloads in :mod:`dialog.providers.factories` have the same names."""
+
+DEFAULTS: dict[Kind, str] = {
+    "stt": "deepgram",
+    "tts": "cartesia",
+    "llm": "openai",
+    "agent": "openai",
+    "voip": "twilio",
+    "gateway": "twilio",
+}
+"""What is made when no name is given."""

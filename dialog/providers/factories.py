@@ -1,0 +1,255 @@
+"""Providers made by name.
+
+::
+
+    stt = create_stt("deepgram", api_key=…)
+    tts = create_tts.from_env("cartesia", voice=…)     # the key from CARTESIA_API_KEY
+    make = provider_class("llm", "openai")             # the class itself: its arguments are type-checked
+
+Without a name the default of the kind is made. The name decides the type: ``create_stt("deepgram")`` is a
+``DeepgramSTT`` to a type checker. A name that is known only at run time gives the interface.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
+
+from dialog.env import read_env
+from dialog.errors import ConfigurationError
+from dialog.providers.builtin import DEFAULTS, Kind
+from dialog.providers.registry import find_class
+from dialog.providers.variables import options_from
+
+if TYPE_CHECKING:
+    from dialog.agent.agent import Agent
+    from dialog.llm.llm import LLM
+    from dialog.llm.openai import OpenAILLM
+    from dialog.llm.rules import RuleLLM
+    from dialog.presets import OpenAIAgent, RuleAgent, TwilioOpenAIAgent
+    from dialog.stt.deepgram import DeepgramSTT
+    from dialog.stt.pocketsphinx import PocketsphinxSTT
+    from dialog.stt.stt import STT
+    from dialog.tts.cartesia import CartesiaTTS
+    from dialog.tts.espeak import EspeakTTS
+    from dialog.tts.tts import TTS
+    from dialog.voip.twilio.gateway import TwilioGateway
+    from dialog.voip.twilio.voip import TwilioVoIP
+    from dialog.voip.voip import VoIP
+
+__all__ = [
+    "Factory",
+    "create_agent",
+    "create_gateway",
+    "create_llm",
+    "create_stt",
+    "create_tts",
+    "create_voip",
+    "provider_class",
+]
+
+
+class Factory:
+    """Makes the providers of one kind. Calling it takes a name and the arguments of the provider.
+
+    Raises:
+        ConfigurationError: There is no such provider; or it has no such argument, or needs another.
+        MissingExtra: A package is not installed; the message says how to install it.
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, *, from_env: bool = False) -> None:
+        self._from_env = from_env
+
+    @property
+    def from_env(self) -> Self:
+        """The same factory, which takes what it is not given from the environment.
+
+        Called with ``env=`` it reads that mapping instead of the process's environment and ``.env``; do
+        so where a call is answered, since reading a file takes its time.
+
+        Raises:
+            ConfigurationError: Also when variables are not set or malformed; the message names them all.
+        """
+        return type(self)(from_env=True)
+
+    def _make(self, name: str, options: dict[str, Any]) -> Any:
+        name = name or DEFAULTS[self.kind]
+        cls = find_class(self.kind, name)
+        if self._from_env:
+            env: Mapping[str, str] | None = options.pop("env", None)
+            options |= options_from(read_env() if env is None else env, self.kind, name, cls, options)
+        try:
+            return cls(**options)
+        except TypeError as exc:
+            self._check(name, cls, options, exc)
+            raise
+
+    def _check(self, name: str, cls: type, options: Mapping[str, Any], exc: TypeError) -> None:
+        """Tell arguments that the provider does not take from a fault inside of it."""
+        signature = inspect.signature(cls)
+        try:
+            signature.bind(**options)
+        except TypeError as wrong:
+            near = ""
+            for option in options.keys() - signature.parameters.keys():
+                for match in get_close_matches(option, signature.parameters, n=1):
+                    near = f"; is {option!r} meant to be {match!r}?"
+            raise ConfigurationError(f"{self.kind} {name!r} ({cls.__name__}): {wrong}{near}") from exc
+
+
+# The names are those of dialog.providers.builtin; a test compares them.
+
+
+class STTFactory(Factory):
+    """Makes recognisers."""
+
+    kind: ClassVar[Kind] = "stt"
+
+    @overload
+    def __call__(self, name: Literal["deepgram"] = ..., /, **options: Any) -> DeepgramSTT: ...
+    @overload
+    def __call__(self, name: Literal["pocketsphinx"], /, **options: Any) -> PocketsphinxSTT: ...
+    @overload
+    def __call__(self, name: str, /, **options: Any) -> STT: ...
+    def __call__(self, name: str = "", /, **options: Any) -> STT:
+        """See :class:`Factory`."""
+        made: STT = self._make(name, options)
+        return made
+
+
+class TTSFactory(Factory):
+    """Makes voices."""
+
+    kind: ClassVar[Kind] = "tts"
+
+    @overload
+    def __call__(self, name: Literal["cartesia"] = ..., /, **options: Any) -> CartesiaTTS: ...
+    @overload
+    def __call__(self, name: Literal["espeak"], /, **options: Any) -> EspeakTTS: ...
+    @overload
+    def __call__(self, name: str, /, **options: Any) -> TTS: ...
+    def __call__(self, name: str = "", /, **options: Any) -> TTS:
+        """See :class:`Factory`."""
+        made: TTS = self._make(name, options)
+        return made
+
+
+class LLMFactory(Factory):
+    """Makes language models."""
+
+    kind: ClassVar[Kind] = "llm"
+
+    @overload
+    def __call__(self, name: Literal["openai"] = ..., /, **options: Any) -> OpenAILLM: ...
+    @overload
+    def __call__(self, name: Literal["rules"], /, **options: Any) -> RuleLLM: ...
+    @overload
+    def __call__(self, name: str, /, **options: Any) -> LLM: ...
+    def __call__(self, name: str = "", /, **options: Any) -> LLM:
+        """See :class:`Factory`."""
+        made: LLM = self._make(name, options)
+        return made
+
+
+class AgentFactory(Factory):
+    """Makes ready-made agents, with the arguments of every :class:`~dialog.agent.agent.Agent`."""
+
+    kind: ClassVar[Kind] = "agent"
+
+    @overload
+    def __call__(self, name: Literal["openai"] = ..., /, **options: Any) -> OpenAIAgent: ...
+    @overload
+    def __call__(self, name: Literal["rules"], /, **options: Any) -> RuleAgent: ...
+    @overload
+    def __call__(self, name: Literal["twilio-openai"], /, **options: Any) -> TwilioOpenAIAgent: ...
+    @overload
+    def __call__(self, name: str, /, **options: Any) -> Agent: ...
+    def __call__(self, name: str = "", /, **options: Any) -> Agent:
+        """See :class:`Factory`."""
+        made: Agent = self._make(name, options)
+        return made
+
+
+class VoIPFactory(Factory):
+    """Makes the agent's side of a call from its ``metadata`` and its ``link``, which the gateway has."""
+
+    kind: ClassVar[Kind] = "voip"
+
+    @overload
+    def __call__(self, name: Literal["twilio"] = ..., /, **options: Any) -> TwilioVoIP: ...
+    @overload
+    def __call__(self, name: str, /, **options: Any) -> VoIP: ...
+    def __call__(self, name: str = "", /, **options: Any) -> VoIP:
+        """See :class:`Factory`."""
+        made: VoIP = self._make(name, options)
+        return made
+
+
+class GatewayFactory(Factory):
+    """Makes gateways; each carrier's is a class of its own."""
+
+    kind: ClassVar[Kind] = "gateway"
+
+    @overload
+    def __call__(self, name: Literal["twilio"] = ..., /, **options: Any) -> TwilioGateway: ...
+    @overload
+    def __call__(self, name: str, /, **options: Any) -> Any: ...
+    def __call__(self, name: str = "", /, **options: Any) -> Any:
+        """See :class:`Factory`."""
+        return self._make(name, options)
+
+
+create_stt = STTFactory()
+create_tts = TTSFactory()
+create_llm = LLMFactory()
+create_agent = AgentFactory()
+create_voip = VoIPFactory()
+create_gateway = GatewayFactory()
+
+
+@overload
+def provider_class(kind: Literal["stt"], name: Literal["deepgram"] = ...) -> type[DeepgramSTT]: ...
+@overload
+def provider_class(kind: Literal["stt"], name: Literal["pocketsphinx"]) -> type[PocketsphinxSTT]: ...
+@overload
+def provider_class(kind: Literal["stt"], name: str) -> type[STT]: ...
+@overload
+def provider_class(kind: Literal["tts"], name: Literal["cartesia"] = ...) -> type[CartesiaTTS]: ...
+@overload
+def provider_class(kind: Literal["tts"], name: Literal["espeak"]) -> type[EspeakTTS]: ...
+@overload
+def provider_class(kind: Literal["tts"], name: str) -> type[TTS]: ...
+@overload
+def provider_class(kind: Literal["llm"], name: Literal["openai"] = ...) -> type[OpenAILLM]: ...
+@overload
+def provider_class(kind: Literal["llm"], name: Literal["rules"]) -> type[RuleLLM]: ...
+@overload
+def provider_class(kind: Literal["llm"], name: str) -> type[LLM]: ...
+@overload
+def provider_class(kind: Literal["agent"], name: Literal["openai"] = ...) -> type[OpenAIAgent]: ...
+@overload
+def provider_class(kind: Literal["agent"], name: Literal["rules"]) -> type[RuleAgent]: ...
+@overload
+def provider_class(kind: Literal["agent"], name: Literal["twilio-openai"]) -> type[TwilioOpenAIAgent]: ...
+@overload
+def provider_class(kind: Literal["agent"], name: str) -> type[Agent]: ...
+@overload
+def provider_class(kind: Literal["voip"], name: Literal["twilio"] = ...) -> type[TwilioVoIP]: ...
+@overload
+def provider_class(kind: Literal["voip"], name: str) -> type[VoIP]: ...
+@overload
+def provider_class(kind: Literal["gateway"], name: Literal["twilio"] = ...) -> type[TwilioGateway]: ...
+@overload
+def provider_class(kind: Literal["gateway"], name: str) -> type[Any]: ...
+def provider_class(kind: Kind, name: str = "") -> type[Any]:
+    """The class of a provider, which is not instantiated; no other provider's module is imported.
+
+    Raises:
+        ConfigurationError: There is no such provider.
+        MissingExtra: A package is not installed; the message says how to install it.
+    """
+    return find_class(kind, name)

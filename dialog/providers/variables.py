@@ -1,0 +1,221 @@
+"""The environment variables that Dialog's programs know: what each is, and what it configures.
+
+One table, :data:`VARIABLES`, is read by the factories' ``from_env``, by ``python -m dialog doctor``, and
+by docs/environment.md. The library itself takes values and reads no environment.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from dialog.errors import ConfigurationError
+from dialog.providers.builtin import Kind
+
+__all__ = ["VARIABLES", "Fault", "Variable", "fault", "options_from", "value_of", "variable"]
+
+Form = Literal["text", "key", "sid", "url", "port", "file"]
+
+
+class Variable(Struct, frozen=True, kw_only=True):
+    """An environment variable."""
+
+    name: str
+    what: str
+    """What it is, and where to find it."""
+    configures: tuple[str, ...] = ()
+    """Arguments of providers: ``stt.deepgram.api_key``. In ``stt.*.model`` the star stands for every
+    provider of the kind that has such an argument."""
+    aliases: tuple[str, ...] = ()
+    """Other names; the variable's own name wins."""
+    default: str = ""
+    """What holds where it is not set; empty: what the provider itself takes."""
+    form: Form = "text"
+    """How a value must look. ``key``: no blanks or quotes, never shown."""
+    needed: bool = False
+    """What it configures cannot be used without it."""
+
+    @property
+    def secret(self) -> bool:
+        """Its value is never shown or logged."""
+        return self.form == "key"
+
+
+class Fault(NamedTuple):
+    """What is wrong with a value."""
+
+    problem: str
+    """Follows the variable's name in a sentence; a secret is not shown."""
+    fix: str
+
+
+def _key(name: str, what: str, *configures: str, aliases: tuple[str, ...] = ()) -> Variable:
+    return Variable(name=name, what=what, configures=configures, aliases=aliases, form="key", needed=True)
+
+
+def _base_url(name: str, whose: str, *configures: str) -> Variable:
+    return Variable(name=name, what=f"another server that speaks {whose} protocol", configures=configures, form="url")
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        name="TWILIO_ACCOUNT_SID",
+        what="account SID, on the first page of the Twilio console",
+        configures=("gateway.twilio.account_sid",),
+        form="sid",
+        needed=True,
+    ),
+    _key("TWILIO_AUTH_TOKEN", "auth token, on the first page of the Twilio console", "gateway.twilio.auth_token"),
+    Variable(
+        name="TWILIO_API_KEY",
+        what="API key of Twilio's (`SK…`), for REST commands instead of the auth token",
+        configures=("gateway.twilio.api_key",),
+        form="key",
+    ),
+    Variable(
+        name="TWILIO_API_SECRET",
+        what="secret of that API key",
+        configures=("gateway.twilio.api_secret",),
+        form="key",
+    ),
+    _base_url("TWILIO_BASE_URL", "Twilio's REST", "gateway.twilio.base_url"),
+    Variable(
+        name="WEBHOOK_URL",
+        what="public https:// address of the voice webhook; a tunnel gives one, see docs/twilio.md",
+        configures=("gateway.twilio.webhook_url",),
+        form="url",
+    ),
+    _key("OPENAI_API_KEY", "key of the OpenAI platform", "*.openai.api_key", "agent.twilio-openai.api_key"),
+    Variable(
+        name="OPENAI_MODEL",
+        what="the language model",
+        configures=("llm.openai.model", "agent.openai.model", "agent.twilio-openai.model"),
+        default="gpt-4.1-mini",
+    ),
+    _base_url(
+        "OPENAI_BASE_URL",
+        "OpenAI's",
+        "llm.openai.base_url",
+        "agent.openai.base_url",
+        "agent.twilio-openai.base_url",
+    ),
+    _key("DEEPGRAM_API_KEY", "key of the Deepgram console", "*.deepgram.api_key"),
+    _base_url("DEEPGRAM_BASE_URL", "Deepgram's", "*.deepgram.base_url"),
+    _key("CARTESIA_API_KEY", "key of the Cartesia console", "*.cartesia.api_key"),
+    _base_url("CARTESIA_BASE_URL", "Cartesia's", "*.cartesia.base_url"),
+    Variable(
+        name="STT_MODEL_ID",
+        what="model of whichever recogniser is made from the environment",
+        configures=("stt.*.model",),
+    ),
+    Variable(
+        name="STT_LANGUAGE_CODE",
+        what="language of whichever recogniser is made from the environment, as its provider writes it",
+        configures=("stt.*.language",),
+    ),
+    Variable(name="GREETING", what="what the agents of the examples say first", configures=("agent.*.greeting",)),
+    Variable(name="SYSTEM_PROMPT", what="how they are to behave", configures=("agent.*.system",)),
+    Variable(
+        name="HOST_NAME",
+        what="address that the programs listen on; `0.0.0.0` in a container",
+        default="127.0.0.1",
+    ),
+    Variable(name="PORT", what="port that the programs listen on", default="8080", form="port"),
+    Variable(name="CERT_FILE", what="certificate chain, PEM: TLS without a proxy", form="file"),
+    Variable(name="KEY_FILE", what="key of the certificate, PEM", form="file"),
+    Variable(name="LOG_LEVEL", what="debug, info, notice, warning, error …", default="info"),
+)
+"""All of them, in the order of the documentation."""
+
+_BY_NAME = {name: variable for variable in VARIABLES for name in (variable.name, *variable.aliases)}
+_SID = re.compile(r"AC[0-9a-fA-F]{32}")
+
+
+def variable(name: str) -> Variable:
+    """The variable that has this name or alias; raises KeyError for an unknown one."""
+    return _BY_NAME[name]
+
+
+def value_of(env: Mapping[str, str], variable: Variable) -> str:
+    """Its value, under its own name or an alias; empty if there is none."""
+    return next((env[name] for name in (variable.name, *variable.aliases) if env.get(name)), "")
+
+
+def fault(variable: Variable, value: str) -> Fault | None:
+    """What is wrong with ``value``, if anything is."""
+    if variable.form in ("key", "sid") and (value != value.strip() or any(sign in value for sign in "\"' \t")):
+        return Fault("has spaces or quotes in it", "copy it again, without quotes")
+    if variable.form == "sid" and not _SID.fullmatch(value):
+        return Fault("does not look like one", "it is AC and 32 hexadecimal digits")
+    if variable.form == "port" and (not value.isdigit() or int(value) > 65_535):
+        return Fault(f"is no port: {value}", "a number up to 65535")
+    if variable.form == "url":
+        schemes = ("http", "https") if variable.name == "WEBHOOK_URL" else ("http", "https", "ws", "wss")
+        if not _is_address(value, schemes):
+            return Fault(f"is no address: {value}", f"write {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return None
+
+
+def options_from(env: Mapping[str, str], kind: Kind, name: str, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that ``env`` has for a provider, checked; those ``given`` are not looked for.
+
+    A provider of another package says by a class attribute ``environment``, a tuple of
+    :class:`Variable`, what of its own it reads.
+
+    Raises:
+        ConfigurationError: Variables that it needs are not set, or values are malformed. All are named.
+    """
+    found: dict[str, Any] = {}
+    missing: list[tuple[str, Variable]] = []
+    malformed: list[str] = []
+    parameters = inspect.signature(cls).parameters
+    # Agents hand what all agents take to their base class, as keywords.
+    any_ = kind == "agent" and any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    own = cast("tuple[Variable, ...]", getattr(cls, "environment", ()))
+    for each in (*VARIABLES, *own):
+        argument = _argument(each, kind, name)
+        if argument is None or argument in given or not (any_ or argument in parameters):
+            continue
+        value = value_of(env, each)
+        wrong = fault(each, value) if value else None
+        if wrong is not None:
+            malformed.append(f"{each.name} {wrong.problem} ({wrong.fix})")
+        elif value:
+            found[argument] = value
+        elif each.needed:
+            missing.append((argument, each))
+    # A client has its key, and a server of one's own may want none.
+    free = {"client", "base_url"} & {*found, *given}
+    unset = [
+        f"{each.name} is not set ({each.what})"
+        for argument, each in missing
+        if not free or parameters[argument].default is inspect.Parameter.empty
+    ]
+    if malformed or unset:
+        raise ConfigurationError(
+            f"{kind} {name!r} cannot be made from the environment: {'; '.join((*malformed, *unset))}. "
+            "Set it in the environment or in .env; python -m dialog doctor checks all of them"
+        )
+    return found
+
+
+def _argument(variable: Variable, kind: Kind, name: str) -> str | None:
+    """Which argument of a provider it configures, if any."""
+    for target in variable.configures:
+        its_kind, its_name, argument = target.split(".")
+        if its_kind in (kind, "*") and its_name in (name, "*"):
+            return argument
+    return None
+
+
+def _is_address(value: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in schemes and bool(parts.hostname)
+    except ValueError:  # brackets that are no IPv6 address
+        return False
