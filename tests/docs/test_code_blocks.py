@@ -145,6 +145,11 @@ async def test_the_agent_of_the_readme_answers_the_phone() -> None:
     assert house.spoken == ["Hello!", "You said: hello there"]
 
 
+async def test_the_conversation_of_the_readme_is_held() -> None:
+    names = run("README.md")
+    await names["test_a_table_is_booked"]()
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/first-agent.md"])
 async def test_the_tool_of_the_page_is_called_by_the_model(page: str) -> None:
     names = run(page)
