@@ -37,7 +37,7 @@ def make_project(console: Console, directory: Path) -> None:
         raise ConfigurationError(f"{directory} cannot be written: {exc}") from exc
     console.print(f"A new agent is in [bold]{directory}[/]:", highlight=False)
     for what, command in (
-        ("", f"cd {directory}"),
+        ("go there", f"cd {directory}"),
         ("test it", "pytest"),
         ("talk to it", "python -m dialog chat main:on_voip       (needs OPENAI_API_KEY)"),
         ("evaluate it", "python -m dialog evaluate main:on_voip   (needs OPENAI_API_KEY)"),
