@@ -25,6 +25,10 @@ class SpokenPart:
 
     __slots__ = (
         "_cursor",
+        "_latest_ms",
+        "_letters",
+        "_letters_end_ms",
+        "_letters_start_ms",
         "_odd",
         "_spoken",
         "_words",
@@ -66,6 +70,11 @@ class SpokenPart:
         """Contexts that were needed because others failed."""
         self.retry: asyncio.TimerHandle | None = None
         self._cursor = 0
+        self._latest_ms = 0.0
+        """Where the last word begins."""
+        self._letters = ""
+        """A word of which more may come."""
+        self._letters_start_ms = self._letters_end_ms = 0.0
         self._spoken = 0
         self._odd: bytes = b""
         self._words: list[tuple[Word, int]] = []
@@ -107,12 +116,40 @@ class SpokenPart:
         """Words of the current context, each with its start and end in seconds from the context's start."""
         self.timed = True
         for text, start_s, end_s in words:
-            self._cursor = self._find(text)
-            word = Word(text=text, start_ms=self.base_ms + start_s * 1000.0, end_ms=self.base_ms + end_s * 1000.0)
-            self._words.append((word, self._cursor))
+            self._timed_word(text, self.base_ms + start_s * 1000.0, self.base_ms + end_s * 1000.0)
+
+    def letters(
+        self, chars: Iterable[str], starts_ms: Iterable[float], durations_ms: Iterable[float], at_ms: float
+    ) -> None:
+        """Characters of the current context, timed from ``at_ms`` of the part's audio on.
+
+        A word ends with the blank behind it, which may come with a later call.
+        """
+        self.timed = True
+        for char, start_ms, duration_ms in zip(chars, starts_ms, durations_ms, strict=False):
+            if char.isspace():
+                self._end_word()
+                continue
+            if not self._letters:
+                self._letters_start_ms = at_ms + start_ms
+            self._letters += char
+            self._letters_end_ms = at_ms + start_ms + duration_ms
+
+    def _end_word(self) -> None:
+        if self._letters:
+            word, self._letters = self._letters, ""
+            self._timed_word(word, self._letters_start_ms, self._letters_end_ms)
+
+    def _timed_word(self, text: str, start_ms: float, end_ms: float) -> None:
+        # Providers differ in how well they count: time does not run backwards.
+        self._latest_ms = start_ms = max(start_ms, self._latest_ms)
+        self._cursor = self._find(text)
+        self._words.append((Word(text=text, start_ms=start_ms, end_ms=max(end_ms, start_ms)), self._cursor))
 
     def spoken(self, *, all_: bool = False) -> tuple[Word, ...]:
         """The words that became audible since the last call; ``all_``: no more audio comes for them."""
+        if all_:
+            self._end_word()
         if not self._words:
             return ()
         until_ms = math.inf if all_ else self.audio_ms + _HEARD_MS
@@ -133,6 +170,14 @@ class SpokenPart:
         else:
             self._begin(self._spoken if self.timed else self.sent)
 
+    def advance(self, size: int) -> None:
+        """The context has spoken the first ``size`` characters to their end, and goes on."""
+        self.text = self.text[size:]
+        self.sent -= size
+        self.base_ms = self._latest_ms = self.audio_ms
+        self.last_audio = None
+        self._odd = b""
+
     def finish_context(self) -> None:
         """The context spoke all that it had."""
         self._begin(self.sent)
@@ -141,9 +186,10 @@ class SpokenPart:
         self.text = self.text[at:].lstrip() if at else self.text
         self.sent = self._cursor = self._spoken = 0
         self.closed = self.timed = False
-        self.base_ms = self.audio_ms
+        self.base_ms = self._latest_ms = self.audio_ms
         self.last_audio = None
         self._odd = b""
+        self._letters = ""
         self._words.clear()
 
     def _find(self, word: str) -> int:

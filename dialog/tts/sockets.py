@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
+from dialog.errors import ProviderError
 from dialog.message import AudioFormat
 from dialog.net.socket import ProviderSocket, SocketSettings
 from dialog.tts.streaming import StreamingTTS
 
 __all__ = ["SocketTTS"]
+
+_BUSY_S = 1.0
+"""When to look again whether nothing is spoken."""
 
 
 class SocketTTS(StreamingTTS):
@@ -27,6 +33,9 @@ class SocketTTS(StreamingTTS):
         settings: How the socket behaves.
     """
 
+    renew_s: ClassVar[float | None] = None
+    """After so long a connection is replaced between two parts, since the provider would cut it."""
+
     _socket: ProviderSocket
 
     def __init__(
@@ -42,6 +51,7 @@ class SocketTTS(StreamingTTS):
         super().__init__(api_key=api_key, slots=slots, timeout_s=timeout_s, release_s=release_s)
         self._headers = dict(headers)
         self._settings = settings
+        self._renewal: asyncio.TimerHandle | None = None
 
     @abstractmethod
     def _address(self, audio_format: AudioFormat) -> str:
@@ -69,6 +79,31 @@ class SocketTTS(StreamingTTS):
     def _connected(self) -> bool:
         return self._socket.connected
 
+    def dispose(self) -> None:
+        """End for good: what is being spoken is dropped, the connection is closed in the background."""
+        self._stop_renewal()
+        super().dispose()
+
     def _up(self) -> None:
         """A connection is there."""
+        self._stop_renewal()
+        if self.renew_s is not None:
+            self._renewal = self._loop.call_later(self.renew_s, self._renew)
         self._admit()
+
+    def _replace(self, error: ProviderError | None) -> None:
+        """Leave this connection for another one; what was not spoken goes on there. ``None``: nothing is wrong."""
+        self._socket.replace(error)
+        self._lost()
+
+    def _renew(self) -> None:
+        self._renewal = None
+        if self._parts:
+            self._renewal = self._loop.call_later(_BUSY_S, self._renew)
+        else:
+            self._replace(None)
+
+    def _stop_renewal(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
