@@ -47,7 +47,7 @@ async def test_after_an_abort_the_last_playback_tells_what_the_caller_heard(hear
         await clock.sleep(line.rtt_s + buffer_s)  # the clear is on its way
         played_ms = MULAW_8K.ms(len(line.heard_audio) - before)
         assert final.heard_ms == pytest.approx(played_ms, abs=20)
-        assert final.heard_ms >= heard_ms - 1
+        assert final.heard_ms >= heard_ms - 20  # what the carrier holds back is only estimated
         said = HeardMap(SpeechRate())
         said.post(Piece(TEXT, 0, len(TEXT), ends_sentence=True))
         said.align(tuple(words))
