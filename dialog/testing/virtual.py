@@ -100,6 +100,13 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumps.now
 
+    async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
+        self._jumps.jobs += 1  # the thread that ends it wakes the loop in the end
+        try:
+            await super().shutdown_default_executor(*args, **options)
+        finally:
+            self._jumps.jobs -= 1
+
 
 _jumping: WeakKeyDictionary[asyncio.AbstractEventLoop, _Jumps] = WeakKeyDictionary()
 """Loops whose time is virtual now."""
