@@ -18,6 +18,8 @@ from rich.text import Text
 
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
+from dialog.providers.builtin import DEFAULTS, Kind
+from dialog.providers.variables import VARIABLES, Variable, configured, fault, value_of
 
 __all__ = ["Finding", "check_environment", "check_packages", "check_url", "run_doctor"]
 
@@ -28,13 +30,8 @@ _OLDEST = (3, 11)
 _EXTRAS = ("twilio", "openai", "deepgram", "cartesia", "audio", "local", "silero", "cli", "fast", "testing")
 _NEEDED = {False: ("twilio", "audio", "cli"), True: ("local", "cli", "twilio", "testing")}
 """Extras without which a call on the phone (``False``) or the demo (``True``) does not work."""
-_KEYS = {
-    "TWILIO_ACCOUNT_SID": "Account SID, on the first page of the Twilio console",
-    "TWILIO_AUTH_TOKEN": "auth token, on the first page of the Twilio console",
-    "OPENAI_API_KEY": "key of the OpenAI platform",
-    "DEEPGRAM_API_KEY": "key of the Deepgram console",
-    "CARTESIA_API_KEY": "key of the Cartesia console",
-}
+_CHAIN: tuple[Kind, ...] = ("gateway", "stt", "llm", "tts")
+"""A call on the phone needs one of each."""
 
 
 class Finding(NamedTuple):
@@ -148,58 +145,63 @@ def _env_file(path: Path) -> Finding:
 
 
 def check_environment(env: Mapping[str, str]) -> list[Finding]:
-    """Whether the settings of the examples are there and look right. Values of keys are never shown."""
-    findings = [_key(env, name, what) for name, what in _KEYS.items()]
-    findings += _addresses(env)
-    findings.append(_port(env.get("PORT", "")))
-    findings += _tls(env)
-    return [finding for finding in findings if finding.detail]
+    """Whether the settings that Dialog knows are there and look right. Values of keys are never shown."""
+    findings = [finding for variable in VARIABLES for finding in _variable(env, variable)]
+    return [*findings, *_tls(env)]
 
 
-def _key(env: Mapping[str, str], name: str, what: str) -> Finding:
-    value = env.get(name, "")
-    if not value:
-        return Finding("wrong", name, "is not set", f"the {what}; put it into .env or the environment")
-    if value != value.strip() or any(sign in value for sign in "\"' \t"):
-        return Finding("wrong", name, "has spaces or quotes in it", "copy it again, without quotes")
-    if name == "TWILIO_ACCOUNT_SID" and not re.fullmatch(r"AC[0-9a-fA-F]{32}", value):
-        return Finding("wrong", name, "does not look like one", "it is AC and 32 hexadecimal digits")
-    return Finding("ok", name, "is set")
-
-
-def _addresses(env: Mapping[str, str]) -> Iterable[Finding]:
-    url = env.get("WEBHOOK_URL", "")
-    parts = urlsplit(url)
-    if not url:
-        fix = "the public https:// address of the voice webhook; a tunnel gives one, see docs/twilio.md"
-        yield Finding("wrong", "WEBHOOK_URL", "is not set", fix)
-    elif parts.scheme not in ("http", "https") or not parts.hostname:
-        yield Finding("wrong", "WEBHOOK_URL", f"is no address: {url}", "write https://voice.example/twilio")
-    elif parts.scheme == "http" and not _is_local(parts.hostname):
-        yield Finding("wrong", "WEBHOOK_URL", url, "Twilio's media streams need https://")
-    else:
-        yield Finding("ok", "WEBHOOK_URL", url)
-    for name in ("OPENAI_BASE_URL", "DEEPGRAM_BASE_URL", "CARTESIA_BASE_URL", "TWILIO_BASE_URL"):
-        value = env.get(name, "")
-        if not value:
-            continue
+def _variable(env: Mapping[str, str], variable: Variable) -> Iterable[Finding]:
+    name, value = variable.name, value_of(env, variable)
+    wrong = fault(variable, value) if value else None
+    if wrong is not None:
+        yield Finding("wrong", name, wrong.problem, wrong.fix)
+    elif name == "WEBHOOK_URL":
+        yield _webhook_url(variable, value)
+    elif name == "PORT":
+        yield Finding("ok", name, value or f"{variable.default}, by default")
+    elif value and variable.form == "url":
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
-            yield Finding("wrong", name, f"is no address: {value}", "write http(s):// or ws(s):// and a host")
-        else:
-            yield Finding(
-                "note", name, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} instead of the provider's own"
-            )
+        yield Finding("note", name, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} instead of the provider's own")
+    elif value and (variable.needed or variable.secret):
+        yield Finding("ok", name, "is set")
+    elif not value and variable.needed:
+        yield from _missing(env, variable)
+    others = [other for other in variable.aliases if env.get(other) and env[other] != value]
+    if others and env.get(name):
+        yield Finding("note", name, f"is used; {' and '.join(others)}, which mean the same, differ", "keep one of them")
+
+
+def _missing(env: Mapping[str, str], variable: Variable) -> Iterable[Finding]:
+    """A key is not set. That is wrong where a default provider of a phone call needs it, and nothing replaces it."""
+    kinds = _needed_by(variable)
+    if not kinds:
+        return
+    fix = f"the {variable.what}; put it into .env or the environment"
+    others = [other for other in VARIABLES if other.needed and not _needed_by(other) and value_of(env, other)]
+    instead = {kind: other.name for other in others for kind, _, _ in configured(other)}
+    if kinds <= instead.keys():
+        names = " and ".join(sorted({instead[kind] for kind in kinds}))
+        yield Finding("note", variable.name, f"is not set, but {names} is", fix)
+    else:
+        yield Finding("wrong", variable.name, "is not set", fix)
+
+
+def _needed_by(variable: Variable) -> set[Kind]:
+    """The kinds of provider in a phone call whose default one cannot do without it."""
+    return {kind for kind, provider, _ in configured(variable) if kind in _CHAIN and DEFAULTS[kind] == provider}
+
+
+def _webhook_url(variable: Variable, value: str) -> Finding:
+    parts = urlsplit(value)
+    if not value:
+        return Finding("wrong", variable.name, "is not set", f"the {variable.what}")
+    if parts.scheme == "http" and not _is_local(parts.hostname or ""):
+        return Finding("wrong", variable.name, value, "Twilio's media streams need https://")
+    return Finding("ok", variable.name, value)
 
 
 def _is_local(host: str) -> bool:
     return host == "localhost" or host.startswith("127.") or host == "::1"
-
-
-def _port(value: str) -> Finding:
-    if value and (not value.isdigit() or not 0 <= int(value) < 65_536):
-        return Finding("wrong", "PORT", f"is no port: {value}", "a number up to 65535")
-    return Finding("ok", "PORT", value or "8080, by default")
 
 
 def _tls(env: Mapping[str, str]) -> Iterable[Finding]:

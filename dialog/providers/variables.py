@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from dialog.errors import ConfigurationError
-from dialog.providers.builtin import Kind
+from dialog.providers.builtin import BUILTIN, Kind
 
-__all__ = ["VARIABLES", "Fault", "Variable", "fault", "options_from", "value_of", "variable"]
+__all__ = ["VARIABLES", "Fault", "Variable", "configured", "fault", "options_from", "value_of", "variable"]
 
 Form = Literal["text", "key", "sid", "url", "port", "file"]
 
@@ -144,6 +144,19 @@ def variable(name: str) -> Variable:
 def value_of(env: Mapping[str, str], variable: Variable) -> str:
     """Its value, under its own name or an alias; empty if there is none."""
     return next((env[name] for name in (variable.name, *variable.aliases) if env.get(name)), "")
+
+
+def configured(variable: Variable) -> tuple[tuple[Kind, str, str], ...]:
+    """Kind, name and argument of every provider of Dialog's own that it is for.
+
+    Where its :attr:`~Variable.configures` has a star for the name, not all of them may have the argument.
+    """
+    return tuple(
+        (kind, name, argument)
+        for kind, names in BUILTIN.items()
+        for name in names
+        if (argument := _argument(variable, kind, name)) is not None
+    )
 
 
 def fault(variable: Variable, value: str) -> Fault | None:

@@ -31,6 +31,10 @@ class STTCapabilities(Struct, frozen=True, kw_only=True):
     """Ends utterances by itself."""
     manual_turns: bool = False
     """Leaves it to :meth:`STT.finalize` to end utterances, if :attr:`STT.manual_turns` says so."""
+    regions: tuple[str, ...] = ()
+    """Where the service can be had, as its provider calls it; for the documentation."""
+    limits: str = ""
+    """What the service bounds (length of a session, parallel calls), in words; for the documentation."""
 
 
 class STT(Participant):

@@ -95,7 +95,7 @@ class EspeakTTS(TTS):
     """
 
     formats: ClassVar[tuple[AudioFormat, ...]] = (_FORMAT,)
-    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="sentences", timings=True, parallel_parts=1)
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="sentences", timings=True, normalizes=False)
 
     def __init__(self, voice: str = "en-us", *, rate: int = 165, pitch: int = 50, volume: int = 100) -> None:
         self._settings = Settings(voice=voice, rate=rate, pitch=pitch, volume=volume)

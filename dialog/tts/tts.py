@@ -25,6 +25,10 @@ class TTSCapabilities(Struct, frozen=True, kw_only=True):
     """Reads numbers, dates, money and addresses by itself; otherwise it is given them as English words."""
     parallel_parts: int = 1
     """How many parts it can speak at the same time; more wait in their order."""
+    regions: tuple[str, ...] = ()
+    """Where the service can be had, as its provider calls it; for the documentation."""
+    limits: str = ""
+    """What the service bounds (length of a session, parallel calls), in words; for the documentation."""
 
 
 class TTS(Participant):

@@ -117,6 +117,7 @@ INTERNAL = re.compile(
         ) |
         audio\.(keys | noise_floor | pcm) |
         llm\.(chat | sse | transport) |
+        providers\.builtin |
         net\.(connections | frames | http1 | websocket) |
         testing\.(call | carrier | evaluate_stage | heard | media | stream | textline | twiml) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |

@@ -1,0 +1,212 @@
+"""Writes the pages that are made from the code: ``python docs/generate.py``. A test finds them out of date."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dialog.message import AudioFormat
+from dialog.providers.builtin import BUILTIN, DEFAULTS, Kind
+from dialog.providers.factories import provider_class
+from dialog.providers.variables import VARIABLES, Variable, configured
+from dialog.stt.stt import STT
+from dialog.tts.tts import TTS
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Made by docs/generate.py from {source}; do not edit. -->\n"
+YES, NO = "yes", "\N{EN DASH}"
+
+ENVIRONMENT = """\
+# Environment
+
+The library takes values and reads no environment. These do: the factories' `from_env`, the commands of
+`python -m dialog`, and the examples. What the environment has wins over a `.env` file in the working
+directory (`NAME=value` lines); an empty value counts as not set. `python -m dialog doctor` checks all of it.
+
+```python
+from dialog import create_stt
+
+env = {"DEEPGRAM_API_KEY": "…", "STT_LANGUAGE_CODE": "de"}  # by default: the environment and .env
+stt = create_stt.from_env("deepgram", env=env, model="nova-3")
+```
+
+What is passed by name wins over the environment. A key that is not set, or a value that is malformed, is a
+`ConfigurationError` that names all such variables.
+
+"""
+
+PROVIDERS = """\
+# Providers
+
+A provider is made by its class, or by its name:
+
+```python
+from dialog import create_llm, create_stt, create_tts, provider_class
+
+stt = create_stt("deepgram", api_key="…")
+tts = create_tts("cartesia", api_key="…")
+llm = create_llm("openai", api_key="…")
+parrot = provider_class("llm", "rules")  # the class; nothing is made
+```
+
+The name decides the type: a type checker knows that `create_stt("deepgram")` is a `DeepgramSTT`. Without a name
+the default of the kind is made (in bold below). `create_agent`, `create_voip` and `create_gateway` do the same
+for agents and carriers. `from_env` takes what it is not given from the [environment](environment.md).
+
+A package of your own adds a provider by an entry point, and it is made by its name like the others:
+see `examples/custom_provider` and [Adding a provider](adding-a-provider.md). A name that there is not says which
+there are; a package that is missing says how to install it.
+
+The tables say what the classes declare. Every provider also takes `base_url`, `options`, `headers` and `query`
+where it has a server: a service that changes tomorrow can be used today.
+
+"""
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    head = tuple(head)
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
+
+
+def default(cls: type, argument: str) -> str:
+    """What an argument of the class is by default, for a cell."""
+    parameter = inspect.signature(cls).parameters.get(argument)
+    if parameter is None:
+        return NO
+    value = parameter.default
+    if value is inspect.Parameter.empty:
+        return "must be given"
+    return f"`{value}`" if value not in (None, "") else "the provider's"
+
+
+def formats(of: tuple[AudioFormat, ...]) -> str:
+    """Audio formats, best first."""
+    return ", ".join(f"{each.encoding} {each.sample_rate // 1000 or each.sample_rate}k" for each in of)
+
+
+def yes(value: object) -> str:
+    """A cell that says whether."""
+    return YES if value else NO
+
+
+def environment() -> str:
+    """The page of the environment variables."""
+    return (
+        ENVIRONMENT
+        + NOTE.format(source="dialog/providers/variables.py")
+        + "\n"
+        + table(
+            ("variable", "what it is", "default", "configures"),
+            (
+                (
+                    " = ".join(f"`{name}`" for name in (each.name, *each.aliases)),
+                    each.what + (" (secret)" if each.secret else ""),
+                    f"`{each.default}`" if each.default else NO,
+                    ", ".join(targets(each)) or NO,
+                )
+                for each in VARIABLES
+            ),
+        )
+    )
+
+
+def targets(variable: Variable) -> Iterator[str]:
+    """The arguments that it configures: ``stt deepgram `model```."""
+    anywhere = {target.partition(".")[0]: target for target in variable.configures if ".*." in target}
+    for kind, target in anywhere.items():
+        yield f"`{target.rpartition('.')[2]}` of every {kind} that has one"
+    for kind, name, argument in configured(variable):
+        if kind not in anywhere:
+            yield f"`{argument}` of {kind} {name}"
+
+
+def providers() -> str:
+    """The page of what every provider can do."""
+    pages = [PROVIDERS, NOTE.format(source="what the classes declare")]
+    for kind, title, head, row in (
+        ("stt", "Speech to text", STT_HEAD, stt_row),
+        ("tts", "Text to speech", TTS_HEAD, tts_row),
+        ("llm", "Language models", LLM_HEAD, llm_row),
+    ):
+        pages.append(f"\n## {title}\n\n" + table(head, (row(name, cls) for name, cls in classes(kind))))
+    others = [(kind, name, f"`{cls.__name__}`") for kind in REST for name, cls in classes(kind)]
+    return "".join(pages) + "\n## Agents and carriers\n\n" + table(("kind", "name", "class"), others)
+
+
+def classes(kind: Kind) -> Iterator[tuple[str, type[Any]]]:
+    """Every name, the default one in bold, and its class."""
+    for name in BUILTIN[kind]:
+        yield (f"**{name}**" if name == DEFAULTS[kind] else name), provider_class(kind, name)
+
+
+STT_HEAD = (
+    "name", "class", "default model", "default language", "partials every", "word times", "speech edges",
+    "ends turns", "eager end", "manual turns", "audio, best first", "regions", "limits",
+)  # fmt: skip
+TTS_HEAD = (
+    "name", "class", "default model", "default voice", "default language", "text as it comes", "word times",
+    "reads numbers", "parts at once", "audio, best first", "regions", "limits",
+)  # fmt: skip
+LLM_HEAD = ("name", "class", "default model", "own client", "default server")
+REST: tuple[Kind, ...] = ("agent", "voip", "gateway")
+
+
+def stt_row(name: str, cls: type[STT]) -> tuple[str, ...]:
+    """What a recogniser declares."""
+    can = cls.capabilities
+    return (
+        name,
+        f"`{cls.__name__}`",
+        default(cls, "model"),
+        default(cls, "language"),
+        NO if can.interim_interval_ms is None else f"{can.interim_interval_ms} ms" if can.interim_interval_ms else YES,
+        yes(can.words),
+        yes(can.speech_events),
+        yes(can.endpointing),
+        yes(can.eager),
+        yes(can.manual_turns),
+        formats(cls.formats),
+        ", ".join(can.regions) or NO,
+        can.limits or NO,
+    )
+
+
+def tts_row(name: str, cls: type[TTS]) -> tuple[str, ...]:
+    """What a voice declares."""
+    can = cls.capabilities
+    return (
+        name,
+        f"`{cls.__name__}`",
+        default(cls, "model"),
+        default(cls, "voice"),
+        default(cls, "language"),
+        yes(can.text == "tokens"),
+        yes(can.timings),
+        yes(can.normalizes),
+        str(can.parallel_parts),
+        formats(cls.formats),
+        ", ".join(can.regions) or NO,
+        can.limits or NO,
+    )
+
+
+def llm_row(name: str, cls: type[Any]) -> tuple[str, ...]:
+    """What a model's constructor says."""
+    return (
+        name,
+        f"`{cls.__name__}`",
+        default(cls, "model"),
+        yes("client" in inspect.signature(cls).parameters),
+        default(cls, "base_url"),
+    )
+
+
+PAGES = {"environment.md": environment, "providers.md": providers}
+
+if __name__ == "__main__":
+    for page, made in PAGES.items():
+        (HERE / page).write_text(made(), "utf-8")
