@@ -1,6 +1,6 @@
 """How a conversation with Dialog feels, in figures, each beside what it should reach.
 
-``python benchmarks/conversation.py`` takes about two minutes, ``--quick`` about one. Calls through the real
+``python benchmarks/conversation.py`` takes about three minutes, ``--quick`` about one. Calls through the real
 gateway, with emulated providers on loopback, run on a clock four times as fast; calls on a line in memory
 run in virtual time. Times vary with the seed, which is printed. How fast an interruption reaches the line
 is a matter of microseconds: ``run.py`` measures it in real time.
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import itertools
 import logging
 import os
 import random
@@ -43,6 +44,7 @@ from dialog.testing.scenario_outcome import Outcome  # noqa: E402
 from dialog.testing.scenario_providers import Ears  # noqa: E402
 
 CUTS_A_CALL = 8
+_DEAD_MS = 2000.0
 FINISHED = (
     "Yes.", "yeah", "No, thanks", "two", "Four of us", "on Tuesday", "at half past seven", "Friday at eight, please.",
     "A table for two tonight", "My name is Miller.", "M I L L E R", "It is under Jones", "That's all I need",
@@ -82,7 +84,7 @@ class Table:
 
 def cutting(number: int, *, timings: bool, count: int) -> Case:
     """A call in which each reply is interrupted at a random instant."""
-    cuts = tuple(Say(text="no wait tell me again", at=At(reply_ms=(200, 8000))) for _ in range(count))
+    cuts = tuple(Say(text="no wait tell me again", at=At(reply_ms=(200, 5000))) for _ in range(count))
     return case(
         f"cuts {number}",
         "",
@@ -98,7 +100,8 @@ def cutting(number: int, *, timings: bool, count: int) -> Case:
 async def heard_over_sockets(table: Table, seed: int, *, calls: int) -> None:
     for timings, limit in ((True, 1), (False, 2)):
         cases = [cutting(number, timings=timings, count=CUTS_A_CALL) for number in range(calls)]
-        outcomes = await play(cases, seed=seed, parallel=12)
+        # Once each: a call that is played again until it is good would make the figures better than they are.
+        outcomes = await play(cases, seed=seed, parallel=20, attempts=1)
         differ: list[int] = []
         for outcome in outcomes:
             events = [event for event in outcome.events if isinstance(event, AgentSaid)]
@@ -218,12 +221,27 @@ async def speculation_saves(table: Table, seed: int, *, calls: int) -> None:
 # The library.
 
 
+def noisy_ms(outcome: Outcome, silence_ms: float) -> float:
+    """For how much of a silence of the agent's the caller's side made a noise: nobody takes that for a dead line."""
+    for before, after in itertools.pairwise(outcome.stretches):
+        begin, end = before.ended_ms, after.started_ms
+        if abs(end - begin - silence_ms) < 50:
+            noises = (sound for sound in outcome.sounds if not sound.text)
+            return sum(max(0.0, min(end, noise.ended_ms) - max(begin, noise.started_ms)) for noise in noises)
+    return 0.0
+
+
 async def library(table: Table, seed: int) -> None:
     outcomes = await play(LIBRARY, seed=seed)
     held = sum(not outcome.problems for outcome in outcomes)
     table.put(f"scenarios of the library that hold, of {len(outcomes)}", f"{held}")
     silences = [(ms, outcome.scenario) for outcome in outcomes for ms in outcome.dead_air_ms]
-    dead = [f"{scenario} ({ms:.0f} ms)" for ms, scenario in silences if ms > 2000]
+    dead = [
+        f"{outcome.scenario} ({ms:.0f} ms)"
+        for outcome in outcomes
+        for ms in outcome.dead_air_ms
+        if ms > _DEAD_MS and ms - noisy_ms(outcome, ms) > _DEAD_MS
+    ]
     table.put(
         f"dead air in the library, {len(silences)} silences of the agent's, p50 / p95 / most",
         f"{quantile([ms for ms, _ in silences], 0.5):.0f} / {quantile([ms for ms, _ in silences], 0.95):.0f} / "
@@ -232,13 +250,16 @@ async def library(table: Table, seed: int) -> None:
     table.put("... over 2 s without filler or apology", f"{len(dead)} {'; '.join(dead)}".strip(), "none", not dead)
 
 
+def eager(one: Case) -> Case:
+    """The same with ears that tell early ends; what was begun in vain is counted by itself."""
+    ears = replace(one.setup.ears, eager_s=one.setup.ears.eager_s or 0.15)
+    scenario = replace(one.scenario, expect=replace(one.scenario.expect, dropped=None))
+    return Case(scenario=scenario, setup=replace(one.setup, ears=ears))
+
+
 async def speculation_wastes(table: Table, seed: int) -> None:
     """The library again, every ear telling early ends."""
-    cases = [
-        replace(one, setup=replace(one.setup, ears=replace(one.setup.ears, eager_s=one.setup.ears.eager_s or 0.15)))
-        for one in LIBRARY
-    ]
-    outcomes = await play(cases, seed=seed)
+    outcomes = await play([eager(one) for one in LIBRARY], seed=seed)
     ended = [
         (event.outcome, outcome.scenario)
         for outcome in outcomes
@@ -286,12 +307,11 @@ async def measure(arguments: argparse.Namespace) -> Table:
     quick, seed = arguments.quick, arguments.seed
     table = Table()
     print(f"seed {seed}", file=sys.stderr)
-    table.put("speech start -> `clear` on the line", "see run.py", "p50 <= 0.4 ms")
     waits(table)
     await library(table, seed)
     await speculation_wastes(table, seed)
     await speculation_saves(table, seed, calls=3 if quick else 10)
-    await heard_over_sockets(table, seed, calls=8 if quick else 40)
+    await heard_over_sockets(table, seed, calls=8 if quick else 39)
     await voices(table)
     return table
 
