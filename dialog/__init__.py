@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from dialog.errors import ProviderError as ProviderError
     from dialog.keyed import BodyBuffer as BodyBuffer
     from dialog.keyed import KeyedMutex as KeyedMutex
+    from dialog.llm.anthropic import AnthropicLLM as AnthropicLLM
     from dialog.llm.llm import LLM as LLM
     from dialog.llm.openai import OpenAILLM as OpenAILLM
+    from dialog.llm.responses import ResponsesLLM as ResponsesLLM
     from dialog.llm.rules import Rule as Rule
     from dialog.llm.rules import RuleLLM as RuleLLM
     from dialog.message import AudioFormat as AudioFormat
@@ -51,7 +53,9 @@ if TYPE_CHECKING:
     from dialog.message import Utterance as Utterance
     from dialog.participant import Event as Event
     from dialog.participant import Participant as Participant
+    from dialog.presets import AnthropicAgent as AnthropicAgent
     from dialog.presets import OpenAIAgent as OpenAIAgent
+    from dialog.presets import ResponsesAgent as ResponsesAgent
     from dialog.presets import RuleAgent as RuleAgent
     from dialog.presets import TwilioOpenAIAgent as TwilioOpenAIAgent
     from dialog.providers.factories import create_agent as create_agent
@@ -66,6 +70,8 @@ if TYPE_CHECKING:
     from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
     from dialog.stt.pocketsphinx import PocketsphinxSTT as PocketsphinxSTT
     from dialog.stt.stt import STT as STT
+    from dialog.stt.tee import Comparison as Comparison
+    from dialog.stt.tee import TeeSTT as TeeSTT
     from dialog.tts.cartesia import CartesiaTTS as CartesiaTTS
     from dialog.tts.espeak import EspeakTTS as EspeakTTS
     from dialog.tts.tts import TTS as TTS
@@ -79,6 +85,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "agent.agent",
     "AgentSettings": "agent.settings",
+    "AnthropicAgent": "presets",
+    "AnthropicLLM": "llm.anthropic",
     "AudioFormat": "message",
     "BACKCHANNELS": "agent.turns.settings",
     "BargeIn": "agent.turns.settings",
@@ -88,6 +96,7 @@ _HOMES = {
     "CarrierError": "errors",
     "CartesiaTTS": "tts.cartesia",
     "Clock": "clock",
+    "Comparison": "stt.tee",
     "ConfigurationError": "errors",
     "DeepgramSTT": "stt.deepgram",
     "DialogError": "errors",
@@ -107,6 +116,8 @@ _HOMES = {
     "Playback": "message",
     "PocketsphinxSTT": "stt.pocketsphinx",
     "ProviderError": "errors",
+    "ResponsesAgent": "presets",
+    "ResponsesLLM": "llm.responses",
     "Rule": "llm.rules",
     "RuleAgent": "presets",
     "RuleLLM": "llm.rules",
@@ -118,6 +129,7 @@ _HOMES = {
     "Sound": "audio.sound",
     "Speech": "agent.speech",
     "TTS": "tts.tts",
+    "TeeSTT": "stt.tee",
     "TurnSettings": "agent.turns.settings",
     "TwilioGateway": "voip.twilio.gateway",
     "TwilioOpenAIAgent": "presets",
@@ -146,6 +158,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "VAD",
     "Agent",
     "AgentSettings",
+    "AnthropicAgent",
+    "AnthropicLLM",
     "AudioFormat",
     "BargeIn",
     "BodyBuffer",
@@ -154,6 +168,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CarrierError",
     "CartesiaTTS",
     "Clock",
+    "Comparison",
     "ConfigurationError",
     "DeepgramSTT",
     "DialogError",
@@ -172,6 +187,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Playback",
     "PocketsphinxSTT",
     "ProviderError",
+    "ResponsesAgent",
+    "ResponsesLLM",
     "Rule",
     "RuleAgent",
     "RuleLLM",
@@ -181,6 +198,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "SileroVAD",
     "Sound",
     "Speech",
+    "TeeSTT",
     "TurnSettings",
     "TwilioGateway",
     "TwilioOpenAIAgent",

@@ -178,8 +178,8 @@ def test_an_unknown_kind_says_which_there_are() -> None:
 def test_a_wrong_argument_is_told_from_a_fault_inside(install) -> None:
     with pytest.raises(ConfigurationError, match=r"stt 'deepgram' \(DeepgramSTT\).*'api_key'"):
         create_stt("deepgram")
-    with pytest.raises(ConfigurationError, match="is 'modle' meant to be 'model'"):
-        create_stt("deepgram", api_key="k", modle="nova-2")
+    with pytest.raises(ConfigurationError, match="is 'models' meant to be 'model'"):
+        create_stt("deepgram", api_key="k", models="nova-2")
     install(
         "acme", "[dialog.tts]\nacme = acme:Broken\n", VOICE + "class Broken(Voice):\n def __init__(self): None + 1\n"
     )
