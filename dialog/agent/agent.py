@@ -94,6 +94,7 @@ class Agent(Participant):
         self.greeting = greeting
         self.history: History = History()
         """The conversation in neutral items: instructions, what was said and heard, tools."""
+        self._system = system
         if system:
             self.history.system(system)
         self.llm = llm
@@ -107,6 +108,8 @@ class Agent(Participant):
         self._local = LocalHearing(self._local_vad, audio_filter, turn_model)
         self._toolbox = Toolbox(self)
         self._conversation: Conversation | None = None
+        self._handed_off = False
+        """Another agent has the call, and with it the participants."""
         self._events: list[CallEvent] = []
         self._meter = CallMeter()
         self._record: CallRecord | None = None
@@ -303,6 +306,44 @@ class Agent(Participant):
             max_digits=max_digits, terminator=terminator, timeout_s=timeout_s, between_s=between_s
         )
 
+    def hand_off(self, agent: Agent, *, history: bool = True) -> None:
+        """Let ``agent`` answer from now on, in the same call; from a tool, ``inference`` or anywhere else.
+
+        Ears, voice, turn taking, settings and events stay; prompt, tools, model and ``inference`` are the
+        other's, and its voice or STT too, if it was made with another than this one's. It greets, if it has
+        a greeting, else its model is asked for its first words. ::
+
+            self.hand_off(Billing(voip=self.voip, stt=self.stt, tts=self.tts, llm=..., system="..."))
+
+        Args:
+            agent: Made for the same call, and not active.
+            history: It knows what was said; otherwise it begins anew.
+
+        Raises:
+            StateError: This agent is not active, or ``agent`` is not free for this call.
+        """
+        conversation = self._running
+        if agent is self or agent.voip is not self.voip or agent._conversation is not None or agent._disposed:
+            raise StateError(f"{self.name}: hand_off() needs another agent of the same call that is not active")
+        if history:
+            self.history.instruct(agent._system)
+            agent.history = self.history
+        agent._conversation, self._conversation = conversation, None
+        agent._events, agent._meter = conversation.events, conversation.meter
+        stt, tts = conversation.stt, conversation.tts
+        conversation.hand_over(agent, llm=agent.llm, toolbox=agent._toolbox, history=agent.history)
+        agent._vad, self._vad = self._vad or agent._vad, None
+        self._handed_off = True
+        if self.voip.medium == "audio":
+            if agent._stt is not None and agent._stt is not stt:
+                agent.set_stt(agent._stt)
+            if agent._tts is not tts:
+                agent.set_tts(agent._tts)
+        if agent.greeting:
+            agent.dispatch_message(agent.greeting)
+        elif agent.llm is not None:
+            conversation.ask()
+
     def on_idle(self, count: int) -> None:
         """Nobody has spoken for a while, for the ``count``-th time: the default asks what the settings say."""
         prompt = self._running.endings.prompt(count)
@@ -359,7 +400,7 @@ class Agent(Participant):
         owned = {
             participant
             for participant in (self.stt, self.tts, self._stt, self._tts, self._vad)
-            if participant is not None
+            if participant is not None and not self._handed_off
         }
         self.deactivate()
         super().dispose()

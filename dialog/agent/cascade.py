@@ -532,12 +532,12 @@ class Cascade:
             return
         turn.settled = True
         if turn.speculative:
-            self._host.history.discard(turn.draft)
+            turn.draft.history.discard(turn.draft)
         elif turn.dropped:
-            self._host.history.drop(turn.draft)
+            turn.draft.history.drop(turn.draft)
         else:
             heard = {part.number: (part.heard_text(), part.heard_whole) for part in turn.speech.parts}
-            self._host.history.commit(turn.draft, heard)
+            turn.draft.history.commit(turn.draft, heard)
         for part in turn.speech.parts:
             if not part.final and turn.dropped:
                 part.speech._resolve(None)

@@ -98,8 +98,10 @@ class Conversation:
         """CallEnded was noted: nothing comes after it."""
         self.engine: Cascade = Cascade(self, voip, stt, tts, local=local)
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
-        self._tools = self._responder.tools
-        """At work; they outlive the turn that called them."""
+        self._tools = [self._responder.tools]
+        """At work; they outlive the turn that called them, and the agent that has handed over."""
+        self._former: list[Participant] = []
+        """Agents that have handed the call over; what they began goes on until it ends."""
         self.keypad: Keypad = Keypad(
             self._clock, self.engine, between_s=settings.digits_between_s, entries=llm is not None
         )
@@ -107,7 +109,7 @@ class Conversation:
             voip,
             settings,
             say=self.engine.dispatch_message,
-            spawn=self._agent.spawn,
+            spawn=self.spawn,
             stays=self.engine.stay,
             failed=self.failed,
         )
@@ -148,7 +150,8 @@ class Conversation:
         self._closed = True
         self.keypad.close()
         self.engine.stop()
-        self._tools.stop()
+        for tools in self._tools:
+            tools.stop()
         for participant in self._participants():
             participant.off(Participant.ERROR, self._on_failure)
         self.voip.off(VoIP.DTMF, self._on_digit)
@@ -178,6 +181,23 @@ class Conversation:
         """A provider is being replaced: the call no longer depends on it."""
         provider.off(Participant.ERROR, self._on_failure)
         provider.on(Participant.ERROR, self._on_retired_failure)
+
+    def hand_over(self, owner: Owner, *, llm: LLM | None, toolbox: Toolbox, history: History) -> None:
+        """Let another agent answer from now on; ears, voice, turn taking and what sounds stay as they are."""
+        before, self._owner = self._owner, owner
+        self._former.append(before.participant)
+        self._agent = owner.participant
+        self.history = history
+        self._responder.retired = True
+        self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
+        self._tools.append(self._responder.tools)
+        self.happened(ev.HandedOver, from_=before.participant.name, to=self._agent.name)
+        if llm is not None:
+            llm.warm()
+
+    def ask(self) -> None:
+        """Let the agent say something by itself, as soon as there is room."""
+        self.engine.ask(self._responder.respond)
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -241,7 +261,8 @@ class Conversation:
         self.happened(ev.StreamChanged, state="live", generation=started.generation)
         if self._record is not None:
             self._record.begin()
-        self._tools.line_up()
+        for tools in self._tools:
+            tools.line_up()
 
     def _on_streaming_stopped(self, stopped: StreamStopped) -> None:
         self.happened(ev.StreamChanged, state=stopped.reason, generation=self.voip.generation)
@@ -249,7 +270,7 @@ class Conversation:
     def _on_ended(self, end: CallEnd) -> None:
         scope = CallScope.current()
         bound = self.settings.last_words_s + 1.0
-        if self._tools.running:
+        if any(tools.running for tools in self._tools):
             bound += self.settings.tool_patience_s + 1.0
         if self._record is not None:
             bound += self.settings.wrap_up_s
@@ -271,13 +292,15 @@ class Conversation:
         for participant in (self.stt, self.tts):
             if participant is not None:
                 self._guarded(participant.dispose)
-        await self._tools.close()
+        await asyncio.gather(*(tools.close() for tools in self._tools))
         metrics = self.meter.metrics_at(round(self._clock.now() - self._since, 4))
         self.happened(ev.CallMeasured, metrics=metrics)
         self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
         self._owner.reported(make_report(self.events))
         if self._record is not None:
             await self._record.completed(self.settings.wrap_up_s)
+        for agent in self._former:
+            agent.dispose()
         self._agent.dispose()
 
     def _guarded(self, let_go: Callable[[], None]) -> None:

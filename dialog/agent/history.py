@@ -87,6 +87,11 @@ class Draft:
         """Neither committed, dropped nor discarded yet."""
         return self._state == "open"
 
+    @property
+    def history(self) -> History:
+        """Whose turn it is."""
+        return self._history
+
     def begin(self) -> None:
         """The turn speaks only now: what happened while it waited comes before it."""
         if self.open:
@@ -229,6 +234,15 @@ class History:
     def system(self, text: str) -> None:
         """Append an instruction, or a fact that nobody said."""
         self.add(Entry(role="system", text=text))
+
+    def instruct(self, text: str) -> None:
+        """Put ``text`` in the place of the instructions that the conversation began with; empty: of none."""
+        first = self._blocks[0] if self._blocks else None
+        if isinstance(first, tuple) and _is_instruction(first):
+            del self._blocks[0]
+        if text:
+            self._blocks.insert(0, (Entry(role="system", text=text),))
+        self.version += 1
 
     def developer(self, text: str) -> None:
         """Append an instruction of the application."""

@@ -50,6 +50,8 @@ class Responder:
         self._toolbox = toolbox
         self._clock = clock
         self._rotation = Rotation(host.settings.filler)
+        self.retired: bool = False
+        """Another agent has taken over: what its tools answer is that one's to tell."""
         self.tools: ToolRunner = ToolRunner(host, engine, toolbox, clock, self.respond)
 
     async def respond(self) -> AsyncIterator[str]:
@@ -85,7 +87,7 @@ class Responder:
                 if last:
                     raise LimitError(f"the model called tools {step} times in one turn and has not answered")
                 jobs = await self._act(turn, answer.calls, bridge)
-                if self._is_goodbye(jobs, answer):
+                if self.retired or self._is_goodbye(jobs, answer):
                     return
         finally:
             bridge.stop()

@@ -24,6 +24,7 @@ __all__ = [
     "CallerSpoke",
     "CallerUnheard",
     "DigitPressed",
+    "HandedOver",
     "ErrorRaised",
     "IdlePrompted",
     "Interrupted",
@@ -178,6 +179,13 @@ class UsageReported(_Event, frozen=True, kw_only=True, gc=False, tag="usage"):
     output_tokens: int
 
 
+class HandedOver(_Event, frozen=True, kw_only=True, gc=False, tag="agent.handed_over"):
+    """Another agent answers from now on; both are named as their classes are."""
+
+    from_: str
+    to: str
+
+
 class DigitPressed(_Event, frozen=True, kw_only=True, gc=False, tag="dtmf"):
     """The caller pressed a key."""
 
@@ -239,6 +247,7 @@ CallEvent: TypeAlias = (
     | ToolEnded
     | UsageReported
     | DigitPressed
+    | HandedOver
     | TurnMeasured
     | CallMeasured
     | Warned

@@ -1,0 +1,135 @@
+"""Another agent takes over in mid-call: nothing that is said is lost or doubled, and the line stays as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from test_agent_on_a_line import Echo, heard_ms, on_a_call
+
+from dialog.agent.agent import Agent
+from dialog.agent.tools import tool
+from dialog.calls.events import CallEnded, CallStarted, HandedOver, ToolEnded
+from dialog.errors import StateError
+from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall
+from dialog.message import Message
+from dialog.testing.doubles import HummingTTS, ToldSTT
+
+
+class Billing(Agent):
+    async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+        yield f"Billing heard: {message.data}"
+
+
+class Model(LLM):
+    """Hands over when it is asked for billing; as the second model it tells what it was told."""
+
+    def __init__(self) -> None:
+        self.requests: list[LLMRequest] = []
+        self.closed = False
+
+    async def stream(self, request: LLMRequest):
+        self.requests.append(request)
+        last = request.items[-1]
+        if isinstance(last, Entry) and "billing" in last.text and request.tools:
+            yield ToolCall(id="c1", name="to_billing", arguments="{}")
+        else:
+            yield TextDelta("You are with billing now.")
+        yield Finish("stop")
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Front(Agent):
+    other: Agent | None = None
+
+    @tool
+    async def to_billing(self) -> str:
+        """Hand the caller over to billing."""
+        self.other = Agent(voip=self.voip, stt=self.stt, tts=self.tts, llm=Model(), system="You do billing.")
+        self.hand_off(self.other)
+        return "handed over"
+
+
+def test_what_is_said_goes_on_and_the_next_utterance_is_the_others():
+    async def scenario(talk):
+        first = talk.agent
+        talk.stt.heard("hello there")
+        await talk.clock.sleep(0.3)
+        second = Billing(voip=first.voip, stt=first.stt, tts=first.tts)
+        first.hand_off(second)
+        talk.agent = second
+        await talk.quiet()
+        talk.stt.heard("what do I owe you")
+        await talk.quiet()
+        assert [text for _, text, _ in talk.spoken()] == [
+            "hello there",
+            "You said: hello there",
+            "what do I owe you",
+            "Billing heard: what do I owe you",
+        ]
+        assert heard_ms(talk) == (len("You said: hello there ") + len("Billing heard: what do I owe you")) * 50
+        assert [event.to for event in talk(HandedOver)] == ["Billing"]
+        assert len(talk(CallStarted)) == 1
+        with pytest.raises(StateError):
+            first.dispatch_message("I am still here.")
+        first.dispose()
+        assert not talk.stt.disposed
+        assert not talk.tts.disposed
+
+    talk = on_a_call(scenario)
+    assert talk.agent.disposed
+    assert talk.stt.disposed
+
+
+def test_a_tool_hands_over_and_the_others_model_speaks_next():
+    async def scenario(talk):
+        front = talk.agent
+        talk.stt.heard("billing please")
+        await talk.quiet()
+        talk.agent = front.other
+        await talk.quiet()
+        assert len(front.llm.requests) == 1, "the first model is not asked again"
+        (request,) = front.other.llm.requests
+        assert [item.text for item in request.items if isinstance(item, Entry)] == ["You do billing.", "billing please"]
+        assert [event.state for event in talk(ToolEnded)] == ["done"]
+        assert talk.spoken()[-1][1] == "You are with billing now."
+        assert heard_ms(talk) == len("You are with billing now.") * 50
+
+    talk = on_a_call(scenario, Front, llm=Model(), system="You are at the desk.")
+    assert len(talk(CallEnded)) == 1
+    assert talk.agent.llm.closed
+
+
+def test_the_other_may_know_nothing_and_bring_its_own_ears_and_voice():
+    async def scenario(talk):
+        first = talk.agent
+        talk.stt.heard("hello there")
+        await talk.quiet()
+        stt, tts = ToldSTT(), HummingTTS()
+        second = Billing(voip=first.voip, stt=stt, tts=tts, greeting="Billing, hello.")
+        first.hand_off(second, history=False)
+        talk.agent = second
+        await talk.quiet()
+        await asyncio.sleep(1)
+        assert talk.stt.disposed
+        assert talk.tts.disposed
+        stt.heard("good morning")
+        await talk.quiet()
+        assert [text for _, text, _ in talk.spoken()] == [
+            "Billing, hello.",
+            "good morning",
+            "Billing heard: good morning",
+        ]
+
+    on_a_call(scenario)
+
+
+def test_only_a_free_agent_of_the_same_call_may_take_over():
+    async def scenario(talk):
+        with pytest.raises(StateError):
+            talk.agent.hand_off(talk.agent)
+
+    on_a_call(scenario, Echo)
