@@ -331,7 +331,7 @@ def test_a_tool_of_a_reply_that_is_given_up_in_the_same_moment_never_acts(name):
     async def scenario(talk):
         turn = talk.stt.heard("a table")
         task = talk.agent._conversation.engine._turns[turn].task
-        while not talk.agent._conversation._tools.running:
+        while not talk.agent._conversation._tools[0].running:
             await asyncio.sleep(0)
         assert not task.done()
         talk.stt.heard("no, nothing")  # before the tool's first step
