@@ -66,7 +66,7 @@ class Draft:
     then count no more, tools still do.
     """
 
-    __slots__ = ("_ended", "_history", "_nodes", "_previous", "_sealed", "_state", "heard", "user_text")
+    __slots__ = ("_ended", "_history", "_nodes", "_previous", "_sealed", "_state", "_told", "heard", "user_text")
 
     def __init__(self, history: History, user_text: str) -> None:
         self.user_text: str = user_text
@@ -76,7 +76,9 @@ class Draft:
         self._history = history
         self._nodes: list[_Said | _Step] = []
         self._previous: Draft | None = None
-        """The dropped turn whose question this one goes on with."""
+        """The dropped turn whose question this one goes on with …"""
+        self._told = ""
+        """… and what of that question stands before it, for a tool had started."""
         self._state: Literal["open", "committed", "dropped", "discarded"] = "open"
         self._sealed = False  # a request was made of it: what comes now is another step
         self._ended: tuple[Item, ...] | None = None
@@ -149,6 +151,11 @@ class Draft:
     def items(self) -> tuple[Item, ...]:
         """Return the conversation for the next step of this turn: the history and all of this draft."""
         return self._history._items(self)
+
+    @property
+    def _kept(self) -> str:
+        """What stays of the whole question if it is dropped."""
+        return f"{self._told} {self.user_text}".strip() if self.started else self._told
 
     @property
     def started(self) -> bool:
@@ -275,10 +282,11 @@ class History:
         before: Draft | None = None
         if text:
             before, self._dropped = self._dropped, None
-            if before is not None and before.started and text.startswith(before.user_text):
-                text = text.removeprefix(before.user_text).lstrip()
-        draft = Draft(self, text)
-        draft._previous = before
+        told = before._kept if before is not None else ""
+        if not text.startswith(told):
+            told = ""
+        draft = Draft(self, text.removeprefix(told).lstrip())
+        draft._previous, draft._told = before, told
         self._blocks.append(draft)
         return draft
 

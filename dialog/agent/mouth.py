@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from dialog.agent.driver import as_failure
 from dialog.agent.heard import SpeechRate
@@ -23,6 +24,10 @@ from dialog.voip.voip import VoIP
 __all__ = ["Mouth"]
 
 _REMEMBERED_TURNS = 256
+
+_spent: WeakKeyDictionary[VoIP, dict[UUID, int]] = WeakKeyDictionary()
+"""Of the last turns of a call: how many parts they had. A second turn of that uuid goes on counting, for the
+line and the voices know a part by both; also the turn of an agent that takes the call again."""
 
 
 class Mouth:
@@ -58,9 +63,7 @@ class Mouth:
         """Those that are not over."""
         # In a text call nothing takes time to say.
         self._rate = SpeechRate() if voip.medium == "audio" else SpeechRate(inf)
-        self._spent: dict[UUID, int] = {}
-        """Of the last turns: how many parts they had. A second turn of that uuid goes on counting, for
-        the line and the voices know a part by both."""
+        self._spent: dict[UUID, int] = _spent.setdefault(voip, {})
         self._thinking: ThinkingSound | None = None
         if settings.thinking_sound is not None and voip.medium == "audio":
             self._thinking = ThinkingSound(voip, settings.thinking_sound, after_s=settings.thinking_after_s)

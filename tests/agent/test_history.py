@@ -176,6 +176,27 @@ def test_a_tool_of_a_dropped_turn_stays_and_its_question_is_not_asked_twice() ->
     )
 
 
+def test_a_question_that_goes_on_twice_keeps_what_stands_before_its_tool() -> None:
+    history = History()
+    first = history.draft("A table")
+    first.call(call("a"))
+    first.result(result("a"))
+    history.drop(first)
+    second = history.draft("A table for two")
+    history.drop(second)
+    third = history.draft("A table for two at eight")
+    assert [item.text for item in third.items() if isinstance(item, Entry)] == ["A table", "for two at eight"]
+    third.call(call("b"))
+    third.result(result("b"))
+    history.drop(third)
+    fourth = history.draft("A table for two at eight please")
+    assert [item.text for item in fourth.items() if isinstance(item, Entry)] == [
+        "A table",
+        "for two at eight",
+        "please",
+    ]
+
+
 def test_a_tool_that_runs_longer_than_its_turn_says_so_and_its_result_is_news() -> None:
     history = History()
     draft = history.draft("A table for two.")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import ClassVar
 
 import pytest
-from test_agent_on_a_line import Echo, heard_ms, on_a_call
+from test_agent_on_a_line import Echo, Talk, heard_ms, on_a_call
 from test_tools_at_work import Model, call
 
 from dialog.agent.agent import Agent
@@ -100,6 +100,24 @@ def test_the_time_for_keys_runs_although_a_speculation_is_thrown_away():
             assert (await entry).why == "timeout"
 
     on_a_call(scenario, Slow)
+
+
+def test_an_agent_that_takes_its_call_again_answers_what_it_had_begun_to_hear():
+    async def run(clock):
+        talk = Talk(clock)
+        talk.line.join(talk.call)
+        talk.stt.expects("hello")
+        await clock.sleep(0.1)
+        talk.agent.deactivate()
+        talk.agent.activate()
+        talk.stt.heard("hello")  # the same utterance: the line and the voice know its first part already
+        async with asyncio.timeout(5):
+            await talk.quiet()
+        assert talk.spoken()[-1] == ("assistant", "You said: hello", "")
+        assert heard_ms(talk, 1) == len("You said: hello ") * 50
+        await talk.over()
+
+    run_virtual(run)
 
 
 class Leaving(Agent):
