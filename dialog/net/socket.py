@@ -102,6 +102,8 @@ class ProviderSocket:
         self._overflowing = False
         self._sent = False
         self._keep_alive_timer: asyncio.TimerHandle | None = None
+        self._early: list[str | bytes] | None = None
+        """What came together with the answer to the handshake."""
         self._leaving: _Loss | None = None
         """Why the connection is being left, if it was our decision."""
         self._cut: asyncio.TimerHandle | None = None
@@ -232,11 +234,15 @@ class ProviderSocket:
             within = f" within {settings.connect_timeout_s:g} s" if isinstance(exc, TimeoutError) else ""
             return _Loss(_caused(ProviderError(self._provider, reason + within, retryable=True), exc))
         policy.connected(asyncio.get_running_loop().time())
+        early = self._early = []
         ws = WebSocket(response, self._receive, max_message=settings.max_message, ping_s=settings.ping_s)
+        self._early = None
         self._ws = ws
         try:
             self._on_open()
             self._start_keep_alive()
+            for data in early:
+                self._receive(data)
             await ws.wait_closed()
         finally:
             self._detach()
@@ -258,6 +264,8 @@ class ProviderSocket:
     def _receive(self, data: str | bytes) -> None:
         if self._ws is not None:  # after the farewell nobody wants to know
             self._on_message(data)
+        elif self._early is not None:
+            self._early.append(data)
 
     def _detach(self) -> None:
         """Stop using the connection; what still waits is for it alone."""
