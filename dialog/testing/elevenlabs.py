@@ -176,10 +176,10 @@ class _Connection:
         except msgspec.DecodeError:
             return await self._reject("invalid_message", "The message is not JSON.")
         if message.get("close_socket"):
-            for context in self._contexts.values():
-                if not context.closed:
-                    context.closed = True
-                    context.queue.put_nowait(("", True, True))
+            for left in self._contexts.values():
+                if not left.closed:
+                    left.closed = True
+                    left.queue.put_nowait(("", True, True))
             await asyncio.gather(*self._tasks)
             await self._socket.close()
             return False

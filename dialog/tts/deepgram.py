@@ -182,8 +182,11 @@ class DeepgramTTS(SocketTTS):
             return
         try:
             event = _decode(data)
+        except msgspec.ValidationError as exc:
+            self.fail(RemoteProtocolError(f"deepgram sent a malformed message ({exc})"))
+            return
         except msgspec.DecodeError as exc:
-            self.fail(RemoteProtocolError(f"deepgram sent a frame that is no message ({exc})"))
+            self.fail(RemoteProtocolError(f"deepgram sent a frame that is not JSON ({exc})"))
             return
         if event.type == "Flushed":
             if key is not None:

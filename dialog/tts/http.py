@@ -78,15 +78,16 @@ class HttpTTS(StreamingTTS):
         return told, status_is_retryable(status)
 
     def _start(self) -> None:
-        self._lease = connections()
-        self.spawn(self._hold(self._lease), "connections")
+        self.spawn(self._hold(), "connections")
 
     @property
     def _connected(self) -> bool:
-        return self._lease is not None
+        return True
 
-    async def _hold(self, lease: Lease[HttpConnections]) -> None:
+    async def _hold(self) -> None:
         """Open a connection ahead, and give all of them back in the end."""
+        # Taken here, since a task that is cancelled before it begins releases nothing; requests begin later.
+        lease = self._lease = connections()
         try:
             try:
                 request = self._warm_head + b"\r\n"
