@@ -16,7 +16,10 @@ from dialog.agent.record import RecordingSink
 from dialog.agent.settings import AgentSettings
 from dialog.agent.turnjudge import AudioTurnModel
 from dialog.audio.filter import AudioFilterFactory
+from dialog.llm import anthropic as anthropic_llm
+from dialog.llm.anthropic import AnthropicLLM
 from dialog.llm.openai import DEFAULT_MODEL, OpenAILLM
+from dialog.llm.responses import ResponsesLLM
 from dialog.llm.rules import Rule, RuleLLM
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
@@ -24,9 +27,10 @@ from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
 if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
     from openai import AsyncOpenAI
 
-__all__ = ["AgentOptions", "OpenAIAgent", "RuleAgent", "TwilioOpenAIAgent"]
+__all__ = ["AgentOptions", "AnthropicAgent", "OpenAIAgent", "ResponsesAgent", "RuleAgent", "TwilioOpenAIAgent"]
 
 
 class AgentOptions(TypedDict, total=False):
@@ -71,6 +75,82 @@ class OpenAIAgent(Agent):
         **agent: Unpack[AgentOptions],
     ) -> None:
         llm = OpenAILLM(
+            api_key=api_key,
+            model=model,
+            client=client,
+            base_url=base_url,
+            options=options,
+            headers=headers,
+            query=query,
+        )
+        super().__init__(llm=llm, **agent)
+
+
+class ResponsesAgent(Agent):
+    """An agent on OpenAI's Responses, or any server that speaks them.
+
+    Args:
+        api_key: The key; not needed with ``client``.
+        model: The model's name.
+        client: A configured ``openai.AsyncOpenAI`` to use instead; it stays yours.
+        base_url: Where the API is, with its ``/v1``.
+        options: Further fields of the request (``reasoning`` …), passed on as they are.
+        headers: Further headers of the request.
+        query: Further query parameters of the request.
+        agent: What every agent takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "",
+        model: str = DEFAULT_MODEL,
+        client: AsyncOpenAI | None = None,
+        base_url: str = "",
+        options: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        **agent: Unpack[AgentOptions],
+    ) -> None:
+        llm = ResponsesLLM(
+            api_key=api_key,
+            model=model,
+            client=client,
+            base_url=base_url,
+            options=options,
+            headers=headers,
+            query=query,
+        )
+        super().__init__(llm=llm, **agent)
+
+
+class AnthropicAgent(Agent):
+    """An agent on Anthropic's models, or any server that speaks their messages API.
+
+    Args:
+        api_key: The key; not needed with ``client``.
+        model: The model's name.
+        client: A configured ``anthropic.AsyncAnthropic`` to use instead; it stays yours.
+        base_url: Where the API is, without its ``/v1``.
+        options: Further fields of the request (``max_tokens`` …), passed on as they are.
+        headers: Further headers of the request.
+        query: Further query parameters of the request.
+        agent: What every agent takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "",
+        model: str = anthropic_llm.DEFAULT_MODEL,
+        client: AsyncAnthropic | None = None,
+        base_url: str = "",
+        options: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        **agent: Unpack[AgentOptions],
+    ) -> None:
+        llm = AnthropicLLM(
             api_key=api_key,
             model=model,
             client=client,

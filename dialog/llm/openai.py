@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dialog.llm.chat import STREAM_OPTIONS, ChatDecoder, ConversationEncoder, request_fields, tool_fields
-from dialog.llm.llm import LLMRequest, ToolSpec
+from dialog.llm.llm import LLMRequest
 from dialog.llm.remote import AskAgain, RemoteLLM
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class OpenAILLM(RemoteLLM):
 
     def credentials(self) -> Mapping[str, str]:
         """See :meth:`RemoteLLM.credentials`."""
-        return {"Authorization": f"Bearer {self._api_key}"}
+        return {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
 
     def decoder(self) -> ChatDecoder:
         """See :meth:`RemoteLLM.decoder`."""
@@ -92,7 +92,7 @@ class OpenAILLM(RemoteLLM):
             model=self.model,
             options=self._options,
             stream_options=STREAM_OPTIONS[_refused_options.get(self._server, 0)],
-            tools=self._tool_fields(request.tools),
+            tools=self.tool_fields(request.tools, tool_fields),
             # A client encodes by itself.
             conversation=self._conversation.encode(request.items) if self._client is None else None,
         )
@@ -111,11 +111,6 @@ class OpenAILLM(RemoteLLM):
                 _refused_options.clear()
             _refused_options[self._server] = refused + 1
             raise AskAgain
-
-    def _tool_fields(self, tools: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
-        if self._tools[0] is not tools:
-            self._tools = (tools, tool_fields(tools))
-        return self._tools[1]
 
 
 def _blames_stream_options(body: bytes) -> bool:

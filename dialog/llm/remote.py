@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from dialog.errors import ConfigurationError, ProviderError, StateError
@@ -116,7 +116,7 @@ class RemoteLLM(LLM):
 
     @abstractmethod
     def credentials(self) -> Mapping[str, str]:
-        """Headers that show the key."""
+        """Headers that show the key, if there is one, and what else the API wants in every request."""
 
     @abstractmethod
     def fields(self, request: LLMRequest) -> Mapping[str, Any]:
@@ -141,6 +141,20 @@ class RemoteLLM(LLM):
         Raises:
             AskAgain: The request is to be sent in another form.
         """
+
+    def tool_fields(
+        self, tools: tuple[ToolSpec, ...], translate: Callable[[Sequence[ToolSpec]], list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """Translate the tools of a request; they are the same at every step, so once is enough."""
+        if self._tools[0] is not tools:
+            self._tools = (tools, translate(tools))
+        return self._tools[1]
+
+    def with_options(self, body: dict[str, Any]) -> dict[str, Any]:
+        """``body`` with the user's options, which win over it; ``None`` leaves a field out."""
+        body.update(self._options)
+        body["stream"] = True  # there is no other way to speak while the model thinks
+        return {name: value for name, value in body.items() if value is not None}
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -217,7 +231,7 @@ class RemoteLLM(LLM):
             self._lease.value,
             base_url=self._base_url,
             path=self.path,
-            headers={**(self.credentials() if self._api_key else {}), **self._headers},
+            headers={**self.credentials(), **self._headers},
             query=self._query,
         )
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dialog.testing.anthropic import AnthropicEmulator as AnthropicEmulator
     from dialog.testing.caller import CallEnded as CallEnded
     from dialog.testing.caller import Caller as Caller
     from dialog.testing.caller import CallerEvent as CallerEvent
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from dialog.testing.deepgram import DeepgramEmulator as DeepgramEmulator
     from dialog.testing.doubles import HummingTTS as HummingTTS
     from dialog.testing.doubles import ToldSTT as ToldSTT
-    from dialog.testing.openai import ChatReply as ChatReply
+    from dialog.testing.model import ChatReply as ChatReply
+    from dialog.testing.model import ToolUse as ToolUse
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
-    from dialog.testing.openai import ToolUse as ToolUse
     from dialog.testing.reply import Reply as Reply
     from dialog.testing.reply import Said as Said
     from dialog.testing.reply import UsedTool as UsedTool
+    from dialog.testing.responses import ResponsesEmulator as ResponsesEmulator
     from dialog.testing.scripted import ScriptedLLM as ScriptedLLM
     from dialog.testing.server import EmulatorServer as EmulatorServer
     from dialog.testing.server import Faults as Faults
@@ -49,13 +51,14 @@ if TYPE_CHECKING:
     from dialog.testing.voice import espeak as espeak
 
 _HOMES = {
+    "AnthropicEmulator": "anthropic",
     "CallEnded": "caller",
     "CallFaults": "caller",
     "CallStatus": "caller",
     "Caller": "caller",
     "CallerEvent": "caller",
     "CartesiaEmulator": "cartesia",
-    "ChatReply": "openai",
+    "ChatReply": "model",
     "DeepgramEmulator": "deepgram",
     "EmulatorServer": "server",
     "Faults": "server",
@@ -68,12 +71,13 @@ _HOMES = {
     "Refused": "caller",
     "Reply": "reply",
     "Request": "server",
+    "ResponsesEmulator": "responses",
     "Said": "reply",
     "ScriptedLLM": "scripted",
     "Spoken": "caller",
     "TextSession": "session",
     "ToldSTT": "doubles",
-    "ToolUse": "openai",
+    "ToolUse": "model",
     "TwilioRestEmulator": "twilio_rest",
     "UsedTool": "reply",
     "Voice": "voice",
@@ -85,6 +89,7 @@ _HOMES = {
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+    "AnthropicEmulator",
     "CallEnded",
     "CallFaults",
     "CallStatus",
@@ -104,6 +109,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Refused",
     "Reply",
     "Request",
+    "ResponsesEmulator",
     "Said",
     "ScriptedLLM",
     "Spoken",

@@ -10,21 +10,27 @@ Source: OpenAI API reference, "Create chat completion" and "Streaming", seen Nov
 
 from __future__ import annotations
 
-import asyncio
-import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, cast
 
-import msgspec
 from aiohttp import web
 
-from dialog.testing.server import EmulatorServer, FaultDrop, FaultGate, Faults
+from dialog.testing.model import (
+    TOOL_NAME,
+    ChatExchange,
+    ChatReply,
+    Events,
+    ModelEmulator,
+    Script,
+    ToolUse,
+    halves,
+    size_of,
+    tokens_of,
+)
+from dialog.testing.server import Faults
 
 __all__ = ["ChatExchange", "ChatReply", "OpenAIEmulator", "ToolUse", "pairing_error"]
 
-_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _REFUSALS = {
     400: ("invalid_request_error", None, "Invalid request."),
     401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided: sk-t***."),
@@ -36,87 +42,29 @@ _REFUSALS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ToolUse:
-    """A tool call of a scripted reply; ``arguments`` as text are sent as they are, valid or not."""
+class OpenAIServer(ModelEmulator):
+    """What the APIs of OpenAI share: the shape of refusals."""
 
-    name: str
-    arguments: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
-    id: str = ""
-    """Minted when empty, another one for every request."""
-
-    def text(self) -> str:
-        """The arguments as JSON text."""
-        return self.arguments if isinstance(self.arguments, str) else msgspec.json.encode(self.arguments).decode()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatReply:
-    """What the model answers to one request."""
-
-    text: str | Sequence[str] = ""
-    """Streamed word by word, or token by token when it is a sequence."""
-    tools: Sequence[ToolUse] = ()
-    """Called after the text."""
-    refusal: str = ""
-    """Streamed as ``delta.refusal``."""
-    finish: str | None = None
-    """The finish reason; by default ``stop`` or ``tool_calls``, and none at all when empty."""
-    done: bool = True
-    """Send the terminator ``[DONE]``."""
-    usage: bool = True
-    """Send the usage chunk when it is asked for."""
-    error: Mapping[str, Any] | None = None
-    """Sent in the stream instead of the finish reason, which ends it."""
-    tool_style: Literal["indexed", "no_index", "index_zero", "whole", "repeated_id", "no_id"] = "indexed"
-    """How the fragments of tool calls look: OpenAI's way, or that of one of the compatible servers."""
-    first_token_s: float = 0.0
-    """Wait before the first chunk."""
-    token_s: float = 0.0
-    """Wait before each further token, or before each burst of them."""
-    burst: int = 1
-    """How many tokens are written at once."""
-    split: int = 0
-    """Write the body in pieces of so many bytes, wherever that cuts it; 0 writes whole events."""
-    newline: str = "\n"
-    """``\\r\\n`` as some proxies write it."""
-    comments: bool = False
-    """Send ``: ping`` before every event."""
-
-    def tokens(self) -> list[str]:
-        """The text as it is streamed: each word takes the space before it along."""
-        return re.findall(r"\s*\S+\s*$|\s*\S+", self.text) if isinstance(self.text, str) else list(self.text)
-
-
-@dataclass(slots=True, kw_only=True)
-class ChatExchange:
-    """One request and what became of its reply."""
-
-    fields: dict[str, Any]
-    """The request, decoded."""
-    connection: int
-    """Number of the TCP connection it came on, from 0: requests with the same number reused it."""
-    at: float
-    """When it came, by ``time.monotonic()``."""
-    sent: int = 0
-    """Text tokens and tool fragments written so far."""
-    state: Literal["streaming", "finished", "dropped", "disconnected"] = "streaming"
-    """``disconnected``: the client stopped listening at token ``sent``; ``dropped``: a fault cut it."""
-    ended_at: float = 0.0
-    """When the client disconnected or the stream ended, by ``time.monotonic()``."""
+    refusal_code: str | None = None
+    """Instead of the usual error code of a refusal, for instance ``insufficient_quota``."""
 
     @property
-    def messages(self) -> list[dict[str, Any]]:
-        """The conversation that was sent."""
-        messages: list[dict[str, Any]] = self.fields["messages"]
-        return messages
+    def base_url(self) -> str:
+        """What an OpenAI client takes: the address with its version."""
+        return f"{self.url}/v1"
+
+    def refusal(self, status: int, request: web.Request) -> web.Response:
+        """Return a refusal in OpenAI's shape."""
+        del request
+        kind, code, text = _REFUSALS.get(status, ("server_error", None, f"Refused with {status}."))
+        return error(status, text, kind=kind, code=self.refusal_code or code)
+
+    def failure(self, status: int, message: str) -> web.Response:
+        """See :meth:`ModelEmulator.failure`."""
+        return error(status, message, kind="server_error" if status >= 500 else "invalid_request_error")
 
 
-Script: TypeAlias = Iterable[ChatReply | str] | Callable[[dict[str, Any]], ChatReply | str]
-"""Replies in their order, or a function of the decoded request."""
-
-
-class OpenAIEmulator(EmulatorServer):
+class OpenAIEmulator(OpenAIServer):
     """``POST /v1/chat/completions`` and ``GET /v1/models``, with and without streaming.
 
     Args:
@@ -127,6 +75,8 @@ class OpenAIEmulator(EmulatorServer):
         faults: See :class:`Faults`; messages are counted in chunks.
     """
 
+    opens_at_once = False
+
     def __init__(
         self,
         replies: Script = lambda fields: f"You said: {fields['messages'][-1].get('content')}",
@@ -136,118 +86,44 @@ class OpenAIEmulator(EmulatorServer):
         faults: Faults | None = None,
         port: int = 0,
     ) -> None:
-        super().__init__(port=port, faults=faults)
-        self.api_key = api_key
-        self.exchanges: list[ChatExchange] = []
-        """Every valid request to the model, oldest first."""
-        self.refusal_code: str | None = None
-        """Instead of the usual error code of a refusal, for instance ``insufficient_quota``."""
+        super().__init__(replies, api_key=api_key, faults=faults, port=port)
         self._stream_options = stream_options
-        self._connections: dict[object, int] = {}
-        self._script: Callable[[dict[str, Any]], ChatReply | str | None]
-        self.say(replies)
-
-    @property
-    def base_url(self) -> str:
-        """What an OpenAI client takes: the address with its version."""
-        return f"{self.url}/v1"
-
-    def say(self, replies: Script) -> None:
-        """Answer further requests with ``replies``."""
-        if callable(replies):
-            self._script = replies
-        else:
-            queue = iter(replies)
-            self._script = lambda _: next(queue, None)
 
     def routes(self) -> Iterable[web.RouteDef]:
         """See :meth:`EmulatorServer.routes`."""
-        return (web.post("/v1/chat/completions", self._complete), web.get("/v1/models", self._models))
+        return (web.post("/v1/chat/completions", self.answer), web.get("/v1/models", self.list_models))
 
-    def refusal(self, status: int, request: web.Request) -> web.Response:
-        """Return a refusal in OpenAI's shape."""
+    def check(self, request: web.Request, fields: Mapping[str, Any]) -> web.Response | None:
+        """See :meth:`ModelEmulator.check`."""
         del request
-        kind, code, text = _REFUSALS.get(status, ("server_error", None, f"Refused with {status}."))
-        return _error(status, text, kind=kind, code=self.refusal_code or code)
-
-    async def _models(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {self.api_key}":
-            return self.refusal(401, request)
-        return web.json_response({"object": "list", "data": []})
-
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {self.api_key}":
-            return self.refusal(401, request)
-        try:
-            fields = msgspec.json.decode(await request.read(), type=dict[str, Any])
-        except msgspec.DecodeError:
-            return _error(400, "We could not parse the JSON body of your request.")
         invalid = self._invalid(fields)
-        if invalid is not None:
-            return _error(400, invalid[0], param=invalid[1])
-        reply = self._script(fields)
-        if reply is None:
-            return _error(500, "The emulator has no further reply in its script.", kind="server_error")
-        if isinstance(reply, str):
-            reply = ChatReply(text=reply)
-        number = self._connections.setdefault(request.transport, len(self._connections))
-        exchange = ChatExchange(fields=fields, connection=number, at=time.monotonic())
-        self.exchanges.append(exchange)
-        self.changed()
-        if not fields.get("stream"):
-            exchange.state = "finished"
-            return web.json_response(_completion(fields, reply, len(self.exchanges)))
-        return await self._stream(request, exchange, reply)
+        return None if invalid is None else error(400, invalid[0], param=invalid[1])
 
-    async def _stream(self, request: web.Request, exchange: ChatExchange, reply: ChatReply) -> web.StreamResponse:
-        headers = {"Content-Type": "text/event-stream; charset=utf-8", "x-request-id": f"req_{len(self.exchanges)}"}
-        response = web.StreamResponse(headers=headers)
-        writer = _Writer(response, self.gate, reply)
-        try:
-            await response.prepare(request)
-            await self._write(writer, exchange, reply)
-            await response.write_eof()
-            exchange.state = "finished"
-        except FaultDrop:
-            exchange.state = "dropped"
-            if request.transport is not None:
-                request.transport.abort()
-        except (asyncio.CancelledError, ConnectionError):
-            exchange.state = "disconnected"
-            raise
-        finally:
-            exchange.ended_at = time.monotonic()
-            self.changed()
-        return response
-
-    async def _write(self, writer: _Writer, exchange: ChatExchange, reply: ChatReply) -> None:
-        fields = exchange.fields
+    def events(self, fields: Mapping[str, Any], reply: ChatReply, number: int) -> Events:
+        """See :meth:`ModelEmulator.events`."""
         options = cast("dict[str, Any]", fields.get("stream_options") or {})
         wants_usage = bool(options.get("include_usage"))
-        chunk = _chunker(fields["model"], len(self.exchanges), with_usage=wants_usage)
-        if reply.first_token_s:
-            await asyncio.sleep(reply.first_token_s)
-        await writer.send([chunk({"role": "assistant", "content": "", "refusal": None})])
+        chunk = _chunker(fields["model"], number, with_usage=wants_usage)
         deltas: list[dict[str, Any]] = [{"content": token} for token in reply.tokens()]
-        deltas += [{"refusal": token} for token in ChatReply(text=reply.refusal).tokens()]
-        deltas += _tool_deltas(reply, len(self.exchanges))
-        for start in range(0, len(deltas), reply.burst):
-            if reply.token_s and start:
-                await asyncio.sleep(reply.token_s)
-            burst = deltas[start : start + reply.burst]
-            await writer.send([chunk(delta) for delta in burst])
-            exchange.sent += len(burst)
-            self.changed()
+        deltas += [{"refusal": token} for token in tokens_of(reply.refusal)]
+        deltas += _tool_deltas(reply, number)
+        ending: list[Mapping[str, Any] | str] = []
         if reply.error is not None:
-            await writer.send([{"error": dict(reply.error)}])
-            return
-        finish = reply.finish if reply.finish is not None else "tool_calls" if reply.tools else "stop"
-        if finish:
-            await writer.send([chunk({}, finish)])
-        if wants_usage and reply.usage:
-            await writer.send([{**chunk({}), "choices": [], "usage": _usage(fields, reply)}])
-        if reply.done:
-            await writer.send(["[DONE]"])
+            ending = [{"error": dict(reply.error)}]
+        else:
+            finish = reply.finish if reply.finish is not None else "tool_calls" if reply.tools else "stop"
+            if finish:
+                ending.append(chunk({}, finish))
+            if wants_usage and reply.usage:
+                ending.append({**chunk({}), "choices": [], "usage": _usage(fields, reply)})
+            if reply.done:
+                ending.append("[DONE]")
+        opening = chunk({"role": "assistant", "content": "", "refusal": None})
+        return [opening], [[chunk(delta)] for delta in deltas], ending
+
+    def whole(self, fields: Mapping[str, Any], reply: ChatReply, number: int) -> dict[str, Any]:
+        """See :meth:`ModelEmulator.whole`."""
+        return _completion(fields, reply, number)
 
     def _invalid(self, fields: Mapping[str, Any]) -> tuple[str, str] | None:
         """Say what OpenAI would refuse, and the parameter it would name."""
@@ -266,7 +142,7 @@ class OpenAIEmulator(EmulatorServer):
                 return f"Unknown parameter: 'stream_options.{min(unknown, default='')}'.", "stream_options"
         for number, tool in enumerate(fields.get("tools") or ()):
             function = tool.get("function") or {}
-            if not _TOOL_NAME.fullmatch(function.get("name", "")):
+            if not TOOL_NAME.fullmatch(function.get("name", "")):
                 return f"Invalid 'tools[{number}].function.name': string does not match pattern.", f"tools[{number}]"
             if function.get("parameters", {"type": "object"}).get("type") != "object":
                 return f"Invalid schema for function {function['name']!r}: not of type 'object'.", f"tools[{number}]"
@@ -312,30 +188,6 @@ def _unanswered(ids: Sequence[str]) -> str:
     )
 
 
-class _Writer:
-    """Writes server-sent events, each through the faults."""
-
-    def __init__(self, response: web.StreamResponse, gate: FaultGate, reply: ChatReply) -> None:
-        self._response = response
-        self._gate = gate
-        self._reply = reply
-
-    async def send(self, events: Sequence[Mapping[str, Any] | str]) -> None:
-        end = self._reply.newline
-        out = ""
-        try:
-            for event in events:
-                data = event if isinstance(event, str) else msgspec.json.encode(event).decode()
-                for item in (*await self._gate.before(), data):
-                    out += f": ping{end}{end}" if self._reply.comments else ""
-                    out += f"data: {item}{end}{end}"
-        finally:  # what came before a fault is on its way
-            raw = out.encode()
-            size = self._reply.split or len(raw) or 1
-            for start in range(0, len(raw), size):
-                await self._response.write(raw[start : start + size])
-
-
 def _chunker(model: str, number: int, *, with_usage: bool) -> Callable[..., dict[str, Any]]:
     def chunk(delta: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
         fields: dict[str, Any] = {
@@ -366,9 +218,8 @@ def _tool_deltas(reply: ChatReply, request: int) -> list[dict[str, Any]]:
         if style == "whole":
             calls.append([{**first, "function": {"name": tool.name, "arguments": text}}])
             continue
-        half = (len(text) + 1) // 2
         fragments = [{**first, "function": {"name": tool.name, "arguments": ""}}]
-        fragments += [{"index": number, "function": {"arguments": part}} for part in (text[:half], text[half:]) if part]
+        fragments += [{"index": number, "function": {"arguments": part}} for part in halves(text)]
         for fragment in fragments:
             if style in ("no_index", "no_id"):
                 del fragment["index"]
@@ -386,7 +237,7 @@ def _tool_deltas(reply: ChatReply, request: int) -> list[dict[str, Any]]:
 
 def _usage(fields: Mapping[str, Any], reply: ChatReply) -> dict[str, Any]:
     """Plausible numbers: four characters to a token."""
-    asked = sum(len(str(message.get("content") or "")) for message in fields["messages"]) // 4 + 3
+    asked = size_of(fields["messages"])
     said = max(1, len(reply.tokens()))
     return {
         "prompt_tokens": asked,
@@ -415,7 +266,7 @@ def _completion(fields: Mapping[str, Any], reply: ChatReply, request: int) -> di
     }
 
 
-def _error(
+def error(
     status: int,
     message: str,
     *,
@@ -423,5 +274,6 @@ def _error(
     code: str | None = None,
     param: str | None = None,
 ) -> web.Response:
+    """A refusal in OpenAI's shape."""
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return web.json_response(body, status=status, headers={"x-request-id": "req_refused"})

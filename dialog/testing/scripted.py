@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from dialog.errors import ProviderError
 from dialog.llm.llm import LLM, Finish, LLMEvent, LLMRequest, TextDelta, ToolCall, Usage
-from dialog.testing.openai import ToolUse
+from dialog.testing.model import ToolUse
 
 __all__ = ["Answer", "ScriptedLLM"]
 
