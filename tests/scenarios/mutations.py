@@ -160,7 +160,9 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "number in groups": HASTY,
     "no final ever": turns(
-        "nobody asks for a final", endpointing=Endpointing(max_s=90, unfinished_s=90), transcript_timeout_s=90
+        "nobody asks for a final",
+        endpointing=Endpointing(mode="provider", max_s=90, unfinished_s=90),
+        transcript_timeout_s=90,
     ),
     "short yes that the VAD missed": touched("only what is loud reaches the recogniser", gate_by_level),
     "keys during a prompt": touched("keys are not heard", deaf_to_keys),
