@@ -72,8 +72,10 @@ if TYPE_CHECKING:
     from dialog.stt.stt import STT as STT
     from dialog.stt.tee import Comparison as Comparison
     from dialog.stt.tee import TeeSTT as TeeSTT
+    from dialog.tts.cache import CachedTTS as CachedTTS
     from dialog.tts.cartesia import CartesiaTTS as CartesiaTTS
     from dialog.tts.espeak import EspeakTTS as EspeakTTS
+    from dialog.tts.phrases import PhraseCache as PhraseCache
     from dialog.tts.tts import TTS as TTS
     from dialog.vad.local import LocalVAD as LocalVAD
     from dialog.vad.silero import SileroVAD as SileroVAD
@@ -91,6 +93,7 @@ _HOMES = {
     "BACKCHANNELS": "agent.turns.settings",
     "BargeIn": "agent.turns.settings",
     "BodyBuffer": "keyed",
+    "CachedTTS": "tts.cache",
     "CallMetadata": "message",
     "CallScope": "scope",
     "CarrierError": "errors",
@@ -113,6 +116,7 @@ _HOMES = {
     "OpenAIAgent": "presets",
     "OpenAILLM": "llm.openai",
     "Participant": "participant",
+    "PhraseCache": "tts.phrases",
     "Playback": "message",
     "PocketsphinxSTT": "stt.pocketsphinx",
     "ProviderError": "errors",
@@ -163,6 +167,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "AudioFormat",
     "BargeIn",
     "BodyBuffer",
+    "CachedTTS",
     "CallMetadata",
     "CallScope",
     "CarrierError",
@@ -184,6 +189,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "OpenAIAgent",
     "OpenAILLM",
     "Participant",
+    "PhraseCache",
     "Playback",
     "PocketsphinxSTT",
     "ProviderError",

@@ -124,6 +124,7 @@ class CartesiaTTS(SocketTTS):
             **({"language": language} if language else {}),
         }
         self._options = dict(options or {})
+        self.voice_key = repr((self.provider, self._url, version, self._request, self._options))
         self._head = ""
 
     def _address(self, audio_format: AudioFormat) -> str:

@@ -107,6 +107,7 @@ class DeepgramTTS(SocketTTS):
                 queue_limit=queue_size_limit, farewell='{"type":"Close"}', backoff=backoff or Backoff()
             ),
         )
+        self.voice_key = repr((self.provider, self._base_url, self._query, self._override))
         self._current = ""
         """The one that is spoken, or being forgotten."""
         self._unflushed = 0

@@ -150,6 +150,7 @@ class ElevenLabsTTS(SocketTTS):
                 backoff=backoff or Backoff(),
             ),
         )
+        self.voice_key = repr((self.provider, self._base_url, self._path, self._query, self._override, self._opening))
 
     def _address(self, audio_format: AudioFormat) -> str:
         query = {**self._query, "output_format": _FORMATS[audio_format], **self._override}

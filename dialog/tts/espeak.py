@@ -105,6 +105,7 @@ class EspeakTTS(TTS):
         english = voice.lower().startswith("en")
         # This instance's voice decides what it can do.
         self.capabilities = TTSCapabilities(text="sentences", timings=True, normalizes=not english)  # type: ignore[misc]
+        self.voice_key = repr(("espeak", self._settings))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: _Thread | None = None
         self._parts: dict[tuple[UUID, int], _Part] = {}

@@ -90,6 +90,7 @@ class OpenAITTS(HttpTTS):
             url=join(http_url(base_url), "/audio/speech", query),
             headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json", **(headers or {})},
         )
+        self.voice_key = repr((self.provider, base_url, self._fields, query))
 
     def _body(self, text: str) -> bytes:
         return _encode({"input": text, **self._fields})

@@ -48,6 +48,10 @@ class TTS(Participant):
     """Audio it can make, best first."""
     capabilities: ClassVar[TTSCapabilities] = TTSCapabilities()
 
+    voice_key: str = ""
+    """All that the sound depends on besides text and format, without secrets: provider, server, model, voice,
+    options. Two with the same key say a sentence alike. Empty: not known."""
+
     @abstractmethod
     def open(self, audio_format: AudioFormat) -> None:
         """Start connecting and return. ``audio_format`` is one of :attr:`formats` and stays."""
