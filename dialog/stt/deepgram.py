@@ -99,10 +99,10 @@ class DeepgramSTT(StreamingSTT):
     capabilities: ClassVar[STTCapabilities] = STTCapabilities(
         speech_events=True, interim_interval_ms=1000, words=True, eager=False, manual_turns=True
     )
-    provider: ClassVar[str] = "deepgram"
-    keep_alive: ClassVar[str] = '{"type":"KeepAlive"}'
-    finalize_with: ClassVar[str] = '{"type":"Finalize"}'
-    farewell: ClassVar[str] = '{"type":"CloseStream"}'
+    provider = "deepgram"
+    keep_alive = '{"type":"KeepAlive"}'
+    finalize_with = '{"type":"Finalize"}'
+    farewell = '{"type":"CloseStream"}'
 
     def __init__(
         self,

@@ -64,6 +64,11 @@ class SegmentCollector:
         return not self._finals and self._interim is None
 
     @property
+    def begun(self) -> bool:
+        """An utterance was told of; its words may have to be heard again."""
+        return self._uuid is not None
+
+    @property
     def interim(self) -> Segment | None:
         """The segment that may still change."""
         return self._interim

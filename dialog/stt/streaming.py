@@ -19,6 +19,7 @@ from typing import ClassVar
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
 from dialog.message import AudioFormat, Message, SpeechEdge
@@ -64,7 +65,7 @@ class StreamingSTT(STT):
     keep_alive: ClassVar[str] = ""
     """Text that keeps an idle connection; empty: pings do."""
     keep_alive_s: ClassVar[float] = 4.0
-    finalize_with: ClassVar[str] = ""
+    finalize_with: str = ""
     """Text that asks for what was heard so far; empty: it cannot be asked."""
     farewell: ClassVar[str] = ""
     """Text that ends the stream."""
@@ -114,9 +115,13 @@ class StreamingSTT(STT):
         self._connections = 0
         self._ready = False
         self._speaking = False
+        self._tells_words = True
+        """Whether the times of words come from the service; else they are guesses, for us alone."""
         self._eager_uuid: UUID | None = None
         self._renewal_due = False
         self._unasked = False
+        self._asked_ms = 0.0
+        """Up to where the last :meth:`finalize` asked for words."""
         self._finalizing: asyncio.TimerHandle | None = None
         self._renewals: list[asyncio.TimerHandle] = []
         self._ticker: asyncio.TimerHandle | None = None
@@ -202,7 +207,7 @@ class StreamingSTT(STT):
         if self._socket is None or self._disposed:
             return
         # Without a connection it is asked for behind the audio that the next one hears again.
-        self._unasked = not (self._ready and self.finalize_with and self._socket.send(self.finalize_with))
+        self._unasked = not (self._ready and self._ask())
         if self._finalizing is None:
             # The answer is best effort: if almost nothing is buffered, none comes.
             loop = asyncio.get_running_loop()
@@ -250,7 +255,7 @@ class StreamingSTT(STT):
             if self._echo.active and self._echo.repeats(utterance):
                 return
             self._speech_started(utterance.at_ms)  # not everybody says so before the words
-            self.emit(STT.INTERIM, utterance)
+            self.emit(STT.INTERIM, utterance if self._tells_words else replace(utterance, words=()))
         elif final and self._collector.empty:
             self._speech_stopped(segment.end_ms)  # it was a noise
 
@@ -258,6 +263,9 @@ class StreamingSTT(STT):
         """The utterance is over; ``interim`` words count too."""
         self._stop_finalizing()
         utterance = self._collector.finish(interim=interim)
+        if interim and utterance is not None:  # said is said: nobody needs to hear it again
+            self._safe_ms = max(self._safe_ms, utterance.end_ms)
+            self._ring.release(self._safe_ms)
         self._speech_stopped(utterance.end_ms if utterance is not None else end_ms or self._safe_ms)
         if utterance is not None and self._echo.active and self._echo.is_echo(utterance):
             utterance = None
@@ -265,7 +273,7 @@ class StreamingSTT(STT):
             self._withdraw()
         else:
             self._eager_uuid = None
-            self.emit(STT.MESSAGE, utterance)
+            self.emit(STT.MESSAGE, utterance if self._tells_words else replace(utterance, words=()))
         if self._renewal_due:
             self._renew_if_quiet()
 
@@ -275,7 +283,7 @@ class StreamingSTT(STT):
         if utterance is None or (self._echo.active and self._echo.repeats(utterance)):
             return
         self._eager_uuid = utterance.uuid
-        self.emit(STT.EAGER, utterance)
+        self.emit(STT.EAGER, utterance if self._tells_words else replace(utterance, words=()))
 
     def _withdraw(self) -> None:
         """The utterance that was probably all is not, or nothing is left of it."""
@@ -287,7 +295,7 @@ class StreamingSTT(STT):
         """Somebody speaks since ``at_ms``; repetitions and history are told to nobody."""
         if at_ms < self._discarded_ms:
             return
-        if self._speaking and (not self._collector.empty or at_ms < self._replayed_ms):
+        if self._speaking and (self._collector.begun or at_ms < self._replayed_ms):
             return
         if at_ms < self._replayed_ms and self._ring.end_ms - at_ms > _STALE_MS:
             return
@@ -353,8 +361,14 @@ class StreamingSTT(STT):
             data = message.data
             if self._socket.send(data if self._encode is None else self._encode(data)):
                 self._time.add(message.at_ms, len(data) * self._ms_per_byte)
-        if self._unasked and self.finalize_with and (self._finalizing is not None or self.manual_turns):
-            self._unasked = not self._socket.send(self.finalize_with)
+        if self._unasked and (self._finalizing is not None or self.manual_turns):
+            self._unasked = not self._ask()
+
+    def _ask(self) -> bool:
+        """Ask for the words of the audio that was sent, if the service can be asked."""
+        assert self._socket is not None
+        self._asked_ms = self._ring.end_ms
+        return bool(self.finalize_with) and self._socket.send(self.finalize_with)
 
     # What the socket says.
 

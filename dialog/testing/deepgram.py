@@ -23,6 +23,7 @@ import msgspec
 from aiohttp import web
 
 from dialog.audio.g711 import alaw_decode, mulaw_decode
+from dialog.testing.hearing import Script
 from dialog.testing.server import EmulatorServer, EmulatorSocket, Faults
 
 __all__ = ["DeepgramEmulator", "Spoken"]
@@ -55,7 +56,7 @@ class _Speech:
     """Words that were said in final segments."""
 
 
-class DeepgramEmulator(EmulatorServer):
+class DeepgramEmulator(Script, EmulatorServer):
     """Deepgram on loopback.
 
     Args:
@@ -90,7 +91,7 @@ class DeepgramEmulator(EmulatorServer):
         faults: Faults | None = None,
     ) -> None:
         super().__init__(port=port, faults=faults)
-        self.sentences: list[str] = list(sentences)
+        self.sentences = list(sentences)
         self.spoken: list[Spoken] = sorted(spoken, key=lambda item: item.start_s)
         self.transcribe = transcribe
         self.api_key = api_key
@@ -100,8 +101,6 @@ class DeepgramEmulator(EmulatorServer):
         self.answer_finalize = answer_finalize
         self.repeat_started = repeat_started
         self.idle_s = idle_s
-        self.said = 0
-        """How many sentences of the script were heard to their end."""
         self.violations: list[str] = []
         """What clients did that the service forbids or punishes."""
 
@@ -118,10 +117,6 @@ class DeepgramEmulator(EmulatorServer):
             status=status,
             headers={"dg-error": reason, "dg-request-id": request_id},
         )
-
-    def sentence(self) -> str:
-        """The sentence that is being said; :attr:`said` is raised when it is over."""
-        return self.sentences[self.said % len(self.sentences)] if self.sentences else ""
 
     async def _listen(self, request: web.Request) -> web.StreamResponse:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -177,6 +172,7 @@ class _Recogniser:
         self._segment_s = 0.0
         self._interim_at = emulator.interim_s
         self._loud = 0
+        self._onset = b""
         self._quiet_s = 0.0
         self._speech: _Speech | None = None
         self._ignore = False
@@ -271,6 +267,7 @@ class _Recogniser:
     def _by_energy(self, window: bytes) -> list[dict[str, Any]]:
         pcm = array("h", self._decode(window) if self._decode else window)
         loud = sum(map(abs, pcm[::4])) * 4 > _LOUD * len(pcm)
+        self._onset = (self._onset + pcm.tobytes())[-_ONSET_WINDOWS * 2 * len(pcm) :] if loud else b""
         self._quiet_s = 0.0 if loud else self._quiet_s + _WINDOW_S
         self._loud = self._loud + 1 if loud else 0
         speech = self._speech
@@ -282,7 +279,7 @@ class _Recogniser:
                 self._audio += window
                 return []
             self._audio += window
-            text = "" if self._emulator.transcribe else self._emulator.sentence()
+            text = "" if self._emulator.transcribe else self._emulator.sentence(self._onset)
             return self._begin(_Speech(text, self.now_s - _ONSET_WINDOWS * _WINDOW_S))
         self._audio += window
         if loud:
