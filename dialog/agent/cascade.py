@@ -632,12 +632,18 @@ class Cascade:
 
     def hush(self, turn: Turn) -> None:
         """Say no more of what a turn has said so far, as far as it may be interrupted; the turn goes on."""
+        parts = [part for part in turn.speech.parts if not part.final]
+        stopped = [part for part in parts if self._may_stop(turn, part)]
+        for part in stopped:  # all of them, before the end of one makes room for the next
+            self._stop_part(turn, part)
         turn.speech.seal()
         turn.speech.tell()  # the line ends only what it knows
-        for part in turn.speech.parts:
-            if not part.final and self._may_stop(turn, part):
-                self._stop_part(turn, part)
+        if len(stopped) == len(parts):
+            self._voip.abort(turn.uuid)
+        else:
+            for part in reversed(stopped):  # from the end: the line must not begin with the next one
                 self._voip.abort(turn.uuid, part=part.number)
+        turn.speech.pump()
 
     @property
     def sounding(self) -> bool:

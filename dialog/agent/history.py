@@ -319,7 +319,8 @@ class History:
         if self._own(draft):
             draft._state = "dropped"
             self.version += 1
-            self._dropped = draft
+            if draft.user_text or draft._told:  # what the agent wanted to say by itself asks nothing
+                self._dropped = draft
 
     def discard(self, draft: Draft) -> None:
         """End a turn that was begun before it was certain, as if it had never been: also its tools leave no trace.

@@ -422,10 +422,9 @@ class SpeechQueue:
         part.posted_done = True
 
     def finish(self, part: Part) -> None:
-        """Take no more text for a part, but let the voice say what it was given."""
+        """Take no more text for a part, but let the voice say what it was given; to be pumped."""
         part.truncated = part.truncated or bool(part.pending) or not part.sealed
         self._forget_pending(part)
-        self.pump()
 
     @property
     def quiet(self) -> bool:

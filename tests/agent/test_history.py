@@ -197,6 +197,18 @@ def test_a_question_that_goes_on_twice_keeps_what_stands_before_its_tool() -> No
     ]
 
 
+def test_a_question_goes_on_although_the_agents_own_words_were_dropped_meanwhile() -> None:
+    history = History()
+    question = history.draft("A table")
+    question.call(call("a"))
+    question.result(result("a"))
+    own = history.draft()
+    history.drop(question)
+    history.drop(own)
+    following = history.draft("A table for two")
+    assert [item.text for item in following.items() if isinstance(item, Entry)] == ["A table", "for two"]
+
+
 def test_a_tool_that_runs_longer_than_its_turn_says_so_and_its_result_is_news() -> None:
     history = History()
     draft = history.draft("A table for two.")

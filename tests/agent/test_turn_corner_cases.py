@@ -316,6 +316,27 @@ def test_a_stream_whose_sentence_may_be_finished_is_read_no_further():
     on_a_call(scenario, settings=AFTER_SENTENCE)
 
 
+class Talkative(Agent):
+    async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+        self.dispatch_message("A word. " * 30)
+        yield "And more of it. And yet"
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("heard_s", [0.0, 1.0])
+def test_a_reply_that_is_given_up_gives_the_voice_nothing_more(heard_s):
+    async def scenario(talk):
+        turn = talk.stt.heard("tell me")
+        await talk.clock.sleep(0.1 + heard_s)
+        before = dict(talk.tts.texts)
+        assert (turn, 0) in before
+        talk.agent.abort()
+        assert talk.tts.texts == before
+        assert {bytes([sound]) for heard in talk.line.sent for sound in heard.data} <= {b"\1"}
+
+    on_a_call(scenario, Talkative, tts=Sentences())
+
+
 @pytest.mark.parametrize("kind", [Breaking, Reporting])
 def test_a_listener_that_gives_up_a_reply_whose_voice_breaks_leaves_the_line_free(kind):
     async def scenario(talk):
