@@ -8,8 +8,6 @@ from typing import ClassVar
 from uuid import uuid4
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
@@ -822,112 +820,5 @@ def test_what_a_text_call_cannot_show_fails_and_nothing_else():
         voip.close()
         await clock.sleep(2)
         assert [event for event in agent.events if isinstance(event, ErrorRaised)]
-
-    run_virtual(run)
-
-
-# Everything at once.
-
-
-class Versatile(Agent):
-    """Answers in another way each time."""
-
-    turns = 0
-
-    async def inference(self, message: Message[str]) -> AsyncIterator[str]:
-        self.turns += 1
-        match self.turns % 5:
-            case 0:
-                yield ""
-            case 1:
-                yield "One sentence. And another one. "
-            case 2:
-                await asyncio.sleep(0.4)
-                yield "A late answer."
-            case 3:
-                notice = self.dispatch_message("A notice.", allow_interrupt=False)
-                yield "And more of it to say."
-                await notice
-                yield "The rest."
-            case _:
-                self.dispatch_stream(self.words(), allow_interrupt=self.turns % 2 == 0)
-                yield "After the stream."
-
-    async def words(self) -> AsyncIterator[str]:
-        for word in ("some ", "words ", "that ", "come ", "slowly"):
-            yield word
-            await asyncio.sleep(0.1)
-
-
-_ACTS = ("starts", "stops", "hears", "heard", "abort", "say", "notice", "stream", "drop", "stt", "tts", "again", "wait")
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    acts=st.lists(
-        st.tuples(st.sampled_from(_ACTS), st.sampled_from([0, 0.05, 0.2, 0.7, 2.0])), min_size=3, max_size=20
-    ),
-    rtt_s=st.sampled_from([0.0, 0.1]),
-    echo_marks=st.booleans(),
-    kind=st.sampled_from([HummingTTS, Sentences]),
-)
-def test_whatever_happens_the_agent_answers_once_and_listens_again(acts, rtt_s, echo_marks, kind):
-    async def run(clock):
-        def new_line() -> MemoryLine:
-            return MemoryLine(clock=clock, rtt_s=rtt_s, echo_marks=echo_marks)
-
-        talk = Talk(clock, Versatile, greeting="Hello and welcome.", join=False, tts=kind())
-        talk.line = new_line()
-        talk.line.join(talk.call)
-        speeches = []
-        said = []
-        agent = talk.agent
-        for number, (act, pause) in enumerate(acts):
-            match act:
-                case "starts":
-                    agent.stt.speech_starts()
-                case "stops":
-                    agent.stt.speech_stops()
-                case "hears":
-                    agent.stt.hears(f"words {number}")
-                case "heard":
-                    said.append(f"<{number}>")
-                    agent.stt.heard(said[-1])
-                case "abort":
-                    agent.abort()
-                case "say":
-                    speeches.append(agent.dispatch_message("By the way."))
-                case "notice":
-                    speeches.append(agent.dispatch_message("You must know.", allow_interrupt=False))
-                case "stream":
-                    speeches.append(agent.dispatch_stream(agent.words(), allow_interrupt=number % 2 == 0))
-                case "drop":
-                    talk.line.drop()
-                    await clock.sleep(pause)
-                    talk.line = new_line()
-                    talk.line.join(talk.call)
-                case "stt":
-                    agent.set_stt(ToldSTT())
-                case "tts":
-                    agent.set_tts(kind())
-                case "again":
-                    agent.deactivate()
-                    agent.activate()
-            await clock.sleep(pause)
-        await clock.sleep(60)
-        engine = agent._conversation.engine
-        assert engine._taking.listening
-        voices, ears = engine._mouth.voices, engine._ears
-        left = (engine._turns, voices._of, voices._retired, ears._leaving, ears._coming)
-        assert not any(left)
-        assert all(speech.done() for speech in speeches)
-        agent.stt.heard("the last question")
-        await talk.listens()
-        words = " ".join(text for role, text in talk.spoken() if role == "user")
-        assert [words.count(utterance) for utterance in said] == [1] * len(said), "kept, and answered once"
-        assert words.endswith("the last question")
-        assert not talk.errors
-        await talk.over()
-        assert [event for event in agent.events if isinstance(event, CallEnded)] == [agent.events[-1]]
 
     run_virtual(run)
