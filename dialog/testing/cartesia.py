@@ -12,26 +12,28 @@ test knows to the sample what it must hear, and when each word is spoken.
 from __future__ import annotations
 
 import asyncio
-import math
-from array import array
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import uuid4
 
 import msgspec
 from aiohttp import web
 
-from dialog.audio.g711 import alaw_encode, mulaw_encode
+from dialog.message import AudioFormat
 from dialog.testing.server import EmulatorServer, EmulatorSocket, FaultDrop, Faults
+from dialog.testing.tone import tone
 
 __all__ = ["CartesiaEmulator", "ContextFault"]
 
 _FREE = frozenset({"transcript", "continue", "flush", "context_id"})
 """Fields that may change within a context."""
-_ENCODINGS = {"pcm_mulaw": 1, "pcm_alaw": 1, "pcm_s16le": 2}
+_ENCODINGS: dict[str, Literal["mulaw", "alaw", "s16le"]] = {
+    "pcm_mulaw": "mulaw",
+    "pcm_alaw": "alaw",
+    "pcm_s16le": "s16le",
+}
 _RATES = frozenset({8000, 16000, 22050, 24000, 44100, 48000})
 _VOICES = (
     {"id": "f786b574-daa5-4673-aa0c-cbe3e8534c02", "name": "Katie", "language": "en"},
@@ -134,12 +136,7 @@ class CartesiaEmulator(EmulatorServer):
 
     def audio(self, text: str, *, number: int = 0, encoding: str = "pcm_mulaw", rate: int = 8000) -> bytes:
         """The audio that context ``number`` gets for ``text``."""
-        size = self._samples(text, rate) * _ENCODINGS[encoding]
-        second = _tone(encoding, rate, number)
-        return (second * (size // len(second) + 1))[:size]
-
-    def _samples(self, text: str, rate: int) -> int:
-        return int(len(text) * self.ms_per_char * rate / 1000)
+        return tone(text, AudioFormat(_ENCODINGS[encoding], rate), ms_per_char=self.ms_per_char, number=number)
 
     def _allowed(self, request: web.Request) -> int:
         """0, or the status to refuse with."""
@@ -287,7 +284,7 @@ class _Connection:
         audio = emulator.audio(
             context.text + spoken, number=context.number, encoding=context.encoding, rate=context.rate
         )
-        width = _ENCODINGS[context.encoding]
+        width = AudioFormat(_ENCODINGS[context.encoding], context.rate).sample_bytes
         audio = audio[context.samples * width :]
         context.text += spoken
         if emulator.timings_first:
@@ -351,13 +348,3 @@ def _error(status: int, message: str, context_id: str | None = None) -> dict[str
         "doc_url": "",
         "request_id": str(uuid4()),
     }
-
-
-@lru_cache(maxsize=32)
-def _tone(encoding: str, rate: int, number: int) -> bytes:
-    """One second of a sine, which joins itself without a seam."""
-    pitch = 300 + 50 * (number % 12)
-    pcm = array("h", [round(8000 * math.sin(2 * math.pi * pitch * i / rate)) for i in range(rate)]).tobytes()
-    if encoding == "pcm_mulaw":
-        return mulaw_encode(pcm)
-    return alaw_encode(pcm) if encoding == "pcm_alaw" else pcm

@@ -148,7 +148,7 @@ class HttpTTS(StreamingTTS):
                 finally:
                     reply.abort()
             except TimeoutError as exc:
-                raise self._broken(f"sent nothing for {patience_s:g} s", exc) from exc
+                raise self._broken(f"did not answer, or fell silent for {patience_s:g} s", exc) from exc
             except (OSError, BadResponseError) as exc:
                 raise self._broken(f"the connection broke ({exc!r})", exc) from exc
         except ProviderError as exc:
