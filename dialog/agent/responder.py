@@ -14,7 +14,7 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.calls import events as ev
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError, LimitError
-from dialog.llm.llm import LLM, LLMRequest, TextDelta, ToolCall, Usage
+from dialog.llm.llm import LLM, LLMRequest, ModelSwitched, TextDelta, ToolCall, Usage
 
 __all__ = ["Engine", "Responder"]
 
@@ -108,6 +108,9 @@ class Responder:
                     answer.calls.append(event)
                 elif isinstance(event, Usage):
                     self._used(turn, event)
+                elif isinstance(event, ModelSwitched):
+                    switch = {"provider": event.model, "instead_of": event.instead_of, "reason": event.reason}
+                    self._host.happened(ev.ProviderSwitched, kind="llm", turn=turn.uuid, **switch)
 
     async def _act(self, turn: Turn, calls: list[ToolCall], bridge: Bridge) -> list[Job]:
         """Run the tools of a step and wait for those that the answer needs."""

@@ -29,6 +29,7 @@ __all__ = [
     "IdlePrompted",
     "Interrupted",
     "PausedForCaller",
+    "ProviderSwitched",
     "ReplyDropped",
     "ResumedAfterPause",
     "SpeculationEnded",
@@ -186,6 +187,18 @@ class HandedOver(_Event, frozen=True, kw_only=True, gc=False, tag="agent.handed_
     to: str
 
 
+class ProviderSwitched(_Event, frozen=True, kw_only=True, gc=False, tag="provider.switched"):
+    """A provider failed, or works again, and another takes its place within the call."""
+
+    kind: Literal["stt", "tts", "llm"]
+    provider: str
+    """Who is asked from here on."""
+    instead_of: str
+    reason: str
+    turn: UUID | None = None
+    """The turn in which it happened, if in one."""
+
+
 class DigitPressed(_Event, frozen=True, kw_only=True, gc=False, tag="dtmf"):
     """The caller pressed a key."""
 
@@ -246,6 +259,7 @@ CallEvent: TypeAlias = (
     | ToolStarted
     | ToolEnded
     | UsageReported
+    | ProviderSwitched
     | DigitPressed
     | HandedOver
     | TurnMeasured

@@ -19,6 +19,7 @@ __all__ = [
     "Item",
     "LLMEvent",
     "LLMRequest",
+    "ModelSwitched",
     "TextDelta",
     "ToolCall",
     "ToolResult",
@@ -105,7 +106,17 @@ class Finish(Struct, frozen=True, gc=False):
     reason: Literal["stop", "tool_calls", "length", "refused"]
 
 
-LLMEvent: TypeAlias = TextDelta | ToolCall | Usage | Finish
+class ModelSwitched(Struct, frozen=True, kw_only=True):
+    """Another model answers than the one that was to: told in the stream, for whoever reports on the call."""
+
+    model: str
+    """Who answers from here on; see :attr:`LLM.name`."""
+    instead_of: str
+    reason: str
+    """What became of the other one."""
+
+
+LLMEvent: TypeAlias = TextDelta | ToolCall | Usage | Finish | ModelSwitched
 
 
 class LLM(ABC):

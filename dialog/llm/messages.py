@@ -181,13 +181,8 @@ def conversation(items: Sequence[Item]) -> tuple[str, list[dict[str, Any]]]:
     ids = _Ids()
     for item in items:
         if isinstance(item, ToolCall):
-            block: dict[str, Any] = {
-                "type": "tool_use",
-                "id": ids.new(item.id),
-                "name": item.name,
-                "input": _object(item.arguments),
-            }
-            _add(out, "assistant", block)
+            made = {"id": ids.new(item.id), "name": item.name, "input": _object(item.arguments)}
+            _add(out, "assistant", {"type": "tool_use", **made})
         elif isinstance(item, ToolResult):
             block: dict[str, Any] = {"type": "tool_result", "tool_use_id": ids.of(item.id), "content": item.content}
             if item.state in ("failed", "timed_out", "cancelled"):
