@@ -1,0 +1,243 @@
+"""ElevenLabs' Scribe, realtime (``/v1/speech-to-text/realtime``), as an :class:`~dialog.stt.stt.STT`.
+
+Source: ElevenLabs' API reference of the realtime speech-to-text WebSocket, seen November 2026, and its SDK 2.78.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from binascii import b2a_base64
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
+from dialog.message import MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat, Word
+from dialog.net.reconnect import Backoff
+from dialog.net.urls import QueryValue, join
+from dialog.stt.stt import STTCapabilities
+from dialog.stt.turns import TurnSTT
+
+__all__ = ["ElevenLabsSTT"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "scribe_v2_realtime"
+DEFAULT_LANGUAGE = "en"
+
+_REPEATED_MS = 300.0
+"""The shortest silence that ends an utterance: sooner than this the same words cannot be said again."""
+
+
+class _Word(Struct):
+    text: str = ""
+    start: float = 0.0
+    end: float = 0.0
+    type: str = "word"
+    speaker_id: str | None = None
+
+
+class _Event(Struct):
+    """Any message of the service: the union of the fields that matter, decoded in one pass."""
+
+    message_type: str = ""
+    text: str = ""
+    language_code: str | None = None
+    words: list[_Word] | None = None
+    error: str = ""
+    warning: str = ""
+
+
+_FATAL = frozenset({"auth_error", "quota_exceeded", "unaccepted_terms", "invalid_request"})
+"""Another connection would be told the same."""
+_PASSING = frozenset(
+    {
+        "error", "transcriber_error", "rate_limited", "input_error", "queue_overflow", "resource_exhausted",
+        "chunk_size_exceeded", "insufficient_audio_activity",
+    }
+)  # fmt: skip
+"""The service ends the connection behind them; another one can work."""
+_KNOWN = frozenset(
+    {
+        *_FATAL, *_PASSING, "partial_transcript", "committed_transcript", "committed_transcript_with_timestamps",
+        "commit_throttled", "session_time_limit_exceeded", "warning",
+    }
+)  # fmt: skip
+_decode = msgspec.json.Decoder(_Event).decode
+
+
+class ElevenLabsSTT(TurnSTT):
+    """Recognises speech with ElevenLabs Scribe, over one socket for the whole call.
+
+    The service does not say when speech starts: the first words that it tells count as that. It tells no
+    times of words either, unless ``options`` has ``include_timestamps``; utterances then wait for them.
+
+    Args:
+        api_key: ElevenLabs API key.
+        base_url: Where the service is; http(s) or ws(s). Regions have hosts of their own.
+        model: ``scribe_v2_realtime`` unless told otherwise.
+        language: ``en`` unless told otherwise; ``None``: the service finds out.
+        endpointing_ms: Silence that ends an utterance, 300 to 3000; the service's own default is 1500.
+        keyterms: Words and phrases to expect, at most 50 of 20 characters each.
+        options: Further options of the service, also ones that this class does not know; they win.
+        query: Further query parameters, for a proxy in between; they win over ``options``.
+        headers: Further headers of the handshake.
+        timeout_s: How long :meth:`finalize` waits for the service before the last interim counts.
+        echo_discard_s: An utterance that repeats what we say, and ends at most so long after it, is our echo.
+        queue_size_limit: Frames that may wait for a service that reads slowly; then audio is dropped.
+        backoff: When to reconnect, and when to give up.
+
+    Raises:
+        ConfigurationError: No key, the base URL is no URL, or ``endpointing_ms`` or ``keyterms`` are out of bounds.
+    """
+
+    formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, PCM_16K, PCM_8K, PCM_24K)
+    capabilities: ClassVar[STTCapabilities] = STTCapabilities(
+        speech_events=True,
+        interim_interval_ms=250,
+        words=False,
+        eager=False,
+        manual_turns=True,
+        regions=("us", "eu", "in", "sg"),
+    )
+    provider = "elevenlabs"
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str = "https://api.elevenlabs.io",
+        model: str = DEFAULT_MODEL,
+        language: str | None = DEFAULT_LANGUAGE,
+        endpointing_ms: int = 500,
+        keyterms: Iterable[str] = (),
+        options: Mapping[str, QueryValue] | None = None,
+        query: Mapping[str, QueryValue] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 0.5,
+        echo_discard_s: float = 0.4,
+        queue_size_limit: int = 500,
+        backoff: Backoff | None = None,
+    ) -> None:
+        terms = tuple(keyterms)
+        if not 300 <= endpointing_ms <= 3000:
+            raise ConfigurationError(f"ElevenLabsSTT: endpointing_ms must be 300 to 3000, got {endpointing_ms}")
+        if len(terms) > 50 or any(len(term) > 20 for term in terms):
+            raise ConfigurationError("ElevenLabsSTT: at most 50 keyterms of at most 20 characters each")
+        super().__init__(
+            api_key=api_key,
+            base_url=base_url,
+            timeout_s=timeout_s,
+            queue_size_limit=queue_size_limit,
+            backoff=backoff,
+            echo_discard_s=echo_discard_s,
+        )
+        self._headers = {"xi-api-key": api_key, **(headers or {})}
+        self._query: dict[str, QueryValue] = {
+            "model_id": model,
+            "language_code": language,
+            "commit_strategy": "vad",
+            "vad_silence_threshold_secs": endpointing_ms / 1000,
+            "keyterms": terms,
+        }
+        self._options = dict(options or {})
+        self._override = dict(query or {})
+        self._waits_for_times = self._options.get("include_timestamps") is True
+        self._committed = ("", 0.0)
+        """The last final text, and how much audio the service had been given by then."""
+        self._told_words = False
+        """Words came since then."""
+        self._endpointing_ms = float(endpointing_ms)
+        self._asked_ms: float | None = None
+        """Up to where :meth:`finalize` wants the words that have not come yet."""
+
+    def finalize(self) -> None:
+        """See :meth:`StreamingSTT.finalize`."""
+        if self._ready:
+            self._asked_ms = self._sent_ms
+        super().finalize()
+
+    def url_for(self, audio_format: AudioFormat) -> str:
+        """Everything is said in the query; audio and commands are one kind of message."""
+        rate = audio_format.sample_rate
+        chunk = '{"message_type":"input_audio_chunk","audio_base_64":"'
+        audio_end, commit_end = (f'","commit":{commit},"sample_rate":{rate}}}' for commit in ("false", "true"))
+        self._encode = lambda data: chunk + b2a_base64(data, newline=False).decode() + audio_end
+        self.finalize_with = chunk + commit_end
+        self._settings = replace(self._settings, keep_alive=chunk + audio_end)
+        query = {
+            **self._query,
+            **({"commit_strategy": "manual", "vad_silence_threshold_secs": None} if self.manual_turns else {}),
+            **self._options,
+            "audio_format": f"{'ulaw' if audio_format.encoding == 'mulaw' else 'pcm'}_{rate}",
+            **self._override,
+        }
+        return join(self._base_url, "/v1/speech-to-text/realtime", query)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._committed = ("", 0.0)
+        self._told_words = False
+        self._asked_ms = None
+
+    def _receive(self, data: str | bytes) -> None:
+        try:
+            event = _decode(data)
+        except msgspec.DecodeError as exc:
+            self._undecodable(data, exc, _KNOWN, "message_type")
+            return
+        kind = event.message_type
+        if kind == "partial_transcript":
+            self._told_words = self._told_words or bool(event.text)
+            self._turn(event.text)
+        elif kind == "committed_transcript":
+            self._commit(event, last=not self._waits_for_times)
+        elif kind == "committed_transcript_with_timestamps":
+            if self._waits_for_times:
+                self._commit(event, last=True)
+        elif kind == "session_time_limit_exceeded":
+            self._renew()
+        elif kind == "warning":
+            logger.warning("%s warns: %s", self.provider, event.warning[:200])
+        elif kind == "commit_throttled":
+            error = ProviderError(self.provider, f"reports {kind}: {event.error[:200]}", retryable=True)
+            self.fail(error, retryable=True)
+        elif kind in _FATAL or kind in _PASSING:
+            self._refuse(kind, event.error)
+
+    def _commit(self, event: _Event, *, last: bool) -> None:
+        """The utterance is over; it is told again with times if those were asked for."""
+        if not last:
+            self._turn(event.text)
+            if self._finalizing is None:  # the times are bound to come, but not for ever
+                self._finalizing = asyncio.get_running_loop().call_later(self._timeout_s, self._finish, True)
+            return
+        text, sent_ms = self._committed
+        now_ms = self._time.sent_ms
+        if not self._told_words and event.text == text and now_ms - sent_ms < _REPEATED_MS:
+            return  # told twice
+        self._committed, self._told_words = (event.text, now_ms), False
+        words = tuple(self._word(word) for word in event.words or () if word.type == "word")
+        # What was heard before the silence, or before it was asked for, need not be heard again.
+        asked_ms, self._asked_ms = self._asked_ms, None
+        until_ms = self._sent_ms - self._endpointing_ms if asked_ms is None else asked_ms
+        self._turn_ended(event.text, until_ms=until_ms, words=words, language=event.language_code)
+
+    def _word(self, word: _Word) -> Word:
+        return Word(
+            text=word.text,
+            start_ms=self._to_call(word.start),
+            end_ms=self._to_call(word.end, end=True),
+            speaker=word.speaker_id,
+        )
+
+    def _refuse(self, kind: str, reason: str) -> None:
+        reason = f"reports {kind}: {reason[:200]}"
+        if kind == "auth_error":
+            self._refused(AuthenticationError(self.provider, reason))
+        else:
+            self._refused(ProviderError(self.provider, reason, retryable=kind not in _FATAL))
