@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from dialog.keyed import BodyBuffer as BodyBuffer
     from dialog.keyed import KeyedMutex as KeyedMutex
     from dialog.llm.anthropic import AnthropicLLM as AnthropicLLM
+    from dialog.llm.fallback import FallbackLLM as FallbackLLM
     from dialog.llm.llm import LLM as LLM
     from dialog.llm.openai import OpenAILLM as OpenAILLM
     from dialog.llm.responses import ResponsesLLM as ResponsesLLM
+    from dialog.llm.router import RouterLLM as RouterLLM
     from dialog.llm.rules import Rule as Rule
     from dialog.llm.rules import RuleLLM as RuleLLM
     from dialog.message import AudioFormat as AudioFormat
@@ -67,14 +69,19 @@ if TYPE_CHECKING:
     from dialog.providers.factories import provider_class as provider_class
     from dialog.providers.registry import provider_names as provider_names
     from dialog.scope import CallScope as CallScope
+    from dialog.stt.cartesia import CartesiaSTT as CartesiaSTT
     from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
+    from dialog.stt.flux import DeepgramFluxSTT as DeepgramFluxSTT
     from dialog.stt.pocketsphinx import PocketsphinxSTT as PocketsphinxSTT
     from dialog.stt.stt import STT as STT
     from dialog.stt.tee import Comparison as Comparison
     from dialog.stt.tee import TeeSTT as TeeSTT
     from dialog.tts.cache import CachedTTS as CachedTTS
     from dialog.tts.cartesia import CartesiaTTS as CartesiaTTS
+    from dialog.tts.deepgram import DeepgramTTS as DeepgramTTS
+    from dialog.tts.elevenlabs import ElevenLabsTTS as ElevenLabsTTS
     from dialog.tts.espeak import EspeakTTS as EspeakTTS
+    from dialog.tts.openai import OpenAITTS as OpenAITTS
     from dialog.tts.phrases import PhraseCache as PhraseCache
     from dialog.tts.tts import TTS as TTS
     from dialog.vad.local import LocalVAD as LocalVAD
@@ -97,17 +104,22 @@ _HOMES = {
     "CallMetadata": "message",
     "CallScope": "scope",
     "CarrierError": "errors",
+    "CartesiaSTT": "stt.cartesia",
     "CartesiaTTS": "tts.cartesia",
     "Clock": "clock",
     "Comparison": "stt.tee",
     "ConfigurationError": "errors",
+    "DeepgramFluxSTT": "stt.flux",
     "DeepgramSTT": "stt.deepgram",
+    "DeepgramTTS": "tts.deepgram",
     "DialogError": "errors",
     "Digits": "agent.digits",
+    "ElevenLabsTTS": "tts.elevenlabs",
     "Endpointing": "agent.turns.settings",
     "EspeakTTS": "tts.espeak",
     "Event": "participant",
     "Failure": "message",
+    "FallbackLLM": "llm.fallback",
     "Heard": "agent.speech",
     "KeyedMutex": "keyed",
     "LLM": "llm.llm",
@@ -115,6 +127,7 @@ _HOMES = {
     "Message": "message",
     "OpenAIAgent": "presets",
     "OpenAILLM": "llm.openai",
+    "OpenAITTS": "tts.openai",
     "Participant": "participant",
     "PhraseCache": "tts.phrases",
     "Playback": "message",
@@ -122,6 +135,7 @@ _HOMES = {
     "ProviderError": "errors",
     "ResponsesAgent": "presets",
     "ResponsesLLM": "llm.responses",
+    "RouterLLM": "llm.router",
     "Rule": "llm.rules",
     "RuleAgent": "presets",
     "RuleLLM": "llm.rules",
@@ -171,23 +185,29 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CallMetadata",
     "CallScope",
     "CarrierError",
+    "CartesiaSTT",
     "CartesiaTTS",
     "Clock",
     "Comparison",
     "ConfigurationError",
+    "DeepgramFluxSTT",
     "DeepgramSTT",
+    "DeepgramTTS",
     "DialogError",
     "Digits",
+    "ElevenLabsTTS",
     "Endpointing",
     "EspeakTTS",
     "Event",
     "Failure",
+    "FallbackLLM",
     "Heard",
     "KeyedMutex",
     "LocalVAD",
     "Message",
     "OpenAIAgent",
     "OpenAILLM",
+    "OpenAITTS",
     "Participant",
     "PhraseCache",
     "Playback",
@@ -195,6 +215,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "ProviderError",
     "ResponsesAgent",
     "ResponsesLLM",
+    "RouterLLM",
     "Rule",
     "RuleAgent",
     "RuleLLM",
