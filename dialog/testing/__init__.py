@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dialog.testing.anthropic import AnthropicEmulator as AnthropicEmulator
+    from dialog.testing.aura import AuraEmulator as AuraEmulator
     from dialog.testing.caller import CallEnded as CallEnded
     from dialog.testing.caller import Caller as Caller
     from dialog.testing.caller import CallerEvent as CallerEvent
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from dialog.testing.deepgram import DeepgramEmulator as DeepgramEmulator
     from dialog.testing.doubles import HummingTTS as HummingTTS
     from dialog.testing.doubles import ToldSTT as ToldSTT
+    from dialog.testing.elevenlabs import ElevenLabsEmulator as ElevenLabsEmulator
     from dialog.testing.model import ChatReply as ChatReply
     from dialog.testing.model import ToolUse as ToolUse
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
+    from dialog.testing.openai_speech import OpenAISpeechEmulator as OpenAISpeechEmulator
     from dialog.testing.reply import Reply as Reply
     from dialog.testing.reply import Said as Said
     from dialog.testing.reply import UsedTool as UsedTool
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AnthropicEmulator": "anthropic",
+    "AuraEmulator": "aura",
     "CallEnded": "caller",
     "CallFaults": "caller",
     "CallStatus": "caller",
@@ -60,6 +64,7 @@ _HOMES = {
     "CartesiaEmulator": "cartesia",
     "ChatReply": "model",
     "DeepgramEmulator": "deepgram",
+    "ElevenLabsEmulator": "elevenlabs",
     "EmulatorServer": "server",
     "Faults": "server",
     "Frame": "server",
@@ -68,6 +73,7 @@ _HOMES = {
     "HummingTTS": "doubles",
     "NothingHeard": "caller",
     "OpenAIEmulator": "openai",
+    "OpenAISpeechEmulator": "openai_speech",
     "Refused": "caller",
     "Reply": "reply",
     "Request": "server",
@@ -90,6 +96,7 @@ _HOMES = {
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
     "AnthropicEmulator",
+    "AuraEmulator",
     "CallEnded",
     "CallFaults",
     "CallStatus",
@@ -98,6 +105,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CartesiaEmulator",
     "ChatReply",
     "DeepgramEmulator",
+    "ElevenLabsEmulator",
     "EmulatorServer",
     "Faults",
     "Frame",
@@ -106,6 +114,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "HummingTTS",
     "NothingHeard",
     "OpenAIEmulator",
+    "OpenAISpeechEmulator",
     "Refused",
     "Reply",
     "Request",
