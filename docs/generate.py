@@ -1,20 +1,25 @@
-"""Writes the pages that are made from the code: ``python docs/generate.py``. A test finds them out of date."""
+"""Writes what is made from the list of providers and what they declare: ``python docs/generate.py``.
+
+Two pages of the documentation, and the overloads of the factories. A test finds them out of date.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dialog.message import AudioFormat
-from dialog.providers.builtin import BUILTIN, DEFAULTS, Kind
+from dialog.providers.builtin import BUILTIN, DEFAULTS, INTERFACES, Kind
 from dialog.providers.factories import provider_class
 from dialog.providers.variables import VARIABLES, Variable, configured
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+FACTORIES = HERE.parent / "dialog" / "providers" / "factories.py"
 NOTE = "<!-- Made by docs/generate.py from {source}; do not edit. -->\n"
 YES, NO = "yes", "\N{EN DASH}"
 
@@ -119,9 +124,12 @@ def targets(variable: Variable) -> Iterator[str]:
     anywhere = {target.partition(".")[0]: target for target in variable.configures if ".*." in target}
     for kind, target in anywhere.items():
         yield f"`{target.rpartition('.')[2]}` of every {kind} that has one"
+    takers: dict[str, list[str]] = {}
     for kind, name, argument in configured(variable):
         if kind not in anywhere:
-            yield f"`{argument}` of {kind} {name}"
+            takers.setdefault(argument, []).append(f"{kind} {name}")
+    for argument, names in takers.items():
+        yield f"`{argument}` of {', '.join(names)}"
 
 
 def providers() -> str:
@@ -201,12 +209,37 @@ def llm_row(name: str, cls: type[Any]) -> tuple[str, ...]:
         f"`{cls.__name__}`",
         default(cls, "model"),
         yes("client" in inspect.signature(cls).parameters),
-        default(cls, "base_url"),
+        f"`{cls.default_base_url}`" if hasattr(cls, "default_base_url") else NO,
     )
 
 
-PAGES = {"environment.md": environment, "providers.md": providers}
+def overloads() -> str:
+    """The module of the factories, with an overload for every provider of the list."""
+    source = FACTORIES.read_text("utf-8")
+    imports: dict[str, set[str]] = {}
+    for target in (*(target for names in BUILTIN.values() for target in names.values()), *INTERFACES.values()):
+        if target:
+            module, _, cls = target.partition(":")
+            imports.setdefault(module, set()).add(cls)
+    lines = [f"    from {module} import {', '.join(sorted(imports[module]))}\n" for module in sorted(imports)]
+    source = re.sub(r"(?<=if TYPE_CHECKING:\n)(    from .*\n)+", "".join(lines), source)
+    for kind, names in BUILTIN.items():
+        calls, looks = "", ""
+        for name in sorted(names, key=lambda name: (name != DEFAULTS[kind], name)):
+            literal = f'Literal["{name}"]{" = ..." if name == DEFAULTS[kind] else ""}'
+            cls = names[name].partition(":")[2]
+            calls += f"    @overload\n    def __call__(self, name: {literal}, /, **options: Any) -> {cls}: ...\n"
+            looks += f'@overload\ndef provider_class(kind: Literal["{kind}"], name: {literal}) -> type[{cls}]: ...\n'
+        call = r"(?:    @overload\n    def __call__\(self, name: Literal\[.*\n)+"
+        source = re.sub(rf'(kind: ClassVar\[Kind\] = "{kind}"\n\n){call}', rf"\1{calls}", source)
+        look = rf'(?:@overload\ndef provider_class\(kind: Literal\["{kind}"\], name: Literal\[.*\n)+'
+        source = re.sub(look, looks, source)
+    return source
+
+
+MADE = {HERE / "environment.md": environment, HERE / "providers.md": providers, FACTORIES: overloads}
+"""What is written where."""
 
 if __name__ == "__main__":
-    for page, made in PAGES.items():
-        (HERE / page).write_text(made(), "utf-8")
+    for path, made in MADE.items():
+        path.write_text(made(), "utf-8")

@@ -21,19 +21,28 @@ INTERFACES: dict[Kind, str] = {
 
 BUILTIN: dict[Kind, dict[str, str]] = {
     "stt": {
+        "cartesia": "dialog.stt.cartesia:CartesiaSTT",
         "deepgram": "dialog.stt.deepgram:DeepgramSTT",
+        "deepgram-flux": "dialog.stt.flux:DeepgramFluxSTT",
         "pocketsphinx": "dialog.stt.pocketsphinx:PocketsphinxSTT",
     },
     "tts": {
         "cartesia": "dialog.tts.cartesia:CartesiaTTS",
+        "deepgram": "dialog.tts.deepgram:DeepgramTTS",
+        "elevenlabs": "dialog.tts.elevenlabs:ElevenLabsTTS",
         "espeak": "dialog.tts.espeak:EspeakTTS",
+        "openai": "dialog.tts.openai:OpenAITTS",
     },
     "llm": {
+        "anthropic": "dialog.llm.anthropic:AnthropicLLM",
         "openai": "dialog.llm.openai:OpenAILLM",
+        "responses": "dialog.llm.responses:ResponsesLLM",
         "rules": "dialog.llm.rules:RuleLLM",
     },
     "agent": {
+        "anthropic": "dialog.presets:AnthropicAgent",
         "openai": "dialog.presets:OpenAIAgent",
+        "responses": "dialog.presets:ResponsesAgent",
         "rules": "dialog.presets:RuleAgent",
         "twilio-openai": "dialog.presets:TwilioOpenAIAgent",
     },
@@ -44,7 +53,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "twilio": "dialog.voip.twilio.gateway:TwilioGateway",
     },
 }
-"""Name → ``module:class``. The overloads in :mod:`dialog.providers.factories` have the same names."""
+"""Name → ``module:class``. After a change, ``python docs/generate.py`` writes what is made from it."""
 
 DEFAULTS: dict[Kind, str] = {
     "stt": "deepgram",

@@ -58,8 +58,13 @@ def _key(name: str, what: str, *configures: str, aliases: tuple[str, ...] = ()) 
     return Variable(name=name, what=what, configures=configures, aliases=aliases, form="key", needed=True)
 
 
-def _base_url(name: str, whose: str, *configures: str) -> Variable:
-    return Variable(name=name, what=f"another server that speaks {whose} protocol", configures=configures, form="url")
+def _base_url(name: str, what: str, *configures: str) -> Variable:
+    return Variable(name=name, what=f"another server that speaks {what}", configures=configures, form="url")
+
+
+def _at_openai(argument: str) -> tuple[str, ...]:
+    """The argument, of what is at OpenAI under another name."""
+    return tuple(f"{target}.{argument}" for target in ("llm.responses", "agent.responses", "agent.twilio-openai"))
 
 
 VARIABLES: tuple[Variable, ...] = (
@@ -83,31 +88,62 @@ VARIABLES: tuple[Variable, ...] = (
         configures=("gateway.twilio.api_secret",),
         form="key",
     ),
-    _base_url("TWILIO_BASE_URL", "Twilio's REST", "gateway.twilio.base_url"),
+    _base_url("TWILIO_BASE_URL", "Twilio's REST protocol", "gateway.twilio.base_url"),
     Variable(
         name="WEBHOOK_URL",
         what="public https:// address of the voice webhook; a tunnel gives one, see docs/twilio.md",
         configures=("gateway.twilio.webhook_url",),
         form="url",
     ),
-    _key("OPENAI_API_KEY", "key of the OpenAI platform", "*.openai.api_key", "agent.twilio-openai.api_key"),
+    _key("OPENAI_API_KEY", "key of the OpenAI platform", "*.openai.api_key", *_at_openai("api_key")),
     Variable(
         name="OPENAI_MODEL",
-        what="the language model",
-        configures=("llm.openai.model", "agent.openai.model", "agent.twilio-openai.model"),
+        what="the language model at OpenAI",
+        configures=("llm.openai.model", "agent.openai.model", *_at_openai("model")),
         default="gpt-4.1-mini",
     ),
     _base_url(
         "OPENAI_BASE_URL",
-        "OpenAI's",
+        "the protocol of OpenAI's language models",
         "llm.openai.base_url",
         "agent.openai.base_url",
-        "agent.twilio-openai.base_url",
+        *_at_openai("base_url"),
     ),
-    _key("DEEPGRAM_API_KEY", "key of the Deepgram console", "*.deepgram.api_key"),
-    _base_url("DEEPGRAM_BASE_URL", "Deepgram's", "*.deepgram.base_url"),
+    _key("ANTHROPIC_API_KEY", "key of the Anthropic console", "*.anthropic.api_key"),
+    _base_url("ANTHROPIC_BASE_URL", "Anthropic's protocol", "*.anthropic.base_url"),
+    _key("GEMINI_API_KEY", "key of Google's AI Studio", aliases=("GOOGLE_API_KEY",)),
+    _key("XAI_API_KEY", "key of the xAI console"),
+    _key("DEEPGRAM_API_KEY", "key of the Deepgram console", "*.deepgram.api_key", "stt.deepgram-flux.api_key"),
+    _base_url("DEEPGRAM_BASE_URL", "Deepgram's protocol", "*.deepgram.base_url", "stt.deepgram-flux.base_url"),
     _key("CARTESIA_API_KEY", "key of the Cartesia console", "*.cartesia.api_key"),
-    _base_url("CARTESIA_BASE_URL", "Cartesia's", "*.cartesia.base_url"),
+    _base_url("CARTESIA_BASE_URL", "Cartesia's protocol", "*.cartesia.base_url"),
+    _key(
+        "ELEVENLABS_API_KEY",
+        "key of the ElevenLabs console",
+        "*.elevenlabs.api_key",
+        aliases=("ELEVEN_LABS_API_KEY",),
+    ),
+    Variable(
+        name="ELEVENLABS_VOICE_ID",
+        what="the voice at ElevenLabs",
+        configures=("tts.elevenlabs.voice",),
+        default="JBFqnCBsd6RMkjVDRZzb",
+    ),
+    Variable(
+        name="ELEVENLABS_MODEL",
+        what="the voice's model at ElevenLabs",
+        configures=("tts.elevenlabs.model",),
+        default="eleven_flash_v2_5",
+    ),
+    _base_url("ELEVENLABS_BASE_URL", "ElevenLabs's protocol", "*.elevenlabs.base_url"),
+    _key("AZURE_SPEECH_KEY", "key of the speech resource, in the Azure portal", "*.azure.api_key"),
+    Variable(
+        name="AZURE_SPEECH_REGION",
+        what="region of the speech resource",
+        configures=("*.azure.region",),
+        default="westeurope",
+    ),
+    Variable(name="AZURE_TTS_VOICE", what="the voice at Azure", configures=("tts.azure.voice",)),
     Variable(
         name="STT_MODEL_ID",
         what="model of whichever recogniser is made from the environment",
@@ -189,10 +225,12 @@ def options_from(env: Mapping[str, str], kind: Kind, name: str, cls: type, given
     parameters = inspect.signature(cls).parameters
     # Agents hand what all agents take to their base class, as keywords.
     any_ = kind == "agent" and any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    # A client has its key and its server.
+    known = {*given, "api_key", "base_url"} if given.get("client") is not None else given
     own = cast("tuple[Variable, ...]", getattr(cls, "environment", ()))
     for each in (*VARIABLES, *own):
         argument = _argument(each, kind, name)
-        if argument is None or argument in given or not (any_ or argument in parameters):
+        if argument is None or argument in known or not (any_ or argument in parameters):
             continue
         value = value_of(env, each)
         wrong = fault(each, value) if value else None
@@ -202,12 +240,11 @@ def options_from(env: Mapping[str, str], kind: Kind, name: str, cls: type, given
             found[argument] = value
         elif each.needed:
             missing.append((argument, each))
-    # A client has its key, and a server of one's own may want none.
-    free = {"client", "base_url"} & {*found, *given}
+    # A server of one's own may want no key.
     unset = [
         f"{each.name} is not set ({each.what})"
         for argument, each in missing
-        if not free or parameters[argument].default is inspect.Parameter.empty
+        if "base_url" not in {*found, *given} or parameters[argument].default is inspect.Parameter.empty
     ]
     if malformed or unset:
         raise ConfigurationError(

@@ -88,7 +88,9 @@ class CartesiaTTS(SocketTTS):
     # Our clock says alive, the service's says dead: it refuses, and the text goes round again.
     refusals = 1
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, ALAW_8K, PCM_24K, PCM_16K, PCM_8K)
-    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="tokens", timings=True, parallel_parts=2)
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
+        text="tokens", timings=True, parallel_parts=2, limits="2 (free plan) to 15 parts at once in an account"
+    )
 
     def __init__(
         self,

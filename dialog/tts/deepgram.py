@@ -79,7 +79,12 @@ class DeepgramTTS(SocketTTS):
     provider = "deepgram"
     renew_s = _RENEW_S
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, ALAW_8K, PCM_24K, PCM_16K, PCM_8K)
-    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="sentences", timings=False, parallel_parts=1)
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
+        text="sentences",
+        timings=False,
+        parallel_parts=1,
+        limits="2400 characters a minute, 60 minutes a connection",
+    )
 
     def __init__(
         self,

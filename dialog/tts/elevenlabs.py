@@ -107,7 +107,9 @@ class ElevenLabsTTS(SocketTTS):
 
     provider = "elevenlabs"
     formats: ClassVar[tuple[AudioFormat, ...]] = tuple(_FORMATS)
-    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="sentences", timings=True, parallel_parts=_CONTEXTS)
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
+        text="sentences", timings=True, parallel_parts=_CONTEXTS, limits="5 contexts a connection"
+    )
 
     def __init__(
         self,

@@ -63,7 +63,9 @@ class OpenAITTS(HttpTTS):
     provider = "openai"
     max_chars = 4096
     formats: ClassVar[tuple[AudioFormat, ...]] = (PCM_24K,)
-    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="sentences", timings=False, parallel_parts=_PARALLEL)
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
+        text="sentences", timings=False, parallel_parts=_PARALLEL, limits="4096 characters a request"
+    )
 
     def __init__(
         self,
