@@ -38,8 +38,8 @@ class Wire(Protocol):
     rtt_s: float
     """Last measured ping round trip in real seconds; 0.0 when unknown."""
 
-    def send_audio(self, data: bytes) -> None:
-        """Queue audio in the call's format, up to 100 ms."""
+    def send_audio(self, data: bytes, mark: str = "") -> None:
+        """Queue audio in the call's format, up to 200 ms; with ``mark`` as if :meth:`send_mark` came right after it."""
 
     def send_mark(self, name: str) -> None:
         """Ask for an echo of ``name`` once all audio before it was played."""
@@ -222,6 +222,11 @@ class Line:
 
     def _scoped(self, ops: list[LineOp]) -> None:
         """Act on ``ops`` inside the call's scope, so that what listeners create belongs to the call."""
+        if self._pacer is None and self._playout.deadline is not None:
+            self._pacer = Pacer.of(self._clock)
+            self._pacer.add(self)
+        if not ops:
+            return
         if CallScope.current() is self._scope:
             self._act(ops)
         else:
@@ -229,11 +234,6 @@ class Line:
                 self._act(ops)
 
     def _act(self, ops: list[LineOp]) -> None:
-        if self._pacer is None and self._playout.deadline is not None:
-            self._pacer = Pacer.of(self._clock)
-            self._pacer.add(self)
-        if not ops:
-            return
         # A listener that hears a report may post or abort again: its operations wait for their turn.
         self._ops.extend(ops)
         if self._applying:
@@ -247,7 +247,12 @@ class Line:
 
     def _apply(self, op: LineOp) -> None:
         if isinstance(op, SendAudio):
-            self._wire.send_audio(op.data)
+            following = self._ops[0] if self._ops else None
+            if isinstance(following, SendMark):
+                self._ops.popleft()
+                self._wire.send_audio(op.data, following.name)  # one write, which costs more than what is in it
+            else:
+                self._wire.send_audio(op.data)
             if self._taps:
                 at_ms = self._audio_ms(op.due)
                 self._tell_taps(lambda tap: tap.agent(at_ms, op.data))

@@ -135,8 +135,8 @@ class MemoryLine:
 
     # As the call's wire.
 
-    def send_audio(self, data: bytes) -> None:
-        """Play ``data`` after what is queued."""
+    def send_audio(self, data: bytes, mark: str = "") -> None:
+        """Play ``data`` after what is queued, and with ``mark`` echo it then."""
         if self._closed:
             return
         now = self._arrival()
@@ -144,6 +144,8 @@ class MemoryLine:
         at = self._dry_at if self._dry_at > now else now + self.buffer_s
         self._sounds.append(_Sound(at, data))
         self._dry_at = at + self._seconds(len(data))
+        if mark:
+            self.send_mark(mark)
 
     def send_mark(self, name: str) -> None:
         """Echo ``name`` once all before it was played."""

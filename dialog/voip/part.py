@@ -48,6 +48,7 @@ class Part:
         "heard",
         "key",
         "limit",
+        "name",
         "next",
         "over",
         "reported",
@@ -58,6 +59,8 @@ class Part:
 
     def __init__(self, key: Key) -> None:
         self.key: Key = key
+        self.name: str = f"{key[0]}-{key[1]}"
+        """What its marks are called, but for their number."""
         self.audio: bytearray = bytearray()
         self.base: int = 0
         """Offset of the first byte in ``audio``: older ones were heard and dropped."""

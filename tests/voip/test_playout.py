@@ -211,12 +211,33 @@ def whole(ms):
     return list(range(int(ms * 8)))
 
 
-def test_the_first_audio_goes_out_at_once_and_fills_the_lead_in_messages_of_100_ms():
+def test_the_first_audio_goes_out_at_once_and_fills_the_lead_in_messages_of_200_ms():
     sim = Sim()
     sim.post(A, 1000)
-    assert [PCM_8K.ms(len(op.data)) for _, op in sim.log if isinstance(op, SendAudio)] == [100, 100, 50]
+    assert [PCM_8K.ms(len(op.data)) for _, op in sim.log if isinstance(op, SendAudio)] == [200, 50]
     first = next(op for _, op in sim.log if isinstance(op, Report)).playback
     assert (first.state, first.heard_ms, first.queued_ms) == ("playing", 0, 1000)
+
+
+def test_what_comes_while_enough_is_ahead_leaves_with_the_ticks_in_ten_messages_a_second():
+    sim = Sim(delay=0.02)
+    for n in range(40):  # a voice that is three times as fast as it speaks
+        sim.post(A, 200, done=n == 39)
+        sim.run(0.066)
+    sim.run(10)
+    sent = [PCM_8K.ms(len(op.data)) for _, op in sim.log if isinstance(op, SendAudio)]
+    assert sum(sent) == 8000
+    assert len(sent) <= 82
+    assert sim.gaps() == []
+    assert sim.finals() == [(A, 0, "played", 8000)]
+
+
+def test_a_late_tick_is_made_up_for_by_what_comes_before_it():
+    sim = Sim(lags=[5.0])  # the second tick does not come for long
+    for _ in range(20):
+        sim.post(A, 100, done=False)
+        sim.run(0.1)
+    assert sim.gaps() == []
 
 
 def test_a_tiny_first_piece_is_not_held_back():

@@ -18,9 +18,7 @@ import msgspec
 from dialog.errors import RemoteProtocolError, StateError
 from dialog.voip.twilio.messages import (
     Connected,
-    MarkDetail,
     Media,
-    OutMark,
     Start,
     Stop,
     StreamMessage,
@@ -39,13 +37,14 @@ _RATE = 8000
 class TwilioStream:
     """The protocol of one stream: checks what comes, writes what goes."""
 
-    __slots__ = ("_clear", "_media_head", "state", "stream_sid")
+    __slots__ = ("_clear", "_mark_head", "_media_head", "state", "stream_sid")
 
     def __init__(self) -> None:
         self.state: Literal["new", "connected", "started", "stopped"] = "new"
         self.stream_sid: str = ""
         """Known from ``start`` on."""
         self._media_head = b""
+        self._mark_head = b""
         self._clear = b""
 
     def receive(self, text: str | bytes) -> StreamMessage | None:
@@ -78,7 +77,7 @@ class TwilioStream:
         """The message that asks to be told, by the same name, when all before it was played."""
         if not self._media_head:
             raise StateError("a Twilio stream cannot carry marks before its start message")
-        return msgspec.json.encode(OutMark(stream_sid=self.stream_sid, mark=MarkDetail(name=name)))
+        return b'%b%b}}' % (self._mark_head, msgspec.json.encode(name))
 
     def clear(self) -> bytes:
         """The message that drops what was sent and not played; pending marks come back at once."""
@@ -119,6 +118,7 @@ class TwilioStream:
         self.stream_sid = message.stream_sid
         sid = msgspec.json.encode(message.stream_sid)
         self._media_head = b'{"event":"media","streamSid":%b,"media":{"payload":"' % sid
+        self._mark_head = b'{"event":"mark","streamSid":%b,"mark":{"name":' % sid
         self._clear = b'{"event":"clear","streamSid":%b}' % sid
 
     def _refusal(self, message: StreamMessage, stream_sid: str) -> RemoteProtocolError:

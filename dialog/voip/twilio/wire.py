@@ -44,9 +44,9 @@ class TwilioWire(ABC):
         self._queue: deque[tuple[int, bytes]] = deque()
         self._queued = 0
 
-    def send_audio(self, data: bytes) -> None:
-        """Play ``data`` after what was sent before."""
-        self._send(len(data), self._stream.media(data))
+    def send_audio(self, data: bytes, mark: str = "") -> None:
+        """Play ``data`` after what was sent before, and with ``mark`` ask for an echo of it then."""
+        self._send(len(data), self._stream.media(data), self._stream.mark(mark) if mark else b"")
 
     def send_mark(self, name: str) -> None:
         """Ask for an echo of ``name`` once all audio before it was played."""
@@ -88,8 +88,8 @@ class TwilioWire(ABC):
             self.fail(1011)
 
     @abstractmethod
-    def _send(self, size: int, message: bytes) -> None:
-        """Send a message that holds ``size`` bytes of audio."""
+    def _send(self, size: int, message: bytes, mark: bytes = b"") -> None:
+        """Send a message that holds ``size`` bytes of audio, and then a mark if there is one."""
 
     @abstractmethod
     def _clear(self, message: bytes) -> None:
@@ -146,30 +146,27 @@ class AiohttpWire(TwilioWire):
             self._write_close()
         self._transport.close()
 
-    def _send(self, size: int, message: bytes) -> None:
+    def _send(self, size: int, message: bytes, mark: bytes = b"") -> None:
         if self.closed:
             return
         if self._queue or self._transport.get_write_buffer_size() > _MAX_WRITTEN:
             self._enqueue(size, message)
+            if mark and not self.closed:
+                self._enqueue(0, mark)
             if self._poll is None and not self.closed:
                 self._poll = self._loop.call_later(_POLL_S, self._flush)
             return
-        self._write(b"\x81", message)
+        if not mark:
+            self._write(b"\x81", message)
+        elif not self._transport.is_closing():  # one write: the system call is what a frame costs
+            self._transport.write(_frame(b"\x81", message) + _frame(b"\x81", mark))
 
     def _clear(self, message: bytes) -> None:
         self._write(b"\x81", message)
 
     def _write(self, opcode: bytes, payload: bytes) -> None:
-        # RFC 6455, section 5.2: a server's frame is final, not masked, and not compressed here.
-        if self._transport.is_closing():
-            return
-        size = len(payload)
-        if size < 126:
-            self._transport.write(b"%b%c%b" % (opcode, size, payload))
-        elif size < 65536:
-            self._transport.write(b"%b\x7e%b%b" % (opcode, size.to_bytes(2), payload))
-        else:
-            self._transport.write(b"%b\x7f%b%b" % (opcode, size.to_bytes(8), payload))
+        if not self._transport.is_closing():
+            self._transport.write(_frame(opcode, payload))
 
     def _flush(self) -> None:
         self._poll = None
@@ -238,10 +235,12 @@ class AsgiWire(TwilioWire):
         self._queue.clear()
         self._awake()
 
-    def _send(self, size: int, message: bytes) -> None:
+    def _send(self, size: int, message: bytes, mark: bytes = b"") -> None:
         if self.closed:
             return
         self._enqueue(size, message)
+        if mark and not self.closed:
+            self._enqueue(0, mark)
         self._awake()
 
     def _clear(self, message: bytes) -> None:
@@ -254,6 +253,16 @@ class AsgiWire(TwilioWire):
     def _awake(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+def _frame(opcode: bytes, payload: bytes) -> bytes:
+    # RFC 6455, section 5.2: a server's frame is final, not masked, and not compressed here.
+    size = len(payload)
+    if size < 126:
+        return b"%b%c%b" % (opcode, size, payload)
+    if size < 65536:
+        return b"%b\x7e%b%b" % (opcode, size.to_bytes(2), payload)
+    return b"%b\x7f%b%b" % (opcode, size.to_bytes(8), payload)
 
 
 def _bound_kernel_buffer(transport: asyncio.Transport) -> None:
