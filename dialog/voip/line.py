@@ -16,7 +16,7 @@ from dialog.scope import CallScope
 from dialog.voip.bed import Layer
 from dialog.voip.lineops import LineOp, Overflow, Report, SendAudio, SendClear, SendMark
 from dialog.voip.pacer import Pacer
-from dialog.voip.playout import Playout
+from dialog.voip.playout import EARLY_S, Playout
 from dialog.voip.voip import VoIP
 
 __all__ = ["Line", "Tap", "Wire", "tell"]
@@ -125,6 +125,7 @@ class Line:
         self._pacer: Pacer | None = None
         self._closed = False
         self._lead_ms = playout.lead_ms
+        self._asked_ms = 0.0
 
     @property
     def closed(self) -> bool:
@@ -209,14 +210,18 @@ class Line:
 
     def tick(self, now: float, lead_ms: float) -> bool:
         """Do what is due; False when there is nothing to wait for."""
-        self._playout.rtt_s = self._wire.rtt_s * self._clock.scale
-        wanted = max(self._lead_ms, lead_ms)
-        if wanted != self._playout.lead_ms:
-            self._playout.lead_ms = wanted
-        ops = self._playout.tick(now)
+        playout = self._playout
+        if lead_ms != self._asked_ms:
+            self._asked_ms = lead_ms
+            playout.lead_ms = max(self._lead_ms, lead_ms)
+        due = playout.deadline
+        if due is not None and now < due - EARLY_S:
+            return True
+        playout.rtt_s = self._wire.rtt_s * self._clock.scale
+        ops = playout.tick(now)
         if ops:
             self._scoped(ops)
-        if self._playout.deadline is None:  # closed ones have none
+        if playout.deadline is None:  # closed ones have none
             self._pacer = None
         return self._pacer is not None
 

@@ -34,7 +34,9 @@ class LineClock:
     @property
     def buffer_s(self) -> float:
         """Seconds that the carrier holds back before it plays."""
-        return 0.0 if self._lag is None else max(0.0, self._lag - self.rtt_s)
+        if self._lag is None or self._lag < self.rtt_s:
+            return 0.0
+        return self._lag - self.rtt_s
 
     def start(self, now: float) -> None:
         """The line is there, and silent."""
@@ -46,7 +48,10 @@ class LineClock:
 
     def at(self, now: float) -> float:
         """The position that sounds at ``now`` at a carrier that holds nothing back."""
-        return min(float(self.sent), self._anchor + max(0.0, now - self._anchor_at) * self._rate)
+        if now <= self._anchor_at:
+            return float(self._anchor)
+        position = self._anchor + (now - self._anchor_at) * self._rate
+        return position if position < self.sent else float(self.sent)
 
     def heard(self, now: float, pending: tuple[float, int] | None = None) -> int:
         """The position that the caller has heard, at a whole sample.
@@ -54,10 +59,11 @@ class LineClock:
         ``pending`` is when the oldest mark was due that has not come back, and its position: if it is long
         overdue the carrier has stalled.
         """
-        position = min(float(self.sent), self._anchor + (now - self.buffer_s - self._anchor_at) * self._rate)
+        position = min(self.sent, self._anchor + (now - self.buffer_s - self._anchor_at) * self._rate)
         if pending is not None and self._lag is not None and now - pending[0] > 2 * self._lag + 0.05:
             position = min(position, pending[1])
-        return max(self.floor, int(position + 1e-3) // self._sample * self._sample)
+        whole = int(position + 1e-3) // self._sample * self._sample
+        return whole if whole > self.floor else self.floor
 
     def write(self, size: int, now: float, pending: tuple[float, int] | None = None) -> float:
         """Bytes were sent; returns when the first of them sounds. For ``pending`` see :meth:`heard`."""

@@ -17,6 +17,7 @@ line positions count all that is sent.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from math import inf
 from typing import Literal
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from dialog.voip.lineclock import LineClock
 from dialog.voip.lineops import Flushed, LineOp, Overflow, Report, SendAudio, SendClear, SendMark
 from dialog.voip.part import Key, Part, Tombstones
 
-__all__ = ["Playout"]
+__all__ = ["EARLY_S", "Playout"]
 
 _CHUNK_MS = 200
 """Longest message. While a voice speaks they have the 100 ms of two ticks: each costs the same, whatever its size."""
@@ -43,7 +44,7 @@ _MARK_MS = 250
 _PROGRESS_S = 0.25
 _PATIENCE_S = 1.0
 """How long after its due time a mark is waited for."""
-_EARLY_S = 0.001
+EARLY_S = 0.001
 """What is due within this is done now, not a tick later."""
 _SOONER = 0.8
 """Round trips vary: an echo within this much of the last one was on its way before the clear arrived."""
@@ -123,6 +124,8 @@ class Playout:
         """Marks that a clear flushed: when, and how much audio before them it took with it."""
         self._progress_at = 0.0
         self._progress_position = 0
+        self._beginning = False
+        """A part was sent that has not been reported as playing yet."""
         self._due: float | None = None
         self._changed = False
         """Something happened since ``_due`` was found: most ticks have nothing to do, and cost nothing."""
@@ -168,17 +171,17 @@ class Playout:
     def _next_due(self) -> float | None:
         if not self._started or self._closed or self._clearing:
             return None
-        due: list[float] = []
+        line, due = self._line, inf
         if self._marks:
-            due.append(self._marks[0].due + self._line.buffer_s + _PATIENCE_S)
+            due = self._marks[0].due + line.buffer_s + _PATIENCE_S
         if self._progress_position < self._voiced:
-            due.append(self._progress_at + _PROGRESS_S)
+            due = min(due, self._progress_at + _PROGRESS_S)
         if not self._paused and self._voice_waits():
-            due.append(self._line.time_of(self._line.sent - self._lead + self._hysteresis))
+            due = min(due, line.time_of(line.sent - self._lead + self._hysteresis))
         elif self._bed.on:
-            lead = self._lead if not self._marks and self._voiced <= self._line.floor else self._short_lead()
-            due.append(self._line.time_of(self._line.sent - lead + self._hysteresis))
-        return min(due, default=None)
+            lead = self._lead if not self._marks and self._voiced <= line.floor else self._short_lead()
+            due = min(due, line.time_of(line.sent - lead + self._hysteresis))
+        return None if due == inf else due
 
     def start(self, now: float) -> list[LineOp]:
         """The stream is there: play what was posted before."""
@@ -287,6 +290,7 @@ class Playout:
         part = self._current()
         if part is not None:
             part.reported_at = None
+            self._beginning = True
             if from_ms is not None and not self._clearing and not part.ended:
                 part.next = part.begin = min(max(self._format.size(from_ms), part.base), part.next)
                 part.runs.clear()
@@ -356,13 +360,14 @@ class Playout:
         """Send what is due, give up on marks that did not come back, report progress."""
         ops: list[LineOp] = []
         due = self.deadline
-        if due is None or now < due - _EARLY_S:
+        if due is None or now < due - EARLY_S:
             return ops
         self._changed = True
         while self._marks and now >= self._marks[0].due + self._line.buffer_s + _PATIENCE_S:
             self._confirm(self._marks.popleft(), ops, confirmed=False)
         self._fill(now, ops)
-        self._progress(now, ops)
+        if self._beginning or now >= self._progress_at + _PROGRESS_S - EARLY_S:
+            self._progress(now, ops)
         return ops
 
     def close(self, now: float) -> list[LineOp]:
@@ -416,7 +421,10 @@ class Playout:
     # What is sent.
 
     def _queued(self) -> int:
-        return sum(part.size - part.next for part in self._parts.values())
+        queued = 0
+        for part in self._parts.values():
+            queued += part.size - part.next
+        return queued
 
     def _behind(self, now: float) -> bool:
         """Whether the lead must be brought up before the next tick does it, or something else than voice is ahead."""
@@ -477,8 +485,10 @@ class Playout:
 
     def _voice_waits(self) -> bool:
         """Whether there is voice that may be sent next."""
-        part = next((part for part in self._parts.values() if not part.ended), None)
-        return part is not None and part.next < part.size
+        for part in self._parts.values():
+            if not part.ended:
+                return part.next < part.size
+        return False
 
     def _send(self, part: Part, size: int, now: float, ops: list[LineOp]) -> int:
         data = part.take(size, self._line.sent)
@@ -486,7 +496,9 @@ class Playout:
             data = self._bed.under(data)
         ops.append(SendAudio(data, self._line.write(size, now, self._pending())))
         self._voiced = self._line.sent
-        if self._line.sent - self._marked >= self._mark_every and not (part.complete and part.next >= part.size):
+        if part.reported_at is None:
+            self._beginning = True
+        if self._voiced - self._marked >= self._mark_every and not (part.complete and part.next >= part.size):
             self._mark(part, now, ops, end=False)
         return size
 
@@ -517,6 +529,7 @@ class Playout:
             self._progress_at = now
             self._progress_position = heard
         clock = self._line.at(now)
+        self._beginning = False
         for part in self._parts.values():
             if not part.on_line:
                 if part.ended:
@@ -524,10 +537,11 @@ class Playout:
                 break
             part.hear(heard)
             if clock < part.line_start:
+                self._beginning = True
                 break
             last = part.reported_at
-            if last is None or (now - last >= _PROGRESS_S - 1e-3 and part.heard > part.reported):
-                part.reported_at = now
+            if last is None or (now - last >= _PROGRESS_S - EARLY_S and part.heard > part.reported):
+                part.reported_at = self._progress_at = now
                 part.reported = part.heard
                 ops.append(Report(self._playback(part, "playing")))
             part.trim(self._keep, self._rate)

@@ -77,7 +77,7 @@ class TwilioStream:
         """The message that asks to be told, by the same name, when all before it was played."""
         if not self._media_head:
             raise StateError("a Twilio stream cannot carry marks before its start message")
-        return b'%b%b}}' % (self._mark_head, msgspec.json.encode(name))
+        return b"%b%b}}" % (self._mark_head, msgspec.json.encode(name))
 
     def clear(self) -> bytes:
         """The message that drops what was sent and not played; pending marks come back at once."""
