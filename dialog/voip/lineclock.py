@@ -63,7 +63,7 @@ class LineClock:
         if pending is not None and self._lag is not None and now - pending[0] > 2 * self._lag + 0.05:
             position = min(position, pending[1])
         whole = int(position + 1e-3) // self._sample * self._sample
-        return whole if whole > self.floor else self.floor
+        return max(self.floor, whole)
 
     def write(self, size: int, now: float, pending: tuple[float, int] | None = None) -> float:
         """Bytes were sent; returns when the first of them sounds. For ``pending`` see :meth:`heard`."""
