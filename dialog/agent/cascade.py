@@ -630,6 +630,13 @@ class Cascade:
         turn.speech.seal_part(part)
         return True
 
+    def unfill(self, turn: Turn) -> None:
+        """Take back a filler that has not begun to sound: the answer is there."""
+        for part in turn.speech.parts:
+            if part.options.filler and part.playback is None:
+                self._stop_part(turn, part)
+                self._voip.abort(turn.uuid, part=part.number)
+
     def hush(self, turn: Turn) -> None:
         """Say no more of what a turn has said so far, as far as it may be interrupted; the turn goes on."""
         parts = [part for part in turn.speech.parts if not part.final]

@@ -145,7 +145,7 @@ class Ears:
         """Open the STT and listen."""
         self._voip.on(VoIP.MESSAGE, self.hear)
         if self._stt is not None:
-            self._convert = self._wire(self._stt)
+            self._take(self._stt, *self._wire(self._stt))
 
     def stop(self) -> None:
         """Let go of everything; those that leave are disposed of, the present one is not."""
@@ -201,25 +201,26 @@ class Ears:
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old one stays.
         """
-        converter = self._wire(stt)
+        converter, listening = self._wire(stt)
         old, waiting = self._stt, self._coming
         if old is None:
-            self._stt, self._convert = stt, converter
+            self._take(stt, converter, listening)
             return
         if waiting is not None:
             self._unwire(waiting)  # it has not heard anything yet
             waiting.dispose()
         self._coming = stt
         self._leaving.add(old)
-        self._spawn(self._swap(old, stt, converter), "swap of the STT")
+        self._spawn(self._swap(old, stt, converter, listening), "swap of the STT")
 
-    async def _swap(self, old: STT, stt: STT, converter: Converter | None) -> None:
+    async def _swap(self, old: STT, stt: STT, converter: Converter | None, listening: Listening) -> None:
         deadline = self._clock.now() + _SWAP_S
         while self._hearing.caller_speaking and self._clock.now() < deadline:
             await self._clock.sleep(0.02)
         if self._stopped or self._coming is not stt:
             return  # another one was set meanwhile
-        self._stt, self._convert, self._coming = stt, converter, None
+        self._coming = None
+        self._take(stt, converter, listening)
         last = asyncio.Event()
         old.on(STT.MESSAGE, lambda _: last.set())
         old.finalize()
@@ -231,12 +232,22 @@ class Ears:
                 logger.debug("the old STT had no last words")
         self._let_go(old)
 
+    def _take(self, stt: STT, converter: Converter | None, listening: Listening) -> None:
+        """From now on ``stt`` hears the caller."""
+        self._stt, self._convert = stt, converter
+        position_ms = self.position_ms
+        if listening.local_vad is not self._local and self._hearing.caller_speaking and position_ms is not None:
+            # Who told that the voice has started is not asked any more when it stops.
+            self._edge(SpeechEdge(state="stopped", at_ms=position_ms), "vad" if self._local else "provider_event")
+        self._local = listening.local_vad
+        self._hearing.on_listening(listening)
+
     def _let_go(self, stt: STT) -> None:
         self._leaving.discard(stt)
         self._unwire(stt)
         stt.dispose()
 
-    def _listen(self, stt: STT) -> None:
+    def _listen(self, stt: STT) -> Listening:
         """Decide who hears what, before ``stt`` is opened."""
         listening = choose_vad(self._vad_mode, stt.capabilities, strict=self._vad_strict)
         if stt not in _opened:
@@ -249,9 +260,8 @@ class Ears:
             vad.on(VAD.SPEECH, self._on_local_edge)
             self._played = PlayedAudio(self.audio_format)
             self._voip.on(VoIP.PLAYBACK, self._on_playback)
-        self._local = listening.local_vad
         stops = listening.local_vad or (stt.capabilities.speech_events and stt.capabilities.speech_stops)
-        self._hearing.on_listening(replace(listening, stops=stops))
+        return replace(listening, stops=stops)
 
     def _on_local_edge(self, edge: SpeechEdge) -> None:
         if self._local:
@@ -274,9 +284,9 @@ class Ears:
         if self._played is not None:
             self._played.report(playback, self._clock.now())
 
-    def _wire(self, stt: STT) -> Converter | None:
+    def _wire(self, stt: STT) -> tuple[Converter | None, Listening]:
         audio_format = negotiate(self.audio_format, stt.formats)
-        self._listen(stt)
+        listening = self._listen(stt)
         if stt not in _opened:
             stt.open(audio_format)
             _opened.add(stt)
@@ -286,7 +296,8 @@ class Ears:
         stt.on(STT.EAGER, hearing.on_eager)
         stt.on(STT.EAGER_WITHDRAWN, hearing.on_eager_withdrawn)
         stt.on(STT.VAD, self._on_provider_edge)
-        return None if audio_format == self.audio_format else Converter(self.audio_format, audio_format)
+        converter = None if audio_format == self.audio_format else Converter(self.audio_format, audio_format)
+        return converter, listening
 
     def _unwire(self, stt: STT) -> None:
         hearing = self._hearing

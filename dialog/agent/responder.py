@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from dialog.agent.filler import Bridge, Rotation
@@ -29,6 +29,10 @@ class Engine(ToolEngine, Protocol):
 
     def fill(self, turn: Turn, text: str) -> bool:
         """Say a filler in ``turn``, unless something of it sounds or waits to; tell whether it does."""
+        ...
+
+    def unfill(self, turn: Turn) -> None:
+        """Take back a filler that has not begun to sound: the answer is there."""
         ...
 
 
@@ -79,7 +83,7 @@ class Responder:
                 self.tools.told(turn)
                 if turn.reply is None or step > 1:  # nobody waits for what the agent says by itself
                     bridge.wait()
-                async with closing(self._step(self._llm, turn, request, answer, bridge.stop)) as words:
+                async with closing(self._step(self._llm, turn, request, answer, bridge)) as words:
                     async for text in words:
                         yield text
                 if not answer.calls:
@@ -93,7 +97,7 @@ class Responder:
             bridge.stop()
 
     async def _step(
-        self, llm: LLM, turn: Turn, request: LLMRequest, answer: _Answer, speaks: Callable[[], None]
+        self, llm: LLM, turn: Turn, request: LLMRequest, answer: _Answer, bridge: Bridge
     ) -> AsyncIterator[str]:
         """One request to the model: yield its words, note the tools that it wants."""
         answer.calls = []
@@ -102,7 +106,8 @@ class Responder:
                 if isinstance(event, TextDelta):
                     if event.text.strip():
                         answer.spoken = True
-                        speaks()
+                        bridge.stop()
+                        self._engine.unfill(turn)
                     yield event.text
                 elif isinstance(event, ToolCall):
                     answer.calls.append(event)

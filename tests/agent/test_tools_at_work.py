@@ -16,6 +16,7 @@ from dialog.calls.events import AgentSaid, ReplyDropped, SpeculationEnded, ToolE
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError, LimitError, StateError
 from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall, ToolResult
+from dialog.testing.doubles import HummingTTS
 from dialog.testing.virtual import run_virtual
 from dialog.voip.memory import MemoryLine
 
@@ -599,6 +600,32 @@ def test_a_filler_never_waits_behind_the_answer():
         assert fillers(talk) == []
 
     on_a_call(scenario, Desk, llm=llm, settings=AgentSettings(filler=("One moment.",)))
+
+
+class Late(HummingTTS):
+    """Takes half a second for everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list = []
+
+    def _speak(self, message) -> None:
+        self.waiting.append(message)
+        asyncio.get_running_loop().call_later(0.5, lambda: HummingTTS._speak(self, self.waiting.pop(0)))
+
+
+def test_an_answer_does_not_wait_for_a_filler_that_has_not_begun_to_sound():
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.clock.sleep(1.6)  # the filler is with the voice
+        assert "Hm." in talk.tts.texts.values()
+        await talk.quiet()
+        said = [(event.text, event.heard) for event in talk(AgentSaid)]
+        assert said == [("Hm.", ""), ("Hello!", "Hello!")]
+        assert heard_ms(talk, 0) == 0
+
+    settings = AgentSettings(filler=("Hm.",))
+    on_a_call(scenario, Agent, llm=Model([1.7, "Hello!"]), tts=Late(), settings=settings)
 
 
 def test_a_filler_is_no_answer_words_over_it_are_answered_together():

@@ -17,6 +17,7 @@ from dialog.agent.turns.settings import BargeIn, Silence, TurnSettings
 from dialog.errors import ProviderError
 from dialog.message import Message
 from dialog.participant import Participant
+from dialog.stt.stt import STTCapabilities
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.virtual import run_virtual
 from dialog.tts.tts import TTSCapabilities
@@ -366,5 +367,46 @@ def test_a_timer_of_a_stream_that_was_cut_may_speak():
         talk.agent.abort()
         await talk.clock.sleep(3)
         assert said[0].heard.complete
+
+    on_a_call(scenario)
+
+
+# Ears.
+
+
+class Wordless(ToldSTT):
+    """Leaves speech events, and the end of turns, to a local VAD."""
+
+    capabilities: ClassVar[STTCapabilities] = STTCapabilities(interim_interval_ms=0, manual_turns=True)
+
+
+def test_ears_that_are_swapped_for_others_that_tell_no_speech_hear_the_voice_stop():
+    async def scenario(talk):
+        engine = talk.agent._conversation.engine
+        talk.line.pump()
+        await talk.clock.sleep(0.1)
+        talk.stt.speech_starts()
+        talk.agent.set_stt(Wordless())
+        await talk.clock.sleep(0.2)
+        talk.stt.speech_stops()
+        assert not engine.caller_speaking, "those that go are listened to until they have gone"
+        await talk.clock.sleep(0.1)
+        assert talk.stt.disposed
+
+    on_a_call(scenario)
+
+
+def test_ears_that_never_tell_that_the_voice_stops_are_not_asked_for_ever():
+    async def scenario(talk):
+        engine = talk.agent._conversation.engine
+        talk.line.pump()
+        await talk.clock.sleep(0.1)
+        talk.stt.speech_starts()
+        talk.agent.set_stt(Wordless())
+        await talk.clock.sleep(1.9)
+        assert engine.caller_speaking
+        await talk.clock.sleep(0.5)
+        assert talk.stt.disposed
+        assert not engine.caller_speaking
 
     on_a_call(scenario)
