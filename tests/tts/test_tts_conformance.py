@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 from uuid import uuid4
 
 import pytest
@@ -651,3 +652,56 @@ async def test_no_error_tells_what_was_to_be_said(stage, caplog):
     told = itertools.chain(caplog.messages, (str(failure.error) for failure in ear.failures))
     assert not [line for line in told if "sesame" in line]
     assert all(isinstance(failure.error, DialogError) for failure in ear.failures)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_happens_in_whatever_order(stage, seed):
+    """Parts come, are aborted, and connections break: each part that was not aborted ends once, and is not mixed up."""
+    chance = random.Random(seed)
+    emulator = await stage.emulate(speed=chance.choice([60, 200, 1000]))
+    patient = {"backoff": Backoff(first_s=0.01, limit_s=0.05)} if stage.provider.socket else {}
+    ear = stage.listen(emulator, **patient)
+    open_, texts, aborted = [], {}, {}
+    cuts = 0
+    for number in range(60):
+        action = chance.choice(["begin", "go on", "go on", "end", "abort", "breathe", "breathe", "cut"])
+        if action == "begin" and len(open_) < 6:
+            turn = uuid4()
+            open_.append(turn)
+            texts[turn] = ""
+        elif action in ("go on", "end") and open_:
+            turn = chance.choice(open_)
+            text = chance.choice(["", " ", f"Sentence {number}. ", f"A longer sentence, which is number {number}. "])
+            texts[turn] += text
+            ear.say(text, turn, done=action == "end")
+            if action == "end":
+                open_.remove(turn)
+        elif action == "abort" and texts and chance.random() < 0.5:
+            turn = chance.choice([turn for turn in texts if turn not in aborted] or [uuid4()])
+            ear.tts.abort(turn)
+            aborted[turn] = len([event for event in ear.events if getattr(event, "uuid", None) == turn])
+            if turn in open_:
+                open_.remove(turn)
+        elif action == "breathe":
+            await asyncio.sleep(chance.choice([0, 0, 0.002, 0.02]))
+        elif action == "cut" and chance.random() < 0.2 and emulator.sockets:
+            emulator.sockets[0].drop()
+            cuts += 1
+    for turn in open_:
+        ear.say("", turn)
+    for turn, text in texts.items():
+        if turn in aborted:
+            continue
+        await ear.done(turn, timeout_s=20)
+        if not cuts:
+            assert squash(ear.text(turn)) == squash(text)
+    for turn, count in aborted.items():
+        assert len([event for event in ear.events if getattr(event, "uuid", None) == turn]) == count
+    assert not ear.tts._parts
+    assert ear.fatal == []
+    if not cuts:
+        assert ear.failures == []
+    last = uuid4()
+    ear.say("All is well.", last)
+    await ear.done(last)
+    assert squash(ear.text(last)) == "All is well."
