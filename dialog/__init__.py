@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from dialog.scope import CallScope as CallScope
     from dialog.stt.cartesia import CartesiaSTT as CartesiaSTT
     from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
+    from dialog.stt.elevenlabs import ElevenLabsSTT as ElevenLabsSTT
     from dialog.stt.flux import DeepgramFluxSTT as DeepgramFluxSTT
     from dialog.stt.pocketsphinx import PocketsphinxSTT as PocketsphinxSTT
     from dialog.stt.stt import STT as STT
@@ -114,6 +115,7 @@ _HOMES = {
     "DeepgramTTS": "tts.deepgram",
     "DialogError": "errors",
     "Digits": "agent.digits",
+    "ElevenLabsSTT": "stt.elevenlabs",
     "ElevenLabsTTS": "tts.elevenlabs",
     "Endpointing": "agent.turns.settings",
     "EspeakTTS": "tts.espeak",
@@ -195,6 +197,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "DeepgramTTS",
     "DialogError",
     "Digits",
+    "ElevenLabsSTT",
     "ElevenLabsTTS",
     "Endpointing",
     "EspeakTTS",

@@ -24,6 +24,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "cartesia": "dialog.stt.cartesia:CartesiaSTT",
         "deepgram": "dialog.stt.deepgram:DeepgramSTT",
         "deepgram-flux": "dialog.stt.flux:DeepgramFluxSTT",
+        "elevenlabs": "dialog.stt.elevenlabs:ElevenLabsSTT",
         "pocketsphinx": "dialog.stt.pocketsphinx:PocketsphinxSTT",
     },
     "tts": {

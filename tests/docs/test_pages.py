@@ -116,10 +116,10 @@ INTERNAL = re.compile(
             taking | wording
         ) |
         audio\.(keys | noise_floor | pcm) |
-        llm\.(chat | sse | transport) |
+        llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         providers\.builtin |
         net\.(connections | frames | http1 | websocket) |
-        testing\.(call | carrier | evaluate_stage | heard | media | stream | textline | twiml) |
+        testing\.(call | carrier | evaluate_stage | heard | hearing | media | model | stream | textline | tone | twiml) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
         vad\.played |
         voip\.(bed | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout | wrapup) |
