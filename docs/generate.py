@@ -70,6 +70,44 @@ where it has a server: a service that changes tomorrow can be used today.
 """
 
 
+MORE = """
+## Fixed sentences
+
+`CachedTTS` puts a voice behind a store of sentences that were spoken before. They are made ready while nothing
+is said, or as they are said for the first time; then they are played at once, with the times of their words,
+also when the provider is down. What follows one in the same reply is spoken by the voice.
+
+```python
+from dialog import AgentSettings, CachedTTS, CartesiaTTS, PhraseCache
+
+settings = AgentSettings()
+cache = PhraseCache(directory="build/phrases")  # for all calls; the directory outlives the process
+tts = CachedTTS(CartesiaTTS(api_key="…"), [settings.apology, settings.failure], cache=cache)
+```
+
+With `settings.failure` among them, a caller whose agent has lost its voice hears why before the call ends.
+To have the sentences before the first call, `open` one such voice where the program starts, `await` its
+`prepared()` and dispose of it. A sentence with numbers has to be given as it is spoken.
+
+## Comparing two recognisers
+
+`TeeSTT` lets a second recogniser hear the calls that the first one drives. The agent notices nothing of it, whatever
+becomes of the second: it stalls, raises or is closed. What it hears comes as an event.
+
+```python
+from dialog import Comparison, DeepgramFluxSTT, DeepgramSTT, TeeSTT
+
+
+def compare(heard: Comparison) -> None:
+    print(heard.source, heard.utterance.data if heard.utterance else heard.failure)
+
+
+stt = TeeSTT(DeepgramSTT(api_key="…"), DeepgramFluxSTT(api_key="…"))
+stt.on(TeeSTT.COMPARISON, compare)
+```
+"""
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table in Markdown."""
     head = tuple(head)
@@ -142,7 +180,7 @@ def providers() -> str:
     ):
         pages.append(f"\n## {title}\n\n" + table(head, (row(name, cls) for name, cls in classes(kind))))
     others = [(kind, name, f"`{cls.__name__}`") for kind in REST for name, cls in classes(kind)]
-    return "".join(pages) + "\n## Agents and carriers\n\n" + table(("kind", "name", "class"), others)
+    return "".join(pages) + "\n## Agents and carriers\n\n" + table(("kind", "name", "class"), others) + MORE
 
 
 def classes(kind: Kind) -> Iterator[tuple[str, type[Any]]]:
