@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -222,7 +223,7 @@ def options_from(env: Mapping[str, str], kind: Kind, name: str, cls: type, given
     found: dict[str, Any] = {}
     missing: list[tuple[str, Variable]] = []
     malformed: list[str] = []
-    parameters = inspect.signature(cls).parameters
+    parameters = _parameters(cls)
     # Agents hand what all agents take to their base class, as keywords.
     any_ = kind == "agent" and any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     # A client has its key and its server.
@@ -252,6 +253,11 @@ def options_from(env: Mapping[str, str], kind: Kind, name: str, cls: type, given
             "Set it in the environment or in .env; python -m dialog doctor checks all of them"
         )
     return found
+
+
+@lru_cache(maxsize=64)
+def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls).parameters  # half a millisecond: a call is made from it
 
 
 def _argument(variable: Variable, kind: Kind, name: str) -> str | None:
