@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dialog.agent.settings import AgentSettings as AgentSettings
     from dialog.agent.speech import Heard as Heard
     from dialog.agent.speech import Speech as Speech
+    from dialog.agent.summaries import HistorySummaries as HistorySummaries
     from dialog.agent.toolkit import end_call_tool as end_call_tool
     from dialog.agent.toolkit import transfer_call_tool as transfer_call_tool
     from dialog.agent.tools import tool as tool
@@ -123,6 +124,7 @@ _HOMES = {
     "Failure": "message",
     "FallbackLLM": "llm.fallback",
     "Heard": "agent.speech",
+    "HistorySummaries": "agent.summaries",
     "KeyedMutex": "keyed",
     "LLM": "llm.llm",
     "LocalVAD": "vad.local",
@@ -205,6 +207,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Failure",
     "FallbackLLM",
     "Heard",
+    "HistorySummaries",
     "KeyedMutex",
     "LocalVAD",
     "Message",
