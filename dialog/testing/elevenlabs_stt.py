@@ -70,7 +70,9 @@ class ElevenLabsSTTEmulator(Script, EmulatorServer):
 
     def refusal(self, status: int, request: web.Request) -> web.Response:  # noqa: ARG002
         """The service's shape of a refusal."""
-        kind = {400: "invalid_request", 401: "invalid_api_key", 429: "too_many_concurrent_requests"}.get(status, "error")
+        kind = {400: "invalid_request", 401: "invalid_api_key", 429: "too_many_concurrent_requests"}.get(
+            status, "error"
+        )
         return web.json_response({"detail": {"status": kind, "message": f"{kind} ({status})"}}, status=status)
 
     async def tell(self, kind: str, reason: str = "", *, close: bool = True) -> None:
