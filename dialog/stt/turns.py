@@ -25,7 +25,7 @@ class PlacedWords:
         self._words: list[Word] = []
 
     def place(self, texts: Sequence[str], until_ms: float, *, from_ms: float = float("-inf")) -> tuple[Word, ...]:
-        """All words of the turn; the new ones were said after ``from_ms`` and the last known one, until ``until_ms``."""
+        """All words of the turn; the new ones were said between ``from_ms``, or the last known, and ``until_ms``."""
         words = self._words
         del words[len(texts) :]
         for index, known in enumerate(words):

@@ -1,0 +1,131 @@
+"""The pure parts behind recognisers over sockets: words without times, echoes, segments heard again."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from dialog.message import Utterance, Word
+from dialog.stt.echo import Echo
+from dialog.stt.segments import Segment, SegmentCollector
+from dialog.stt.turns import PlacedWords
+
+
+def spans(words):
+    return [(word.text, round(word.start_ms), round(word.end_ms)) for word in words]
+
+
+def test_new_words_were_said_since_the_last_ones():
+    placed = PlacedWords()
+    assert spans(placed.place(["my"], 1000.0, from_ms=900.0)) == [("my", 900, 1000)]
+    assert spans(placed.place(["my", "number", "is"], 1400.0)) == [
+        ("my", 900, 1000),
+        ("number", 1000, 1200),
+        ("is", 1200, 1400),
+    ]
+
+
+def test_a_word_after_a_pause_began_behind_the_pause():
+    placed = PlacedWords()
+    placed.place(["well"], 1000.0, from_ms=700.0)
+    assert spans(placed.place(["well", "yes"], 9000.0))[1] == ("yes", 8700, 9000)
+
+
+def test_revised_words_stay_where_they_were_and_fewer_words_are_fewer():
+    placed = PlacedWords()
+    placed.place(["a", "tabel", "fro"], 900.0, from_ms=0.0)
+    assert spans(placed.place(["a", "table"], 1000.0)) == [("a", 0, 300), ("table", 300, 600)]
+    placed.clear()
+    assert spans(placed.place(["new"], 2000.0)) == [("new", 1700, 2000)]
+
+
+def test_time_that_stands_still_makes_words_without_length():
+    placed = PlacedWords()
+    placed.place(["a"], 500.0, from_ms=200.0)
+    assert spans(placed.place(["a", "b"], 500.0)) == [("a", 200, 500), ("b", 500, 500)]
+    assert spans(placed.place(["a", "b", "c"], 400.0))[2] == ("c", 500, 500)  # a clock that goes back
+
+
+def said(text, at_ms, end_ms):
+    return Utterance(uuid=uuid4(), data=text, at_ms=at_ms, end_ms=end_ms)
+
+
+@pytest.fixture
+def echo():
+    made = Echo(400.0)
+    made.set_speaking(True, "Thank you for calling Luigi's. How can I help?", 1000.0)
+    made.set_speaking(False, "", 4000.0)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("utterance", "dropped"),
+    [
+        (said("thank you for calling luigis", 1200, 3000), True),
+        (said("Thank you for calling, Luigi's!", 1200, 3000), True),
+        (said("how can I help", 3500, 4400), True),
+        (said("thanks you for calling", 1200, 3000), True),  # as a recogniser may hear it
+        (said("how can I help", 3500, 4500), False),  # too long after us
+        (said("how can I help", 900, 3000), False),  # the caller began before us
+        (said("thank you", 1200, 3000), False),  # too short to be sure
+        (said("I want a table for two", 1200, 3000), False),
+        (said("no wait can I book", 1200, 3000), False),
+        (said("thank you for calling but I want to cancel my table", 1200, 3900), False),
+        (said("...", 1200, 3000), False),
+    ],
+    ids=lambda value: value.data if isinstance(value, Utterance) else "",
+)
+def test_what_repeats_us_while_we_speak_is_an_echo(echo, utterance, dropped):
+    assert echo.is_echo(utterance) == dropped
+
+
+def test_interim_words_that_may_become_an_echo_are_held(echo):
+    assert echo.repeats(said("thank", 1200, 1500))
+    assert not echo.repeats(said("table", 1200, 1500))
+
+
+def test_nothing_is_an_echo_before_we_speak_or_without_words():
+    echo = Echo(400.0)
+    assert not echo.active
+    echo.set_speaking(True, "", 0.0)
+    assert not echo.active
+
+
+def test_text_adds_up_while_we_speak_and_is_forgotten_when_we_speak_again(echo):
+    echo.set_speaking(True, "one two", 10_000.0)
+    echo.set_speaking(True, "three", 10_500.0)
+    assert echo.is_echo(said("one two three", 10_100, 11_000))
+    assert not echo.is_echo(said("thank you for calling", 10_100, 11_000))
+
+
+def segment(text, start_ms, each=100.0):
+    words = tuple(
+        Word(text=word, start_ms=start_ms + i * each, end_ms=start_ms + (i + 1) * each)
+        for i, word in enumerate(text.split())
+    )
+    return Segment(text=text, start_ms=start_ms, end_ms=words[-1].end_ms, words=words)
+
+
+def test_interim_words_whose_audio_is_gone_are_kept_over_a_restart():
+    collector = SegmentCollector()
+    told = collector.add(segment("a b c d", 0.0), final=False)
+    collector.restart(0.0, 200.0)
+    assert collector.begun
+    collector.add(segment("b c d e", 100.0), final=True, last=True)  # heard again, from 200 ms on
+    utterance = collector.finish()
+    assert utterance is not None
+    assert told is not None
+    assert utterance.data == "a b c d e"
+    assert utterance.uuid == told.uuid
+
+
+def test_the_utterance_so_far_has_the_uuid_of_its_interims():
+    collector = SegmentCollector()
+    assert collector.utterance is None
+    collector.add(segment("a b", 0.0), final=True)
+    told = collector.add(segment("c", 200.0), final=False)
+    so_far = collector.utterance
+    assert so_far is not None
+    assert told is not None
+    assert (so_far.data, so_far.uuid) == ("a b c", told.uuid)
