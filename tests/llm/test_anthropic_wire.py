@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vendors import ANTHROPIC, SPEC, Setup, collect
 
 from dialog.errors import ProviderError
 from dialog.llm import anthropic as module
 from dialog.llm.anthropic import AnthropicLLM
-from dialog.llm.llm import Entry, Finish, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
+from dialog.llm.llm import Entry, Finish, Item, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
 from dialog.llm.messages import CONNECTED, GO_ON, MessagesDecoder, conversation
+from dialog.llm.response_events import ResponsesDecoder
 from dialog.testing.anthropic import conversation_error
 
 
@@ -268,3 +272,81 @@ def test_endless_arguments_and_endless_calls_are_given_up() -> None:
     decoder.feed(sse(delta))
     with pytest.raises(ProviderError, match="longer than 256000"):
         decoder.feed(b"")
+
+
+# -- whatever comes -----------------------------------------------------------------------------------
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Item, ...]:
+    """Items as History gives them: calls in groups with all their results behind them, in any order."""
+    items: list[Item] = []
+    for kind in draw(st.lists(st.sampled_from(["system", "developer", "user", "assistant", "tools"]), max_size=10)):
+        if kind != "tools":
+            items.append(Entry(role=kind, text=draw(st.sampled_from(["", " ", "x", "Hello. ", "\n"]))))  # type: ignore[arg-type]
+            continue
+        ids = draw(st.lists(st.sampled_from(["a", "a:b", "a_b", "é"]), min_size=1, max_size=3, unique=True))
+        items += [call(name, draw(st.sampled_from(["{}", '{"n":1}', "[", "3", ""]))) for name in ids]
+        items += [result(name, draw(st.sampled_from(["done", "failed"]))) for name in draw(st.permutations(ids))]
+    return tuple(items)
+
+
+@given(histories())
+def test_every_conversation_is_one_that_anthropic_accepts(items: tuple[Item, ...]) -> None:
+    _, messages = conversation(items)
+    assert conversation_error(messages) is None
+
+
+WHOLE = sse(
+    start(input_tokens=5),
+    text("Grüße"),
+    {
+        "type": "content_block_start",
+        "index": 1,
+        "content_block": {"type": "tool_use", "id": "a", "name": "b", "input": {}},
+    },
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"x":"é"}'}},
+    stop("tool_use", output_tokens=2),
+    STOP,
+)
+
+
+@given(st.lists(st.integers(0, len(WHOLE)), max_size=8))
+def test_however_the_bytes_are_cut_the_reply_is_the_same(cuts: list[int]) -> None:
+    decoder = MessagesDecoder("anthropic", "m")
+    places = [0, *sorted(cuts), len(WHOLE)]
+    events = [event for begin, end in pairwise(places) for event in decoder.feed(WHOLE[begin:end])]
+    assert events == MessagesDecoder("anthropic", "m").feed(WHOLE)
+    assert decoder.done
+
+
+@pytest.mark.parametrize("kind", [MessagesDecoder, ResponsesDecoder])
+@given(data=st.data())
+def test_whatever_a_server_sends_only_provider_errors_come_of_it(kind: Any, data: st.DataObject) -> None:
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+        max_leaves=8,
+    )
+    event = st.dictionaries(st.sampled_from(FIELDS), values, max_size=6)
+    named = st.builds(lambda e, t: {**e, "type": t}, event, st.sampled_from(TYPES))
+    decoder = kind("x", "m")
+    try:
+        for one in data.draw(st.lists(named | event | values, max_size=4)):
+            decoder.feed(b"data: " + json.dumps(one).encode() + b"\n\n")
+        decoder.feed(data.draw(st.binary(max_size=20)))
+        decoder.close()
+    except ProviderError:
+        return
+    assert decoder.done
+
+
+FIELDS = [
+    "type", "index", "delta", "content_block", "message", "usage", "error", "item", "response", "output_index",
+    "text", "partial_json", "stop_reason", "id", "call_id", "name", "arguments", "input", "output", "code",
+]  # fmt: skip
+TYPES = [
+    "message_start", "message_delta", "message_stop", "content_block_start", "content_block_delta", "error",
+    "response.created", "response.completed", "response.incomplete", "response.failed", "response.output_text.delta",
+    "response.output_item.added", "response.output_item.done", "response.function_call_arguments.delta",
+]  # fmt: skip
