@@ -14,7 +14,7 @@ from typing import Any
 from dialog.message import AudioFormat
 from dialog.providers.builtin import BUILTIN, DEFAULTS, INTERFACES, Kind
 from dialog.providers.factories import provider_class
-from dialog.providers.variables import VARIABLES, Variable, configured
+from dialog.providers.variables import VARIABLES, Variable, configured, parameters_of
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 
@@ -117,7 +117,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def default(cls: type, argument: str) -> str:
     """What an argument of the class is by default, for a cell."""
-    parameter = inspect.signature(cls).parameters.get(argument)
+    parameter = parameters_of(cls).get(argument)
     if parameter is None:
         return NO
     value = parameter.default
@@ -246,7 +246,7 @@ def llm_row(name: str, cls: type[Any]) -> tuple[str, ...]:
         name,
         f"`{cls.__name__}`",
         default(cls, "model"),
-        yes("client" in inspect.signature(cls).parameters),
+        yes("client" in parameters_of(cls)),
         f"`{cls.default_base_url}`" if hasattr(cls, "default_base_url") else NO,
     )
 

@@ -21,7 +21,7 @@ from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.providers.builtin import DEFAULTS, Kind
 from dialog.providers.registry import find_class
-from dialog.providers.variables import options_from
+from dialog.providers.variables import options_from, parameters_of
 
 if TYPE_CHECKING:
     from dialog.agent.agent import Agent
@@ -98,13 +98,13 @@ class Factory:
 
     def _check(self, name: str, cls: type, options: Mapping[str, Any], exc: TypeError) -> None:
         """Tell arguments that the provider does not take from a fault inside of it."""
-        signature = inspect.signature(cls)
+        parameters = parameters_of(cls)
         try:
-            signature.bind(**options)
+            inspect.Signature(tuple(parameters.values())).bind(**options)
         except TypeError as wrong:
             near = ""
-            for option in options.keys() - signature.parameters.keys():
-                for match in get_close_matches(option, signature.parameters, n=1):
+            for option in options.keys() - parameters.keys():
+                for match in get_close_matches(option, parameters, n=1):
                     near = f"; is {option!r} meant to be {match!r}?"
             raise ConfigurationError(f"{self.kind} {name!r} ({cls.__name__}): {wrong}{near}") from exc
 

@@ -18,7 +18,17 @@ from msgspec import Struct
 from dialog.errors import ConfigurationError
 from dialog.providers.builtin import BUILTIN, Kind
 
-__all__ = ["VARIABLES", "Fault", "Variable", "configured", "fault", "options_from", "value_of", "variable"]
+__all__ = [
+    "VARIABLES",
+    "Fault",
+    "Variable",
+    "configured",
+    "fault",
+    "options_from",
+    "parameters_of",
+    "value_of",
+    "variable",
+]
 
 Form = Literal["text", "key", "sid", "url", "port", "file"]
 
@@ -223,7 +233,7 @@ def options_from(env: Mapping[str, str], kind: Kind, name: str, cls: type, given
     found: dict[str, Any] = {}
     missing: list[tuple[str, Variable]] = []
     malformed: list[str] = []
-    parameters = _parameters(cls)
+    parameters = parameters_of(cls)
     # Agents hand what all agents take to their base class, as keywords.
     any_ = kind == "agent" and any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     # A client has its key and its server.
@@ -255,9 +265,13 @@ def options_from(env: Mapping[str, str], kind: Kind, name: str, cls: type, given
     return found
 
 
-@lru_cache(maxsize=64)
-def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(cls).parameters  # half a millisecond: a call is made from it
+@lru_cache(maxsize=64)  # a call is made from it, and looking takes half a millisecond
+def parameters_of(cls: type) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a class's constructor."""
+    # Not of the class: a base may have a __new__ that takes anything, and would hide them.
+    parameters = dict(inspect.signature(cast(Any, cls).__init__).parameters)
+    del parameters[next(iter(parameters))]  # self
+    return parameters
 
 
 def _argument(variable: Variable, kind: Kind, name: str) -> str | None:

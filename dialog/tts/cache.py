@@ -68,6 +68,8 @@ class CachedTTS(TTS):
         self._take: _Part | None = None
         """The sentence that is being made ready."""
         self._timer: asyncio.TimerHandle | None = None
+        self._storing = 0
+        """Sentences on their way to the disk."""
         self._faults = 0
         """How often the voice has failed."""
         self._settled = asyncio.Event()
@@ -80,7 +82,7 @@ class CachedTTS(TTS):
         return _plain(text) in self._ready
 
     async def prepared(self) -> bool:
-        """Wait until all sentences are ready, or the voice has failed; whether they are.
+        """Wait until all sentences are ready and kept, or the voice has failed; whether they are ready.
 
         To have them before the first call: ``open`` one where the program starts, await this, dispose of it.
         It waits as long as the voice takes; put it under ``asyncio.timeout``.
@@ -253,7 +255,8 @@ class CachedTTS(TTS):
     def _when_quiet(self) -> None:
         """Go on making sentences ready once nothing has been said for a while."""
         if self._ready.keys() == self._wanted.keys() or self._faults >= _FAULTS:
-            self._settled.set()
+            if not self._storing:
+                self._settled.set()
         elif not self.disposed and not self._parts and self._take is None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_QUIET_S, self._prepare)
 
@@ -296,8 +299,16 @@ class CachedTTS(TTS):
             assert self._format is not None
             phrase = Phrase(audio=bytes(part.audio), audio_format=self._format, words=tuple(part.words))
             self._ready[text] = phrase
-            self.spawn(self._cache.store(self._key(text), phrase), "keeping a phrase")
+            self._storing += 1
+            self.spawn(self._store(self._key(text), phrase), "keeping a phrase")
         self._when_quiet()
+
+    async def _store(self, key: str, phrase: Phrase) -> None:
+        try:
+            await self._cache.store(key, phrase)
+        finally:
+            self._storing -= 1
+            self._when_quiet()
 
 
 class _Part:

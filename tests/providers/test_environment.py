@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from pathlib import Path
 
@@ -16,7 +15,16 @@ from dialog.errors import ConfigurationError
 from dialog.providers import variables
 from dialog.providers.builtin import BUILTIN
 from dialog.providers.registry import find_class
-from dialog.providers.variables import VARIABLES, Variable, configured, fault, options_from, value_of, variable
+from dialog.providers.variables import (
+    VARIABLES,
+    Variable,
+    configured,
+    fault,
+    options_from,
+    parameters_of,
+    value_of,
+    variable,
+)
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.voip.memory import memory_call
 
@@ -58,7 +66,7 @@ def test_every_target_is_an_argument_of_a_provider() -> None:
 
 
 def parameters(kind, name) -> set[str]:
-    found = set(inspect.signature(find_class(kind, name)).parameters)
+    found = set(parameters_of(find_class(kind, name)))
     return found | set(dialog.presets.AgentOptions.__annotations__) if kind == "agent" else found
 
 
@@ -67,7 +75,7 @@ def test_defaults_are_those_of_the_classes() -> None:
     for each in VARIABLES:
         for kind, name, argument in configured(each):
             if each.default:
-                assert inspect.signature(find_class(kind, name)).parameters[argument].default == each.default
+                assert parameters_of(find_class(kind, name))[argument].default == each.default
                 checked += 1
     assert checked
 
@@ -76,7 +84,7 @@ def test_every_key_that_a_provider_needs_has_a_variable() -> None:
     covered = {its for each in VARIABLES if each.needed for its in configured(each)}
     for kind, names in BUILTIN.items():
         for name in names:
-            if "api_key" in inspect.signature(find_class(kind, name)).parameters and kind != "gateway":
+            if "api_key" in parameters_of(find_class(kind, name)) and kind != "gateway":
                 assert (kind, name, "api_key") in covered
 
 
