@@ -147,19 +147,10 @@ class ElevenLabsSTT(TurnSTT):
         self._options = dict(options or {})
         self._override = dict(query or {})
         self._waits_for_times = self._options.get("include_timestamps") is True
-        self._committed = ("", 0.0)
+        self._committed: tuple[str, float] = ("", 0.0)
         """The last final text, and how much audio the service had been given by then."""
         self._told_words = False
         """Words came since then."""
-        self._endpointing_ms = float(endpointing_ms)
-        self._asked_ms: float | None = None
-        """Up to where :meth:`finalize` wants the words that have not come yet."""
-
-    def finalize(self) -> None:
-        """See :meth:`StreamingSTT.finalize`."""
-        if self._ready:
-            self._asked_ms = self._sent_ms
-        super().finalize()
 
     def url_for(self, audio_format: AudioFormat) -> str:
         """Everything is said in the query; audio and commands are one kind of message."""
@@ -182,7 +173,6 @@ class ElevenLabsSTT(TurnSTT):
         super()._forget()
         self._committed = ("", 0.0)
         self._told_words = False
-        self._asked_ms = None
 
     def _receive(self, data: str | bytes) -> None:
         try:
@@ -216,16 +206,13 @@ class ElevenLabsSTT(TurnSTT):
             if self._finalizing is None:  # the times are bound to come, but not for ever
                 self._finalizing = asyncio.get_running_loop().call_later(self._timeout_s, self._finish, True)
             return
-        text, sent_ms = self._committed
+        last_text, sent_ms = self._committed
         now_ms = self._time.sent_ms
-        if not self._told_words and event.text == text and now_ms - sent_ms < _REPEATED_MS:
+        if not self._told_words and event.text == last_text and now_ms - sent_ms < _REPEATED_MS:
             return  # told twice
         self._committed, self._told_words = (event.text, now_ms), False
         words = tuple(self._word(word) for word in event.words or () if word.type == "word")
-        # What was heard before the silence, or before it was asked for, need not be heard again.
-        asked_ms, self._asked_ms = self._asked_ms, None
-        until_ms = self._sent_ms - self._endpointing_ms if asked_ms is None else asked_ms
-        self._turn_ended(event.text, until_ms=until_ms, words=words, language=event.language_code)
+        self._turn_ended(event.text, words=words, language=event.language_code)
 
     def _word(self, word: _Word) -> Word:
         return Word(

@@ -8,18 +8,29 @@ from __future__ import annotations
 import asyncio
 import time
 from binascii import b2a_base64
-from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, TypeAlias, cast, get_args
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
-from dialog.message import ALAW_8K, MULAW_8K, PCM_24K, AudioFormat, Word
+from dialog.message import AudioFormat, Word
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
+from dialog.stt.openai_items import Item, Items
+from dialog.stt.openai_wire import (
+    FORMATS,
+    KNOWN,
+    TRANSCRIPTION,
+    UPDATE_ID,
+    Error,
+    Event,
+    Session,
+    decode,
+    session_update,
+)
 from dialog.stt.segments import Segment
 from dialog.stt.stt import STTCapabilities
 from dialog.stt.turn_detection import SemanticVAD, ServerVAD, TurnDetection
@@ -35,11 +46,6 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 STREAMING_MODELS = frozenset({"gpt-live-transcribe", "gpt-realtime-whisper"})
 """They tell words while they are said, and end no utterance by themselves."""
 
-_FORMATS: dict[AudioFormat, dict[str, Any]] = {
-    MULAW_8K: {"type": "audio/pcmu"},
-    ALAW_8K: {"type": "audio/pcma"},
-    PCM_24K: {"type": "audio/pcm", "rate": 24_000},
-}
 _SESSION_S = 900.0
 """The cap is said to be an hour, but sessions were cut after a quarter of one."""
 _SHORTEST_SESSION_S = 60.0
@@ -50,68 +56,10 @@ _LATE_S = 2.0
 """How long an utterance may hold up those behind it."""
 _PADDING_MS = 300.0
 """What the detectors put before speech unless told otherwise."""
-_UPDATE_ID = "dialog_session"
-_UPDATE_KEPT = 32
 _APPEND = '{"type":"input_audio_buffer.append","audio":"'
-_TRANSCRIPTION = "conversation.item.input_audio_transcription."
 _KEY_CODES = frozenset({"invalid_api_key", "authentication_error", "invalid_authentication"})
 _LASTING_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "beta_api_shape_disabled"})
-_EMPTY_CODES = frozenset({"input_audio_buffer_commit_empty"})
-
-
-class _Error(Struct):
-    type: str | None = None
-    code: str | int | None = None
-    message: str | None = None
-    event_id: str | None = None
-
-
-class _Session(Struct):
-    expires_at: float | None = None
-
-
-class _Event(Struct):
-    """Any message of the service: the union of the fields that matter, decoded in one pass."""
-
-    type: str = ""
-    event_id: str = ""
-    item_id: str = ""
-    audio_start_ms: float = 0.0
-    audio_end_ms: float = 0.0
-    delta: str | None = None
-    transcript: str | None = None
-    languages: Any = None
-    text: str | None = None
-    speaker: str | None = None
-    start: float = 0.0
-    end: float = 0.0
-    error: _Error | None = None
-    session: _Session | None = None
-
-
-_KNOWN = frozenset(
-    {
-        *(f"input_audio_buffer.{kind}" for kind in ("speech_started", "speech_stopped", "committed")),
-        *(_TRANSCRIPTION + kind for kind in ("delta", "completed", "failed", "segment")),
-        "session.created", "session.updated", "error",
-    }
-)  # fmt: skip
-_decode = msgspec.json.Decoder(_Event).decode
-_encode = msgspec.json.Encoder().encode
-
-
-class _Item:
-    """An utterance of the service's, with what is known of it."""
-
-    __slots__ = ("done", "end_ms", "language", "start_ms", "text", "words")
-
-    def __init__(self) -> None:
-        self.start_ms: float | None = None
-        self.end_ms: float | None = None
-        self.text = ""
-        self.language: str | None = None
-        self.words: list[Word] = []
-        self.done = False
+_EMPTY_CODE = "input_audio_buffer_commit_empty"
 
 
 class OpenAIRealtimeSTT(TurnSTT):
@@ -143,7 +91,7 @@ class OpenAIRealtimeSTT(TurnSTT):
             has no turn detection.
     """
 
-    formats: ClassVar[tuple[AudioFormat, ...]] = tuple(_FORMATS)
+    formats: ClassVar[tuple[AudioFormat, ...]] = tuple(FORMATS)
     capabilities: ClassVar[STTCapabilities] = STTCapabilities(
         speech_events=True,
         interim_interval_ms=None,
@@ -193,32 +141,26 @@ class OpenAIRealtimeSTT(TurnSTT):
         )
         self._headers = {"Authorization": f"Bearer {api_key}", **(headers or {})}
         self._query = {"intent": "transcription", **(query or {})}
-        languages = None if language is None else [language] if isinstance(language, str) else list(language)
-        transcription: dict[str, Any] = {
-            "model": model,
-            "language": languages[0] if languages and len(languages) == 1 else None,
-            "languages": languages if languages and len(languages) > 1 else None,
-            "prompt": prompt or None,
-            "keywords": list(keyterms) or None,
-        }
-        self._input: dict[str, Any] = {
-            "transcription": {name: value for name, value in transcription.items() if value is not None},
-            **({"noise_reduction": {"type": noise_reduction}} if noise_reduction else {}),
-        }
         self._detection = None if self._streams else turn_detection or ServerVAD()
         if self._streams:
             self.capabilities = replace(  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # the model decides
                 self.capabilities, speech_events=False, interim_interval_ms=250, endpointing=False
             )
-        self._options = dict(options or {})
+        self._session_update = partial(
+            session_update,
+            model=model,
+            languages=[language] if isinstance(language, str) else list(language or ()),
+            prompt=prompt,
+            keyterms=tuple(keyterms),
+            noise_reduction=noise_reduction,
+            options=dict(options or {}),
+        )
         self._update = ""
         self._last_event = ""
-        self._items: dict[str, _Item] = {}
-        """Utterances that are not told to their end, in their order."""
-        self._over: deque[str] = deque(maxlen=_UPDATE_KEPT)
+        self._items = Items()
         self._voice_on = False
         """The service hears somebody speak."""
-        self._asked_ms: float | None = None
+        self._wanted_ms: float | None = None
         """Up to where :meth:`finalize` wants the words, until the service has committed them …"""
         self._awaited = False
         """… and until they have come."""
@@ -230,57 +172,52 @@ class OpenAIRealtimeSTT(TurnSTT):
     def url_for(self, audio_format: AudioFormat) -> str:
         """The settings follow in the first message."""
         detection = None if self.manual_turns else self._detection
-        audio_input = {**self._input, "format": _FORMATS[audio_format], "turn_detection": detection}
-        session = _merged({"type": "transcription", "audio": {"input": audio_input}}, self._options)
-        self._update = _encode({"type": "session.update", "event_id": _UPDATE_ID, "session": session}).decode()
+        self._update = self._session_update(audio_format, turn_detection=detection)
         self._encode = lambda data: _APPEND + b2a_base64(data, newline=False).decode() + '"}'
         return join(self._base_url, "/realtime", self._query)
 
-    def finalize(self) -> None:
-        """See :meth:`StreamingSTT.finalize`. Words that come later come as MESSAGE too."""
-        if self._ready:
-            self._asked_ms = self._sent_ms
-            self._awaited = True
-        super().finalize()
+    def _ask(self) -> bool:
+        self._wanted_ms = self._sent_ms
+        self._awaited = super()._ask()
+        return self._awaited
 
     def _forget(self) -> None:
         super()._forget()
         self._items.clear()
-        self._over.clear()
         self._told_codes.clear()
         self._last_event = ""
         self._voice_on = False
-        self._asked_ms = None
+        self._wanted_ms = None
         self._set_timer(_READY_S, self._not_ready)
 
     def _receive(self, data: str | bytes) -> None:
         try:
-            event = _decode(data)
+            event = decode(data)
         except msgspec.DecodeError as exc:
-            self._undecodable(data, exc, _KNOWN, "type")
+            self._undecodable(data, exc, KNOWN, "type")
             return
         if event.event_id and event.event_id == self._last_event:
             return  # told twice
         self._last_event = event.event_id
         kind = event.type
-        if kind.startswith(_TRANSCRIPTION):
-            self._transcription(kind[len(_TRANSCRIPTION) :], event)
+        if kind.startswith(TRANSCRIPTION):
+            self._transcription(kind[len(TRANSCRIPTION) :], event)
         elif kind == "input_audio_buffer.speech_started":
             self._started(event)
         elif kind in ("input_audio_buffer.speech_stopped", "input_audio_buffer.committed"):
             self._ended(event, spoken=kind.endswith("stopped"))
         elif kind == "session.created":
-            self._created(event.session or _Session())
+            self._created(event.session or Session())
         elif kind == "session.updated":
             if not self._ready:
                 self._set_timer()
                 self._start_audio()
         elif kind == "error":
-            self._error(event.error or _Error())
+            self._error(event.error or Error())
 
     # The session.
 
-    def _created(self, session: _Session) -> None:
+    def _created(self, session: Session) -> None:
         left_s = (session.expires_at or 0.0) - time.time()
         if _SHORTEST_SESSION_S <= left_s < _SESSION_S:
             self._limit_session(left_s)
@@ -291,18 +228,18 @@ class OpenAIRealtimeSTT(TurnSTT):
         reason = f"did not accept the session within {_READY_S:g} s"
         self._refused(ProviderError(self.provider, reason, retryable=True))
 
-    def _error(self, error: _Error) -> None:
+    def _error(self, error: Error) -> None:
         """Most errors are about one message, and the session goes on."""
-        code = str(error.code or error.type or "an error")
-        if code in _EMPTY_CODES:
+        code = str(error.code or error.type)
+        if code == _EMPTY_CODE:
             self._awaited = False
             return  # nothing was said; who asked for words is answered when their time is up
-        reason = f"reports {code}: {(error.message or '')[:200]}"
+        reason = f"reports {error}"
         if code in _KEY_CODES or error.type in _KEY_CODES:
             self._refused(AuthenticationError(self.provider, reason))
         elif code == "session_expired":
             self._renew()
-        elif code in _LASTING_CODES or error.event_id == _UPDATE_ID or not self._ready:
+        elif code in _LASTING_CODES or error.event_id == UPDATE_ID or not self._ready:
             self._refused(ProviderError(self.provider, reason, retryable=error.type == "server_error"))
         elif code not in self._told_codes:
             self._told_codes.add(code)
@@ -310,17 +247,8 @@ class OpenAIRealtimeSTT(TurnSTT):
 
     # Utterances.
 
-    def _item(self, item_id: str) -> _Item | None:
-        """The utterance of this id; ``None`` if it is over."""
-        if item_id in self._over:
-            return None
-        item = self._items.get(item_id)
-        if item is None:
-            item = self._items[item_id] = _Item()
-        return item
-
-    def _started(self, event: _Event) -> None:
-        item = self._item(event.item_id)
+    def _started(self, event: Event) -> None:
+        item = self._items.get(event.item_id)
         if item is None:
             return
         detection = self._detection
@@ -329,10 +257,10 @@ class OpenAIRealtimeSTT(TurnSTT):
         self._voice_on = True
         self._speech_started(item.start_ms)
 
-    def _ended(self, event: _Event, *, spoken: bool) -> None:
+    def _ended(self, event: Event, *, spoken: bool) -> None:
         """The voice stopped, or the audio was committed, which comes after it or because we asked."""
         self._voice_on = False
-        item = self._item(event.item_id)
+        item = self._items.get(event.item_id)
         if item is None or item.end_ms is not None:
             return
         if spoken:
@@ -340,11 +268,11 @@ class OpenAIRealtimeSTT(TurnSTT):
             silence_ms = detection.silence_duration_ms if isinstance(detection, ServerVAD) else 0
             item.end_ms = self._to_call((event.audio_end_ms - silence_ms) / 1000.0, end=True)
         else:
-            item.end_ms = self._sent_ms if self._asked_ms is None else self._asked_ms
-            self._asked_ms = None
+            item.end_ms = self._sent_ms if self._wanted_ms is None else self._wanted_ms
+            self._wanted_ms = None
 
-    def _transcription(self, kind: str, event: _Event) -> None:
-        item = self._item(event.item_id)
+    def _transcription(self, kind: str, event: Event) -> None:
+        item = self._items.get(event.item_id)
         if item is None:
             return
         if kind == "delta":
@@ -352,12 +280,9 @@ class OpenAIRealtimeSTT(TurnSTT):
         elif kind == "completed":
             item.text = event.transcript or ""
             item.done = True
-            languages = event.languages
-            if isinstance(languages, list) and languages and isinstance(languages[0], str):
-                item.language = languages[0]
+            item.language = event.language
         elif kind == "failed":
-            error = event.error or _Error()
-            reason = f"could not transcribe an utterance: {error.code or error.type}: {(error.message or '')[:200]}"
+            reason = f"could not transcribe an utterance: {event.error or Error()}"
             self.fail(ProviderError(self.provider, reason, retryable=True), retryable=True)
             item.done = True
         elif kind == "segment":
@@ -365,7 +290,7 @@ class OpenAIRealtimeSTT(TurnSTT):
             return
         self._tell()
 
-    def _spoken_by(self, event: _Event, item: _Item) -> Word:
+    def _spoken_by(self, event: Event, item: Item) -> Word:
         """A stretch of one speaker's, with times from the start of the utterance."""
         from_ms = item.start_ms if item.start_ms is not None else self._safe_ms
         return Word(
@@ -377,22 +302,18 @@ class OpenAIRealtimeSTT(TurnSTT):
 
     def _tell(self) -> None:
         """Tell what is known, utterance after utterance: the service may finish them in another order."""
-        while self._items:
-            item_id, item = next(iter(self._items.items()))
-            if not item.done:
-                if item.text:
-                    self._heard(item, last=False)
-                break
-            del self._items[item_id]
-            self._over.append(item_id)
+        for item in self._items.take_done():
             self._awaited = False
             self._heard(item, last=True)
-        if not any(item.done for item in self._items.values()):
+        first = self._items.first
+        if first is not None and first.text:
+            self._heard(first, last=False)
+        if not self._items.held_up:
             self._set_timer()
         elif self._timer is None:
             self._set_timer(_LATE_S, self._give_up)
 
-    def _heard(self, item: _Item, *, last: bool) -> None:
+    def _heard(self, item: Item, *, last: bool) -> None:
         text = item.text.strip()
         if item.start_ms is None and not item.words:
             # Nobody told when it began: words are told as they are said, or all when they were said.
@@ -412,8 +333,8 @@ class OpenAIRealtimeSTT(TurnSTT):
 
     def _give_up(self) -> None:
         self._timer = None
-        item = next(iter(self._items.values()))
-        item.done = True
+        if (first := self._items.first) is not None:
+            first.done = True
         reason = "did not transcribe an utterance, but one behind it"
         self.fail(ProviderError(self.provider, reason, retryable=True), retryable=True)
         self._tell()
@@ -423,7 +344,7 @@ class OpenAIRealtimeSTT(TurnSTT):
         if not self._voice_on:
             super()._speech_stopped(at_ms)
 
-    def _set_timer(self, delay_s: float = 0.0, do: Any = None) -> None:
+    def _set_timer(self, delay_s: float = 0.0, do: Callable[[], object] | None = None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay_s, do) if do is not None else None
@@ -438,13 +359,3 @@ class OpenAIRealtimeSTT(TurnSTT):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """``ours`` with what ``theirs`` has, level by level."""
-    merged = {**ours, **theirs}
-    for name, value in theirs.items():
-        own = ours.get(name)
-        if isinstance(value, Mapping) and isinstance(own, Mapping):
-            merged[name] = _merged(cast("Mapping[str, Any]", own), cast("Mapping[str, Any]", value))
-    return merged

@@ -152,14 +152,8 @@ class _Session:
 
     def receive(self, data: bytes | str) -> list[dict[str, Any]]:
         try:
-            chunk = msgspec.json.decode(data, type=dict[str, Any])
-            if isinstance(data, bytes) or chunk.get("message_type") != "input_audio_chunk":
-                raise ValueError("a message that is no input_audio_chunk")
+            chunk = self._chunk(data)
             audio = b64decode(chunk.get("audio_base_64", ""), validate=True)
-            if chunk.get("sample_rate", self._rate) != self._rate:
-                raise ValueError(f"sample_rate {chunk['sample_rate']} in a session of {self._rate}")
-            if self._chunks and chunk.get("previous_text"):
-                raise ValueError("previous_text behind the first chunk")
         except ValueError as exc:  # also what cannot be decoded
             self._emulator.violations.append(str(exc))
             self.closed = True
@@ -167,6 +161,16 @@ class _Session:
         self._chunks += 1
         messages = [message for _ in self._ear.feed(audio) for message in self._hear()]
         return messages + (self._commit() if chunk.get("commit") and self._emulator.answer_commit else [])
+
+    def _chunk(self, data: bytes | str) -> dict[str, Any]:
+        chunk = msgspec.json.decode(data, type=dict[str, Any])
+        if isinstance(data, bytes) or chunk.get("message_type") != "input_audio_chunk":
+            raise ValueError("a message that is no input_audio_chunk")
+        if chunk.get("sample_rate", self._rate) != self._rate:
+            raise ValueError(f"sample_rate {chunk['sample_rate']} in a session of {self._rate}")
+        if self._chunks and chunk.get("previous_text"):
+            raise ValueError("previous_text behind the first chunk")
+        return chunk
 
     def _hear(self) -> list[dict[str, Any]]:
         ear = self._ear

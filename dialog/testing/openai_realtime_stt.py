@@ -30,8 +30,13 @@ __all__ = ["OpenAIRealtimeSTTEmulator"]
 _FORMATS = {"audio/pcmu": ("mulaw", 8000), "audio/pcma": ("alaw", 8000), "audio/pcm": ("s16le", 24_000)}
 _STREAMING = ("gpt-live-transcribe", "gpt-realtime-whisper")
 _MODELS = (
-    *_STREAMING, "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize", "whisper-1",
-)  # fmt: skip
+    *_STREAMING,
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-transcribe-diarize",
+    "whisper-1",
+)
 _PATIENCE_S = {"high": 0.3, "medium": 0.5, "auto": 0.5, "low": 0.8}
 _LEAST_MS = 100
 _BETA = "The Realtime Beta API is no longer supported. Please use /v1/realtime for the GA API."
@@ -171,9 +176,7 @@ class _Session:
         event: dict[str, Any] = {}
         try:
             event = msgspec.json.decode(data, type=dict[str, Any])
-            if isinstance(data, bytes):
-                raise ValueError("a binary frame")
-            return self._take(event)
+            return self._take(event if isinstance(data, str) else {"type": "binary"})
         except ValueError as exc:  # also what cannot be decoded
             self._emulator.violations.append(str(exc))
             return [_error("invalid_event", str(exc), event_id=event.get("event_id"))]
@@ -205,7 +208,7 @@ class _Session:
             raise ValueError("a session that is no transcription")
         given = session.get("audio", {}).get("input", {})
         audio_format = given.get("format", self._format)
-        transcription = given.get("transcription", self._transcription) or {}
+        transcription: dict[str, Any] = given.get("transcription", self._transcription) or {}
         detection = given.get("turn_detection", self._detection)
         if audio_format.get("type") not in _FORMATS or audio_format.get("rate", 24_000) != 24_000:
             raise ValueError(f"the format {audio_format}")
