@@ -74,10 +74,13 @@ if TYPE_CHECKING:
     from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
     from dialog.stt.elevenlabs import ElevenLabsSTT as ElevenLabsSTT
     from dialog.stt.flux import DeepgramFluxSTT as DeepgramFluxSTT
+    from dialog.stt.openai import OpenAIRealtimeSTT as OpenAIRealtimeSTT
     from dialog.stt.pocketsphinx import PocketsphinxSTT as PocketsphinxSTT
     from dialog.stt.stt import STT as STT
     from dialog.stt.tee import Comparison as Comparison
     from dialog.stt.tee import TeeSTT as TeeSTT
+    from dialog.stt.turn_detection import SemanticVAD as SemanticVAD
+    from dialog.stt.turn_detection import ServerVAD as ServerVAD
     from dialog.tts.cache import CachedTTS as CachedTTS
     from dialog.tts.cartesia import CartesiaTTS as CartesiaTTS
     from dialog.tts.deepgram import DeepgramTTS as DeepgramTTS
@@ -131,6 +134,7 @@ _HOMES = {
     "Message": "message",
     "OpenAIAgent": "presets",
     "OpenAILLM": "llm.openai",
+    "OpenAIRealtimeSTT": "stt.openai",
     "OpenAITTS": "tts.openai",
     "Participant": "participant",
     "PhraseCache": "tts.phrases",
@@ -144,6 +148,8 @@ _HOMES = {
     "RuleAgent": "presets",
     "RuleLLM": "llm.rules",
     "STT": "stt.stt",
+    "SemanticVAD": "stt.turn_detection",
+    "ServerVAD": "stt.turn_detection",
     "SessionMetrics": "calls.metrics",
     "SessionReport": "calls.report",
     "Silence": "agent.turns.settings",
@@ -213,6 +219,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Message",
     "OpenAIAgent",
     "OpenAILLM",
+    "OpenAIRealtimeSTT",
     "OpenAITTS",
     "Participant",
     "PhraseCache",
@@ -225,6 +232,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Rule",
     "RuleAgent",
     "RuleLLM",
+    "SemanticVAD",
+    "ServerVAD",
     "SessionMetrics",
     "SessionReport",
     "Silence",

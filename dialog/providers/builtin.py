@@ -25,6 +25,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "deepgram": "dialog.stt.deepgram:DeepgramSTT",
         "deepgram-flux": "dialog.stt.flux:DeepgramFluxSTT",
         "elevenlabs": "dialog.stt.elevenlabs:ElevenLabsSTT",
+        "openai": "dialog.stt.openai:OpenAIRealtimeSTT",
         "pocketsphinx": "dialog.stt.pocketsphinx:PocketsphinxSTT",
     },
     "tts": {
