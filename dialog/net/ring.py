@@ -107,3 +107,26 @@ class StreamTime:
             return position_ms + self._offset[0]
         index = bisect_left(self._from, position_ms) if end else bisect_right(self._from, position_ms)
         return position_ms + self._offset[max(0, index - 1)]
+
+    def begins_at(self, position_s: float) -> float:
+        """Where what begins at ``position_s`` of the connection's audio, in seconds, begins on the call's clock.
+
+        Positions that were never sent are a clock that goes wrong; they count as the nearest that was.
+        """
+        position_ms = position_s * 1000.0
+        if 0.0 <= position_ms <= self._sent_ms:
+            if len(self._from) == 1:
+                return position_ms + self._offset[0]
+        else:
+            position_ms = self._sent_ms if position_ms > 0.0 else 0.0
+        return self.to_call(position_ms)
+
+    def ends_at(self, position_s: float) -> float:
+        """As :meth:`begins_at`, for what ends at ``position_s``."""
+        position_ms = position_s * 1000.0
+        if 0.0 <= position_ms <= self._sent_ms:
+            if len(self._from) == 1:
+                return position_ms + self._offset[0]
+        else:
+            position_ms = self._sent_ms if position_ms > 0.0 else 0.0
+        return self.to_call(position_ms, end=True)

@@ -179,25 +179,28 @@ class DeepgramSTT(StreamingSTT):
     def _results(self, event: _Event) -> None:
         channel = event.channel if isinstance(event.channel, _Channel) else _Channel()
         heard = channel.alternatives[0] if channel.alternatives else _Alternative()
+        begins_at, ends_at = self._time.begins_at, self._time.ends_at
         segment = Segment(
             text=heard.transcript.strip(),
-            start_ms=self._to_call(event.start),
-            end_ms=self._to_call(event.start + event.duration, end=True),
-            words=tuple(self._word(word) for word in heard.words),
+            start_ms=begins_at(event.start),
+            end_ms=ends_at(event.start + event.duration),
+            words=tuple(
+                [
+                    Word(
+                        text=word.punctuated_word or word.word,
+                        start_ms=begins_at(word.start),
+                        end_ms=ends_at(word.end),
+                        confidence=word.confidence,
+                        speaker=None if word.speaker is None else str(word.speaker),
+                    )
+                    for word in heard.words
+                ]
+            ),
             language=heard.languages[0] if heard.languages else None,
             confidence=heard.confidence if heard.transcript else None,
         )
         final = event.is_final
         self._segment(segment, final=final, last=final and (event.speech_final or event.from_finalize))
-
-    def _word(self, word: _Word) -> Word:
-        return Word(
-            text=word.punctuated_word or word.word,
-            start_ms=self._to_call(word.start),
-            end_ms=self._to_call(word.end, end=True),
-            confidence=word.confidence,
-            speaker=None if word.speaker is None else str(word.speaker),
-        )
 
     def _utterance_end(self, last_word_end: float) -> None:
         """Words stopped coming. It may trail a ``speech_final`` that said so before, or cut in late."""
