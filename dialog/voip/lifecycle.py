@@ -47,7 +47,7 @@ Resumed = Literal["", "transfer_failed", "digits_sent", "reconnected"]
 class CallSettings(Struct, frozen=True, kw_only=True):
     """Bounds of a call, in seconds unless named otherwise."""
 
-    lead_ms: int = 250
+    lead_ms: int = 300
     """Agent audio that is kept ahead at the carrier."""
     limit_ms: int = 60_000
     """Agent audio that may wait to be played."""

@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.05
 """A timer per call at 20 ms would be 10,000 wake-ups a second at 200 calls."""
 MAX_LEAD_MS = 500.0
-_MARGIN_MS = 200.0
-"""Beyond the lag: the lead may have fallen by a tick and a chunk when the loop stops, and what piled up
-meanwhile comes first when it goes on."""
+_MARGIN_MS = 250.0
+"""Beyond the lag: the lead may have fallen by three ticks when the loop stops, and what piled up meanwhile
+comes first when it goes on."""
 _SAMPLES = 400
 _MEASURE_EVERY = 20
 
@@ -40,7 +40,7 @@ class Pacer:
     """Ticks every 50 ms, on absolute deadlines, those who play; it rests while nobody does.
 
     It also measures how late its timer fires, which is how long the loop is blocked now and then, and
-    asks for a lead that outlasts it: the 99th percentile of the lag and 200 ms, at most 500 ms.
+    asks for a lead that outlasts it: the 99th percentile of the lag and 250 ms, at most 500 ms.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -33,9 +33,11 @@ from dialog.voip.part import Key, Part, Tombstones
 __all__ = ["EARLY_S", "Playout"]
 
 _CHUNK_MS = 200
-"""Longest message. While a voice speaks they have the 100 ms of two ticks: each costs the same, whatever its size."""
-_HYSTERESIS_MS = 60
-"""Audio is sent when the lead has fallen by this much: at every second tick, also when ticks are a little late."""
+"""Longest message: each costs nearly the same, whatever its size."""
+_FIRST_MS = 100
+"""Longest message on a line that is silent: what the caller waits for is small, and the rest comes behind it."""
+_HYSTERESIS_MS = 110
+"""Audio is sent when the lead has fallen by this much: at every third tick, also when ticks are a little late."""
 _TICK_MS = 50
 """What comes between two ticks waits for the next one, unless that should have sent something already."""
 _PIECE_MS = 20
@@ -88,7 +90,7 @@ class Playout:
         self,
         audio_format: AudioFormat,
         *,
-        lead_ms: float = 250,
+        lead_ms: float = 300,
         keep_ms: float = 1500,
         limit_ms: float = 60_000,
         tombstones: Tombstones | None = None,
@@ -100,6 +102,7 @@ class Playout:
         self._sample = audio_format.sample_bytes
         self._rate = audio_format.sample_rate * audio_format.sample_bytes
         self._chunk = audio_format.size(_CHUNK_MS)
+        self._first = audio_format.size(_FIRST_MS)
         self._hysteresis = audio_format.size(_HYSTERESIS_MS)
         self._late = audio_format.size(_HYSTERESIS_MS + _TICK_MS)
         self._nearly = audio_format.size(_NEARLY_MS)
@@ -450,11 +453,13 @@ class Playout:
         room = 0
         if ahead < self._lead - self._hysteresis:
             room = int(self._lead - ahead) // self._sample * self._sample
+        most = self._first if ahead <= 0 else self._chunk
         for part in tuple(self._parts.values()):
             if part.ended:
                 continue
             while part.next < part.size and room >= min(self._piece, part.size - part.next) > 0:
-                room -= self._send(part, min(room, self._chunk, part.size - part.next), now, ops)
+                room -= self._send(part, min(room, most, part.size - part.next), now, ops)
+                most = self._chunk
             if part.next < part.size or not part.complete:
                 break
             self._end(part, now, ops)
