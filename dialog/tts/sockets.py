@@ -94,7 +94,6 @@ class SocketTTS(StreamingTTS):
     def _replace(self, error: ProviderError | None) -> None:
         """Leave this connection for another one; what was not spoken goes on there. ``None``: nothing is wrong."""
         self._socket.replace(error)
-        self._lost()
 
     def _renew(self) -> None:
         self._renewal = None

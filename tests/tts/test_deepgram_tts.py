@@ -191,6 +191,17 @@ async def test_a_flushed_of_the_aborted_part_ends_no_other(speak):
         assert ear.text(other) == "A longer one, to be heard."
 
 
+async def test_a_cleared_that_nobody_asked_for_costs_no_word(speak):
+    async with Aura(ms_per_char=MS_PER_CHAR, speed=20) as aura:
+        ear, turn = speak(aura), uuid4()
+        ear.say("Nobody interrupts this.", turn)
+        await ear.until(lambda: ear.of(turn))
+        await aura.sockets[0].send({"type": "Cleared", "sequence_id": 0})
+        await ear.done(turn)
+        assert ear.text(turn) == "Nobody interrupts this."
+        assert ear.failures == []
+
+
 async def test_a_lost_connection_goes_on_behind_the_last_flushed_sentence(speak):
     """There are no timings, but a Flushed tells what was spoken."""
     async with Aura(ms_per_char=MS_PER_CHAR, speed=100, first_audio_s=0.2) as aura:
