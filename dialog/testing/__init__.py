@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     from dialog.testing.caller import Warned as Warned
     from dialog.testing.caller import bad_messages as bad_messages
     from dialog.testing.cartesia import CartesiaEmulator as CartesiaEmulator
+    from dialog.testing.cartesia_stt import CartesiaSTTEmulator as CartesiaSTTEmulator
     from dialog.testing.deepgram import DeepgramEmulator as DeepgramEmulator
     from dialog.testing.doubles import HummingTTS as HummingTTS
     from dialog.testing.doubles import ToldSTT as ToldSTT
     from dialog.testing.elevenlabs import ElevenLabsEmulator as ElevenLabsEmulator
+    from dialog.testing.elevenlabs_stt import ElevenLabsSTTEmulator as ElevenLabsSTTEmulator
+    from dialog.testing.flux import FluxEmulator as FluxEmulator
     from dialog.testing.model import ChatReply as ChatReply
     from dialog.testing.model import ToolUse as ToolUse
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
+    from dialog.testing.openai_realtime_stt import OpenAIRealtimeSTTEmulator as OpenAIRealtimeSTTEmulator
     from dialog.testing.openai_speech import OpenAISpeechEmulator as OpenAISpeechEmulator
     from dialog.testing.reply import Reply as Reply
     from dialog.testing.reply import Said as Said
@@ -62,17 +66,21 @@ _HOMES = {
     "Caller": "caller",
     "CallerEvent": "caller",
     "CartesiaEmulator": "cartesia",
+    "CartesiaSTTEmulator": "cartesia_stt",
     "ChatReply": "model",
     "DeepgramEmulator": "deepgram",
     "ElevenLabsEmulator": "elevenlabs",
+    "ElevenLabsSTTEmulator": "elevenlabs_stt",
     "EmulatorServer": "server",
     "Faults": "server",
+    "FluxEmulator": "flux",
     "Frame": "server",
     "Gap": "caller",
     "Heard": "caller",
     "HummingTTS": "doubles",
     "NothingHeard": "caller",
     "OpenAIEmulator": "openai",
+    "OpenAIRealtimeSTTEmulator": "openai_realtime_stt",
     "OpenAISpeechEmulator": "openai_speech",
     "Refused": "caller",
     "Reply": "reply",
@@ -103,17 +111,21 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Caller",
     "CallerEvent",
     "CartesiaEmulator",
+    "CartesiaSTTEmulator",
     "ChatReply",
     "DeepgramEmulator",
     "ElevenLabsEmulator",
+    "ElevenLabsSTTEmulator",
     "EmulatorServer",
     "Faults",
+    "FluxEmulator",
     "Frame",
     "Gap",
     "Heard",
     "HummingTTS",
     "NothingHeard",
     "OpenAIEmulator",
+    "OpenAIRealtimeSTTEmulator",
     "OpenAISpeechEmulator",
     "Refused",
     "Reply",
