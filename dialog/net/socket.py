@@ -109,6 +109,8 @@ class ProviderSocket:
         self._cut: asyncio.TimerHandle | None = None
         self.failed = False
         """Whether it has given up for good."""
+        self.received: int = 0
+        """Messages that came, over all connections."""
 
     @property
     def connected(self) -> bool:
@@ -263,6 +265,7 @@ class ProviderSocket:
 
     def _receive(self, data: str | bytes) -> None:
         if self._ws is not None:  # after the farewell nobody wants to know
+            self.received += 1
             self._on_message(data)
         elif self._early is not None:
             self._early.append(data)

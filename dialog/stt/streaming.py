@@ -153,6 +153,12 @@ class StreamingSTT(STT):
         """Up to here, on the call's audio clock, nothing will be revised."""
         return self._safe_ms
 
+    @property
+    def pulse(self) -> int | None:
+        """See :attr:`STT.pulse`."""
+        socket = self._socket
+        return socket.received if socket is not None and socket.connected and self._ready else None
+
     def open(self, audio_format: AudioFormat) -> None:
         """Start connecting and return.
 

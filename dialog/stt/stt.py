@@ -9,7 +9,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from dialog.message import MULAW_8K, AudioFormat, Message, SpeechEdge, Utterance
-from dialog.participant import Event, Participant
+from dialog.participant import Event
+from dialog.renewable import Renewable
 
 __all__ = ["STT", "STTCapabilities"]
 
@@ -37,7 +38,7 @@ class STTCapabilities(Struct, frozen=True, kw_only=True):
     """What the service bounds (length of a session, parallel calls), in words; for the documentation."""
 
 
-class STT(Participant):
+class STT(Renewable):
     """Turns the caller's audio into utterances.
 
     The constructor validates and stores; :meth:`open` connects. Audio posted while the connection is
@@ -63,6 +64,14 @@ class STT(Participant):
     """Set before :meth:`open`, where the capabilities have it: somebody else decides when the caller has
     finished and calls :meth:`finalize`. The recogniser then ends an utterance by itself only after the
     longest silence that it can be set to."""
+
+    @property
+    def pulse(self) -> int | None:
+        """Changes with every sign of life of the service, also one that is no event; ``None``: no connection.
+
+        One that stays the same tells nothing.
+        """
+        return 0
 
     @abstractmethod
     def open(self, audio_format: AudioFormat) -> None:

@@ -9,7 +9,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from dialog.message import MULAW_8K, Alignment, AudioFormat, Message
-from dialog.participant import Event, Participant
+from dialog.participant import Event
+from dialog.renewable import Renewable
 
 __all__ = ["TTS", "TTSCapabilities"]
 
@@ -31,7 +32,7 @@ class TTSCapabilities(Struct, frozen=True, kw_only=True):
     """What the service bounds (length of a session, parallel calls), in words; for the documentation."""
 
 
-class TTS(Participant):
+class TTS(Renewable):
     """Turns the text of replies into audio, part by part.
 
     For every part ``(uuid, part)`` it emits the audio in order, then one message with ``done`` (its

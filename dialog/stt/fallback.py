@@ -1,0 +1,658 @@
+"""Recognisers that stand in for one another: :class:`FallbackSTT`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar
+from uuid import UUID
+from weakref import WeakSet
+
+from msgspec.structs import replace
+
+from dialog.audio.convert import Converter, negotiate
+from dialog.errors import ConfigurationError, DialogError, ProviderError, StateError, UnsupportedFormat
+from dialog.message import AudioFormat, Failure, Message, SpeechEdge, Utterance
+from dialog.net.circuit import Circuit
+from dialog.net.ring import AudioRing
+from dialog.net.takeover import Takeover, labels
+from dialog.participant import Event, Participant
+from dialog.stt.seam import common_capabilities, joined, seam
+from dialog.stt.stt import STT
+from dialog.stt.watchdog import Watchdog
+
+__all__ = ["FallbackSTT"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.25
+_PATIENCE_S = 2.0
+"""So long a recogniser may be without a connection; it connects again by itself, and its ring covers it."""
+_ERRORS = 3
+"""So many errors in a row, and no sign of life, are a failure."""
+_FINALIZED_S = 1.0
+"""How long a recogniser that hears nothing may take to answer when it is asked for what it has."""
+_RENEWED_S = 2.0
+"""How long it may be silent after it was connected anew, and has heard the speech again."""
+_FINAL_S = 0.6
+"""Whoever was asked for a final gets one within this."""
+_STEADY_S = 30.0
+"""Who has been connected for so long is no reason to hold against the others that they failed before."""
+_ORPHAN_S = 3.0
+"""How long words of an utterance wait for a recogniser that took over to go on with it."""
+_PROBE_S = 5.0
+"""How long one that is tried again may take to connect."""
+_PROBE_UTTERANCES = 2
+"""If so many are told, and it has heard none, it is deaf."""
+_QUIET_S = 1.0
+"""Both have told all that was said when nothing came for so long."""
+_PROBE_AHEAD_MS = 500.0
+
+
+class _Member:
+    """One of the chain: the recogniser as it was given, its name, and whether it is worth asking."""
+
+    def __init__(self, stt: STT, place: int, label: str, probe_after_s: float) -> None:
+        self.stt = stt
+        self.place = place
+        self.label = label
+        self.circuit = Circuit(failures=1, probe_after_s=probe_after_s)
+        self.used = False
+
+
+class _Session:
+    """A member at work: one that was opened, what it is given, and what came from it."""
+
+    def __init__(self, member: _Member, stt: STT, converter: Converter, now: float) -> None:
+        self.member = member
+        self.stt = stt
+        self.converter = converter
+        self.fatal: DialogError | None = None
+        """It has given up."""
+        self.listeners: list[tuple[Event[Any], Callable[[Any], object]]] = []
+        self.since = now
+        self.signs = 0
+        """Events that only somebody who hears can tell."""
+        self.seen: tuple[int, int | None] = (0, None)
+        self.down_since: float | None = now
+        self.errors = 0
+        self.last_error: DialogError | None = None
+        self.asked_at: float | None = None
+        """When it was asked whether it hears anything."""
+        self.renewed = False
+        """It is connected anew, since it heard nothing before."""
+        self.kept: Utterance | None = None
+        """What another one has heard of the utterance that it goes on with …"""
+        self.prefix: Utterance | None = None
+        """… and what of that it does not hear again."""
+        self.theirs: UUID | None = None
+        """Its own name for that utterance."""
+        self.speaking = False
+        """It took over while somebody spoke, which was told already."""
+        self.heard = 0
+        """Utterances, and interims of them."""
+        self.end_ms = float("-inf")
+        self.in_utterance = False
+        self.told_at = now
+        self.missed = 0
+        """Utterances that the active one has told since."""
+
+    def check(self) -> None:
+        if self.fatal is not None:
+            raise self.fatal
+
+    def post(self, message: Message[bytes]) -> None:
+        if not self.converter.identity:
+            data = self.converter.process(message.data)
+            message = Message(uuid=message.uuid, data=data, at_ms=message.at_ms)
+        self.stt.post(message)
+
+
+class FallbackSTT(STT):
+    """The first recogniser that works, of several.
+
+    The next one takes over when one gives up, has no connection for two seconds, or hears two seconds of
+    speech and says nothing: then it is asked, connected anew, and at last replaced. The next one hears again
+    what was not told for good, from the start of the unfinished utterance on (at most ten seconds), and goes
+    on under the same uuid. One that is preferred, and failed, listens along after a while; when it has proven
+    that it hears, it takes over in a pause.
+
+    Its capabilities are what all of them can do, so whoever plans with them need not plan again. Each switch
+    is a non-fatal ERROR that says who failed and why, and a :attr:`TAKEOVER`; a fatal ERROR comes when all
+    have failed.
+
+    ::
+
+        stt = FallbackSTT([DeepgramSTT(api_key=…), ElevenLabsSTT(api_key=…)])
+
+    Args:
+        members: The recognisers, best first, unopened. They belong to this one. One that has given up is made
+            anew from the arguments of its constructor when it is needed again.
+        probe_after_s: How long after a failure a better one is tried again; the wait doubles with each failure.
+
+    Raises:
+        ConfigurationError: There are none.
+        UnsupportedFormat: They share no audio format.
+    """
+
+    TAKEOVER: ClassVar[Event[Takeover]] = Event("takeover")
+    """Another one listens from now on."""
+
+    def __init__(self, members: Iterable[STT], *, probe_after_s: float = 15.0) -> None:
+        given = list(members)
+        if not given:
+            raise ConfigurationError("FallbackSTT needs at least one recogniser")
+        super().__init__()
+        names = labels([stt.name for stt in given])
+        self._members = [_Member(stt, place, names[place], probe_after_s) for place, stt in enumerate(given)]
+        # It can take and do what all of them can.
+        self.formats = _common_formats(given)  # type: ignore[misc]
+        self.capabilities = common_capabilities([stt.capabilities for stt in given])  # type: ignore[misc]
+        self._format: AudioFormat | None = None
+        self._ring: AudioRing
+        self._watchdog: Watchdog
+        self._active: _Session | None = None
+        self._probe: _Session | None = None
+        self._dismissed: WeakSet[STT] = WeakSet()
+        self._tried: set[_Member] = set()
+        """Those that failed since somebody last heard something."""
+        self._heard_ms = float("-inf")
+        self._discarded_ms = float("-inf")
+        self._unfinished: Utterance | None = None
+        self._last_words: Utterance | None = None
+        """A final of one that has no connection: perhaps not the end of the utterance, but its own."""
+        self._eager: UUID | None = None
+        self._speaking = False
+        self._ours: tuple[bool, str] = (False, "")
+        self._ticker: asyncio.TimerHandle | None = None
+        self._finalizing: asyncio.TimerHandle | None = None
+
+    # -- what the agent calls ----------------------------------------------------------------------
+
+    @property
+    def active(self) -> str:
+        """Name of the one that listens; empty if none does."""
+        return self._active.member.label if self._active is not None else ""
+
+    @property
+    def pulse(self) -> int | None:
+        """See :attr:`STT.pulse`: that of the one that listens."""
+        return self._active.stt.pulse if self._active is not None else None
+
+    def open(self, audio_format: AudioFormat) -> None:
+        """Start connecting the first one and return.
+
+        Raises:
+            UnsupportedFormat: ``audio_format`` is none of :attr:`formats`.
+            StateError: It is open already, or disposed of.
+            MissingExtra: One of them needs another format, and numpy is not installed.
+        """
+        if audio_format not in self.formats:
+            raise UnsupportedFormat(f"{self.name}: {audio_format} is none of {self.formats}")
+        if self._format is not None or self._disposed:
+            raise StateError(f"{self.name}.open was called {'after dispose' if self._disposed else 'twice'}")
+        for member in self._members:
+            Converter(audio_format, negotiate(audio_format, member.stt.formats))
+        self._format = audio_format
+        self._ring = AudioRing(audio_format)
+        self._watchdog = Watchdog(audio_format)
+        self._loop = asyncio.get_running_loop()
+        self._ticker = self._loop.call_later(_TICK_S, self._tick)
+        first = self._members[0]
+        try:
+            self._active = self._start(first)
+        except ProviderError as exc:
+            first.circuit.failed(self._loop.time(), hopeless=True)
+            self._tried.add(first)
+            self._replace(first, exc)
+
+    def post(self, message: Message[bytes]) -> None:
+        """Hand caller audio to the one that listens, and to one that is tried.
+
+        Raises:
+            StateError: Called before :meth:`open`.
+        """
+        active = self._active
+        if active is None:
+            if self._format is None and not self._disposed:
+                raise StateError(f"{self.name}.post was called before open")
+            return
+        if not message.data:
+            return
+        self._ring.append(message)
+        try:
+            active.post(message)
+        except Exception as exc:  # a foreign one must not take the call down
+            self._down(active, _as_error(active.member, exc))
+        if self._probe is not None:
+            self._try(self._probe, partial(self._probe.post, message))
+
+    def finalize(self) -> None:
+        """Ask for what was said so far: it comes as MESSAGE soon, also when nobody answers."""
+        if self._active is None:
+            return
+        if self._finalizing is None:
+            self._finalizing = self._loop.call_later(_FINAL_S, self._force)
+        self._try(self._active, self._active.stt.finalize)
+
+    def discard(self, before_ms: float) -> None:
+        """Forget what was said before ``before_ms`` on the call's audio clock, also what is recognised later."""
+        self._discarded_ms = max(self._discarded_ms, before_ms)
+        if self._format is None:
+            return
+        self._ring.release(before_ms)
+        if self._unfinished is not None and self._unfinished.end_ms <= before_ms:
+            self._unfinished = None
+            if self._active is not None:
+                self._active.kept = self._active.prefix = None
+        for session in (self._active, self._probe):
+            if session is not None:
+                self._try(session, partial(session.stt.discard, before_ms))
+
+    def set_speaking(self, speaking: bool, text: str = "") -> None:
+        """See :meth:`STT.set_speaking`."""
+        self._ours = (speaking, text if not (speaking and self._ours[0]) else f"{self._ours[1]} {text}".strip())
+        for session in (self._active, self._probe):
+            if session is not None:
+                self._try(session, partial(session.stt.set_speaking, speaking, text))
+
+    def dispose(self) -> None:
+        """End for good, and all of them."""
+        for timer in (self._ticker, self._finalizing):
+            if timer is not None:
+                timer.cancel()
+        super().dispose()
+        for stt in self._all():
+            stt.dispose()
+        self._active = self._probe = None
+
+    async def wait_disposed(self, timeout_s: float = 2.0) -> None:
+        """Wait, at most ``timeout_s``, until all of them have ended."""
+        await asyncio.gather(super().wait_disposed(timeout_s), *(stt.wait_disposed(timeout_s) for stt in self._all()))
+
+    def _all(self) -> set[STT]:
+        return {*self._dismissed, *(member.stt for member in self._members)}
+
+    # -- who listens -------------------------------------------------------------------------------
+
+    def _start(self, member: _Member) -> _Session:
+        """Open a member, a new one if it was open before; raises what it raises."""
+        if member.used:
+            member.stt = self._context().run(member.stt.renewed)
+        member.used = True
+        stt = member.stt
+        assert self._format is not None
+        own = negotiate(self._format, stt.formats)
+        session = _Session(member, stt, Converter(self._format, own), self._loop.time())
+        heard: tuple[tuple[Event[Any], Callable[[_Session, Any], None]], ...] = (
+            (STT.MESSAGE, self._on_message),
+            (STT.INTERIM, self._on_interim),
+            (STT.VAD, self._on_edge),
+            (STT.EAGER, self._on_eager),
+            (STT.EAGER_WITHDRAWN, self._on_eager_withdrawn),
+            (Participant.ERROR, self._on_error),
+        )
+        session.listeners = [(event, partial(listener, session)) for event, listener in heard]
+        for event, listener in session.listeners:
+            stt.on(event, listener)
+        stt.manual_turns = self.manual_turns
+        try:
+            self._context().run(stt.open, own)
+            if self._discarded_ms > float("-inf"):
+                stt.discard(self._discarded_ms)
+            if self._ours[0]:
+                stt.set_speaking(*self._ours)
+            session.check()
+        except Exception:
+            self._drop(session)
+            raise
+        return session
+
+    def _drop(self, session: _Session) -> None:
+        for event, listener in session.listeners:
+            session.stt.off(event, listener)
+        session.stt.dispose()
+        self._dismissed.add(session.stt)
+
+    def _try(self, session: _Session, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as exc:  # a foreign one must not take the call down
+            self._down(session, _as_error(session.member, exc))
+
+    def _down(self, session: _Session, error: DialogError) -> None:
+        """One has failed: the next one takes over, if it was the one that listens."""
+        now = self._loop.time()
+        if session is self._probe:
+            session.member.circuit.failed(now)
+            logger.info("%s: %s does not work again yet: %s", self.name, session.member.label, error)
+            self._probe = None
+            self._drop(session)
+        elif session is self._active:
+            session.member.circuit.failed(now, hopeless=True)
+            self._tried.add(session.member)
+            self._leave(session)
+            self._replace(session.member, error)
+
+    def _leave(self, session: _Session) -> None:
+        """Nothing that comes from the one that listened counts any more."""
+        self._active = None
+        self._drop(session)
+        if self._last_words is not None:
+            self._unfinished, self._last_words = self._last_words, None
+        eager, self._eager = self._eager, None
+        if eager is not None:
+            self.emit(STT.EAGER_WITHDRAWN, eager)
+
+    def _replace(self, old: _Member, error: DialogError) -> None:
+        while not self._disposed:
+            member = self._next()
+            if member is None:
+                self._give_up(error)
+                return
+            if self._probe is not None and self._probe.member is member:
+                probe, self._probe = self._probe, None
+                member.circuit.abandoned()
+                self._drop(probe)
+            try:
+                session = self._start(member)
+                self._take_over(session)
+            except Exception as exc:  # it cannot even begin: the next one, then
+                member.circuit.failed(self._loop.time(), hopeless=True)
+                self._tried.add(member)
+                error = _as_error(member, exc)
+                continue
+            why = str(error).removeprefix(f"{old.label}: ")
+            told = ProviderError(old.label, f"failed, and {member.label} takes over: {why}", retryable=True)
+            self.fail(_cause(told, error), retryable=True)
+            self.emit(FallbackSTT.TAKEOVER, Takeover(of=old.label, by=member.label, error=error))
+            return
+
+    def _next(self) -> _Member | None:
+        left = [member for member in self._members if member not in self._tried]
+        return next((member for member in left if member.circuit.closed), left[0] if left else None)
+
+    def _take_over(self, session: _Session) -> None:
+        """Let a member hear what was not told for good, and go on from there."""
+        session.prefix, from_ms = seam(self._unfinished, self._heard_ms, self._ring.start_ms)
+        session.kept = self._unfinished
+        session.speaking = self._speaking
+        safe_ms = max(self._discarded_ms, session.prefix.end_ms if session.prefix is not None else self._heard_ms)
+        if safe_ms > self._discarded_ms:
+            session.stt.discard(safe_ms)  # the frame that is cut there ends a word that was told
+        self._active = session
+        for message in self._ring.since(from_ms):
+            session.post(message)
+        self._watchdog.alive(self._ring.end_ms)
+
+    def _give_up(self, error: DialogError) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._probe is not None:
+            self._drop(self._probe)
+            self._probe = None
+        self._force()  # what was understood before all ended is still worth an answer
+        names = ", ".join(member.label for member in self._members)
+        told = ProviderError(self.name, f"all of {names} have failed, the last one: {error}", retryable=False)
+        self.fail(_cause(told, error), fatal=True)
+
+    # -- what is looked at from time to time -------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._ticker = self._loop.call_later(_TICK_S, self._tick)
+        now = self._loop.time()
+        if self._active is not None:
+            self._look_at(self._active, now)
+        if self._probe is not None:
+            self._look_at_probe(self._probe, now)
+        elif self._active is not None:
+            for member in self._members[: self._active.member.place]:
+                if member.circuit.due(now):
+                    self._start_probe(member)
+                    break
+
+    def _look_at(self, session: _Session, now: float) -> None:
+        pulse = session.stt.pulse
+        if self._unconnected(session, pulse, now, _PATIENCE_S):
+            return
+        signs, (seen, heartbeat) = session.signs, session.seen
+        session.seen = (signs, pulse)
+        if signs != seen:
+            session.renewed = False
+            self._tried.clear()
+        elif now - session.since >= _STEADY_S:
+            self._tried.clear()
+        if signs != seen or (heartbeat is not None and pulse not in (None, heartbeat)):
+            session.errors = 0
+            session.asked_at = None
+            self._watchdog.alive(self._ring.end_ms)
+        elif pulse is not None:
+            self._watch(session, now)
+        waited = session.kept is not None and session.theirs is None and now - session.since >= _ORPHAN_S
+        if waited and pulse is not None and session is self._active:
+            self._force()
+
+    def _unconnected(self, session: _Session, pulse: int | None, now: float, patience_s: float) -> bool:
+        """Whether it has had no connection for too long, and is given up for that."""
+        if pulse is not None:
+            session.down_since = None
+            return False
+        if session.down_since is None:
+            session.down_since = now
+        if now - session.down_since < patience_s:
+            return False
+        because = f" ({session.last_error})" if session.last_error is not None else ""
+        error = ProviderError(session.member.label, f"no connection for {patience_s:g} s{because}", retryable=True)
+        self._down(session, _cause(error, session.last_error))
+        return True
+
+    def _watch(self, session: _Session, now: float) -> None:
+        """No sign of life since the last look: does it hear what we hear?"""
+        for message in self._ring.since(self._watchdog.heard_ms):
+            self._watchdog.hear(message, now)
+        if session.asked_at is not None:
+            wait_s = _RENEWED_S if session.renewed else _FINALIZED_S
+            if now - session.asked_at < wait_s:
+                return
+            error = ProviderError(session.member.label, "there is speech, and nothing comes", retryable=True)
+            if session.renewed:
+                self._down(session, error)
+            else:
+                self._renew(session, error)
+        elif self._watchdog.deaf(now):
+            session.asked_at = now
+            self._try(session, session.stt.finalize)
+
+    def _renew(self, session: _Session, error: ProviderError) -> None:
+        """The same provider, connected anew, hears the speech again."""
+        self._leave(session)
+        try:
+            fresh = self._start(session.member)
+            fresh.renewed = True
+            fresh.asked_at = self._loop.time()
+            self._take_over(fresh)
+        except Exception as exc:  # then the next one
+            session.member.circuit.failed(self._loop.time(), hopeless=True)
+            self._tried.add(session.member)
+            self._replace(session.member, _as_error(session.member, exc))
+            return
+        told = ProviderError(
+            session.member.label, "there is speech, and nothing comes: it is connected anew", retryable=True
+        )
+        self.fail(_cause(told, error), retryable=True)
+
+    # -- one that is preferred is tried again ------------------------------------------------------
+
+    def _start_probe(self, member: _Member) -> None:
+        try:
+            self._probe = self._start(member)
+        except Exception as exc:  # not yet
+            member.circuit.failed(self._loop.time())
+            logger.info("%s: %s cannot be tried: %r", self.name, member.label, exc)
+
+    def _look_at_probe(self, probe: _Session, now: float) -> None:
+        if self._unconnected(probe, probe.stt.pulse, now, _PROBE_S):
+            return
+        if not probe.heard and probe.missed >= _PROBE_UTTERANCES:
+            self._down(probe, ProviderError(probe.member.label, "there is speech, and nothing comes", retryable=True))
+            return
+        active = self._active
+        if active is None or not probe.heard or probe.in_utterance or self._unfinished is not None:
+            return
+        quiet = min(now - probe.told_at, now - active.told_at) >= _QUIET_S
+        if quiet and probe.end_ms <= self._heard_ms + _PROBE_AHEAD_MS:
+            self._hand_back(active, probe)
+
+    def _hand_back(self, old: _Session, probe: _Session) -> None:
+        self._leave(old)
+        self._active, self._probe = probe, None
+        probe.member.circuit.succeeded()
+        self._watchdog.alive(self._ring.end_ms)
+        if self._heard_ms > float("-inf"):
+            self._try(probe, partial(probe.stt.discard, self._heard_ms))
+        logger.info("%s: %s works again", self.name, probe.member.label)
+        self.emit(FallbackSTT.TAKEOVER, Takeover(of=old.member.label, by=probe.member.label))
+
+    # -- what they tell ----------------------------------------------------------------------------
+
+    def _note(self, session: _Session, *, words: Utterance | None = None, final: bool = False) -> bool:
+        """A sign of life; whether it is the one that listens."""
+        if not (final and session.asked_at is not None):  # who is asked ends an utterance without hearing
+            session.signs += 1
+        session.told_at = self._loop.time()
+        if words is not None:
+            session.heard += 1
+            session.in_utterance = not final
+            if final:
+                session.end_ms = words.end_ms
+        return session is self._active
+
+    def _translated(self, session: _Session, utterance: Utterance) -> Utterance:
+        """An utterance under our name, and with what was heard of it before."""
+        kept = session.kept
+        if kept is None:
+            return utterance
+        if session.theirs is None:
+            session.theirs = utterance.uuid
+        elif session.theirs != utterance.uuid:
+            session.kept = session.prefix = None
+            return utterance
+        return joined(session.prefix, utterance) if session.prefix is not None else replace(utterance, uuid=kept.uuid)
+
+    def _on_message(self, session: _Session, utterance: Utterance) -> None:
+        if not self._note(session, words=utterance, final=True):
+            return
+        utterance = self._translated(session, utterance)
+        session.kept = session.prefix = session.theirs = None
+        if session.stt.pulse is None:
+            self._last_words = utterance
+            self._loop.call_soon(self._say_last_words)
+        else:
+            self._end(utterance)
+
+    def _say_last_words(self) -> None:
+        utterance, self._last_words = self._last_words, None
+        if utterance is not None:
+            self._end(utterance)
+
+    def _end(self, utterance: Utterance) -> None:
+        """An utterance is over."""
+        if self._finalizing is not None:
+            self._finalizing.cancel()
+            self._finalizing = None
+        self._unfinished = self._eager = None
+        self._heard_ms = max(self._heard_ms, utterance.end_ms)
+        self._ring.release(self._heard_ms)
+        active = self._active
+        if self._speaking and (active is None or active.speaking):
+            self._speaking = False  # who said that it began is gone
+            self.emit(STT.VAD, SpeechEdge(state="stopped", at_ms=utterance.end_ms))
+        if active is not None:
+            active.speaking = False
+        if self._probe is not None:
+            self._probe.missed += 1
+        self.emit(STT.MESSAGE, utterance)
+
+    def _force(self) -> None:
+        """Nobody ends the utterance: what was heard of it is all."""
+        if self._finalizing is not None:
+            self._finalizing.cancel()
+            self._finalizing = None
+        utterance, active = self._unfinished, self._active
+        if utterance is None:
+            return
+        if active is not None:
+            active.kept = active.prefix = active.theirs = None
+        self._end(utterance)
+        if active is not None:
+            self._try(active, partial(active.stt.discard, utterance.end_ms))
+
+    def _on_interim(self, session: _Session, utterance: Utterance) -> None:
+        if self._note(session, words=utterance):
+            self._unfinished = utterance = self._translated(session, utterance)
+            self.emit(STT.INTERIM, utterance)
+
+    def _on_eager(self, session: _Session, utterance: Utterance) -> None:
+        if self._note(session, words=utterance):
+            self._unfinished = utterance = self._translated(session, utterance)
+            self._eager = utterance.uuid
+            self.emit(STT.EAGER, utterance)
+
+    def _on_eager_withdrawn(self, session: _Session, uuid: UUID) -> None:
+        if self._note(session):
+            ours = session.kept.uuid if session.kept is not None and session.theirs == uuid else uuid
+            if self._eager == ours:
+                self._eager = None
+            self.emit(STT.EAGER_WITHDRAWN, ours)
+
+    def _on_edge(self, session: _Session, edge: SpeechEdge) -> None:
+        if not self._note(session, final=edge.state == "stopped"):
+            return
+        known, session.speaking = session.speaking, False
+        self._speaking = edge.state == "started"
+        if not (known and self._speaking):
+            self.emit(STT.VAD, edge)
+
+    def _on_error(self, session: _Session, failure: Failure) -> None:
+        error = failure.error
+        if failure.fatal:
+            session.fatal = error
+            self._down(session, error)
+            return
+        if isinstance(error, ProviderError):
+            session.errors += 1
+            session.last_error = error
+            if session.errors >= _ERRORS:
+                self._down(session, error)
+                return
+        if session is self._active:
+            self.emit(Participant.ERROR, failure)
+
+
+def _common_formats(members: list[STT]) -> tuple[AudioFormat, ...]:
+    offered = dict.fromkeys(audio_format for stt in members for audio_format in stt.formats)
+    common = tuple(one for one in offered if all(_convertible(one, stt.formats) for stt in members))
+    if not common:
+        raise UnsupportedFormat(f"FallbackSTT: nothing can be converted for all of {[stt.name for stt in members]}")
+    return common
+
+
+def _convertible(audio_format: AudioFormat, offered: tuple[AudioFormat, ...]) -> bool:
+    try:
+        negotiate(audio_format, offered)
+    except UnsupportedFormat:
+        return False
+    return True
+
+
+def _as_error(member: _Member, exc: Exception) -> DialogError:
+    if isinstance(exc, DialogError):
+        return exc
+    return _cause(ProviderError(member.label, f"raised {exc!r}", retryable=False), exc)
+
+
+def _cause(error: ProviderError, cause: BaseException | None) -> ProviderError:
+    error.__cause__ = cause
+    return error
