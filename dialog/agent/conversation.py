@@ -249,6 +249,13 @@ class Conversation:
                     await self.engine.dispatch_message(self.settings.failure, PartOptions(allow_interrupt=False))
             except TimeoutError:
                 logger.warning("call %s: the failure message was not heard in time", self.voip.metadata.call_id)
+        if self.settings.failure_transfer:
+            try:
+                await self.voip.transfer_to(self.settings.failure_transfer)
+            except DialogError as exc:
+                self.failed(exc)
+            else:
+                return
         with suppress(CarrierError):  # the VoIP tells of it, and the media is closed all the same
             await self.voip.hangup()
 

@@ -31,6 +31,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """Said when a reply failed before anything of it was said."""
     failure: str = "I'm sorry, we have a technical problem. Please call again later. Goodbye."
     """Said, and heard out, before the call ends because the caller can no longer be understood."""
+    failure_transfer: str = ""
+    """Who takes the call then, a telephone number; empty: it is ended."""
     idle_prompts: tuple[str, ...] = ("Are you still there?",)
     """Asked in turn, the last one again, when nobody has spoken for ``turns.silence.idle_s``."""
     idle_goodbye: str = "I can't hear you any more, so I will hang up. Goodbye."

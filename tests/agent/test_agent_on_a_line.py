@@ -671,6 +671,16 @@ def test_a_dead_stt_is_explained_to_the_caller_and_ends_the_call():
     on_a_call(scenario)
 
 
+def test_a_person_takes_the_call_that_the_agent_can_no_longer_hear():
+    async def scenario(talk):
+        talk.stt.fail(ProviderError("deepgram", "gave up", retryable=False), fatal=True)
+        await talk.call.wait_closed()
+        assert talk.call.voip.end.reason == "transferred"
+        assert heard_ms(talk) == len(AgentSettings().failure) * 50, "told so first"
+
+    on_a_call(scenario, settings=AgentSettings(failure_transfer="+15550100"))
+
+
 def test_an_agent_without_a_call_refuses_to_speak():
     async def run(clock):
         talk = Talk(clock)
