@@ -151,6 +151,8 @@ class ElevenLabsSTT(TurnSTT):
         """The last final text, and how much audio the service had been given by then."""
         self._told_words = False
         """Words came since then."""
+        self._untimed: _Event | None = None
+        """A final text that waits for its times."""
 
     def url_for(self, audio_format: AudioFormat) -> str:
         """Everything is said in the query; audio and commands are one kind of message."""
@@ -203,9 +205,11 @@ class ElevenLabsSTT(TurnSTT):
         """The utterance is over; it is told again with times if those were asked for."""
         if not last:
             self._turn(event.text)
-            if self._finalizing is None:  # the times are bound to come, but not for ever
-                self._finalizing = asyncio.get_running_loop().call_later(self._timeout_s, self._finish, True)
+            self._untimed = event  # the times are bound to come, but not for ever
+            self._stop_finalizing()
+            self._finalizing = asyncio.get_running_loop().call_later(self._timeout_s, self._commit_untimed)
             return
+        self._untimed = None
         last_text, sent_ms = self._committed
         now_ms = self._time.sent_ms
         if not self._told_words and event.text == last_text and now_ms - sent_ms < _REPEATED_MS:
@@ -213,6 +217,14 @@ class ElevenLabsSTT(TurnSTT):
         self._committed, self._told_words = (event.text, now_ms), False
         words = tuple(self._word(word) for word in event.words or () if word.type == "word")
         self._turn_ended(event.text, words=words, language=event.language_code)
+
+    def _commit_untimed(self) -> None:
+        if self._untimed is not None:
+            self._commit(self._untimed, last=True)
+
+    def _lost(self) -> None:
+        self._commit_untimed()
+        super()._lost()
 
     def _word(self, word: _Word) -> Word:
         return Word(

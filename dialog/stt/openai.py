@@ -33,10 +33,10 @@ from dialog.stt.openai_wire import (
 )
 from dialog.stt.segments import Segment
 from dialog.stt.stt import STTCapabilities
-from dialog.stt.turn_detection import SemanticVAD, ServerVAD, TurnDetection
+from dialog.stt.turn_detection import ServerVAD, TurnDetection
 from dialog.stt.turns import TurnSTT
 
-__all__ = ["NoiseReduction", "OpenAIRealtimeSTT", "SemanticVAD", "ServerVAD"]
+__all__ = ["NoiseReduction", "OpenAIRealtimeSTT"]
 
 NoiseReduction: TypeAlias = Literal["near_field", "far_field"]
 
@@ -77,7 +77,8 @@ class OpenAIRealtimeSTT(TurnSTT):
         language: ``en`` unless told otherwise; several that may be spoken; ``None``: the service finds out.
         prompt: What the call is about, or how words are written; empty: none.
         keyterms: Words and phrases to expect.
-        turn_detection: What ends an utterance: :class:`ServerVAD` (``None`` is the same), or :class:`SemanticVAD`.
+        turn_detection: What ends an utterance: ``ServerVAD()``, which ``None`` stands for, or ``SemanticVAD()``
+            of :mod:`dialog.stt.turn_detection`.
         noise_reduction: For a telephone at the ear (``near_field``), or one on the table (``far_field``).
         options: Further fields of the session, also ones that this class does not know; they win, level by level.
         query: Further query parameters.
