@@ -17,7 +17,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from dialog.audio.g711 import mulaw_decode
-from dialog.message import Utterance
+from dialog.message import MULAW_8K, Utterance
 from dialog.stt.deepgram import DeepgramSTT
 from dialog.stt.stt import STT, STTCapabilities
 from dialog.testing.cartesia import CartesiaEmulator
@@ -266,7 +266,7 @@ class SpellingCartesia(CartesiaEmulator):
         if encoding != "pcm_mulaw" or rate != 8000:
             return super().audio(text, number=number, encoding=encoding, rate=rate)
         audio = spell(text.replace("[", "("), lane=number, ms_per_char=self.ms_per_char)
-        return audio[: self._samples(text, rate)]
+        return audio[: MULAW_8K.size(len(text) * self.ms_per_char)]
 
     def text_of(self, number: int) -> str:
         """What context ``number`` was given to speak so far."""
