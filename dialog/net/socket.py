@@ -50,6 +50,8 @@ class SocketSettings:
     keep_alive: str = ""
     """Text that is sent whenever nothing else was sent for :attr:`keep_alive_s`; empty: none."""
     keep_alive_s: float = 4.0
+    audio_between: tuple[str, str] | None = None
+    """Texts that begin and end so hold audio. They are dropped as binary frames are, and other texts are not."""
     farewell: str = ""
     """Text that asks the provider to finish, sent before the connection is closed."""
     backoff: Backoff = field(default_factory=Backoff)
@@ -81,7 +83,7 @@ class ProviderSocket:
         headers: Mapping[str, str] | None = None,
         on_open: Callable[[], object] = lambda: None,
         on_lost: Callable[[], object] = lambda: None,
-        on_dropped: Callable[[bytes], object] = lambda _: None,
+        on_dropped: Callable[[bytes | str], object] = lambda _: None,
         on_failed: Callable[[ProviderError], object] | None = None,
         settings: SocketSettings | None = None,
     ) -> None:
@@ -163,20 +165,25 @@ class ProviderSocket:
                 self._owner.fail(
                     LimitError(f"{self._provider} reads too slowly: {limit} frames wait, the oldest audio is dropped")
                 )
-            oldest = next((i for i, item in enumerate(self._outbox) if isinstance(item, bytes)), None)
+            oldest = next((i for i, item in enumerate(self._outbox) if self._is_audio(item)), None)
             if oldest is None:
                 return False
             dropped = self._outbox[oldest]
             del self._outbox[oldest]
-            if isinstance(dropped, bytes):
-                self._on_dropped(dropped)
+            self._on_dropped(dropped)
         self._outbox.append(data)
         return True
 
+    def _is_audio(self, item: bytes | str) -> bool:
+        if isinstance(item, bytes):
+            return True
+        between = self._settings.audio_between
+        return between is not None and item.startswith(between[0]) and item.endswith(between[1])
+
     @property
-    def queued_bytes(self) -> int:
-        """Bytes of audio that wait in the queue."""
-        return sum(len(item) for item in self._outbox if isinstance(item, bytes))
+    def queued_audio(self) -> list[bytes | str]:
+        """The frames of audio that wait in the queue."""
+        return [item for item in self._outbox if self._is_audio(item)]
 
     def _drain(self) -> None:
         """Write what waits, as far as the transport takes it."""

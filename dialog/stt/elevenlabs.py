@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -88,7 +87,7 @@ class ElevenLabsSTT(TurnSTT):
         headers: Further headers of the handshake.
         timeout_s: How long :meth:`finalize` waits for the service before the last interim counts.
         echo_discard_s: An utterance that repeats what we say, and ends at most so long after it, is our echo.
-        queue_size_limit: Frames that may wait for a service that reads slowly; then audio is dropped.
+        queue_size_limit: Frames that may wait for a service that reads slowly; then the oldest are dropped.
         backoff: When to reconnect, and when to give up.
 
     Raises:
@@ -159,7 +158,7 @@ class ElevenLabsSTT(TurnSTT):
         rate = audio_format.sample_rate
         chunk = '{"message_type":"input_audio_chunk","audio_base_64":"'
         audio_end, commit_end = (f'","commit":{commit},"sample_rate":{rate}}}' for commit in ("false", "true"))
-        self._encode = lambda data: chunk + b2a_base64(data, newline=False).decode() + audio_end
+        self._audio_in_text(chunk, audio_end)
         self.finalize_with = chunk + commit_end
         self._settings = replace(self._settings, keep_alive=chunk + audio_end)
         query = {

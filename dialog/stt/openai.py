@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -56,7 +55,6 @@ _LATE_S = 2.0
 """How long an utterance may hold up those behind it."""
 _PADDING_MS = 300.0
 """What the detectors put before speech unless told otherwise."""
-_APPEND = '{"type":"input_audio_buffer.append","audio":"'
 _KEY_CODES = frozenset({"invalid_api_key", "authentication_error", "invalid_authentication"})
 _LASTING_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "beta_api_shape_disabled"})
 _EMPTY_CODE = "input_audio_buffer_commit_empty"
@@ -84,7 +82,7 @@ class OpenAIRealtimeSTT(TurnSTT):
         query: Further query parameters.
         headers: Further headers of the handshake.
         timeout_s: How long :meth:`finalize` waits for the service before the last interim counts.
-        queue_size_limit: Frames that may wait for a service that reads slowly; then audio is dropped.
+        queue_size_limit: Frames that may wait for a service that reads slowly; then the oldest are dropped.
         backoff: When to reconnect, and when to give up.
 
     Raises:
@@ -174,7 +172,7 @@ class OpenAIRealtimeSTT(TurnSTT):
         """The settings follow in the first message."""
         detection = None if self.manual_turns else self._detection
         self._update = self._session_update(audio_format, turn_detection=detection)
-        self._encode = lambda data: _APPEND + b2a_base64(data, newline=False).decode() + '"}'
+        self._audio_in_text('{"type":"input_audio_buffer.append","audio":"', '"}')
         return join(self._base_url, "/realtime", self._query)
 
     def _ask(self) -> bool:

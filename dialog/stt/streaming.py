@@ -12,7 +12,9 @@ reconnecting and replaying what is not safe yet, one uuid for an utterance over 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from abc import abstractmethod
+from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import ClassVar
@@ -102,6 +104,8 @@ class StreamingSTT(STT):
         self._socket: ProviderSocket | None = None
         self._encode: Callable[[bytes], bytes | str] | None = None
         """Makes a frame of audio; ``None``: the audio is the frame."""
+        self._around = 0
+        """Characters of a text that holds audio, but for the audio."""
         self._ring: AudioRing
         self._format: AudioFormat
         self._ms_per_byte = 0.0
@@ -135,6 +139,12 @@ class StreamingSTT(STT):
     @abstractmethod
     def _receive(self, data: str | bytes) -> None:
         """Understand a message of the service and report what happened."""
+
+    def _audio_in_text(self, before: str, after: str) -> None:
+        """Audio goes as base64 in a text, between ``before`` and ``after``; for :meth:`url_for`."""
+        self._encode = lambda data: before + b2a_base64(data, newline=False).decode() + after
+        self._around = len(before) + len(after)
+        self._settings = dataclasses.replace(self._settings, audio_between=(before, after))
 
     def _greet(self) -> Iterable[str]:
         """What the service must hear first on every connection."""
@@ -339,15 +349,8 @@ class StreamingSTT(STT):
         self.fail(RemoteProtocolError(f"{self.provider} sent {what}"))
 
     def _to_call(self, position_s: float, *, end: bool = False) -> float:
-        """A position in the connection's audio, in seconds, on the call's audio clock, in ms.
-
-        Positions that were never sent are a clock that goes wrong; they count as the nearest that was.
-        """
-        position_ms = position_s * 1000.0
-        time = self._time
-        if not 0.0 <= position_ms <= time.sent_ms:
-            position_ms = time.sent_ms if position_ms > 0.0 else 0.0
-        return time.to_call(position_ms, end=end)
+        """A position in the connection's audio, in seconds, on the call's audio clock, in ms."""
+        return self._time.ends_at(position_s) if end else self._time.begins_at(position_s)
 
     def _limit_session(self, session_s: float) -> None:
         """The connection lives for ``session_s`` more, says the service."""
@@ -403,11 +406,16 @@ class StreamingSTT(STT):
         self._finish(interim=True)  # what was understood before all ended is still worth an answer
         self.fail(error, fatal=True, retryable=error.retryable)
 
-    def _dropped(self, data: bytes) -> None:
+    def _dropped(self, frame: bytes | str) -> None:
         assert self._socket is not None
-        duration = len(data) * self._ms_per_byte
-        waiting = self._socket.queued_bytes * self._ms_per_byte
+        duration = self._frame_ms(frame)
+        waiting = sum(map(self._frame_ms, self._socket.queued_audio))
         self._time.drop(self._time.sent_ms - waiting - duration, duration)
+
+    def _frame_ms(self, frame: bytes | str) -> float:
+        if isinstance(frame, bytes):
+            return len(frame) * self._ms_per_byte
+        return ((len(frame) - self._around) // 4 * 3 - frame.count("=")) * self._ms_per_byte
 
     # Timers.
 

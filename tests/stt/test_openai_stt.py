@@ -10,7 +10,7 @@ from openai import AsyncOpenAI
 from stt_providers import PROVIDERS, SENTENCES, Ear, silence, speech
 
 from dialog.agent.vadmode import choose_vad
-from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
+from dialog.errors import AuthenticationError, ConfigurationError, LimitError, ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_24K
 from dialog.stt import openai as adapter
 from dialog.stt.openai import DEFAULT_BASE_URL, DEFAULT_LANGUAGE, DEFAULT_MODEL, OpenAIRealtimeSTT
@@ -297,6 +297,27 @@ async def test_words_that_were_asked_for_are_asked_for_again_on_the_next_connect
         openai.sockets[0].drop()
         await ear.until(lambda: ear.finals)
         assert ear.finals == [SENTENCES[0]]
+
+
+async def test_a_service_that_reads_slowly_costs_the_oldest_audio_and_the_times_stay_right(listen):
+    async with Emulator(faults=Faults(deaf_after=1)) as openai:
+        ear = await listen(openai, queue_size_limit=10)
+        socket = ear.stt._socket
+        for _ in range(20_000):  # until the transport and the kernel are full
+            ear.say(silence(100), 800)
+            if socket._writer is not None:
+                break
+        ear.stt.finalize()
+        ear.say(silence(18 * 20 - 5))
+        assert len(socket._outbox) == 10
+        assert OpenAIRealtimeSTT.finalize_with in socket._outbox
+        waiting = [frame for frame in socket.queued_audio if isinstance(frame, str)]
+        assert len(waiting) == 9
+        assert ear.stt._frame_ms(waiting[0]) == 20.0
+        assert ear.stt._frame_ms(waiting[-1]) == 15.0
+        assert ear.stt._time.to_call(ear.stt._time.sent_ms) == pytest.approx(ear.at_ms)
+        [failure] = ear.failures
+        assert isinstance(failure.error, LimitError)
 
 
 # The session and its errors.
