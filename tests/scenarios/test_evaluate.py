@@ -107,7 +107,7 @@ def verdicts() -> dict[str, Evaluation]:
     """Of all planted agents, evaluated at the same time."""
 
     async def judge() -> list[Evaluation]:
-        work = (evaluate(agent, scenarios=what, seed=5, speed=3.0, parallel=8) for agent, what in PLANTED.values())
+        work = (evaluate(agent, scenarios=what, seed=5, speed=2.0, parallel=8) for agent, what in PLANTED.values())
         return await asyncio.gather(*work)
 
     return dict(zip(PLANTED, asyncio.run(judge()), strict=True))
