@@ -1,0 +1,547 @@
+"""Voices that stand in for one another: :class:`FallbackTTS`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+from weakref import WeakSet
+
+from msgspec.structs import replace
+
+from dialog.audio.convert import Converter, negotiate
+from dialog.errors import ConfigurationError, DialogError, ProviderError, StateError, UnsupportedFormat
+from dialog.message import Alignment, AudioFormat, Failure, Message
+from dialog.net.circuit import Circuit
+from dialog.net.contexts import PartKey
+from dialog.net.takeover import Takeover, labels
+from dialog.participant import Event, Participant
+from dialog.tts.coverage import Coverage, SpokenRate
+from dialog.tts.tts import TTS, TTSCapabilities
+
+__all__ = ["FallbackTTS"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.1
+_TROUBLED_S = 1.0
+"""A voice that has told of an error gets so long to make audio after all."""
+_PROBE_S = 5.0
+_PROBE_TEXT = "Okay."
+"""What a voice that failed is asked to say, to nobody, when it is tried again."""
+_KEEP_ENDED = 256
+_SENTENCE_ENDS = (".", "!", "?", "…", ":", "\n")
+
+
+class _Voice:
+    """One of the chain: the voice as it is now, and whether it is worth asking."""
+
+    def __init__(self, tts: TTS, place: int, label: str, probe_after_s: float) -> None:
+        self.tts = tts
+        self.place = place
+        self.label = label
+        self.circuit = Circuit(failures=2, probe_after_s=probe_after_s)
+        self.rate = SpokenRate()
+        self.format: AudioFormat
+        self.listeners: list[tuple[Event[Any], Callable[[Any], object]]] = []
+        self.used = False
+        self.open = False
+        self.gone = False
+        """It cannot be asked any more as it is, only made anew."""
+        self.last_audio = 0.0
+        self.error: DialogError | None = None
+        """Told since it made audio last."""
+        self.failing: Failure | None = None
+        """Told just now: a part that ends at once ends because of it …"""
+        self.consequences: Failure | None = None
+        """… and one did."""
+        self.down: DialogError | None = None
+        """Why it failed last."""
+
+
+class _Part:
+    """A part that is being spoken."""
+
+    def __init__(self, key: PartKey, voice: _Voice, converter: Converter) -> None:
+        self.key = key
+        self.voice = voice
+        self.converter = converter
+        self.tried = {voice}
+        self.covered = Coverage()
+        """Of the present voice."""
+        self.base_ms = 0.0
+        """Where the audio of the present voice begins."""
+        self.audio_ms = 0.0
+        self.done = False
+        self.expected_since: float | None = None
+        """Since when the voice has text that it could speak."""
+
+
+class FallbackTTS(TTS):
+    """The first voice that works, of several.
+
+    When one refuses a part, breaks down in it, or makes no audio in time, the next one says what was not
+    said, as the same part: its audio and its timings go on, and it ends once. Where the voice told when it
+    speaks its words nothing is said twice, else the clause that was cut may be. A voice that failed twice in
+    a row, or gave up, is not asked for new parts until it has said a word to nobody; then it is.
+
+    Its capabilities are what all of them can do. Each failure is a non-fatal ERROR that says who failed and
+    why, each change of the voice a :attr:`TAKEOVER`; a fatal ERROR comes when all have failed.
+
+    ::
+
+        tts = FallbackTTS([CartesiaTTS(api_key=…), ElevenLabsTTS(api_key=…)])
+
+    Args:
+        members: The voices, best first, unopened. They belong to this one. One that has given up is made anew
+            from the arguments of its constructor when it is needed again.
+        timeout_s: How long a voice may take to make audio of a sentence, or to go on with a part whose text is
+            complete.
+        probe_after_s: How long after a failure a voice is tried again; the wait doubles with each failure.
+
+    Raises:
+        ConfigurationError: There are none, or a time is not positive.
+        UnsupportedFormat: They share no audio format.
+    """
+
+    TAKEOVER: ClassVar[Event[Takeover]] = Event("takeover")
+    """Another one speaks from now on."""
+
+    def __init__(self, members: Iterable[TTS], *, timeout_s: float = 2.5, probe_after_s: float = 15.0) -> None:
+        given = list(members)
+        if not given:
+            raise ConfigurationError("FallbackTTS needs at least one voice")
+        if timeout_s <= 0:
+            raise ConfigurationError(f"FallbackTTS needs timeout_s > 0, got {timeout_s}")
+        super().__init__()
+        names = labels([tts.name for tts in given])
+        self._voices = [_Voice(tts, place, names[place], probe_after_s) for place, tts in enumerate(given)]
+        # It can make and do what all of them can.
+        self.formats = _common_formats(given)  # type: ignore[misc]
+        self.capabilities = _common_capabilities([tts.capabilities for tts in given])  # type: ignore[misc]
+        self._timeout_s = timeout_s
+        self._format: AudioFormat | None = None
+        self._parts: dict[PartKey, _Part] = {}
+        self._ended: dict[PartKey, None] = {}
+        self._speaking: _Voice = self._voices[0]
+        """Who got the newest part."""
+        self._turn: UUID | None = None
+        self._probes: dict[_Voice, TTS] = {}
+        self._dismissed: WeakSet[TTS] = WeakSet()
+        self._gone = False
+        self._ticker: asyncio.TimerHandle | None = None
+
+    # -- what the agent calls ----------------------------------------------------------------------
+
+    @property
+    def active(self) -> str:
+        """Name of the one that spoke last."""
+        return self._speaking.label
+
+    def open(self, audio_format: AudioFormat) -> None:
+        """Start connecting the first one and return.
+
+        Raises:
+            UnsupportedFormat: ``audio_format`` is none of :attr:`formats`.
+            StateError: It is open already, or disposed of.
+            MissingExtra: One of them makes another format, and numpy is not installed.
+        """
+        if audio_format not in self.formats:
+            raise UnsupportedFormat(f"{self.name}: {audio_format} is none of {self.formats}")
+        if self._format is not None or self._disposed:
+            raise StateError(f"{self.name}.open was called {'after dispose' if self._disposed else 'twice'}")
+        for voice in self._voices:
+            voice.format = negotiate(audio_format, voice.tts.formats)
+            Converter(voice.format, audio_format)
+        self._format = audio_format
+        self._loop = asyncio.get_running_loop()
+        first = self._voices[0]
+        try:
+            self._start(first)
+        except ProviderError as exc:
+            self._failed(first, exc)
+        self._look_later()
+
+    def post(self, message: Message[str]) -> None:
+        """Queue text of a part and return; ``done`` says that no more follows for the part.
+
+        Raises:
+            StateError: Called before :meth:`open`.
+        """
+        if self._format is None and not self._disposed:
+            raise StateError(f"{self.name}.post was called before open")
+        key = (message.uuid, message.part)
+        if self._disposed or key in self._ended or not (message.data or message.done):
+            return
+        part = self._parts.get(key)
+        if part is None:
+            voice = self._choose(message.uuid)
+            part = self._parts[key] = _Part(key, voice, self._converter(voice))
+            self._speak_with(voice)
+        part.covered.text += message.data
+        part.done = part.done or message.done
+        self._give(part, message.data)
+
+    def abort(self, uuid: UUID, *, part: int | None = None) -> None:
+        """Stop a turn, or one part of it: nothing more is emitted for it. Unknown ones are ignored."""
+        for key in [key for key in self._parts if key[0] == uuid and part in (None, key[1])]:
+            voice = self._parts[key].voice
+            self._forget(key)
+            if voice.open:
+                self._try(voice, partial(voice.tts.abort, uuid, part=key[1]))
+
+    def dispose(self) -> None:
+        """End for good, and all of them."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        self._parts.clear()
+        super().dispose()
+        for tts in self._all():
+            tts.dispose()
+
+    async def wait_disposed(self, timeout_s: float = 2.0) -> None:
+        """Wait, at most ``timeout_s``, until all of them have ended."""
+        await asyncio.gather(super().wait_disposed(timeout_s), *(tts.wait_disposed(timeout_s) for tts in self._all()))
+
+    def _all(self) -> set[TTS]:
+        return {*self._dismissed, *self._probes.values(), *(voice.tts for voice in self._voices)}
+
+    # -- who speaks --------------------------------------------------------------------------------
+
+    def _choose(self, turn: UUID) -> _Voice:
+        """Whom to give a new part: the voice does not change within a turn without need."""
+        if turn == self._turn and self._speaking.circuit.closed:
+            return self._speaking
+        self._turn = turn
+        return next((voice for voice in self._voices if voice.circuit.closed), self._speaking)
+
+    def _speak_with(self, voice: _Voice, error: DialogError | None = None) -> None:
+        before, self._speaking = self._speaking, voice
+        if before is not voice:
+            error = error or (None if before.circuit.closed else before.down)
+            self.emit(FallbackTTS.TAKEOVER, Takeover(of=before.label, by=voice.label, error=error))
+
+    def _converter(self, voice: _Voice) -> Converter:
+        assert self._format is not None
+        return Converter(voice.format, self._format)
+
+    def _start(self, voice: _Voice) -> None:
+        """Open a voice, a new one if this one has given up; raises what it raises."""
+        if voice.used and voice.gone:
+            voice.tts = self._context().run(voice.tts.renewed)
+        voice.used = voice.open = True
+        voice.gone = False
+        voice.error = voice.failing = None
+        voice.listeners = [
+            (TTS.MESSAGE, partial(self._on_audio, voice)),
+            (TTS.ALIGNMENT, partial(self._on_alignment, voice)),
+            (Participant.ERROR, partial(self._on_error, voice)),
+        ]
+        for event, listener in voice.listeners:
+            voice.tts.on(event, listener)
+        try:
+            self._context().run(voice.tts.open, voice.format)
+        except Exception:
+            self._close(voice)
+            raise
+
+    def _close(self, voice: _Voice) -> None:
+        for event, listener in voice.listeners:
+            voice.tts.off(event, listener)
+        voice.listeners = []
+        voice.open = False
+        voice.gone = True
+        voice.tts.dispose()
+        self._dismissed.add(voice.tts)
+
+    def _opened(self, voice: _Voice) -> bool:
+        """Open a voice if it is not; else its parts have gone on elsewhere."""
+        if not voice.open:
+            self._try(voice, partial(self._start, voice))
+        return voice.open
+
+    def _try(self, voice: _Voice, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as exc:  # a foreign one must not take the call down
+            self._failed(voice, _as_error(voice, exc))
+
+    def _give(self, part: _Part, text: str) -> None:
+        """Hand text of a part, which is noted already, to its present voice."""
+        voice = part.voice
+        if not self._opened(voice) or part.voice is not voice or not (text or part.done):
+            return
+        speakable = part.done or text.rstrip().endswith(_SENTENCE_ENDS)
+        if speakable and (part.expected_since is None or part.covered.audio_ms):
+            part.expected_since = self._loop.time()
+        message = Message(uuid=part.key[0], part=part.key[1], data=text, done=part.done)
+        self._try(voice, partial(voice.tts.post, message))
+
+    # -- failures ----------------------------------------------------------------------------------
+
+    def _failed(self, voice: _Voice, error: DialogError) -> None:
+        """A voice has given up, or is given up: its parts go on elsewhere."""
+        if voice.open:
+            self._close(voice)
+        voice.gone = True
+        voice.circuit.failed(self._loop.time(), hopeless=True)
+        parts = [part for part in self._parts.values() if part.voice is voice]
+        self._tell(voice, error, to=self._next(parts[0]) if parts else self._other(voice))
+        if not parts and all(other.gone and not other.circuit.closed for other in self._voices):
+            self._give_up(error)
+        for part in parts:
+            self._move(part, error)
+
+    def _tell(self, voice: _Voice, error: DialogError, to: _Voice | None) -> ProviderError:
+        why = str(error).removeprefix(f"{voice.label}: ")
+        then = f", and {to.label} takes over" if to is not None else ""
+        told = ProviderError(voice.label, f"failed{then}: {why}", retryable=True)
+        told.__cause__ = voice.down = error
+        self.fail(told, retryable=True)
+        return told
+
+    def _other(self, voice: _Voice) -> _Voice | None:
+        return next((other for other in self._voices if other is not voice and other.circuit.closed), None)
+
+    def _next(self, part: _Part) -> _Voice | None:
+        """Who says the rest: each voice gets one try, those that are worth asking first."""
+        left = [voice for voice in self._voices if voice not in part.tried]
+        return next((voice for voice in left if voice.circuit.closed), left[0] if left else None)
+
+    def _move(self, part: _Part, error: DialogError) -> None:
+        """Let the next voice say what was not said of a part."""
+        if self._parts.get(part.key) is not part:
+            return  # aborted by a listener
+        old = part.voice
+        rest = part.covered.rest(old.rate)
+        if not rest and part.done and part.audio_ms:
+            self._finish(part)
+            return
+        voice = self._next(part)
+        if voice is None:
+            self._finish(part)
+            if all(not one.circuit.closed for one in self._voices):
+                self._give_up(error)
+            return
+        part.tried.add(voice)
+        part.voice = voice
+        part.converter = self._converter(voice)
+        part.covered = Coverage(rest)
+        part.base_ms = part.audio_ms
+        part.expected_since = None
+        self._speak_with(voice, error)
+        if self._parts.get(part.key) is part and part.voice is voice:
+            self._give(part, rest)
+
+    def _give_up(self, error: DialogError) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        names = ", ".join(voice.label for voice in self._voices)
+        told = ProviderError(self.name, f"all of {names} have failed, the last one: {error}", retryable=False)
+        told.__cause__ = error
+        self.fail(told, fatal=True)
+
+    # -- what is looked at from time to time -------------------------------------------------------
+
+    def _look_later(self) -> None:
+        self._ticker = self._loop.call_later(_TICK_S, self._look)
+
+    def _look(self) -> None:
+        self._look_later()
+        now = self._loop.time()
+        for voice in self._voices:
+            error = self._stalled(voice, now) if voice.open and self._parts else None
+            if error is not None:
+                self._failed(voice, error)
+            elif voice not in self._probes and voice.circuit.due(now):
+                self._probe(voice)
+
+    def _stalled(self, voice: _Voice, now: float) -> ProviderError | None:
+        """Whether it has text that it could speak, and does not."""
+        mine = [part for part in self._parts.values() if part.voice is voice]
+        for part in mine[: max(1, voice.tts.capabilities.parallel_parts)]:
+            silent = part.audio_ms == part.base_ms
+            if part.expected_since is None or not (silent or part.done):
+                continue
+            patience_s = _TROUBLED_S if voice.error is not None and silent else self._timeout_s
+            since = max(part.expected_since, voice.last_audio)
+            if now - since >= patience_s:
+                because = f" ({voice.error})" if voice.error is not None else ""
+                what = f"no audio for {now - since:.1f} s{because}"
+                return ProviderError(voice.label, what, retryable=True)
+        return None
+
+    # -- a voice that failed is tried again --------------------------------------------------------
+
+    def _probe(self, voice: _Voice) -> None:
+        self.spawn(self._ask(voice), f"probe of {voice.label}")
+
+    async def _ask(self, voice: _Voice) -> None:
+        """Let a new one say a word to nobody."""
+        said = asyncio.Event()
+        errors: list[DialogError] = []
+
+        def heard(message: Message[bytes]) -> None:
+            if (message.data or message.done) and not said.is_set():
+                if not message.data:
+                    errors.append(ProviderError(voice.label, "said nothing", retryable=True))
+                said.set()
+
+        def failed(failure: Failure) -> None:
+            if failure.fatal:
+                errors.append(failure.error)
+                said.set()
+
+        try:
+            tts = voice.tts.renewed()
+            self._probes[voice] = tts
+            tts.on(TTS.MESSAGE, heard)
+            tts.on(Participant.ERROR, failed)
+            tts.open(voice.format)
+            tts.post(Message(uuid=uuid4(), data=_PROBE_TEXT, done=True))
+            async with asyncio.timeout(_PROBE_S):
+                await said.wait()
+        except TimeoutError:
+            errors.append(ProviderError(voice.label, f"no audio for {_PROBE_S:g} s", retryable=True))
+        except Exception as exc:  # whatever it raises, it does not work yet
+            errors.append(_as_error(voice, exc))
+        finally:
+            probe = self._probes.pop(voice, None)
+            if probe is not None:
+                probe.dispose()
+                self._dismissed.add(probe)
+        if errors:
+            voice.circuit.failed(self._loop.time())
+            logger.info("%s: %s does not work again yet: %s", self.name, voice.label, errors[0])
+        else:
+            voice.circuit.succeeded()
+            self._gone = False
+            logger.info("%s: %s works again", self.name, voice.label)
+
+    # -- what they tell ----------------------------------------------------------------------------
+
+    def _mine(self, voice: _Voice, key: PartKey) -> _Part | None:
+        part = self._parts.get(key)
+        return part if part is not None and part.voice is voice else None
+
+    def _on_audio(self, voice: _Voice, message: Message[bytes]) -> None:
+        part = self._mine(voice, (message.uuid, message.part))
+        if part is None:
+            return
+        if message.data:
+            voice.last_audio = self._loop.time()
+            voice.error = None
+            part.covered.audio_ms += voice.format.ms(len(message.data))
+            self._emit(part, part.converter.process(message.data))
+        if not message.done or self._parts.get(part.key) is not part:
+            return
+        failure = voice.failing
+        if failure is not None:
+            voice.consequences = failure
+            self._refused(part, failure.error)
+            return
+        if not part.done or not (part.covered.audio_ms or _blank(part.covered.text)):
+            self._refused(part, ProviderError(voice.label, "ended a part too early", retryable=True))
+            return
+        voice.circuit.succeeded()
+        self._gone = False
+        voice.rate.learn(len(part.covered.text.strip()), part.covered.audio_ms)
+        self._finish(part)
+
+    def _refused(self, part: _Part, error: DialogError) -> None:
+        """A voice has not said a part to its end; others it may."""
+        voice = part.voice
+        voice.circuit.failed(self._loop.time())
+        self._tell(voice, error, self._next(part))
+        self._move(part, error)
+
+    def _emit(self, part: _Part, data: bytes, *, done: bool = False) -> None:
+        assert self._format is not None
+        at_ms = part.audio_ms
+        part.audio_ms += self._format.ms(len(data))
+        if data or done:
+            self.emit(TTS.MESSAGE, Message(uuid=part.key[0], part=part.key[1], data=data, at_ms=at_ms, done=done))
+
+    def _finish(self, part: _Part) -> None:
+        self._forget(part.key)
+        self._emit(part, part.converter.flush(), done=True)
+
+    def _forget(self, key: PartKey) -> None:
+        self._parts.pop(key, None)
+        self._ended[key] = None
+        if len(self._ended) > _KEEP_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def _on_alignment(self, voice: _Voice, alignment: Alignment) -> None:
+        part = self._mine(voice, (alignment.uuid, alignment.part))
+        if part is None:
+            return
+        part.covered.timings(alignment.words)
+        base = part.base_ms
+        if base:
+            moved = (
+                replace(word, start_ms=word.start_ms + base, end_ms=word.end_ms + base) for word in alignment.words
+            )
+            alignment = Alignment(uuid=alignment.uuid, part=alignment.part, words=tuple(moved))
+        self.emit(TTS.ALIGNMENT, alignment)
+
+    def _on_error(self, voice: _Voice, failure: Failure) -> None:
+        error = failure.error
+        if failure.fatal:
+            self._failed(voice, error)
+            return
+        if isinstance(error, ProviderError):
+            voice.error = error
+            voice.failing = failure
+            self._loop.call_soon(self._passed, voice, failure)
+            return
+        self.emit(Participant.ERROR, failure)
+
+    def _passed(self, voice: _Voice, failure: Failure) -> None:
+        """No part has ended with an error: the voice may recover by itself."""
+        if voice.failing is failure:
+            voice.failing = None
+        if voice.consequences is not failure:
+            self.emit(Participant.ERROR, failure)
+
+
+def _blank(text: str) -> bool:
+    return not any(char.isalnum() for char in text)
+
+
+def _common_formats(members: list[TTS]) -> tuple[AudioFormat, ...]:
+    offered = dict.fromkeys(audio_format for tts in members for audio_format in tts.formats)
+    common = tuple(one for one in offered if all(_convertible(one, tts.formats) for tts in members))
+    if not common:
+        raise UnsupportedFormat(f"FallbackTTS: nothing can be converted for all of {[tts.name for tts in members]}")
+    return common
+
+
+def _convertible(audio_format: AudioFormat, offered: tuple[AudioFormat, ...]) -> bool:
+    try:
+        negotiate(audio_format, offered)
+    except UnsupportedFormat:
+        return False
+    return True
+
+
+def _common_capabilities(members: list[TTSCapabilities]) -> TTSCapabilities:
+    return TTSCapabilities(
+        text="tokens" if all(one.text == "tokens" for one in members) else "sentences",
+        timings=all(one.timings for one in members),
+        normalizes=all(one.normalizes for one in members),
+        parallel_parts=min(one.parallel_parts for one in members),
+    )
+
+
+def _as_error(voice: _Voice, exc: Exception) -> DialogError:
+    if isinstance(exc, DialogError):
+        return exc
+    error = ProviderError(voice.label, f"raised {exc!r}", retryable=False)
+    error.__cause__ = exc
+    return error
