@@ -227,7 +227,9 @@ class Cascade:
         """It was decided who hears speech start and stop, and who ends utterances."""
         if listening.warning:
             self._host.warned("vad_fallback", listening.warning)
-        self._feed(sig.EndpointingResolved(listening.endpointing, tells_stops=listening.stops))
+        self._feed(
+            sig.EndpointingResolved(listening.endpointing, tells_stops=listening.stops, tells_words=listening.words)
+        )
 
     def on_judged(self, probability: float) -> None:
         """A model that hears the caller says how probably they have finished."""

@@ -261,7 +261,7 @@ class Ears:
             self._played = PlayedAudio(self.audio_format)
             self._voip.on(VoIP.PLAYBACK, self._on_playback)
         stops = listening.local_vad or (stt.capabilities.speech_events and stt.capabilities.speech_stops)
-        return replace(listening, stops=stops)
+        return replace(listening, stops=stops, words=stt.capabilities.interim_interval_ms is not None)
 
     def _on_local_edge(self, edge: SpeechEdge) -> None:
         if self._local:

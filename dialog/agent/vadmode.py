@@ -24,6 +24,8 @@ class Listening(Struct, frozen=True, kw_only=True):
     policy says that the caller has finished."""
     stops: bool = True
     """Somebody tells when the caller's voice stops."""
+    words: bool = True
+    """The words are told while they are said."""
     warning: str = ""
     """What was asked for and cannot be had; for one event. Empty: nothing."""
 

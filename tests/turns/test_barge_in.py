@@ -12,6 +12,7 @@ from dialog.agent.turns.signals import (
     Close,
     Cut,
     Drop,
+    EndpointingResolved,
     Final,
     Infer,
     Interim,
@@ -248,3 +249,14 @@ def test_settings_out_of_range_are_refused():
         BargeIn(backchannels="yes")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="backchannels"):
         BargeIn(backchannels=("yes", " "))
+
+
+def test_a_voice_whose_words_are_told_only_at_its_end_holds_the_reply_as_long_as_it_lasts():
+    call = Call()
+    call.feed(EndpointingResolved("provider", tells_words=False))
+    said = call.reply_heard_to(900)
+    assert call.feed(SpeechStarted()) == [Pause(said.uuid, "speech started")]
+    assert call.wait(6.0) == []
+    call.feed(SpeechStopped())
+    decisions = call.feed(Final(utterance("no wait, six people")), after=0.3)
+    assert isinstance(decisions[0], Cut)

@@ -10,6 +10,8 @@ from dialog.message import Utterance
 
 __all__ = ["Interruption", "Murmur"]
 
+_MUTE_STT_S = 15.0
+"""So long a voice holds a reply whose words are known only when it has stopped."""
 _ANSWER_S = 1.0
 """A word of the listener's, said so shortly before the reply ends, answers it: "is Monday fine?", "right"."""
 
@@ -19,6 +21,8 @@ class Interruption:
 
     def __init__(self, settings: TurnSettings) -> None:
         self._settings = settings
+        self.tells_words: bool = True
+        """The STT tells words while they are said; else a voice that lasts has to be waited for."""
         self.held: UUID | None = None
         """The turn that is paused for the caller's voice."""
         self._since = 0.0
@@ -30,7 +34,7 @@ class Interruption:
         """When the reply goes on if no words come, or when a voice has lasted long enough to pause it."""
         if self.held is None:
             return self._due
-        limit = self._since + self._settings.hold_limit_s
+        limit = self._since + (self._settings.hold_limit_s if self.tells_words else _MUTE_STT_S)
         return limit if self._stopped is None else min(limit, self._stopped + self._settings.false_interruption_s)
 
     def voice(self, turn: UUID, barge_in: BargeIn, since: float, now: float, reason: str) -> list[Decision]:

@@ -122,6 +122,8 @@ class EndpointingResolved(Struct, frozen=True, gc=False):
     mode: Literal["provider", "local"]
     tells_stops: bool = True
     """Somebody hears when the caller's voice stops; else only its words tell that it has."""
+    tells_words: bool = True
+    """Words are known while they are said; else only when the voice has stopped."""
 
 
 class Final(Struct, frozen=True, gc=False):

@@ -121,6 +121,7 @@ class TurnTaking:
                 self._endpointer.judged(signal.probability, signal.uuid)
             case sig.EndpointingResolved():
                 self._endpointer.resolve(signal.mode, tells_stops=signal.tells_stops)
+                self._interruption.tells_words = signal.tells_words
             case _:
                 return self._call(signal, now)
         return []
