@@ -154,6 +154,8 @@ class FallbackSTT(STT):
         self._ring: AudioRing
         self._watchdog: Watchdog
         self._active: _Session | None = None
+        self._beginning: _Session | None = None
+        """It hears what was said before it took over."""
         self._probe: _Session | None = None
         self._dismissed: WeakSet[STT] = WeakSet()
         self._tried: set[_Member] = set()
@@ -325,7 +327,9 @@ class FallbackSTT(STT):
     def _down(self, session: _Session, error: DialogError) -> None:
         """One has failed: the next one takes over, if it was the one that listens."""
         now = self._loop.time()
-        if session is self._probe:
+        if session is self._beginning:
+            session.fatal = error  # who lets it begin looks at that
+        elif session is self._probe:
             session.member.circuit.failed(now)
             logger.info("%s: %s does not work again yet: %s", self.name, session.member.label, error)
             self._probe = None
@@ -347,28 +351,34 @@ class FallbackSTT(STT):
             self.emit(STT.EAGER_WITHDRAWN, eager)
 
     def _replace(self, old: _Member, error: DialogError) -> None:
+        failed = [(old, error)]
         while not self._disposed:
             member = self._next()
             if member is None:
-                self._give_up(error)
+                self._tell(failed, None)
+                self._give_up(failed[-1][1])
                 return
             if self._probe is not None and self._probe.member is member:
                 probe, self._probe = self._probe, None
                 member.circuit.abandoned()
                 self._drop(probe)
             try:
-                session = self._start(member)
-                self._take_over(session)
+                self._take_over(self._start(member))
             except Exception as exc:  # it cannot even begin: the next one, then
                 member.circuit.failed(self._loop.time(), hopeless=True)
                 self._tried.add(member)
-                error = _as_error(member, exc)
+                failed.append((member, _as_error(member, exc)))
                 continue
-            why = str(error).removeprefix(f"{old.label}: ")
-            told = ProviderError(old.label, f"failed, and {member.label} takes over: {why}", retryable=True)
-            self.fail(_cause(told, error), retryable=True)
+            self._tell(failed, member)
             self.emit(FallbackSTT.TAKEOVER, Takeover(of=old.label, by=member.label, error=error))
             return
+
+    def _tell(self, failed: list[tuple[_Member, DialogError]], by: _Member | None) -> None:
+        then = f", and {by.label} takes over" if by is not None else ""
+        for member, error in failed:
+            why = str(error).removeprefix(f"{member.label}: ")
+            told = ProviderError(member.label, f"failed{then}: {why}", retryable=True)
+            self.fail(_cause(told, error), retryable=True)
 
     def _next(self) -> _Member | None:
         left = [member for member in self._members if member not in self._tried]
@@ -382,9 +392,16 @@ class FallbackSTT(STT):
         safe_ms = max(self._discarded_ms, session.prefix.end_ms if session.prefix is not None else self._heard_ms)
         if safe_ms > self._discarded_ms:
             session.stt.discard(safe_ms)  # the frame that is cut there ends a word that was told
-        self._active = session
-        for message in self._ring.since(from_ms):
-            session.post(message)
+        self._active = self._beginning = session
+        try:
+            for message in list(self._ring.since(from_ms)):  # what it tells at once releases some
+                session.post(message)
+                session.check()
+        except Exception:
+            self._leave(session)
+            raise
+        finally:
+            self._beginning = None
         self._watchdog.alive(self._ring.end_ms)
 
     def _give_up(self, error: DialogError) -> None:
