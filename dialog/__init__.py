@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from dialog.stt.cartesia import CartesiaSTT as CartesiaSTT
     from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
     from dialog.stt.elevenlabs import ElevenLabsSTT as ElevenLabsSTT
+    from dialog.stt.fallback import FallbackSTT as FallbackSTT
     from dialog.stt.flux import DeepgramFluxSTT as DeepgramFluxSTT
     from dialog.stt.openai import OpenAIRealtimeSTT as OpenAIRealtimeSTT
     from dialog.stt.pocketsphinx import PocketsphinxSTT as PocketsphinxSTT
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from dialog.tts.deepgram import DeepgramTTS as DeepgramTTS
     from dialog.tts.elevenlabs import ElevenLabsTTS as ElevenLabsTTS
     from dialog.tts.espeak import EspeakTTS as EspeakTTS
+    from dialog.tts.fallback import FallbackTTS as FallbackTTS
     from dialog.tts.openai import OpenAITTS as OpenAITTS
     from dialog.tts.phrases import PhraseCache as PhraseCache
     from dialog.tts.tts import TTS as TTS
@@ -126,6 +128,8 @@ _HOMES = {
     "Event": "participant",
     "Failure": "message",
     "FallbackLLM": "llm.fallback",
+    "FallbackSTT": "stt.fallback",
+    "FallbackTTS": "tts.fallback",
     "Heard": "agent.speech",
     "HistorySummaries": "agent.summaries",
     "KeyedMutex": "keyed",
@@ -212,6 +216,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Event",
     "Failure",
     "FallbackLLM",
+    "FallbackSTT",
+    "FallbackTTS",
     "Heard",
     "HistorySummaries",
     "KeyedMutex",

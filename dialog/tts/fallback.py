@@ -163,7 +163,6 @@ class FallbackTTS(TTS):
             self._start(first)
         except ProviderError as exc:
             self._failed(first, exc)
-        self._look_later()
 
     def post(self, message: Message[str]) -> None:
         """Queue text of a part and return; ``done`` says that no more follows for the part.
@@ -180,6 +179,7 @@ class FallbackTTS(TTS):
         if part is None:
             voice = self._choose(message.uuid)
             part = self._parts[key] = _Part(key, voice, self._converter(voice))
+            self._look_later()
             self._speak_with(voice)
         part.covered.text += message.data
         part.done = part.done or message.done
@@ -289,6 +289,7 @@ class FallbackTTS(TTS):
             self._close(voice)
         voice.gone = True
         voice.circuit.failed(self._loop.time(), hopeless=True)
+        self._look_later()
         parts = [part for part in self._parts.values() if part.voice is voice]
         self._tell(voice, error, to=self._next(parts[0]) if parts else self._other(voice))
         if not parts and all(other.gone and not other.circuit.closed for other in self._voices):
@@ -349,10 +350,13 @@ class FallbackTTS(TTS):
     # -- what is looked at from time to time -------------------------------------------------------
 
     def _look_later(self) -> None:
-        self._ticker = self._loop.call_later(_TICK_S, self._look)
+        if self._ticker is None and not self._disposed:
+            self._ticker = self._loop.call_later(_TICK_S, self._look)
 
     def _look(self) -> None:
-        self._look_later()
+        self._ticker = None
+        if self._parts or not all(voice.circuit.closed for voice in self._voices):
+            self._look_later()
         now = self._loop.time()
         for voice in self._voices:
             error = self._stalled(voice, now) if voice.open and self._parts else None

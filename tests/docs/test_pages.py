@@ -118,7 +118,8 @@ INTERNAL = re.compile(
         audio\.(keys | noise_floor | pcm) |
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         providers\.builtin |
-        stt\.(openai_items | openai_wire) |
+        stt\.(openai_items | openai_wire | seam | watchdog) |
+        tts\.coverage |
         net\.(connections | frames | http1 | websocket) |
         testing\.(call | carrier | evaluate_stage | heard | hearing | media | model | stream | textline | tone | twiml) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
