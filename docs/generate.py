@@ -89,6 +89,20 @@ With `settings.failure` among them, a caller whose agent has lost its voice hear
 To have the sentences before the first call, `open` one such voice where the program starts, `await` its
 `prepared()` and dispose of it. A sentence with numbers has to be given as it is spoken.
 
+## When a provider fails
+
+`FallbackSTT([DeepgramSTT(…), ElevenLabsSTT(…)])` and `FallbackTTS([CartesiaTTS(…), ElevenLabsTTS(…)])` are an STT
+and a TTS. The first member works; when it refuses, breaks down or falls silent, the next goes on in the middle of
+the utterance or of the sentence. What was not understood is heard again, what was not said is said, under the same
+uuid and part. Without word timings the clause that was cut may be said twice. The preferred one is tried again
+after `probe_after_s`, and used when it has proven that it works. Each failure is a non-fatal ERROR, each change a
+`TAKEOVER`; it is fatal when all have failed.
+
+`FallbackLLM([OpenAILLM(…), AnthropicLLM(…)])` asks the next model when one refuses, breaks off or gives nothing
+for `timeout_s`: before any word in its place, after words as their continuation. `provider.switched` tells of it.
+`RouterLLM({"quick": a, "clever": b}, route)` chooses per turn. When nothing helps, `AgentSettings.failure` is
+said, from memory if a `CachedTTS` holds it, and the call is ended, or handed to `failure_transfer`.
+
 ## Comparing two recognisers
 
 `TeeSTT` lets a second recogniser hear the calls that the first one drives. The agent notices nothing of it, whatever
