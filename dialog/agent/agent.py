@@ -329,15 +329,17 @@ class Agent(Participant):
             self.history.instruct(agent._system)
             agent.history = self.history
         agent._conversation, self._conversation = conversation, None
+        agent._handed_off = False  # it may be the one that had the call before
         agent._events, agent._meter = conversation.events, conversation.meter
         stt, tts = conversation.stt, conversation.tts
         conversation.hand_over(agent, llm=agent.llm, toolbox=agent._toolbox, history=agent.history)
         agent._vad, self._vad = self._vad or agent._vad, None
         self._handed_off = True
         if self.voip.medium == "audio":
-            if agent._stt is not None and agent._stt is not stt:
+            # Ears or a voice that were replaced since it had the call are gone for good.
+            if agent._stt is not None and agent._stt is not stt and not agent._stt.disposed:
                 agent.set_stt(agent._stt)
-            if agent._tts is not tts:
+            if agent._tts is not tts and not agent._tts.disposed:
                 agent.set_tts(agent._tts)
         if agent.greeting:
             agent.dispatch_message(agent.greeting)

@@ -185,8 +185,8 @@ class Conversation:
     def hand_over(self, owner: Owner, *, llm: LLM | None, toolbox: Toolbox, history: History) -> None:
         """Let another agent answer from now on; ears, voice, turn taking and what sounds stay as they are."""
         before, self._owner = self._owner, owner
-        self._former.append(before.participant)
         self._agent = owner.participant
+        self._former = [agent for agent in (*self._former, before.participant) if agent is not self._agent]
         self.history = history
         self._responder.retired = True
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)

@@ -7,7 +7,6 @@ decodes, which would stop every call.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 from collections import deque
@@ -17,6 +16,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import Struct
 
+from dialog._processes import end_process
 from dialog.errors import ConfigurationError, LimitError, ProviderError
 from dialog.message import AudioFormat
 from dialog.stt._sphinx_worker import LENGTH_BYTES, Job, Result, framed
@@ -176,25 +176,4 @@ class RecogniserProcess:
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
         """End a process whatever state it is in, and collect it."""
         self._process = None
-        assert process.stdin is not None
-        process.stdin.close()
-        # Also when we are being cancelled: a process must never be left behind.
-        ending = asyncio.ensure_future(self._collect(process))
-        cancelled = False
-        while not ending.done():
-            try:
-                await asyncio.shield(ending)
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled:
-            raise asyncio.CancelledError
-
-    @staticmethod
-    async def _collect(process: asyncio.subprocess.Process) -> None:
-        try:
-            async with asyncio.timeout(_EXIT_S):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        await end_process(process, within_s=_EXIT_S)

@@ -7,7 +7,6 @@ it, one thread for the model instead of four that wait for each other, which tak
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import Struct
 
+from dialog._processes import end_process
 from dialog.errors import ProviderError
 from dialog.message import AudioFormat
 from dialog.vad._silero_worker import LENGTH_BYTES, Job, framed
@@ -175,25 +175,4 @@ class SileroProcess:
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
         """End a process whatever state it is in, and collect it."""
         self._process = None
-        assert process.stdin is not None
-        process.stdin.close()
-        # Also when we are being cancelled: a process must never be left behind.
-        ending = asyncio.ensure_future(self._collect(process))
-        cancelled = False
-        while not ending.done():
-            try:
-                await asyncio.shield(ending)
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled:
-            raise asyncio.CancelledError
-
-    @staticmethod
-    async def _collect(process: asyncio.subprocess.Process) -> None:
-        try:
-            async with asyncio.timeout(_EXIT_S):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        await end_process(process, within_s=_EXIT_S)

@@ -133,3 +133,26 @@ def test_only_a_free_agent_of_the_same_call_may_take_over():
             talk.agent.hand_off(talk.agent)
 
     on_a_call(scenario, Echo)
+
+
+def test_a_call_that_comes_back_is_held_and_let_go_by_the_first():
+    async def scenario(talk):
+        first = talk.agent
+        second = Billing(voip=first.voip, stt=ToldSTT(), tts=HummingTTS())
+        first.hand_off(second)
+        await asyncio.sleep(1)
+        assert talk.stt.disposed
+        assert talk.tts.disposed
+        second.hand_off(first)  # its own ears and voice are gone: it goes on with the other's
+        second.dispose()
+        assert not second._stt.disposed, "they have the call"
+        first.stt.heard("hello again")
+        await talk.quiet()
+        assert talk.spoken()[-1][1] == "You said: hello again"
+        talk.second = second
+
+    talk = on_a_call(scenario)
+    assert talk.agent.disposed
+    assert talk.second._stt.disposed
+    assert talk.second._tts.disposed
+    assert len(talk(CallEnded)) == 1

@@ -105,7 +105,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 LISTED = re.findall(r"^\.\. automodule:: (\S+)$", REFERENCE, re.MULTILINE)
 INTERNAL = re.compile(
     r"""dialog\.(
-        __main__ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
+        __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
         agent\.(
             alignment | cascade | conversation | decider | driver | ears | endings | filler | heard | mouth | responder |
             streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
