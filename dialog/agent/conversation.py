@@ -16,6 +16,7 @@ from dialog.agent.cascade import Cascade
 from dialog.agent.digits import Digits, Keypad
 from dialog.agent.ears import LocalHearing
 from dialog.agent.endings import Endings, Transfer
+from dialog.agent.engine import Engine
 from dialog.agent.history import History
 from dialog.agent.record import CallRecord
 from dialog.agent.responder import Responder
@@ -96,7 +97,7 @@ class Conversation:
         self._closed = False
         self._over = False
         """CallEnded was noted: nothing comes after it."""
-        self.engine: Cascade = Cascade(self, voip, stt, tts, local=local)
+        self.engine: Engine = Cascade(self, voip, stt, tts, local=local)
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
         self._tools = [self._responder.tools]
         """At work; they outlive the turn that called them, and the agent that has handed over."""

@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from dialog.usage import Usage
+
 __all__ = [
     "LLM",
     "Entry",
@@ -89,15 +91,6 @@ class TextDelta(Struct, frozen=True, gc=False):
     """The next characters of the reply."""
 
     text: str
-
-
-class Usage(Struct, frozen=True, kw_only=True):
-    """What a request cost, in tokens."""
-
-    model: str
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
 
 
 class Finish(Struct, frozen=True, gc=False):

@@ -1,0 +1,140 @@
+"""What a conversation needs of the engine that runs it, whichever it is.
+
+An engine is given the participants of a call and decides, by turn taking, who speaks.
+:class:`~dialog.agent.cascade.Cascade` hears with an STT, thinks with ``inference`` and speaks with a TTS;
+another may leave all three to one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from dialog.agent.speech import PartOptions, Speech
+from dialog.agent.turn import Turn
+from dialog.message import Message, Utterance
+from dialog.stt.stt import STT
+from dialog.tts.tts import TTS
+
+__all__ = ["Engine"]
+
+
+class Engine(Protocol):
+    """Runs the turns of one call. All methods are called on the call's event loop."""
+
+    # -- life
+
+    def start(self) -> None:
+        """Open the providers and listen to them."""
+        ...
+
+    def end_turns(self) -> None:
+        """The call is over: no turn goes on or begins. Words that still come are only noted."""
+        ...
+
+    def stop(self) -> None:
+        """Give up all turns and let go of everything; harmless when repeated."""
+        ...
+
+    def set_stt(self, stt: STT) -> None:
+        """Let ``stt`` listen, from the next pause of the caller on."""
+        ...
+
+    def set_tts(self, tts: TTS) -> None:
+        """Let ``tts`` speak every part that begins from now on."""
+        ...
+
+    # -- the caller
+
+    @property
+    def caller_speaking(self) -> bool:
+        """The caller's voice is on."""
+        ...
+
+    @property
+    def expecting_words(self) -> bool:
+        """The caller has begun an utterance that is not final yet."""
+        ...
+
+    @property
+    def quiet(self) -> bool:
+        """No turn speaks, prepares to or waits to, and no words of the caller are outstanding."""
+        ...
+
+    def post(self, message: Message[str]) -> None:
+        """An utterance: from the STT, typed, or made by a test. Empty ones are ignored."""
+        ...
+
+    def on_interim(self, utterance: Utterance) -> None:
+        """The caller is saying something."""
+        ...
+
+    def on_utterance(self, utterance: Utterance, *, complete: bool = False) -> None:
+        """The caller has said something; ``complete``: there is nothing to add, for it was typed."""
+        ...
+
+    def on_digit(self, key: str) -> None:
+        """The caller pressed a key."""
+        ...
+
+    def discard(self) -> None:
+        """Forget what the caller has said until now, as far as it is not answered yet."""
+        ...
+
+    # -- the agent
+
+    def dispatch_message(self, text: str, options: PartOptions, *, greeting: bool = False) -> Speech:
+        """Say ``text`` as a part of its own, in the running turn or in a new one."""
+        ...
+
+    def dispatch_stream(self, stream: AsyncIterator[str], options: PartOptions) -> Speech:
+        """Say what ``stream`` yields as a part of its own."""
+        ...
+
+    def ask(self, reply: Callable[[], AsyncIterator[str] | None]) -> Turn | None:
+        """Begin a turn of the agent's own that thinks of its words when it has the floor: then ``reply`` is asked."""
+        ...
+
+    def fill(self, turn: Turn, text: str) -> bool:
+        """Say a filler in ``turn``, unless something of it sounds or waits to; tell whether it does."""
+        ...
+
+    def unfill(self, turn: Turn) -> None:
+        """Take back a filler that has not begun to sound: the answer is there."""
+        ...
+
+    @property
+    def sounding(self) -> bool:
+        """Something of a turn that has the floor is not heard to its end yet."""
+        ...
+
+    def hush_all(self) -> None:
+        """Say no more of what sounds, as far as it may be interrupted; turns go on."""
+        ...
+
+    def abort(self) -> None:
+        """Give up every turn that may be interrupted."""
+        ...
+
+    # -- tools, and the end of the call
+
+    def tool_started(self, call_id: str) -> None:
+        """A tool works: the caller is not idle but waits."""
+        ...
+
+    def tool_ended(self, call_id: str) -> None:
+        """A tool has ended, however."""
+        ...
+
+    def patience(self, turn: Turn, seconds: float) -> AbstractContextManager[None]:
+        """Let ``turn`` say nothing for so much longer than usual, inside the block."""
+        ...
+
+    def end_after(self, reason: str, turn: Turn | None) -> None:
+        """End the call once what ``turn`` says was heard; without one, or after its end, once all was."""
+        ...
+
+    def stay(self) -> None:
+        """The call was to end, and does not."""
+        ...

@@ -1,0 +1,558 @@
+"""The base of every realtime model at the other end of a WebSocket: what they share, once.
+
+A provider is a subclass that says where to connect (:meth:`SocketS2S.url_for`), understands what comes
+(:meth:`SocketS2S._receive`), turns orders into messages (:meth:`~SocketS2S._send_respond`,
+:meth:`~SocketS2S._send_say`, :meth:`~SocketS2S._send_cancel`, :meth:`~SocketS2S._send_commit`,
+:meth:`~SocketS2S._texts_of`, :meth:`~SocketS2S._send_answer`), and reports with a few calls:
+:meth:`~SocketS2S._start_audio` (the session is set up), :meth:`~SocketS2S._began` (a reply begins),
+:meth:`~SocketS2S._audio`, :meth:`~SocketS2S._words`, :meth:`~SocketS2S._part_done`, :meth:`~SocketS2S._over`,
+:meth:`~SocketS2S._tool_asked`, :meth:`~SocketS2S._turn`, :meth:`~SocketS2S._speech`,
+:meth:`~SocketS2S._limit_session`, :meth:`~SocketS2S._refused`. Everything else is here: connecting ahead and again,
+the caller's audio meanwhile, one reply after the other, dropping what was cancelled, manual turns, and a
+session that is replaced before the provider ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from abc import abstractmethod
+from binascii import b2a_base64
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import ClassVar, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
+from dialog.llm.llm import Item, ToolCall, ToolSpec
+from dialog.message import AudioFormat, Message, Playback, SpeechEdge
+from dialog.net.reconnect import Backoff
+from dialog.net.ring import AudioRing, StreamTime
+from dialog.net.socket import ProviderSocket, SocketSettings
+from dialog.net.urls import websocket_url
+from dialog.s2s.reply import Reply
+from dialog.s2s.s2s import S2S, Replied, ReplyState, SessionSpec, ToolAsked
+
+__all__ = ["SocketS2S"]
+
+_BEFORE_END_S = 30.0
+"""So long before the provider ends a session it is replaced, as soon as nobody speaks …"""
+_FORCED_S = 5.0
+"""… and so long before its end in any case."""
+_STOPPING_S = 2.0
+"""A cancelled reply that the provider does not end within this has ended all the same."""
+_PRE_ROLL_MS = 300.0
+"""A VAD hears the beginning of speech so late: manual turns begin so much earlier."""
+_READY_S = 5.0
+"""How long the service may take to accept the settings."""
+_REMEMBERED = 64
+
+
+class SocketS2S(S2S):
+    """A realtime model behind a WebSocket, open for the whole call.
+
+    Args:
+        api_key: The key; an empty one is refused.
+        base_url: Where the service is; http(s) or ws(s).
+        queue_size_limit: Frames that may wait for a service that reads slowly; then the oldest are dropped.
+        backoff: When to reconnect, and when to give up.
+
+    Raises:
+        ConfigurationError: No key, or the base URL is no URL.
+    """
+
+    provider: ClassVar[str]
+    """Its name in errors, logs and factories."""
+    keep_alive: ClassVar[str] = ""
+    """Text that keeps an idle connection; empty: pings do."""
+    keep_alive_s: ClassVar[float] = 4.0
+    farewell: ClassVar[str] = ""
+    """Text that ends the session."""
+
+    def __init__(
+        self, *, api_key: str, base_url: str, queue_size_limit: int = 500, backoff: Backoff | None = None
+    ) -> None:
+        if not api_key:
+            raise ConfigurationError(f"{type(self).__name__} needs an api_key")
+        self._base_url = websocket_url(base_url)
+        super().__init__()
+        self._headers: dict[str, str] = {}
+        self._settings = SocketSettings(
+            queue_limit=queue_size_limit,
+            keep_alive=self.keep_alive,
+            keep_alive_s=self.keep_alive_s,
+            farewell=self.farewell,
+            max_message=16 * 1024 * 1024,  # a reply's audio may come in large pieces
+            backoff=backoff or Backoff(),
+        )
+        self._spec = SessionSpec()
+        self._socket: ProviderSocket | None = None
+        self._encode: Callable[[bytes], bytes | str] | None = None
+        """Makes a frame of audio; ``None``: the audio is the frame."""
+        self._ring: AudioRing
+        self._ms_per_byte = 0.0
+        self._time = StreamTime()
+        self._safe_ms = 0.0
+        """Up to here, on the call's audio clock, the session has what the caller said in its memory."""
+        self._ready = False
+        self._connections = 0
+        self._in_turn = False
+        """Manual turns: the caller speaks."""
+        self._speaking = False
+        self._reply: Reply | None = None
+        """The one that the provider makes now."""
+        self._asked: deque[Reply] = deque()
+        """Those that were asked for and are made after it."""
+        self._ended: deque[UUID] = deque(maxlen=_REMEMBERED)
+        """Turns whose reply was cancelled: what still comes for them unasked is not wanted."""
+        self._parts: dict[UUID, int] = {}
+        """How many parts each turn has had."""
+        self._calls: dict[str, UUID] = {}
+        """Tools that this session has asked for."""
+        self._answering: set[str] = set()
+        """Of them, those that were not answered yet."""
+        self._texts: dict[tuple[UUID, int], str] = {}
+        """What is to be said, until it is known to its end."""
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._renewal_due = False
+        self._committed: UUID | None = None
+        """Manual turns: the uuid of the turn that was committed and that the service has not confirmed."""
+
+    # What a provider supplies.
+
+    @abstractmethod
+    def url_for(self, spec: SessionSpec) -> str:
+        """Where to connect; called in :meth:`open`."""
+
+    @abstractmethod
+    def _receive(self, data: str | bytes) -> None:
+        """Understand a message of the service and report what happened."""
+
+    @abstractmethod
+    def _send_respond(self, reply: Reply) -> None:
+        """Ask for a reply."""
+
+    def _send_say(self, reply: Reply) -> None:
+        """Ask for ``reply.text`` to be said, word for word if ``reply.verbatim``."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _send_cancel(self, reply: Reply) -> bool:
+        """Stop a reply; ``False``: the provider will say nothing more of it, it has ended."""
+
+    def _send_truncate(self, heard: Playback, uuid: UUID) -> None:
+        """Tell how much was heard of a part of the turn."""
+
+    def _send_commit(self) -> None:
+        """Manual turns: the caller has finished."""
+
+    def _send_begin(self) -> None:
+        """Manual turns: the caller begins; the audio follows."""
+
+    def _send_update(self) -> bool:
+        """Tell the session of another prompt and tools; ``False``: that needs a new one."""
+        return False
+
+    @abstractmethod
+    def _texts_of(self, item: Item) -> Iterable[str]:
+        """The messages that put an item into the conversation."""
+
+    @abstractmethod
+    def _send_answer(self, call_id: str, result: str) -> None:
+        """Tell what a tool has answered."""
+
+    def _greet(self) -> Iterable[str]:
+        """What the service must hear first on every connection."""
+        return ()
+
+    def _forget(self) -> None:
+        """A new session begins: drop what was remembered of the last one."""
+
+    def _audio_in_text(self, before: str, after: str) -> None:
+        """Audio goes as base64 in a text, between ``before`` and ``after``; for :meth:`url_for`."""
+        self._encode = lambda data: before + b2a_base64(data, newline=False).decode() + after
+        self._settings = dataclasses.replace(self._settings, audio_between=(before, after))
+
+    # What the engine calls.
+
+    def open(self, spec: SessionSpec) -> None:
+        """Start connecting and return.
+
+        Raises:
+            UnsupportedFormat: A format is none of those that it takes or makes.
+            ConfigurationError: Manual turns, which it cannot have.
+            StateError: It is open already, or disposed of.
+        """
+        if spec.input_format not in self.formats or spec.output_format not in self.output_formats:
+            raise UnsupportedFormat(f"{self.provider}: {spec.input_format} in, {spec.output_format} out")
+        if spec.vad == "local" and not self.capabilities.manual_turns:
+            raise ConfigurationError(f"{self.provider} ends the caller's turns by itself: vad='local' cannot be had")
+        if self._socket is not None or self._disposed:
+            raise StateError(f"{self.name}.open was called {'after dispose' if self._disposed else 'twice'}")
+        self._spec = spec
+        self._ring = AudioRing(spec.input_format)
+        self._ms_per_byte = spec.input_format.ms(1)
+        self._loop = asyncio.get_running_loop()
+        url = self.url_for(spec)
+        self._socket = ProviderSocket(
+            self,
+            provider=self.provider,
+            url=url,
+            headers=self._headers,
+            on_message=self._receive,
+            on_open=self._connected,
+            on_lost=self._lost,
+            on_failed=self._failed,
+            settings=self._settings,
+        )
+        self._socket.open()
+
+    def update(self, *, prompt: str, tools: tuple[ToolSpec, ...]) -> None:
+        """See :meth:`S2S.update`."""
+        self._spec = replace(self._spec, prompt=prompt, tools=tools)
+        if self._ready and not self._send_update():
+            self._renewal_due = True
+            self._renew_if_quiet()
+
+    def post(self, message: Message[bytes]) -> None:
+        """Queue caller audio and return; nothing happens once the connection was given up.
+
+        Raises:
+            StateError: Called before :meth:`open`.
+        """
+        socket = self._socket
+        if socket is None:
+            if self._disposed:
+                return
+            raise StateError(f"{self.name}.post was called before open")
+        data = message.data
+        if not data or socket.failed:
+            return
+        self._ring.append(message)
+        if self._ready and (self._in_turn or self._spec.vad == "provider"):
+            self._send_audio(message)
+
+    def begin(self, at_ms: float) -> None:
+        """See :meth:`S2S.begin`."""
+        if self._in_turn or self._socket is None:
+            return
+        self._in_turn = True
+        self._safe_ms = max(self._safe_ms, at_ms - _PRE_ROLL_MS)
+        if self._ready:
+            self._send_begin()
+            self._replay()
+
+    def commit(self, uuid: UUID) -> None:
+        """See :meth:`S2S.commit`."""
+        if not self._in_turn or self._socket is None:
+            return
+        self._in_turn = False
+        self._committed = uuid
+        if self._ready:
+            self._send_commit()
+        # Without a session it is lost with it: what was heard of it is in nobody's memory.
+
+    def respond(self, uuid: UUID) -> None:
+        """See :meth:`S2S.respond`."""
+        self._ask(Reply(uuid))
+
+    def say(self, message: Message[str], *, verbatim: bool) -> None:
+        """See :meth:`S2S.say`."""
+        key = (message.uuid, message.part)
+        text = self._texts.pop(key, "") + message.data
+        if not message.done:
+            self._texts[key] = text
+        elif text.strip():
+            self._ask(Reply(message.uuid, text=text, part=message.part, verbatim=verbatim))
+        else:
+            self.emit(S2S.MESSAGE, Message(uuid=message.uuid, part=message.part, data=b"", done=True))
+            self.emit(S2S.REPLIED, Replied(uuid=message.uuid, state="completed"))
+
+    def add(self, item: Item) -> None:
+        """See :meth:`S2S.add`."""
+        if self._ready:
+            self._send_all(self._texts_of(item))
+
+    def answer(self, call_id: str, result: str) -> None:
+        """See :meth:`S2S.answer`."""
+        self._answering.discard(call_id)
+        if self._ready and self._calls.pop(call_id, None) is not None:
+            self._send_answer(call_id, result)
+
+    def cancel(self, heard: Playback) -> None:
+        """See :meth:`S2S.cancel`."""
+        uuid = heard.uuid
+        for key in [key for key in self._texts if key[0] == uuid]:
+            del self._texts[key]
+        for asked in [asked for asked in self._asked if asked.uuid == uuid]:
+            self._asked.remove(asked)
+            self._end(asked, "cancelled")
+        if uuid not in self._ended:
+            self._ended.append(uuid)
+        reply = self._reply
+        if reply is not None and reply.uuid == uuid and not reply.cancelled:
+            reply.cancelled = True
+            if not (self._ready and self._send_cancel(reply)):
+                self._over("cancelled")
+            else:
+                self._set_timer("stopping", _STOPPING_S, lambda: self._over("cancelled"))
+        if self._ready and self.capabilities.truncate:
+            self._send_truncate(heard, uuid)
+
+    def dispose(self) -> None:
+        """End for good: says goodbye to the service, for at most a second, in the background."""
+        self._stop_timers()
+        super().dispose()
+
+    # What a provider reports.
+
+    def _start_audio(self) -> None:
+        """The session is set up: tell it what was said before, then what it missed; from here on audio flows."""
+        assert self._socket is not None
+        self._set_timer("ready")
+        self._ready = True
+        for item in self._spec.history():
+            self._send_all(self._texts_of(item))
+        if self._spec.vad == "provider":
+            self._replay()
+        elif self._in_turn:
+            self._send_begin()
+            self._replay()
+        self._next()
+
+    def _turn(self, uuid: UUID) -> None:
+        """The caller has finished an utterance."""
+        self._safe_ms = max(self._safe_ms, self._sent_ms)
+        self._ring.release(self._safe_ms - _PRE_ROLL_MS)
+        self.emit(S2S.TURN, uuid)
+
+    def _speech(self, state: Literal["started", "stopped"], at_ms: float) -> None:
+        """The caller's voice started or stopped, as the provider hears it; repetitions are told to nobody."""
+        if self._speaking == (state == "started"):
+            return
+        self._speaking = state == "started"
+        self.emit(S2S.VAD, SpeechEdge(state=state, at_ms=at_ms))
+        self._renew_if_quiet()
+
+    def _began(self, uuid: UUID | None = None) -> Reply | None:
+        """The provider begins a reply: the one that was asked for, else one of its own as turn ``uuid``."""
+        if self._reply is None and uuid is not None:
+            self._reply = Reply(uuid, cancelled=uuid in self._ended)
+        return self._reply
+
+    def _part_of(self, reply: Reply, item: str) -> int:
+        """The number of the part that the provider calls ``item``."""
+        number = reply.parts.get(item)
+        if number is None:
+            number = reply.part if reply.part is not None and not reply.parts else self._parts.get(reply.uuid, 0)
+            self._parts[reply.uuid] = max(number + 1, self._parts.get(reply.uuid, 0))
+            if len(self._parts) > _REMEMBERED:
+                del self._parts[next(iter(self._parts))]
+            reply.parts[item] = number
+        return number
+
+    def _audio(self, reply: Reply, item: str, data: bytes) -> None:
+        """Audio of a part came."""
+        if reply.cancelled:
+            return
+        number = self._part_of(reply, item)
+        at_ms = reply.audio_ms.get(number, 0.0)
+        reply.audio_ms[number] = at_ms + self._spec.output_format.ms(len(data))
+        self.emit(S2S.MESSAGE, Message(uuid=reply.uuid, part=number, data=data, at_ms=at_ms))
+
+    def _words(self, reply: Reply, item: str, text: str) -> None:
+        """Words of a part came."""
+        if not reply.cancelled and text:
+            self.emit(S2S.REPLY, Message(uuid=reply.uuid, part=self._part_of(reply, item), data=text))
+
+    def _part_done(self, reply: Reply, item: str) -> None:
+        """A part is complete."""
+        number = reply.parts.get(item)
+        if number is None or number in reply.done:
+            return
+        reply.done.add(number)
+        if not reply.cancelled:
+            at_ms = reply.audio_ms.get(number, 0.0)
+            self.emit(S2S.MESSAGE, Message(uuid=reply.uuid, part=number, data=b"", at_ms=at_ms, done=True))
+
+    def _tool_asked(self, reply: Reply, call: ToolCall) -> None:
+        """The model wants a tool."""
+        if not reply.cancelled:
+            self._calls[call.id] = reply.uuid
+            self._answering.add(call.id)
+            self.emit(S2S.TOOL_CALL, ToolAsked(uuid=reply.uuid, call=call))
+
+    def _over(self, state: ReplyState) -> None:
+        """The provider has ended the reply."""
+        reply, self._reply = self._reply, None
+        self._set_timer("stopping")
+        if reply is not None:
+            self._end(reply, "cancelled" if reply.cancelled else state)
+        self._next()
+        self._renew_if_quiet()
+
+    def _refused(self, error: ProviderError) -> None:
+        """This connection is no good, says the service: another is tried if ``error`` is retryable."""
+        if self._socket is not None:
+            self._ready = False
+            self._socket.replace(error)
+
+    def _limit_session(self, left_s: float) -> None:
+        """The session ends in ``left_s``, says the service."""
+        self._set_timer("renewal", max(0.0, left_s - _BEFORE_END_S), self._renewal)
+        self._set_timer("forced renewal", max(0.0, left_s - _FORCED_S), self._renew)
+
+    def _undecodable(self, data: str | bytes, exc: msgspec.DecodeError, known: Collection[str], tag: str) -> None:
+        """A message could not be decoded; types that nobody knows may look as they like.
+
+        Args:
+            data: The message.
+            exc: What the decoder said.
+            known: Types of messages that we use.
+            tag: The field that holds the type.
+        """
+        kind = ""
+        if isinstance(exc, msgspec.ValidationError):
+            fields = msgspec.json.decode(data)
+            value = fields.get(tag) if isinstance(fields, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+            if not isinstance(value, str) or value not in known:
+                return
+            kind = value
+        what = f"a malformed {kind} message ({exc})" if kind else f"a frame that is not JSON ({exc})"
+        self.fail(RemoteProtocolError(f"{self.provider} sent {what}"))
+
+    def _to_call(self, position_ms: float, *, end: bool = False) -> float:
+        """A position in the session's audio on the call's audio clock, both in ms."""
+        position_s = position_ms / 1000.0
+        return self._time.ends_at(position_s) if end else self._time.begins_at(position_s)
+
+    @property
+    def _sent_ms(self) -> float:
+        """Up to where, on the call's audio clock, the session was given audio."""
+        return self._time.to_call(self._time.sent_ms, end=True)
+
+    @property
+    def output_format(self) -> AudioFormat:
+        """What the session was opened with."""
+        return self._spec.output_format
+
+    # One reply after the other.
+
+    def _ask(self, reply: Reply) -> None:
+        if reply.uuid in self._ended:
+            self._ended.remove(reply.uuid)
+        if self._socket is None or self._socket.failed:
+            self._end(reply, "failed")
+            return
+        self._asked.append(reply)
+        self._next()
+
+    def _next(self) -> None:
+        """Ask for the next reply, if none is being made."""
+        if not self._ready or self._reply is not None or not self._asked:
+            return
+        self._reply = reply = self._asked.popleft()
+        if reply.text:
+            self._send_say(reply)
+        else:
+            self._send_respond(reply)
+
+    def _end(self, reply: Reply, state: ReplyState) -> None:
+        if state != "cancelled":
+            for item in tuple(reply.parts):
+                self._part_done(reply, item)
+        self.emit(S2S.REPLIED, Replied(uuid=reply.uuid, state=state))
+
+    # The socket.
+
+    def _send(self, text: str) -> None:
+        if self._socket is not None:
+            self._socket.send(text)
+
+    def _send_all(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self._send(text)
+
+    def _send_audio(self, message: Message[bytes]) -> None:
+        assert self._socket is not None
+        data = message.data
+        if self._socket.send(data if self._encode is None else self._encode(data)):
+            self._time.add(message.at_ms, len(data) * self._ms_per_byte)
+
+    def _replay(self) -> None:
+        for message in self._ring.since(self._safe_ms):
+            self._send_audio(message)
+
+    def _connected(self) -> None:
+        """A new session counts its audio from zero and knows nothing."""
+        self._time = StreamTime()
+        self._calls.clear()
+        self._forget()
+        self._connections += 1
+        self._set_timer("ready", _READY_S, self._not_ready)
+        self._send_all(self._greet())
+
+    def _not_ready(self) -> None:
+        reason = f"did not accept the session within {_READY_S:g} s"
+        self._refused(ProviderError(self.provider, reason, retryable=True))
+
+    def _lost(self) -> None:
+        """The session is gone: what it had not begun to say is asked for again."""
+        self._ready = False
+        self._stop_timers()
+        if self._speaking:
+            self._speech("stopped", self._ring.end_ms)
+        reply, self._reply = self._reply, None
+        if reply is None:
+            return
+        if reply.parts or reply.cancelled or reply.tries:
+            self._end(reply, "cancelled" if reply.cancelled else "failed")
+        else:
+            reply.tries += 1
+            self._asked.appendleft(reply)
+
+    def _failed(self, error: ProviderError) -> None:
+        self._ready = False
+        self._stop_timers()
+        reply, self._reply = self._reply, None
+        asked = [*([reply] if reply is not None else []), *self._asked]
+        self._asked.clear()
+        self.fail(error, fatal=True, retryable=error.retryable)
+        for each in asked:
+            self._end(each, "failed")
+
+    # A session that comes to its end.
+
+    def _renewal(self) -> None:
+        self._renewal_due = True
+        self._renew_if_quiet()
+
+    def _renew_if_quiet(self) -> None:
+        busy = self._speaking or self._in_turn or self._reply is not None or self._asked or self._answering
+        if self._renewal_due and self._ready and not busy:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Replace the session; meanwhile the caller's audio is kept."""
+        if self._socket is not None and self._socket.connected:
+            self._renewal_due = False
+            self._ready = False
+            self._stop_timers()
+            self._safe_ms = max(self._safe_ms, self._sent_ms)
+            self._socket.replace()
+
+    # Timers.
+
+    def _set_timer(self, name: str, delay_s: float = 0.0, do: Callable[[], object] | None = None) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        if do is not None:
+            self._timers[name] = asyncio.get_running_loop().call_later(delay_s, do)
+
+    def _stop_timers(self) -> None:
+        for name in tuple(self._timers):
+            self._set_timer(name)
