@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dialog.agent.speech import Speech as Speech
     from dialog.agent.summaries import HistorySummaries as HistorySummaries
     from dialog.agent.toolkit import end_call_tool as end_call_tool
+    from dialog.agent.toolkit import send_sms_tool as send_sms_tool
     from dialog.agent.toolkit import transfer_call_tool as transfer_call_tool
     from dialog.agent.tools import tool as tool
     from dialog.agent.turns.settings import BACKCHANNELS as BACKCHANNELS
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from dialog.message import Failure as Failure
     from dialog.message import Message as Message
     from dialog.message import Playback as Playback
+    from dialog.message import SentSMS as SentSMS
     from dialog.message import Utterance as Utterance
     from dialog.participant import Event as Event
     from dialog.participant import Participant as Participant
@@ -64,12 +66,15 @@ if TYPE_CHECKING:
     from dialog.providers.factories import create_agent as create_agent
     from dialog.providers.factories import create_gateway as create_gateway
     from dialog.providers.factories import create_llm as create_llm
+    from dialog.providers.factories import create_sms as create_sms
     from dialog.providers.factories import create_stt as create_stt
     from dialog.providers.factories import create_tts as create_tts
     from dialog.providers.factories import create_voip as create_voip
     from dialog.providers.factories import provider_class as provider_class
     from dialog.providers.registry import provider_names as provider_names
     from dialog.scope import CallScope as CallScope
+    from dialog.sms.sms import SMS as SMS
+    from dialog.sms.twilio import TwilioSMS as TwilioSMS
     from dialog.stt.cartesia import CartesiaSTT as CartesiaSTT
     from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
     from dialog.stt.elevenlabs import ElevenLabsSTT as ElevenLabsSTT
@@ -151,8 +156,10 @@ _HOMES = {
     "Rule": "llm.rules",
     "RuleAgent": "presets",
     "RuleLLM": "llm.rules",
+    "SMS": "sms.sms",
     "STT": "stt.stt",
     "SemanticVAD": "stt.turn_detection",
+    "SentSMS": "message",
     "ServerVAD": "stt.turn_detection",
     "SessionMetrics": "calls.metrics",
     "SessionReport": "calls.report",
@@ -165,6 +172,7 @@ _HOMES = {
     "TurnSettings": "agent.turns.settings",
     "TwilioGateway": "voip.twilio.gateway",
     "TwilioOpenAIAgent": "presets",
+    "TwilioSMS": "sms.twilio",
     "TwilioVoIP": "voip.twilio.voip",
     "Utterance": "message",
     "VAD": "vad.vad",
@@ -172,12 +180,14 @@ _HOMES = {
     "create_agent": "providers.factories",
     "create_gateway": "providers.factories",
     "create_llm": "providers.factories",
+    "create_sms": "providers.factories",
     "create_stt": "providers.factories",
     "create_tts": "providers.factories",
     "create_voip": "providers.factories",
     "end_call_tool": "agent.toolkit",
     "provider_class": "providers.factories",
     "provider_names": "providers.registry",
+    "send_sms_tool": "agent.toolkit",
     "tool": "agent.tools",
     "transfer_call_tool": "agent.toolkit",
 }
@@ -185,6 +195,7 @@ _HOMES = {
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
     "BACKCHANNELS",
     "LLM",
+    "SMS",
     "STT",
     "TTS",
     "VAD",
@@ -239,6 +250,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "RuleAgent",
     "RuleLLM",
     "SemanticVAD",
+    "SentSMS",
     "ServerVAD",
     "SessionMetrics",
     "SessionReport",
@@ -250,18 +262,21 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "TurnSettings",
     "TwilioGateway",
     "TwilioOpenAIAgent",
+    "TwilioSMS",
     "TwilioVoIP",
     "Utterance",
     "VoIP",
     "create_agent",
     "create_gateway",
     "create_llm",
+    "create_sms",
     "create_stt",
     "create_tts",
     "create_voip",
     "end_call_tool",
     "provider_class",
     "provider_names",
+    "send_sms_tool",
     "tool",
     "transfer_call_tool",
 ]

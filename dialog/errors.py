@@ -13,7 +13,7 @@
     ├── RemoteProtocolError         bytes from the network break the protocol
     ├── ProviderError               an STT, TTS, LLM or speech-to-speech provider failed
     │   └── AuthenticationError     … because it refused the credentials
-    ├── CarrierError                a command to the carrier (hang up, transfer …) failed
+    ├── CarrierError                a command to the carrier (hang up, transfer, SMS …) failed
     └── UserCodeError               a listener, tool, hook or ``inference`` raised
 """
 
@@ -116,12 +116,12 @@ class AuthenticationError(ProviderError):
 
 
 class CarrierError(DialogError):
-    """A command to the carrier failed; the message names the call and what to do."""
+    """A command to the carrier failed; the message names the call, if it was for one, and what to do."""
 
     code = "carrier"
 
     def __init__(self, carrier: str, call: str, reason: str, *, status: int = 0, carrier_code: int = 0) -> None:
-        super().__init__(f"{carrier} call {call}: {reason}")
+        super().__init__(f"{carrier} call {call}: {reason}" if call else f"{carrier}: {reason}")
         self.carrier = carrier
         self.call = call
         self.status = status

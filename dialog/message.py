@@ -29,6 +29,7 @@ __all__ = [
     "Failure",
     "Message",
     "Playback",
+    "SentSMS",
     "SpeechEdge",
     "StreamStarted",
     "StreamStopped",
@@ -220,6 +221,20 @@ class TranscriptStatus(Struct, frozen=True, kw_only=True, gc=False):
 
     def __repr__(self) -> str:
         return f"<TranscriptStatus {self.state} {self.track} {len(self.text)} chars>"
+
+
+class SentSMS(Struct, frozen=True, kw_only=True, gc=False):
+    """A text message that the carrier has taken; it is not delivered yet."""
+
+    message_sid: str
+    """The carrier's id of the message."""
+    status: str
+    """In the carrier's words: ``queued``, ``accepted`` (a messaging service chooses the sender), ``sent`` …"""
+    to: str
+    """In E.164."""
+
+    def __repr__(self) -> str:
+        return f"<SentSMS {self.message_sid} {self.status}>"
 
 
 class Failure(Struct, frozen=True, kw_only=True):

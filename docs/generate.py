@@ -57,8 +57,10 @@ parrot = provider_class("llm", "rules")  # the class; nothing is made
 ```
 
 The name decides the type: a type checker knows that `create_stt("deepgram")` is a `DeepgramSTT`. Without a name
-the default of the kind is made (in bold below). `create_agent`, `create_voip` and `create_gateway` do the same
-for agents and carriers. `from_env` takes what it is not given from the [environment](environment.md).
+the default of the kind is made (in bold below). `create_agent`, `create_gateway`, `create_sms` and `create_voip` do
+the same for agents and carriers. A gateway makes the `VoIP` of every call by itself: `create_voip` is for a link of
+your own, and `provider_class("voip", "twilio")` looks up its class. `from_env` takes what it is not given from the
+[environment](environment.md).
 
 A package of your own adds a provider by an entry point, and it is made by its name like the others:
 see `examples/custom_provider` and [Adding a provider](adding-a-provider.md). A name that there is not says which
@@ -212,7 +214,7 @@ TTS_HEAD = (
     "reads numbers", "parts at once", "audio, best first", "regions", "limits",
 )  # fmt: skip
 LLM_HEAD = ("name", "class", "default model", "own client", "default server")
-REST: tuple[Kind, ...] = ("agent", "voip", "gateway")
+REST: tuple[Kind, ...] = ("agent", "voip", "gateway", "sms")
 
 
 def stt_row(name: str, cls: type[STT]) -> tuple[str, ...]:

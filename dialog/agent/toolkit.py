@@ -1,12 +1,13 @@
-"""Ready-made tools: the model may hang up, and transfer the call to somebody on a list.
+"""Ready-made tools: the model may hang up, transfer the call to somebody on a list, and write to the caller.
 
 ::
 
     class FrontDesk(OpenAIAgent):
         end_call = end_call_tool()
         transfer_call = transfer_call_tool({"billing": "+15550100", "a person": "+15550101"})
+    send_sms = send_sms_tool()
 
-Both act when the caller has heard all that the agent says in that turn, and not when the caller speaks
+The first two act when the caller has heard all that the agent says in that turn, and not when the caller speaks
 over it.
 """
 
@@ -19,12 +20,17 @@ from typing import Any, Literal
 from dialog.agent.agent import Agent
 from dialog.agent.tools import ends_conversation, tool
 from dialog.errors import ConfigurationError
+from dialog.sms.sms import SMS
 
-__all__ = ["end_call_tool", "transfer_call_tool"]
+__all__ = ["end_call_tool", "send_sms_tool", "transfer_call_tool"]
 
 _TEL = re.compile(r"\+[1-9]\d{6,14}|(?:sip|client):\S{1,255}")
 _END_CALL = (
     "End the phone call. Use it only when the caller has said goodbye or wants nothing more, and say goodbye yourself."
+)
+_SEND_SMS = (
+    "Send a text message to the caller's own phone number: an address, a confirmation, a link. Offer it first, and use "
+    "it only when the caller agrees. `text` is what they will read."
 )
 _TRANSFER_CALL = "Connect the caller to somebody else, after telling them so. The conversation with you ends with it."
 
@@ -82,3 +88,28 @@ def transfer_call_tool(
     # The names are the model's choice; the list is known only here.
     transfer_call.__annotations__["destination"] = Literal[tuple(allowed)]
     return ends_conversation(tool(name="transfer_call")(transfer_call))
+
+
+def send_sms_tool(
+    sms: SMS | None = None, *, timeout_s: float = 15.0, description: str = _SEND_SMS
+) -> Callable[..., Coroutine[Any, Any, str]]:
+    """Make a tool ``send_sms`` to be set in an agent's class: it writes to the caller.
+
+    The model chooses the words, never the number: it is the one at the other side of the call.
+
+    Args:
+        sms: Sends it; unless given, the carrier of the call, from the number of the call.
+        timeout_s: Longest time for it, in seconds.
+        description: Tells the model when to use it.
+    """
+
+    async def send_sms(self: Agent, text: str) -> str:
+        if sms is None:
+            await self.voip.send_sms(text)
+        else:
+            metadata = self.voip.metadata
+            await sms.send_sms(metadata.to if metadata.direction == "outbound" else metadata.from_, text)
+        return "sent"
+
+    send_sms.__doc__ = description
+    return tool(name="send_sms", timeout_s=timeout_s)(send_sms)

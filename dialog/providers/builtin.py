@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 __all__ = ["BUILTIN", "DEFAULTS", "INTERFACES", "Kind"]
 
-Kind: TypeAlias = Literal["stt", "tts", "llm", "agent", "voip", "gateway"]
+Kind: TypeAlias = Literal["stt", "tts", "llm", "agent", "voip", "gateway", "sms"]
 """What a provider is for. The group of its entry points is ``dialog.`` and this."""
 
 INTERFACES: dict[Kind, str] = {
@@ -16,6 +16,7 @@ INTERFACES: dict[Kind, str] = {
     "agent": "dialog.agent.agent:Agent",
     "voip": "dialog.voip.voip:VoIP",
     "gateway": "",  # what a gateway is, its carrier decides
+    "sms": "dialog.sms.sms:SMS",
 }
 """What a provider of each kind must be a subclass of."""
 
@@ -54,6 +55,9 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     "gateway": {
         "twilio": "dialog.voip.twilio.gateway:TwilioGateway",
     },
+    "sms": {
+        "twilio": "dialog.sms.twilio:TwilioSMS",
+    },
 }
 """Name → ``module:class``. After a change, ``python docs/generate.py`` writes what is made from it."""
 
@@ -64,5 +68,6 @@ DEFAULTS: dict[Kind, str] = {
     "agent": "openai",
     "voip": "twilio",
     "gateway": "twilio",
+    "sms": "twilio",
 }
 """What is made when no name is given."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from dialog.llm.responses import ResponsesLLM
     from dialog.llm.rules import RuleLLM
     from dialog.presets import AnthropicAgent, OpenAIAgent, ResponsesAgent, RuleAgent, TwilioOpenAIAgent
+    from dialog.sms.sms import SMS
+    from dialog.sms.twilio import TwilioSMS
     from dialog.stt.cartesia import CartesiaSTT
     from dialog.stt.deepgram import DeepgramSTT
     from dialog.stt.elevenlabs import ElevenLabsSTT
@@ -53,6 +55,7 @@ __all__ = [
     "create_agent",
     "create_gateway",
     "create_llm",
+    "create_sms",
     "create_stt",
     "create_tts",
     "create_voip",
@@ -234,12 +237,28 @@ class GatewayFactory(Factory):
         return self._make(name, options)
 
 
+class SMSFactory(Factory):
+    """Makes senders of text messages."""
+
+    kind: ClassVar[Kind] = "sms"
+
+    @overload
+    def __call__(self, name: Literal["twilio"] = ..., /, **options: Any) -> TwilioSMS: ...
+    @overload
+    def __call__(self, name: str, /, **options: Any) -> SMS: ...
+    def __call__(self, name: str = "", /, **options: Any) -> SMS:
+        """See :class:`Factory`."""
+        made: SMS = self._make(name, options)
+        return made
+
+
 create_stt = STTFactory()
 create_tts = TTSFactory()
 create_llm = LLMFactory()
 create_agent = AgentFactory()
 create_voip = VoIPFactory()
 create_gateway = GatewayFactory()
+create_sms = SMSFactory()
 
 
 @overload
@@ -298,6 +317,10 @@ def provider_class(kind: Literal["voip"], name: str) -> type[VoIP]: ...
 def provider_class(kind: Literal["gateway"], name: Literal["twilio"] = ...) -> type[TwilioGateway]: ...
 @overload
 def provider_class(kind: Literal["gateway"], name: str) -> type[Any]: ...
+@overload
+def provider_class(kind: Literal["sms"], name: Literal["twilio"] = ...) -> type[TwilioSMS]: ...
+@overload
+def provider_class(kind: Literal["sms"], name: str) -> type[SMS]: ...
 def provider_class(kind: Kind, name: str = "") -> type[Any]:
     """The class of a provider, which is not instantiated; no other provider's module is imported.
 

@@ -6,8 +6,8 @@ its ``pyproject.toml``::
     [project.entry-points."dialog.tts"]
     phrases = "dialog_phrases:PhraseTTS"
 
-The groups are ``dialog.stt``, ``dialog.tts``, ``dialog.llm``, ``dialog.agent``, ``dialog.voip`` and
-``dialog.gateway``. A name of Dialog's own cannot be taken. Only the module of the provider that is
+The groups are ``dialog.stt``, ``dialog.tts``, ``dialog.llm``, ``dialog.agent``, ``dialog.voip``,
+``dialog.gateway`` and ``dialog.sms``. A name of Dialog's own cannot be taken. Only the module of the provider that is
 asked for is imported.
 """
 

@@ -30,7 +30,7 @@ __all__ = [
     "variable",
 ]
 
-Form = Literal["text", "key", "sid", "url", "port", "file"]
+Form = Literal["text", "key", "sid", "url", "port", "file", "tel"]
 
 
 class Variable(Struct, frozen=True, kw_only=True):
@@ -82,24 +82,40 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="TWILIO_ACCOUNT_SID",
         what="account SID, on the first page of the Twilio console",
-        configures=("gateway.twilio.account_sid",),
+        configures=("gateway.twilio.account_sid", "sms.twilio.account_sid"),
         form="sid",
         needed=True,
     ),
-    _key("TWILIO_AUTH_TOKEN", "auth token, on the first page of the Twilio console", "gateway.twilio.auth_token"),
+    _key(
+        "TWILIO_AUTH_TOKEN",
+        "auth token, on the first page of the Twilio console",
+        "gateway.twilio.auth_token",
+        "sms.twilio.auth_token",
+    ),
     Variable(
         name="TWILIO_API_KEY",
         what="API key of Twilio's (`SK…`), for REST commands instead of the auth token",
-        configures=("gateway.twilio.api_key",),
+        configures=("gateway.twilio.api_key", "sms.twilio.api_key"),
         form="key",
     ),
     Variable(
         name="TWILIO_API_SECRET",
         what="secret of that API key",
-        configures=("gateway.twilio.api_secret",),
+        configures=("gateway.twilio.api_secret", "sms.twilio.api_secret"),
         form="key",
     ),
-    _base_url("TWILIO_BASE_URL", "Twilio's REST protocol", "gateway.twilio.base_url"),
+    _base_url("TWILIO_BASE_URL", "Twilio's REST protocol", "gateway.twilio.base_url", "sms.twilio.base_url"),
+    Variable(
+        name="TWILIO_PHONE_NUMBER",
+        what="number of the account, in E.164, that text messages come from",
+        configures=("sms.twilio.from_",),
+        form="tel",
+    ),
+    Variable(
+        name="TWILIO_MESSAGING_SERVICE_SID",
+        what="messaging service (`MG…`) that chooses the sender of text messages instead",
+        configures=("sms.twilio.messaging_service_sid",),
+    ),
     Variable(
         name="WEBHOOK_URL",
         what="public https:// address of the voice webhook; a tunnel gives one, see docs/twilio.md",
@@ -180,6 +196,7 @@ VARIABLES: tuple[Variable, ...] = (
 """All of them, in the order of the documentation."""
 
 _BY_NAME = {name: variable for variable in VARIABLES for name in (variable.name, *variable.aliases)}
+_TEL = re.compile(r"\+[1-9]\d{6,14}")
 _SID = re.compile(r"AC[0-9a-fA-F]{32}")
 
 
@@ -212,6 +229,8 @@ def fault(variable: Variable, value: str) -> Fault | None:
         return Fault("has spaces or quotes in it", "copy it again, without quotes")
     if variable.form == "sid" and not _SID.fullmatch(value):
         return Fault("does not look like one", "it is AC and 32 hexadecimal digits")
+    if variable.form == "tel" and not _TEL.fullmatch(value):
+        return Fault("is no number in E.164", "write + and the country first, without blanks: +15551230002")
     if variable.form == "port" and (not value.isdigit() or int(value) > 65_535):
         return Fault(f"is no port: {value}", "a number up to 65535")
     if variable.form == "url":
@@ -251,11 +270,12 @@ def options_from(env: Mapping[str, str], kind: Kind, name: str, cls: type, given
             found[argument] = value
         elif each.needed:
             missing.append((argument, each))
-    # A server of one's own may want no key.
+    # A server of one's own may want no key, and an API key takes the place of an account's token.
+    instead = {"base_url", "api_key"} & {*found, *given}
     unset = [
         f"{each.name} is not set ({each.what})"
         for argument, each in missing
-        if "base_url" not in {*found, *given} or parameters[argument].default is inspect.Parameter.empty
+        if not instead or parameters[argument].default is inspect.Parameter.empty
     ]
     if malformed or unset:
         raise ConfigurationError(

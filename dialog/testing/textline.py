@@ -14,9 +14,9 @@ from uuid import UUID
 from dialog.audio.sound import Sound
 from dialog.clock import Clock
 from dialog.errors import NotSupportedError
-from dialog.message import Alignment, Message, Playback, Word
+from dialog.message import Alignment, Message, Playback, SentSMS, Word
 from dialog.voip.bed import Layer
-from dialog.voip.link import Command, Hangup, SendDigits, TransferTo
+from dialog.voip.link import Command, CommandResult, Hangup, SendDigits, SendSMS, TransferTo
 from dialog.voip.text import TextVoIP
 from dialog.voip.voip import VoIP
 
@@ -172,15 +172,18 @@ class TextLine:
     def set_bed(self, layer: Layer, sound: Sound | None, *, gain_db: float) -> None:
         """Nothing sounds behind text."""
 
-    async def command(self, command: Command) -> None:
+    async def command(self, command: Command) -> CommandResult:
         """Do it, or remember it."""
         self.commands.append(command)
         if isinstance(command, Hangup):
             self._over(command.reason)
         elif isinstance(command, TransferTo):
             self._over("transferred")
+        elif isinstance(command, SendSMS):
+            return SentSMS(message_sid=f"text-{len(self.commands)}", status="queued", to=command.to)
         elif not isinstance(command, SendDigits):
             raise NotSupportedError(f"a text call cannot {type(command).__name__}")
+        return None
 
     def download(self, url: str) -> AsyncIterator[bytes]:
         """There are no recordings."""

@@ -1,4 +1,4 @@
-"""A Twilio account's REST API on loopback: calls, recordings, transcriptions.
+"""A Twilio account's REST API on loopback: calls, recordings, transcriptions, messages.
 
 ::
 
@@ -19,6 +19,7 @@ import asyncio
 import base64
 import inspect
 import logging
+import re
 import secrets
 import struct
 from collections.abc import Callable, Coroutine, Iterable
@@ -35,10 +36,18 @@ from aiohttp import web
 from dialog.testing.server import EmulatorServer, Faults
 from dialog.testing.signing import sign
 
-__all__ = ["CallUpdate", "EmulatedCall", "EmulatedRecording", "EmulatedTranscription", "TwilioRestEmulator"]
+__all__ = [
+    "CallUpdate",
+    "EmulatedCall",
+    "EmulatedMessage",
+    "EmulatedRecording",
+    "EmulatedTranscription",
+    "TwilioRestEmulator",
+]
 
 logger = logging.getLogger(__name__)
 
+_E164 = re.compile(r"\+[1-9]\d{6,14}")
 _FINAL = ("completed", "busy", "failed", "no-answer", "canceled")
 _SILENCE_WAV = (
     # WAVE_FORMAT_MULAW (7), two channels, 8000 Hz; then 20 ms of silence.
@@ -100,6 +109,19 @@ class EmulatedCall:
     on_update: Callable[[CallUpdate], object] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatedMessage:
+    """A message resource."""
+
+    sid: str
+    to: str
+    from_: str
+    """Empty while a messaging service has not chosen the sender."""
+    body: str
+    messaging_service_sid: str = ""
+    status: str = "queued"
+
+
 class TwilioRestEmulator(EmulatorServer):
     """The REST API of one account; see the module's docstring."""
 
@@ -129,6 +151,12 @@ class TwilioRestEmulator(EmulatorServer):
         self.calls: dict[str, EmulatedCall] = {}
         self.recordings: dict[str, EmulatedRecording] = {}
         self.transcriptions: dict[str, EmulatedTranscription] = {}
+        self.messages: list[EmulatedMessage] = []
+        """Every text message that was taken, oldest first."""
+        self.unsubscribed: set[str] = set()
+        """Numbers that have answered STOP."""
+        self.senders: set[str] | None = None
+        """Numbers of the account that can send messages; ``None``: any can."""
         self.recording_wav = _SILENCE_WAV
         """What every recording's media is."""
         self.media_missing: int = 0
@@ -157,6 +185,8 @@ class TwilioRestEmulator(EmulatorServer):
             web.get(f"{base}/Recordings/{{recording}}.json", self._fetch_recording),
             web.delete(f"{base}/Recordings/{{recording}}.json", self._delete_recording),
             web.get(f"{base}/Recordings/{{recording:RE[0-9a-f]+}}{{ext:(\\.wav|\\.mp3)?}}", self._media),
+            web.post(f"{base}/Messages.json", self._create_message),
+            web.get(f"{base}/Messages/{{message}}.json", self._fetch_message),
             web.post(f"{base}/Calls/{{call}}/Transcriptions.json", self._create_transcription),
             web.post(f"{base}/Calls/{{call}}/Transcriptions/{{transcription}}.json", self._update_transcription),
         ]
@@ -388,6 +418,54 @@ class TwilioRestEmulator(EmulatorServer):
             self._stop_transcription(transcription)
         return self._json(self._transcription_json(transcription))
 
+    async def _create_message(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        to, from_, body = form.get("To", ""), form.get("From", ""), form.get("Body", "")
+        service = form.get("MessagingServiceSid", "")
+        refusal = self._message_refusal(to, from_, body, service)
+        if refusal is not None:
+            return self._error(400, *refusal)
+        message = EmulatedMessage(
+            sid="SM" + secrets.token_hex(16),
+            to=to,
+            from_=from_,
+            body=body,
+            messaging_service_sid=service,
+            # With a service the sender is chosen later.
+            status="accepted" if service else "queued",
+        )
+        self.messages.append(message)
+        self.changed()
+        return self._json(self._message_json(message), 201)
+
+    def _message_refusal(self, to: str, from_: str, body: str, service: str) -> tuple[int, str] | None:
+        """Code and text, if Twilio would not take such a message."""
+        if not to:
+            return 21604, "A 'To' phone number is required."
+        if not _E164.fullmatch(to):
+            return 21211, f"Invalid 'To' Phone Number: {to}"
+        if not from_ and not service:
+            return 21603, "A 'From' phone number is required."
+        if from_ and self.senders is not None and from_ not in self.senders:
+            return 21606, f"The 'From' phone number provided ({from_}) is not a valid message-capable Twilio number."
+        if not body:
+            return 21602, "Message body is required."
+        if len(body) > 1600:
+            return 21617, "The concatenated message body exceeds the 1600 character limit"
+        if to in self.unsubscribed:
+            return 21610, "Attempt to send to unsubscribed recipient"
+        return None
+
+    async def _fetch_message(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        sid = request.match_info["message"]
+        found = next((message for message in self.messages if message.sid == sid), None)
+        return self._missing(request) if found is None else self._json(self._message_json(found))
+
     def _stop_transcription(self, transcription: EmulatedTranscription) -> None:
         transcription.status = "stopped"
         self._report_transcription(transcription, "transcription-stopped")
@@ -515,6 +593,31 @@ class TwilioRestEmulator(EmulatorServer):
             "date_created": _now(),
             "date_updated": _now(),
             "uri": f"/2010-04-01/Accounts/{self.account_sid}/Recordings/{recording.sid}.json",
+        }
+
+    def _message_json(self, message: EmulatedMessage) -> dict[str, Any]:
+        base = f"/2010-04-01/Accounts/{self.account_sid}/Messages/{message.sid}"
+        return {
+            "sid": message.sid,
+            "account_sid": self.account_sid,
+            "api_version": "2010-04-01",
+            "body": message.body,
+            "date_created": _now(),
+            "date_sent": None,
+            "date_updated": _now(),
+            "direction": "outbound-api",
+            "error_code": None,
+            "error_message": None,
+            "from": message.from_ or None,
+            "messaging_service_sid": message.messaging_service_sid or None,
+            "num_media": "0",
+            "num_segments": "0" if message.messaging_service_sid else "1",
+            "price": None,
+            "price_unit": None,
+            "status": message.status,
+            "subresource_uris": {"media": f"{base}/Media.json"},
+            "to": message.to,
+            "uri": f"{base}.json",
         }
 
     def _transcription_json(self, transcription: EmulatedTranscription) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from dialog.voip.lifecycle import (
     Withdrawn,
 )
 from dialog.voip.line import Line, Tap, Wire
-from dialog.voip.link import Command, Hangup, SendDigits, StartRecording, StartTranscription, TransferTo
+from dialog.voip.link import Command, CommandResult, Hangup, SendDigits, StartRecording, StartTranscription, TransferTo
 from dialog.voip.voip import CallState, VoIP
 from dialog.voip.wrapup import WrapUp
 
@@ -49,7 +49,7 @@ _closing: set[asyncio.Task[None]] = set()
 class CarrierCommands(Protocol):
     """What a gateway does for its calls at the carrier."""
 
-    async def execute(self, call: Call, command: Command) -> None:
+    async def execute(self, call: Call, command: Command) -> CommandResult:
         """Carry out ``command``; when a redirect was accepted call :meth:`Call.moving`.
 
         Hanging up is at most asked for here: that the call ends is up to :class:`Call`.
@@ -309,7 +309,7 @@ class Call:
 
     # Commands.
 
-    async def _command(self, command: Command) -> None:
+    async def _command(self, command: Command) -> CommandResult:
         match command:
             case Hangup():
                 await self._hang_up(command)
@@ -323,7 +323,8 @@ class Call:
                 await self._carrier.execute(self, command)
                 self._expect(command)
             case _:
-                await self._carrier.execute(self, command)
+                return await self._carrier.execute(self, command)
+        return None
 
     async def _hang_up(self, command: Hangup) -> None:
         if self.state == "ended":

@@ -12,7 +12,7 @@ from dialog.scope import CallScope
 from dialog.voip.bed import BedLane, Layer
 from dialog.voip.line import Line, Tap, Wire, tell
 from dialog.voip.lineops import LineOp, Overflow, Report
-from dialog.voip.link import Command
+from dialog.voip.link import Command, CommandResult
 from dialog.voip.part import Tombstones
 from dialog.voip.playout import Playout
 from dialog.voip.voip import VoIP
@@ -36,7 +36,7 @@ class DirectLink:
         clock: Clock,
         lead_ms: float,
         limit_ms: float,
-        command: Callable[[Command], Awaitable[None]],
+        command: Callable[[Command], Awaitable[CommandResult]],
         download: Callable[[str], AsyncIterator[bytes]],
         on_close: Callable[[], object],
     ) -> None:
@@ -132,9 +132,9 @@ class DirectLink:
         else:
             self._tell(self._playout.set_bed(layer, sound, gain_db, self._clock.now()))
 
-    async def command(self, command: Command) -> None:
+    async def command(self, command: Command) -> CommandResult:
         """See :class:`~dialog.voip.link.Link`."""
-        await self._command(command)
+        return await self._command(command)
 
     def download(self, url: str) -> AsyncIterator[bytes]:
         """See :class:`~dialog.voip.link.Link`."""

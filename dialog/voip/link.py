@@ -9,15 +9,17 @@ from uuid import UUID
 from msgspec import Struct
 
 from dialog.audio.sound import Sound
-from dialog.message import Message
+from dialog.message import Message, SentSMS
 from dialog.voip.bed import Layer
 
 __all__ = [
     "Command",
+    "CommandResult",
     "Hangup",
     "Link",
     "RemoveRecording",
     "SendDigits",
+    "SendSMS",
     "StartRecording",
     "StartTranscription",
     "StopRecording",
@@ -70,10 +72,24 @@ class StartTranscription(Struct, frozen=True, kw_only=True, tag="start_transcrip
     """Further fields of the carrier's request, as they are."""
 
 
+class SendSMS(Struct, frozen=True, kw_only=True, tag="send_sms"):
+    """Write a text message; answered by a :class:`~dialog.message.SentSMS`."""
+
+    to: str
+    from_: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"<SendSMS of {len(self.text)} chars>"
+
+
 Command: TypeAlias = (
-    Hangup | TransferTo | SendDigits | StartRecording | StopRecording | RemoveRecording | StartTranscription
+    Hangup | TransferTo | SendDigits | StartRecording | StopRecording | RemoveRecording | StartTranscription | SendSMS
 )
 """What a VoIP asks of the carrier; executed where the credentials are."""
+
+CommandResult: TypeAlias = SentSMS | None
+"""What comes of a command: most have nothing to tell but that they were carried out."""
 
 
 class Link(Protocol):
@@ -98,7 +114,7 @@ class Link(Protocol):
     def set_bed(self, layer: Layer, sound: Sound | None, *, gain_db: float) -> None:
         """Let ``sound``, in the line's format, go round beside the voice from now on, on later streams too."""
 
-    async def command(self, command: Command) -> None:
+    async def command(self, command: Command) -> CommandResult:
         """Let the carrier do something.
 
         Raises:

@@ -24,10 +24,10 @@ from msgspec import Struct
 
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import CarrierError, NotSupportedError
-from dialog.message import MULAW_8K, AudioFormat, CallMetadata
+from dialog.message import MULAW_8K, AudioFormat, CallMetadata, SentSMS
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Line
-from dialog.voip.link import Command, Hangup, SendDigits, TransferTo
+from dialog.voip.link import Command, CommandResult, Hangup, SendDigits, SendSMS, TransferTo
 from dialog.voip.voip import VoIP
 
 __all__ = ["Heard", "MemoryCarrier", "MemoryLine", "connect", "memory_call"]
@@ -320,12 +320,14 @@ class MemoryCarrier:
         self.recordings: dict[str, bytes] = {}
         """Audio that :meth:`download` finds, by URL."""
 
-    async def execute(self, call: Call, command: Command) -> None:
+    async def execute(self, call: Call, command: Command) -> CommandResult:
         """See :class:`~dialog.voip.call.CarrierCommands`."""
         self.commands.append(command)
         match command:
             case Hangup():
-                return
+                pass
+            case SendSMS():
+                return SentSMS(message_sid=f"memory-{len(self.commands)}", status="queued", to=command.to)
             case TransferTo(tel=tel, back_within_s=back_within_s):
                 if self.transfer == "refused":
                     raise CarrierError("memory", str(call.metadata.call_id), f"no route to {len(tel)} digits")
@@ -343,6 +345,7 @@ class MemoryCarrier:
             case _:
                 if not self.recordings:
                     raise NotSupportedError(f"a memory line has no {type(command).__name__}")
+        return None
 
     async def download(self, url: str) -> AsyncIterator[bytes]:
         """See :class:`~dialog.voip.call.CarrierCommands`."""

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from dialog.audio.sound import Sound
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import CarrierError, StateError
+from dialog.errors import CarrierError, ConfigurationError, NotSupportedError, StateError
 from dialog.message import (
     MULAW_8K,
     AudioFormat,
@@ -16,18 +16,22 @@ from dialog.message import (
     CallMetadata,
     Message,
     Playback,
+    SentSMS,
     StreamStarted,
     StreamStopped,
     TranscriptStatus,
 )
 from dialog.participant import Event, Participant
+from dialog.sms.sms import check_e164, check_text
 from dialog.voip.bed import Layer
 from dialog.voip.link import (
     Command,
+    CommandResult,
     Hangup,
     Link,
     RemoveRecording,
     SendDigits,
+    SendSMS,
     StartRecording,
     StartTranscription,
     StopRecording,
@@ -221,6 +225,34 @@ class VoIP(Participant):
             StartTranscription(status_url=status_url, engine=engine, language=language, options=options)
         )
 
+    async def send_sms(self, text: str, *, to: str = "", from_: str = "") -> SentSMS:
+        """Write a text message, to the other side of the call unless ``to`` says otherwise.
+
+        Also after the call has ended, as long as late callbacks are waited for. Without a call, and for
+        messages that a program sends by itself, there is :class:`~dialog.sms.sms.SMS`.
+
+        Args:
+            text: Up to 1600 characters.
+            to: A number in E.164.
+            from_: A number of yours; the one of the call unless given.
+
+        Raises:
+            CarrierError: A number is none, or the carrier refused; the message says what to do.
+            NotSupportedError: This carrier cannot send messages.
+        """
+        metadata = self.metadata
+        ours, theirs = metadata.to, metadata.from_
+        if metadata.direction == "outbound":
+            ours, theirs = theirs, ours
+        try:
+            command = SendSMS(to=check_e164(to or theirs), from_=from_ or ours, text=check_text(text))
+        except ConfigurationError as exc:
+            raise CarrierError(metadata.carrier or "carrier", str(metadata.call_id), f"send SMS: {exc}") from exc
+        sent = await self._command(command)
+        if sent is None:
+            raise NotSupportedError(f"call {metadata.call_id}: this line does not tell what became of a message")
+        return sent
+
     def download_recording(self, url: str) -> AsyncIterator[bytes]:
         """The bytes behind a RECORDING_URL, fetched with the carrier's credentials."""
         return self._link.download(url)
@@ -268,11 +300,11 @@ class VoIP(Participant):
         if not self._disposed:
             self._link.set_bed(layer, fitted, gain_db=gain_db)
 
-    async def _command(self, command: Command) -> None:
+    async def _command(self, command: Command) -> CommandResult:
         if self._disposed:
             raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after dispose")
         try:
-            await self._link.command(command)
+            return await self._link.command(command)
         except CarrierError as exc:
             self.fail(exc)  # for whoever watches the call, and does not hold the command
             raise

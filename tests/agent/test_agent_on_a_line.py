@@ -31,7 +31,9 @@ class Echo(Agent):
 class Talk:
     """A call with an agent whose ears and voice the test holds."""
 
-    def __init__(self, clock, kind: type[Agent] = Echo, *, stt=None, tts: HummingTTS | None = None, **options) -> None:
+    def __init__(
+        self, clock, kind: type[Agent] = Echo, *, stt=None, tts: HummingTTS | None = None, numbers=None, **options
+    ) -> None:
         self.clock = clock
         self.stt = stt or ToldSTT()
         self.tts = tts or HummingTTS()
@@ -42,7 +44,7 @@ class Talk:
             self.agent.on(Participant.ERROR, self.errors.append)
             self.agent.activate()
 
-        self.call, self.line = memory_call(on_voip, clock=clock, join=False)
+        self.call, self.line = memory_call(on_voip, clock=clock, join=False, **(numbers or {}))
 
     def __call__(self, kind):
         """The events of one kind."""

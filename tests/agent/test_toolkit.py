@@ -9,13 +9,16 @@ from test_agent_on_a_line import on_a_call
 from test_tools_at_work import Model, call, told
 
 from dialog.agent.agent import Agent
-from dialog.agent.toolkit import end_call_tool, transfer_call_tool
+from dialog.agent.toolkit import end_call_tool, send_sms_tool, transfer_call_tool
 from dialog.agent.tools import Toolbox
 from dialog.calls.events import AgentSaid, CallEnded
 from dialog.errors import ConfigurationError
-from dialog.voip.link import Hangup, TransferTo
+from dialog.message import SentSMS
+from dialog.sms.sms import SMS
+from dialog.voip.link import Hangup, SendSMS, TransferTo
 
 DESTINATIONS = {"billing": "+15550100123", "a person": "sip:desk@example.com"}
+NUMBERS = {"from_": "+15551230001", "to": "+15551230002"}
 GOODBYE = "Goodbye, and thank you for calling."
 
 
@@ -136,3 +139,64 @@ def test_destinations_that_cannot_be_dialled_are_refused(destinations):
 def test_the_time_to_come_back_must_be_positive():
     with pytest.raises(ConfigurationError, match="back_within_s"):
         transfer_call_tool(DESTINATIONS, back_within_s=0)
+
+
+# Writing to the caller
+
+
+class Writer(Agent):
+    send_sms = send_sms_tool()
+
+
+def test_the_model_writes_to_the_caller_and_never_chooses_the_number():
+    llm = Model([call("send_sms", '{"text": "Via Roma 1"}')], ["I have sent it."])
+
+    async def scenario(talk):
+        talk.stt.heard("text me the address")
+        await talk.quiet()
+
+    talk = on_a_call(scenario, Writer, llm=llm, numbers=NUMBERS)
+    [sent] = commands(talk, SendSMS)
+    assert (sent.to, sent.from_, sent.text) == ("+15551230001", "+15551230002", "Via Roma 1")
+    assert told(llm.requests[1]) == ["sent"]
+    (spec,) = Toolbox(Writer.__new__(Writer)).specs
+    assert list(json.loads(spec.parameters)["properties"]) == ["text"]
+
+
+def test_a_message_may_go_another_way_than_the_call():
+    written = []
+
+    class Post(SMS):
+        async def send_sms(self, to, text, *, from_=""):
+            written.append((to, text))
+            return SentSMS(message_sid="1", status="queued", to=to)
+
+        async def close(self):
+            pass
+
+    class Elsewhere(Agent):
+        send_sms = send_sms_tool(Post())
+
+    llm = Model([call("send_sms", '{"text": "Via Roma 1"}')], ["Done."])
+
+    async def scenario(talk):
+        talk.stt.heard("text me the address")
+        await talk.quiet()
+
+    talk = on_a_call(scenario, Elsewhere, llm=llm, numbers=NUMBERS)
+    assert written == [("+15551230001", "Via Roma 1")]
+    assert commands(talk, SendSMS) == []
+
+
+def test_a_message_that_cannot_be_sent_is_told_to_the_model():
+    class Lost(Agent):
+        send_sms = send_sms_tool()
+
+    llm = Model([call("send_sms", '{"text": " "}')], ["That did not work."])
+
+    async def scenario(talk):
+        talk.stt.heard("text me the address")
+        await talk.quiet()
+
+    on_a_call(scenario, Lost, llm=llm, numbers=NUMBERS)
+    assert "the message has no text" in told(llm.requests[1])[0]

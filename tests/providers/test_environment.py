@@ -9,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI
 
 import dialog
-from dialog import create_agent, create_gateway, create_llm, create_stt, create_tts
+from dialog import create_agent, create_gateway, create_llm, create_sms, create_stt, create_tts
 from dialog.cli import doctor
 from dialog.errors import ConfigurationError
 from dialog.providers import variables
@@ -84,7 +84,7 @@ def test_every_key_that_a_provider_needs_has_a_variable() -> None:
     covered = {its for each in VARIABLES if each.needed for its in configured(each)}
     for kind, names in BUILTIN.items():
         for name in names:
-            if "api_key" in parameters_of(find_class(kind, name)) and kind != "gateway":
+            if "api_key" in parameters_of(find_class(kind, name)) and kind not in ("gateway", "sms"):
                 assert (kind, name, "api_key") in covered
 
 
@@ -185,6 +185,17 @@ def test_a_server_of_ones_own_or_a_client_needs_no_key() -> None:
         create_stt.from_env(env={"DEEPGRAM_BASE_URL": "http://127.0.0.1:9"})
 
 
+def test_text_messages_are_sent_with_an_account_and_its_token_or_an_api_key() -> None:
+    env = {"TWILIO_ACCOUNT_SID": "AC" + "0" * 32, "TWILIO_PHONE_NUMBER": "+15551230002"}
+    with pytest.raises(ConfigurationError, match="TWILIO_AUTH_TOKEN is not set"):
+        create_sms.from_env(env=env)
+    sms = create_sms.from_env(env={**env, "TWILIO_AUTH_TOKEN": "t"})
+    assert (sms._from, sms._rest._login[1]) == ("+15551230002", "t")
+    assert create_sms.from_env(env={**env, "TWILIO_API_KEY": "SK1", "TWILIO_API_SECRET": "s"})._rest._login[0] == "SK1"
+    with pytest.raises(ConfigurationError, match=r"TWILIO_PHONE_NUMBER is no number in E\.164"):
+        create_sms.from_env(env={**env, "TWILIO_AUTH_TOKEN": "t", "TWILIO_PHONE_NUMBER": "0555 123"})
+
+
 def test_a_name_wins_over_its_alias() -> None:
     each = Variable(name="A_KEY", what="x", aliases=("B_KEY",))
     assert value_of({"B_KEY": "b"}, each) == "b"
@@ -231,7 +242,7 @@ def findings(env: dict[str, str]) -> dict[str, doctor.Finding]:
 
 
 def test_the_doctor_knows_every_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    bad = {"key": "a b", "sid": "AC1", "url": "nowhere", "port": "high"}
+    bad = {"key": "a b", "tel": "0555", "sid": "AC1", "url": "nowhere", "port": "high"}
     for each in VARIABLES:
         if each.form in bad:
             for name in (each.name, *each.aliases):

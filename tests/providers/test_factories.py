@@ -19,6 +19,7 @@ from dialog.providers.factories import (
     create_agent,
     create_gateway,
     create_llm,
+    create_sms,
     create_stt,
     create_tts,
     create_voip,
@@ -119,6 +120,7 @@ def test_a_provider_is_made_with_the_arguments_it_is_given() -> None:
     assert type(create_llm("rules", rules=[])) is dialog.RuleLLM
     gateway = create_gateway("twilio", account_sid="AC" + "0" * 32, auth_token="t")
     assert type(gateway) is dialog.TwilioGateway
+    assert type(create_sms("twilio", account_sid="AC" + "0" * 32, auth_token="t")) is dialog.TwilioSMS
 
 
 def test_without_a_name_the_default_is_made() -> None:
@@ -127,6 +129,8 @@ def test_without_a_name_the_default_is_made() -> None:
     assert type(create_llm(api_key="k")) is dialog.OpenAILLM
     assert provider_class("agent") is dialog.OpenAIAgent
     assert provider_class("gateway") is dialog.TwilioGateway
+    assert provider_class("voip") is dialog.TwilioVoIP
+    assert type(create_sms(account_sid="AC" + "0" * 32, auth_token="t")) is dialog.TwilioSMS
 
 
 async def test_an_agent_and_the_side_of_its_call_are_made_by_name() -> None:

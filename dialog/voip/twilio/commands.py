@@ -12,9 +12,11 @@ from dialog.errors import CarrierError, MissingPublicURL
 from dialog.voip.call import Call
 from dialog.voip.link import (
     Command,
+    CommandResult,
     Hangup,
     RemoveRecording,
     SendDigits,
+    SendSMS,
     StartRecording,
     StartTranscription,
     StopRecording,
@@ -49,7 +51,7 @@ class TwilioCommands:
         """Set by the gateway."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def execute(self, call: Call, command: Command) -> None:
+    async def execute(self, call: Call, command: Command) -> CommandResult:
         """Carry out one command.
 
         Raises:
@@ -59,11 +61,11 @@ class TwilioCommands:
         record = self.record_of(call)
         if record is None:
             if isinstance(command, Hangup):
-                return  # nothing is left to hang up
+                return None  # nothing is left to hang up
             raise CarrierError("twilio", str(call.metadata.call_id), "the call is over")
         if isinstance(command, Hangup):
             await self._hangup(call, record)
-            return
+            return None
         if not record.call_sid:
             raise CarrierError("twilio", str(call.metadata.call_id), "the call has no CallSid yet: wait for the stream")
         match command:
@@ -74,6 +76,8 @@ class TwilioCommands:
             case StartRecording(status_url):
                 url = status_url or self._site(record, "start_recording").url("recording", call=record.call_id)
                 record.recording_sid = await self.rest.start_recording(record.call_sid, status_url=url)
+            case SendSMS(to=to, from_=from_, text=text):
+                return await self.rest.send_message(to=to, text=text, from_=from_, call_sid=record.call_sid)
             case StopRecording():
                 await self.rest.stop_recording(record.call_sid, record.recording_sid)
             case RemoveRecording():
@@ -85,6 +89,7 @@ class TwilioCommands:
                 await self.rest.start_transcription(
                     record.call_sid, status_url=url, engine=engine, language=language, options=options
                 )
+        return None
 
     def download(self, url: str) -> AsyncIterator[bytes]:
         """The bytes of a recording."""

@@ -4,7 +4,7 @@ The SDK is imported in a thread at the first command (about 100 ms and 14 MB tha
 only takes calls never needs), ignores its own timeout and never retries sensibly; the deadline and
 the retries are ours. Its HTTP client belongs to the loop of the first command.
 
-Source: Twilio REST API 2010-04-01: Calls, Recordings, Transcriptions.
+Source: Twilio REST API 2010-04-01: Calls, Recordings, Transcriptions, Messages.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from dialog.errors import CarrierError, ConfigurationError, MissingExtra
+from dialog.message import SentSMS
+from dialog.sms.sms import check_e164, check_text
 from dialog.voip.twilio.media import RecordingMedia, basic_auth
 
 __all__ = ["TwilioRest"]
@@ -30,6 +32,8 @@ ResultT = TypeVar("ResultT")
 
 _API: Final = "https://api.twilio.com"
 _NUMBER: Final = re.compile(r"\+?\d{7,}")
+_SENDER: Final = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 +\-_&]{1,11}")
+"""A number in E.164, a short code, or an alphanumeric sender id."""
 _HAS_ENDED: Final = frozenset({(404, 20404), (400, 21220)})
 _ATTEMPTS: Final = 3
 _ADVICE: Final = {
@@ -37,6 +41,16 @@ _ADVICE: Final = {
     20404: "the call or recording does not exist any more",
     20429: "too many requests at once: raise the account's limit or place fewer calls",
     21211: "the number is not valid: give it in E.164, such as +15551230002",
+    21408: "enable the country in the account's messaging geographic permissions",
+    21602: "the message needs a text",
+    21603: "give a number of the account as from_, or a messaging_service_sid",
+    21606: "the sender is no number of the account that can send messages there: choose another from_",
+    21608: "a trial account may only write to verified numbers",
+    21610: "this person has unsubscribed by answering STOP: do not write to them until they answer START",
+    21612: "this sender cannot reach that number: choose another from_",
+    21614: "this number cannot receive messages: it may be a landline",
+    21617: "the message is too long: at most 1600 characters",
+    21659: "the sender is no number of the account: choose another from_",
     21212: "the caller's number is not valid for this account",
     21214: "the number cannot be reached",
     21215: "enable the country in the account's geographic permissions",
@@ -200,6 +214,35 @@ class TwilioRest:
         )
         return str(transcription.sid)
 
+    async def send_message(
+        self, *, to: str, text: str, from_: str = "", service_sid: str = "", call_sid: str = ""
+    ) -> SentSMS:
+        """Hand a text message to Twilio.
+
+        Args:
+            to: A number in E.164.
+            text: Up to 1600 characters.
+            from_: The sender.
+            service_sid: ``MG…``: this messaging service chooses the sender.
+            call_sid: The call that it is sent in, for errors.
+
+        Raises:
+            CarrierError: It cannot be sent like this, or Twilio refused.
+        """
+        what = "send SMS"
+        sender = {"messaging_service_sid": service_sid} if service_sid else {"from_": from_}
+        try:
+            check_e164(to)
+            check_text(text)
+            if not service_sid:
+                _check_sender(from_)
+        except ConfigurationError as exc:
+            raise CarrierError("twilio", call_sid, f"{what}: {exc}") from exc
+        message = await self._run(
+            call_sid, what, lambda client: client.messages.create_async(to=to, body=text, **sender)
+        )
+        return SentSMS(message_sid=str(message.sid), status=str(message.status), to=str(message.to or to))
+
     async def download(self, url: str) -> AsyncIterator[bytes]:
         """The bytes of a recording in WAV, piece by piece.
 
@@ -271,7 +314,7 @@ class TwilioRest:
                         again = error.status in (429, 503) or (safe and (error.status == 0 or error.status >= 500))
                         if not again or attempt >= _ATTEMPTS:
                             raise error from exc
-                        logger.info("call %s: %s failed (%d), trying again", call_sid, what, error.status)
+                        logger.info("%s of call %s failed (%d), trying again", what, call_sid or "none", error.status)
                     await asyncio.sleep(self.retry_s * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
         except TimeoutError as exc:
             raise CarrierError(
@@ -328,9 +371,27 @@ def _carrier_error(exc: Exception, call_sid: str, what: str) -> CarrierError:
     # The legacy shape has msg, problem details have title and detail.
     text = getattr(exc, "msg", None) or getattr(exc, "detail", None) or getattr(exc, "title", None) or "no reason given"
     text = _NUMBER.sub("…", str(text))  # Twilio repeats the number that it does not like
-    advice = _ADVICE.get(code) or ("check the credentials" if status in (401, 403) else "see the account's error log")
+    advice = _ADVICE.get(code) or _advice(status)
     reason = f"{what}: Twilio answered {status}, code {code}: {text}; {advice}"
     return CarrierError("twilio", call_sid, reason, status=status, carrier_code=code)
+
+
+def _check_sender(sender: str) -> None:
+    if not sender:
+        raise ConfigurationError(_ADVICE[21603])
+    if not _SENDER.fullmatch(sender):
+        raise ConfigurationError("the sender is no number in E.164, no short code and no sender id")
+
+
+def _advice(status: int) -> str:
+    """What to do about a refusal without a code that says more."""
+    if status in (401, 403):
+        return "check the credentials"
+    if status == 429:
+        return _ADVICE[20429]
+    if status >= 500:
+        return "Twilio has trouble: try again later, and see status.twilio.com"
+    return "see the account's error log"
 
 
 def _snake(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Text messages, with and without a call."""
