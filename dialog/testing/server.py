@@ -19,14 +19,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 __all__ = ["EmulatorServer", "EmulatorSocket", "EmulatorStream", "FaultDrop", "FaultGate", "Faults", "Frame", "Request"]
 
-_UNKNOWN = '{"type":"SomethingNewFromTheProvider","level":3,"items":[{"a":null}]}'
 _GARBAGE = "\u2603 this is not JSON {{{"
 
 
@@ -122,10 +121,11 @@ class Frame:
 class FaultGate:
     """The faults of one connection: counts what is sent and says what happens instead."""
 
-    def __init__(self, faults: Faults, closing: asyncio.Event) -> None:
+    def __init__(self, faults: Faults, closing: asyncio.Event, unknown: str) -> None:
         self.faults = faults
         self.sent: int = 0
         self._closing = closing
+        self._unknown = unknown
         self._garbled = False
 
     @property
@@ -152,7 +152,7 @@ class FaultGate:
             self._garbled = True
             extra += (_GARBAGE,)
         if faults.unknown:
-            extra += (_UNKNOWN,)
+            extra += (self._unknown,)
         self.sent += 1
         return extra
 
@@ -291,6 +291,8 @@ class EmulatorServer:
 
     max_body = 16_000_000
     """Largest accepted request body or WebSocket message, in bytes."""
+    unknown: ClassVar[str] = '{"type":"SomethingNewFromTheProvider","level":3,"items":[{"a":null}]}'
+    """A message that is well-formed for the provider's clients, and of a type that none of them knows."""
 
     def __init__(self, *, port: int = 0, faults: Faults | None = None, keep: int = 100_000) -> None:
         self.faults: Faults = faults or Faults(times=0)
@@ -399,10 +401,10 @@ class EmulatorServer:
 
     @asynccontextmanager
     async def websocket(
-        self, request: web.Request, *, headers: Mapping[str, str] | None = None
+        self, request: web.Request, *, headers: Mapping[str, str] | None = None, protocols: Iterable[str] = ()
     ) -> AsyncGenerator[EmulatorSocket]:
         """Accept a WebSocket; offers of compression are declined, as real clients must expect."""
-        ws = web.WebSocketResponse(compress=False, max_msg_size=self.max_body, timeout=1.0)
+        ws = web.WebSocketResponse(compress=False, max_msg_size=self.max_body, timeout=1.0, protocols=protocols)
         ws.headers.update(headers or {})
         await ws.prepare(request)
         socket = EmulatorSocket(self, ws, request, _current.get().gate)
@@ -440,7 +442,7 @@ class EmulatorServer:
     def _guard(self, handler: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def guarded(request: web.Request) -> web.StreamResponse:
             faults = self.faults if self.faults.take() else NO_FAULTS
-            exchange = _Exchange(FaultGate(faults, self.closing))
+            exchange = _Exchange(FaultGate(faults, self.closing, self.unknown))
             _current.set(exchange)
             body = await request.read() if request.can_read_body else b""
             self.requests.append(
