@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from dialog.stt.tee import TeeSTT as TeeSTT
     from dialog.stt.turn_detection import SemanticVAD as SemanticVAD
     from dialog.stt.turn_detection import ServerVAD as ServerVAD
+    from dialog.tts.azure import AzureTTS as AzureTTS
     from dialog.tts.cache import CachedTTS as CachedTTS
     from dialog.tts.cartesia import CartesiaTTS as CartesiaTTS
     from dialog.tts.deepgram import DeepgramTTS as DeepgramTTS
@@ -109,6 +110,7 @@ _HOMES = {
     "AnthropicAgent": "presets",
     "AnthropicLLM": "llm.anthropic",
     "AudioFormat": "message",
+    "AzureTTS": "tts.azure",
     "BACKCHANNELS": "agent.turns.settings",
     "BargeIn": "agent.turns.settings",
     "BodyBuffer": "keyed",
@@ -204,6 +206,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "AnthropicAgent",
     "AnthropicLLM",
     "AudioFormat",
+    "AzureTTS",
     "BargeIn",
     "BodyBuffer",
     "CachedTTS",

@@ -30,6 +30,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "pocketsphinx": "dialog.stt.pocketsphinx:PocketsphinxSTT",
     },
     "tts": {
+        "azure": "dialog.tts.azure:AzureTTS",
         "cartesia": "dialog.tts.cartesia:CartesiaTTS",
         "deepgram": "dialog.tts.deepgram:DeepgramTTS",
         "elevenlabs": "dialog.tts.elevenlabs:ElevenLabsTTS",

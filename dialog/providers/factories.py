@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dialog.stt.openai import OpenAIRealtimeSTT
     from dialog.stt.pocketsphinx import PocketsphinxSTT
     from dialog.stt.stt import STT
+    from dialog.tts.azure import AzureTTS
     from dialog.tts.cartesia import CartesiaTTS
     from dialog.tts.deepgram import DeepgramTTS
     from dialog.tts.elevenlabs import ElevenLabsTTS
@@ -148,6 +149,8 @@ class TTSFactory(Factory):
 
     @overload
     def __call__(self, name: Literal["cartesia"] = ..., /, **options: Any) -> CartesiaTTS: ...
+    @overload
+    def __call__(self, name: Literal["azure"], /, **options: Any) -> AzureTTS: ...
     @overload
     def __call__(self, name: Literal["deepgram"], /, **options: Any) -> DeepgramTTS: ...
     @overload
@@ -277,6 +280,8 @@ def provider_class(kind: Literal["stt"], name: Literal["pocketsphinx"]) -> type[
 def provider_class(kind: Literal["stt"], name: str) -> type[STT]: ...
 @overload
 def provider_class(kind: Literal["tts"], name: Literal["cartesia"] = ...) -> type[CartesiaTTS]: ...
+@overload
+def provider_class(kind: Literal["tts"], name: Literal["azure"]) -> type[AzureTTS]: ...
 @overload
 def provider_class(kind: Literal["tts"], name: Literal["deepgram"]) -> type[DeepgramTTS]: ...
 @overload

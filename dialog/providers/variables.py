@@ -170,7 +170,13 @@ VARIABLES: tuple[Variable, ...] = (
         configures=("*.azure.region",),
         default="westeurope",
     ),
-    Variable(name="AZURE_TTS_VOICE", what="the voice at Azure", configures=("tts.azure.voice",)),
+    _base_url("AZURE_SPEECH_BASE_URL", "Azure's protocols, or the resource's own endpoint", "*.azure.base_url"),
+    Variable(
+        name="AZURE_TTS_VOICE",
+        what="the voice at Azure",
+        configures=("tts.azure.voice",),
+        default="en-US-AvaMultilingualNeural",
+    ),
     Variable(
         name="STT_MODEL_ID",
         what="model of whichever recogniser is made from the environment",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dialog.testing.anthropic import AnthropicEmulator as AnthropicEmulator
     from dialog.testing.aura import AuraEmulator as AuraEmulator
+    from dialog.testing.azure_tts import AzureTTSEmulator as AzureTTSEmulator
     from dialog.testing.caller import CallEnded as CallEnded
     from dialog.testing.caller import Caller as Caller
     from dialog.testing.caller import CallerEvent as CallerEvent
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AnthropicEmulator": "anthropic",
     "AuraEmulator": "aura",
+    "AzureTTSEmulator": "azure_tts",
     "CallEnded": "caller",
     "CallFaults": "caller",
     "CallStatus": "caller",
@@ -105,6 +107,7 @@ _HOMES = {
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
     "AnthropicEmulator",
     "AuraEmulator",
+    "AzureTTSEmulator",
     "CallEnded",
     "CallFaults",
     "CallStatus",

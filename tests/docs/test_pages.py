@@ -120,7 +120,7 @@ INTERNAL = re.compile(
         providers\.builtin |
         stt\.(openai_items | openai_wire | seam | watchdog) |
         tts\.coverage |
-        net\.(connections | frames | http1 | websocket) |
+        net\.(azure | connections | frames | http1 | websocket) |
         testing\.(call | carrier | evaluate_stage | heard | hearing | media | model | stream | textline | tone | twiml) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
         vad\.played |

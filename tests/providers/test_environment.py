@@ -48,17 +48,10 @@ def test_names_and_aliases_are_unique() -> None:
     assert all(variable(name) in VARIABLES for name in names)
 
 
-COMING = {"azure"}
-"""Providers whose variables are known before they are."""
-
-
 def test_every_target_is_an_argument_of_a_provider() -> None:
     for each in VARIABLES:
         for target in each.configures:
             kind, name, argument = target.split(".")
-            if name in COMING:
-                assert not any(name in names for names in BUILTIN.values())
-                continue
             found = [its for its in configured(each) if kind in (its[0], "*") and name in (its[1], "*")]
             assert found, f"{each.name}: no provider is meant by {target}"
             takers = [its for its in found if argument in parameters(*its[:2])]

@@ -11,10 +11,12 @@ from typing import Any
 from dialog.message import PCM_24K, AudioFormat
 from dialog.net.reconnect import Backoff
 from dialog.testing.aura import AuraEmulator
+from dialog.testing.azure_tts import AzureTTSEmulator
 from dialog.testing.cartesia import CartesiaEmulator, ContextFault
 from dialog.testing.elevenlabs import ElevenLabsEmulator
 from dialog.testing.openai_speech import OpenAISpeechEmulator
 from dialog.testing.server import EmulatorServer, Faults
+from dialog.tts.azure import AzureTTS
 from dialog.tts.cartesia import CartesiaTTS
 from dialog.tts.deepgram import DeepgramTTS
 from dialog.tts.elevenlabs import ElevenLabsTTS
@@ -59,6 +61,11 @@ class Aura(AuraEmulator):
 
 class OpenAISpeech(OpenAISpeechEmulator):
     def audio(self, text, *, number=0, audio_format=PCM_24K):
+        return spell(text, audio_format)
+
+
+class Azure(AzureTTSEmulator):
+    def audio(self, text, *, number=0, audio_format):
         return spell(text, audio_format)
 
 
@@ -131,5 +138,16 @@ PROVIDERS = (
         preface=1,
         wrong_voice=({"models": ["aura-2-zeus-en"]}, {}),
         quota={"faults": Faults(refuse=402)},
+    ),
+    Provider(
+        name="azure",
+        emulator=Azure,
+        voice=AzureTTS,
+        socket=False,
+        emulating=CHUNKS,
+        cancels=False,
+        speaking={},
+        wrong_voice=({"voices": ["en-US-AvaMultilingualNeural"]}, {"voice": "en-US-NobodyNeural"}),
+        quota={"refusal_text": "Quota exceeded.", "faults": Faults(refuse=429)},
     ),
 )

@@ -20,6 +20,7 @@ from dialog.testing.cartesia import CartesiaEmulator
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.server import Faults
 from dialog.testing.virtual import run_virtual
+from dialog.tts.azure import AzureTTS
 from dialog.tts.cache import CachedTTS
 from dialog.tts.cartesia import CartesiaTTS
 from dialog.tts.deepgram import DeepgramTTS
@@ -424,6 +425,7 @@ def test_all_that_the_sound_depends_on_is_in_the_key() -> None:
         (ElevenLabsTTS, [{}, {"voice": "v"}, {"model": "m"}, {"language": "de"}, {"options": {"x": 2}}]),
         (OpenAITTS, [{}, {"voice": "v"}, {"model": "m"}, {"options": {"x": 2}}]),
         (DeepgramTTS, [{}, {"model": "m"}, {"options": {"x": 2}}]),
+        (AzureTTS, [{}, {"voice": "v"}, {"language": "de-DE"}, {"options": {"prosody": {"rate": "+5%"}}}]),
     ],
 )
 def test_every_voice_says_what_its_sound_depends_on(cls, settings) -> None:
