@@ -18,6 +18,7 @@ from dialog.agent.driver import Driver, as_failure, checked
 from dialog.agent.ears import Ears, LocalHearing
 from dialog.agent.history import History
 from dialog.agent.mouth import Mouth
+from dialog.agent.ownvoice import OwnVoice
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import Heard, Part, PartOptions, Speech
 from dialog.agent.turn import Turn, current_turn
@@ -124,6 +125,7 @@ class Cascade:
         self._mouth = Mouth(
             voip, tts, host.settings, failed=host.failed, opened=self._part_opened, spoke=self._ears.spoke
         )
+        self._own = OwnVoice(voip, self._mouth.find, self._ears.set_speaking)
         self._turns = self._mouth.turns
         self._decider = Decider(host.settings.turns, voip.clock, self._carry_out)
         self._taking = self._decider.taking
@@ -141,6 +143,7 @@ class Cascade:
 
     def start(self) -> None:
         """Open the providers and listen to them."""
+        self._own.start()  # before the rest: a part that has ended is forgotten
         self._voip.on(VoIP.PLAYBACK, self._on_playback)
         self._voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
@@ -163,6 +166,7 @@ class Cascade:
             self._give_up(turn)
             self._settle(turn)
         self._decider.stop()
+        self._own.stop()
         self._voip.off(VoIP.PLAYBACK, self._on_playback)
         self._voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self._voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)

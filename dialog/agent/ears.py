@@ -17,6 +17,7 @@ from dialog.audio.convert import Converter, negotiate
 from dialog.audio.filter import AudioFilterFactory, CallerFilter
 from dialog.errors import DialogError
 from dialog.message import AudioFormat, Message, Playback, SpeechEdge, Utterance
+from dialog.stt.echo import OwnSpeech
 from dialog.stt.stt import STT
 from dialog.vad.played import PlayedAudio
 from dialog.vad.vad import VAD
@@ -126,6 +127,7 @@ class Ears:
                 judged=hearing.on_judged,
                 failed=failed,
             )
+        self._own = OwnSpeech()
         self._stopped = False
         self.muted: bool = False
         """The STT gets silence of equal length: a turn must end, and its socket stay open."""
@@ -184,6 +186,14 @@ class Ears:
         """The agent's audio goes to the line: what it sounds like may come back as an echo."""
         if self._played is not None:
             self._played.post(message)
+
+    def set_speaking(self, speaking: bool, text: str) -> None:
+        """Say whether the agent is heard, and what of it since the last time; see :meth:`STT.set_speaking`."""
+        at_ms = self.position_ms or 0.0
+        self._own.add(speaking, text, at_ms)
+        for stt in (self._stt, self._coming, *self._leaving):
+            if stt is not None:
+                stt.set_speaking(speaking, text, at_ms)
 
     def finalize(self) -> None:
         """Ask for what was said so far."""
@@ -290,6 +300,7 @@ class Ears:
         if stt not in _opened:
             stt.open(audio_format)
             _opened.add(stt)
+        self._own.tell(stt)
         hearing = self._hearing
         stt.on(STT.MESSAGE, hearing.on_utterance)
         stt.on(STT.INTERIM, hearing.on_interim)

@@ -153,6 +153,12 @@ class HeardMap:
             source: The reply's text. Without it words are known as they are spoken: of "555-1234" the first
                 half may have been heard.
         """
+        count = self._heard_units(heard_ms, total_ms)
+        end = self._units[count - 1].source_end if count else 0
+        return word_end(source, end) if source else end
+
+    def _heard_units(self, heard_ms: float, total_ms: float | None) -> int:
+        """How many of the units were half heard."""
         self._look()
         if heard_ms <= 0 or (not self.timed and heard_ms < _LITTLE_MS):
             return 0
@@ -166,8 +172,12 @@ class HeardMap:
                 low = middle + 1
             else:
                 high = middle
-        end = self._units[low - 1].source_end if low else 0
-        return word_end(source, end) if source else end
+        return low
+
+    def spoken(self, heard_ms: float, total_ms: float | None) -> str:
+        """What was heard of the part, as it is spoken, as far as a word is heard at all; see :meth:`heard`."""
+        count = self._heard_units(heard_ms, total_ms)
+        return self._spoken[: self._units[count - 1].end] if count else ""
 
     def sentence_end_ms(self, after_ms: float, limit_ms: float, total_ms: float | None = None) -> float | None:
         """Where in the part's audio the next sentence ends, from ``after_ms`` to ``limit_ms``; ``None`` if none does.

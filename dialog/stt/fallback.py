@@ -19,6 +19,7 @@ from dialog.net.circuit import Circuit
 from dialog.net.ring import AudioRing
 from dialog.net.takeover import Takeover, labels
 from dialog.participant import Event, Participant
+from dialog.stt.echo import OwnSpeech
 from dialog.stt.seam import common_capabilities, joined, seam
 from dialog.stt.stt import STT
 from dialog.stt.watchdog import Watchdog
@@ -167,7 +168,7 @@ class FallbackSTT(STT):
         """A final of one that has no connection: perhaps not the end of the utterance, but its own."""
         self._eager: UUID | None = None
         self._speaking = False
-        self._ours: tuple[bool, str] = (False, "")
+        self._ours = OwnSpeech()
         self._ticker: asyncio.TimerHandle | None = None
         self._finalizing: asyncio.TimerHandle | None = None
 
@@ -253,12 +254,12 @@ class FallbackSTT(STT):
             if session is not None:
                 self._try(session, partial(session.stt.discard, before_ms))
 
-    def set_speaking(self, speaking: bool, text: str = "") -> None:
+    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
         """See :meth:`STT.set_speaking`."""
-        self._ours = (speaking, text if not (speaking and self._ours[0]) else f"{self._ours[1]} {text}".strip())
+        self._ours.add(speaking, text, at_ms)
         for session in (self._active, self._probe):
             if session is not None:
-                self._try(session, partial(session.stt.set_speaking, speaking, text))
+                self._try(session, partial(session.stt.set_speaking, speaking, text, at_ms))
 
     def dispose(self) -> None:
         """End for good, and all of them."""
@@ -304,8 +305,7 @@ class FallbackSTT(STT):
             self._context().run(stt.open, own)
             if self._discarded_ms > float("-inf"):
                 stt.discard(self._discarded_ms)
-            if self._ours[0]:
-                stt.set_speaking(*self._ours)
+            self._ours.tell(stt)
             session.check()
         except Exception:
             self._drop(session)

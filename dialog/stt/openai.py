@@ -321,7 +321,7 @@ class OpenAIRealtimeSTT(TurnSTT):
                 self._placed.clear()
             self._turn(text, until_ms=item.end_ms, language=item.language, last=last)
         elif text or last:
-            self._tells_words = False
+            self._tells_words, self._knows_times = False, True
             start_ms = item.start_ms if item.start_ms is not None else item.words[0].start_ms
             end_ms = max(start_ms, self._sent_ms if item.end_ms is None else item.end_ms)
             words = tuple(item.words) if last else ()

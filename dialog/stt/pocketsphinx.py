@@ -21,6 +21,7 @@ from dialog.errors import ConfigurationError, LimitError, MissingExtra, Provider
 from dialog.message import MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Message, SpeechEdge, Utterance, Word
 from dialog.stt._sphinx_process import RecogniserProcess
 from dialog.stt._sphinx_worker import Result
+from dialog.stt.echo import Echo
 from dialog.stt.grammar import Grammar
 from dialog.stt.stt import STT, STTCapabilities
 
@@ -128,6 +129,7 @@ class PocketsphinxSTT(STT):
         self._current: _Heard | None = None
         self._pending: deque[_Heard] = deque()
         self._discarded_ms = float("-inf")
+        self._echo = Echo()
 
     def open(self, audio_format: AudioFormat) -> None:
         """See :meth:`STT.open`. The process is started, unless another call has it running."""
@@ -191,6 +193,10 @@ class PocketsphinxSTT(STT):
         current.voice_ms = max(current.voice_ms, before_ms)
         # What follows is another utterance than the one whose beginning may have been told.
         current.uuid, current.interim, current.early = uuid4(), "", None
+
+    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
+        """See :meth:`STT.set_speaking`."""
+        self._echo.set_speaking(speaking, text, at_ms)
 
     def set_phrases(self, phrases: Sequence[str] | Grammar) -> None:
         """Understand these sentences from the next utterance on: short lists are understood best.
@@ -304,7 +310,9 @@ class PocketsphinxSTT(STT):
             return
         if text != current.interim:
             current.interim = text
-            self.emit(STT.INTERIM, self._utterance(current, text, result, end_ms=self._now_ms))
+            utterance = self._utterance(current, text, result, end_ms=self._now_ms)
+            if not (self._echo.active and self._echo.repeats(utterance)):
+                self.emit(STT.INTERIM, utterance)
 
     async def _early(self, current: _Heard, audio: bytes, early: asyncio.Future[Result | None]) -> None:
         result = None
@@ -344,7 +352,8 @@ class PocketsphinxSTT(STT):
                 return
             text = " ".join(word.text for word in words) or utterance.data
             utterance = replace(utterance, data=text, words=words, at_ms=self._discarded_ms)
-        self.emit(STT.MESSAGE, utterance)
+        if not (self._echo.active and self._echo.is_echo(utterance)):
+            self.emit(STT.MESSAGE, utterance)
 
     def _utterance(self, heard: _Heard, text: str, result: Result | None, *, end_ms: float) -> Utterance:
         understood = result is not None and text != UNCLEAR

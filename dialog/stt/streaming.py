@@ -121,6 +121,8 @@ class StreamingSTT(STT):
         self._speaking = False
         self._tells_words = True
         """Whether the times of words come from the service; else they are guesses, for us alone."""
+        self._knows_times = True
+        """Whether it is known when an utterance was said; else it was when its words came."""
         self._eager_uuid: UUID | None = None
         self._renewal_due = False
         self._unasked = False
@@ -239,10 +241,9 @@ class StreamingSTT(STT):
         if self._socket is not None:
             self._ring.release(self._safe_ms)
 
-    def set_speaking(self, speaking: bool, text: str = "") -> None:
+    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
         """See :meth:`STT.set_speaking`."""
-        now_ms = self._ring.end_ms if self._socket is not None else 0.0
-        self._echo.set_speaking(speaking, text, now_ms)
+        self._echo.set_speaking(speaking, text, at_ms)
 
     def dispose(self) -> None:
         """End for good: says goodbye to the service, for at most a second, in the background."""
@@ -268,7 +269,7 @@ class StreamingSTT(STT):
             if last:
                 return
         if utterance is not None:
-            if self._echo.active and self._echo.repeats(utterance):
+            if self._echo.active and self._echo.repeats(utterance, timed=self._knows_times):
                 return
             self._speech_started(utterance.at_ms)  # not everybody says so before the words
             self.emit(STT.INTERIM, utterance if self._tells_words else replace(utterance, words=()))
@@ -283,7 +284,7 @@ class StreamingSTT(STT):
             self._safe_ms = max(self._safe_ms, utterance.end_ms)
             self._ring.release(self._safe_ms)
         self._speech_stopped(utterance.end_ms if utterance is not None else end_ms or self._safe_ms)
-        if utterance is not None and self._echo.active and self._echo.is_echo(utterance):
+        if utterance is not None and self._echo.active and self._echo.is_echo(utterance, timed=self._knows_times):
             utterance = None
         if utterance is None:
             self._withdraw()
@@ -296,7 +297,7 @@ class StreamingSTT(STT):
     def _eager(self) -> None:
         """The utterance so far is probably all."""
         utterance = self._collector.utterance
-        if utterance is None or (self._echo.active and self._echo.repeats(utterance)):
+        if utterance is None or (self._echo.active and self._echo.repeats(utterance, timed=self._knows_times)):
             return
         self._eager_uuid = utterance.uuid
         self.emit(STT.EAGER, utterance if self._tells_words else replace(utterance, words=()))

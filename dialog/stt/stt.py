@@ -93,9 +93,10 @@ class STT(Renewable):
     def discard(self, before_ms: float) -> None:
         """Forget what was said before ``before_ms`` on the call's audio clock."""
 
-    def set_speaking(self, speaking: bool, text: str = "") -> None:
-        """Say whether our own voice is on the line, and what it says.
+    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
+        """Say whether the caller hears us at ``at_ms`` on the call's audio clock, and what of us since the last time.
 
-        A recogniser that hears its echo on the caller's line can drop it: utterances that repeat
-        ``text`` and end while it is spoken, or shortly after. ``text`` is added to what is being said.
+        A recogniser that hears our echo on the caller's line can drop it: utterances that repeat what was heard
+        of us a moment before, and end while we are heard or shortly after. It may be called before :meth:`open`.
+        ``text`` is as it is spoken; words that the caller did not hear yet are not in it.
         """

@@ -96,11 +96,11 @@ class TeeSTT(STT):
         if self._secondary is not None:
             self._try(self._secondary.discard, before_ms)
 
-    def set_speaking(self, speaking: bool, text: str = "") -> None:
-        """Tell both whether our own voice is on the line."""
-        self._primary.set_speaking(speaking, text)
+    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
+        """Tell both what is heard of us."""
+        self._primary.set_speaking(speaking, text, at_ms)
         if self._secondary is not None:
-            self._try(self._secondary.set_speaking, speaking, text)
+            self._try(self._secondary.set_speaking, speaking, text, at_ms)
 
     def dispose(self) -> None:
         """End both for good."""

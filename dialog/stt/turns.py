@@ -93,7 +93,7 @@ class TurnSTT(StreamingSTT):
         text = text.strip()
         if not text and not last:
             return
-        self._tells_words = bool(words)
+        self._tells_words = self._knows_times = bool(words)
         placed = words or self._placed.place(
             text.split(), self._sent_ms if until_ms is None else until_ms, from_ms=self._turn_from_ms
         )

@@ -529,26 +529,40 @@ async def test_messages_that_are_told_twice_are_heard_once(provider, listen):
 
 
 async def test_our_own_echo_is_dropped_and_a_barge_in_is_kept(provider, listen):
-    if not provider.knows_times:
-        pytest.skip("does not know when an utterance was said")
     async with provider.emulator() as emulator:
         ear = await listen(emulator)
         await ear.hear(silence(100))
-        ear.stt.set_speaking(True, "Shall I book a table, for two?")
-        await ear.hear(speech(0, 1200))
-        ear.stt.set_speaking(False)
+        ear.stt.set_speaking(True, "", ear.at_ms)
+        for words in ("Shall I book a", "table,", "for two?"):
+            ear.stt.set_speaking(True, words, ear.at_ms)
+            await ear.hear(speech(0, 1200)[: 8 * 400])
+        ear.stt.set_speaking(False, "", ear.at_ms)
         await ear.hear(silence(provider.silence_ms))
         if not provider.ends_alone:
             ear.stt.finalize()
             await ear.hear(silence(100))
         assert ear.finals == []
         assert ear.told("interim") == ear.told("eager") == []
-        ear.stt.set_speaking(True, "Shall I book a table for two?")
+        ear.stt.set_speaking(True, "Shall I book a table for two?", ear.at_ms)
         await ear.utter(1)  # while we speak, but these words are not ours
-        ear.stt.set_speaking(False)
+        ear.stt.set_speaking(False, "", ear.at_ms)
         await ear.hear(silence(1000))
         await ear.utter(0)  # our words, long after us
         assert ear.finals == [SENTENCES[1], SENTENCES[0]]
+
+
+async def test_words_that_we_have_not_said_yet_or_said_long_ago_are_the_callers(provider, listen):
+    async with provider.emulator() as emulator:
+        ear = await listen(emulator)
+        await ear.hear(silence(100))
+        ear.stt.set_speaking(True, "at seven please", ear.at_ms)
+        await ear.hear(silence(3000))
+        ear.stt.set_speaking(True, "", ear.at_ms)
+        await ear.utter(0)
+        await ear.hear(silence(1000))
+        ear.stt.set_speaking(True, "Shall I book a table for two?", ear.at_ms)
+        await ear.utter(1)
+        assert ear.finals == [SENTENCES[0], SENTENCES[1]]
 
 
 # The end.
@@ -561,7 +575,7 @@ async def test_it_can_be_disposed_of_in_every_state(provider):
         ear.stt.post(Message(uuid=CALL, data=silence(20)))
         ear.stt.finalize()
         ear.stt.discard(0.0)
-        ear.stt.set_speaking(True, "hello")
+        ear.stt.set_speaking(True, "hello", 0.0)
         await ear.stt.wait_disposed()
         told = len(ear.events)
         assert not ear.stt._tasks

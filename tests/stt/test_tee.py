@@ -59,8 +59,8 @@ class Scripted(STT):
         self.calls.append(before_ms)
         self.tell("discard")
 
-    def set_speaking(self, speaking: bool, text: str = "") -> None:
-        self.calls.append((speaking, text))
+    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
+        self.calls.append((speaking, text, at_ms))
         self.tell("speaking")
 
     def tell(self, _method: str) -> None:
@@ -125,7 +125,7 @@ def told(stt: STT, steps: list[str]) -> list[object]:
                 case "discard":
                     stt.discard(5.0)
                 case "speaking":
-                    stt.set_speaking(True, "hello")
+                    stt.set_speaking(True, "hello", 7.0)
                 case "dispose":
                     stt.dispose()
         except (StateError, ValueError) as exc:
@@ -161,8 +161,8 @@ def test_both_hear_the_same_and_each_is_told_apart() -> None:
     stt.open(MULAW_8K)
     stt.post(Message(uuid=CALL, data=SPEECH[:160]))
     stt.discard(3.0)
-    stt.set_speaking(True, "hello")
-    assert first.calls == second.calls == [SPEECH[:160], 3.0, (True, "hello")]
+    stt.set_speaking(True, "hello", 7.0)
+    assert first.calls == second.calls == [SPEECH[:160], 3.0, (True, "hello", 7.0)]
     assert heard == []
     (comparison,) = compared
     assert (comparison.source, comparison.utterance.data, comparison.failure) == ("Scripted", "words 2", None)

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from dialog.message import Utterance, Word
-from dialog.stt.echo import Echo
+from dialog.stt.echo import Echo, OwnSpeech
 from dialog.stt.segments import Segment, SegmentCollector
 from dialog.stt.turns import PlacedWords
 
@@ -54,9 +54,16 @@ def said(text, at_ms, end_ms):
 @pytest.fixture
 def echo():
     made = Echo(400.0)
-    made.set_speaking(True, "Thank you for calling Luigi's. How can I help?", 1000.0)
-    made.set_speaking(False, "", 4000.0)
+    told(made, "Thank you for calling Luigi's. How can I help?", 1000.0, until_ms=4000.0)
     return made
+
+
+def told(echo, text, at_ms, *, until_ms):
+    """We say ``text``, and tell the words as they are heard, evenly."""
+    words = text.split()
+    echo.set_speaking(True, "", at_ms)
+    for index, word in enumerate(words, 1):
+        echo.set_speaking(index < len(words), word, at_ms + (until_ms - at_ms) * index / len(words))
 
 
 @pytest.mark.parametrize(
@@ -64,9 +71,11 @@ def echo():
     [
         (said("thank you for calling luigis", 1200, 3000), True),
         (said("Thank you for calling, Luigi's!", 1200, 3000), True),
-        (said("how can I help", 3500, 4400), True),
+        (said("how can I help", 3200, 4400), True),
         (said("thanks you for calling", 1200, 3000), True),  # as a recogniser may hear it
-        (said("how can I help", 3500, 4500), False),  # too long after us
+        (said("how can I help", 3200, 4500), False),  # too long after us
+        (said("how can I help", 1200, 2100), False),  # we had not said that by then
+        (said("thank you for calling", 3400, 4300), False),  # that was a while before
         (said("how can I help", 900, 3000), False),  # the caller began before us
         (said("thank you", 1200, 3000), False),  # too short to be sure
         (said("I want a table for two", 1200, 3000), False),
@@ -93,10 +102,38 @@ def test_nothing_is_an_echo_before_we_speak_or_without_words():
 
 
 def test_text_adds_up_while_we_speak_and_is_forgotten_when_we_speak_again(echo):
-    echo.set_speaking(True, "one two", 10_000.0)
+    told(echo, "one two", 10_000.0, until_ms=10_400.0)
     echo.set_speaking(True, "three", 10_500.0)
     assert echo.is_echo(said("one two three", 10_100, 11_000))
     assert not echo.is_echo(said("thank you for calling", 10_100, 11_000))
+
+
+def test_an_echo_that_ends_in_a_pause_is_one_also_when_it_is_told_after_the_pause():
+    echo = Echo(400.0)
+    told(echo, "a table for two", 1000.0, until_ms=2000.0)
+    echo.set_speaking(True, "", 3000.0)
+    assert echo.is_echo(said("a table for two", 1200, 2200))
+    assert not echo.is_echo(said("a table for two", 2700, 3600))  # they began before we went on
+
+
+def test_where_times_are_guesses_an_echo_may_seem_to_end_later():
+    echo = Echo(400.0)
+    told(echo, "a table for two", 1000.0, until_ms=2200.0)
+    late = said("a table for two", 1900, 3100)
+    assert not echo.is_echo(late)
+    assert echo.is_echo(late, timed=False)
+    assert not echo.is_echo(said("a table for two", 2700, 3100), timed=False)  # it began too long after us
+
+
+def test_who_takes_over_learns_what_was_heard_of_us_a_moment_before():
+    own, late = OwnSpeech(), Echo(400.0)
+    own.add(True, "something long ago", 1000.0)
+    own.add(False, "", 2000.0)
+    own.add(True, "a table", 30_000.0)
+    own.add(True, "for two", 30_500.0)
+    own.tell(late)
+    assert late.is_echo(said("a table for two", 30_100, 30_900))
+    assert not late.is_echo(said("something long ago", 1100, 1900))
 
 
 def segment(text, start_ms, each=100.0):
