@@ -346,6 +346,14 @@ class Agent(Participant):
         elif agent.llm is not None:
             conversation.ask()
 
+    def on_stt_ready(self, stt: STT) -> None:
+        """``stt`` was made and will be opened next; the default does nothing.
+
+        Called once for each that the call gets, given as an object, made by a factory or set with :meth:`set_stt`:
+        the place to listen to what only this one tells, or to give it phrases. What is raised here,
+        :meth:`activate` or :meth:`set_stt` raises, and ``stt`` is not opened.
+        """
+
     def on_idle(self, count: int) -> None:
         """Nobody has spoken for a while, for the ``count``-th time: the default asks what the settings say."""
         prompt = self._running.endings.prompt(count)

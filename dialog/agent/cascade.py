@@ -60,6 +60,10 @@ class Host(Protocol):
         """Something went wrong that does not end the call."""
         ...
 
+    def stt_ready(self, stt: STT) -> None:
+        """``stt`` is about to be opened."""
+        ...
+
     def caller_spoke(self, edge: SpeechEdge) -> None: ...  # noqa: D102
     def caller_said(self, utterance: Utterance, *, final: bool) -> None: ...  # noqa: D102
     def decided(self, decision: sig.Decision) -> None: ...  # noqa: D102
@@ -121,6 +125,7 @@ class Cascade:
             failed=host.failed,
             spawn=host.spawn,
             last_words_s=host.settings.last_words_s,
+            ready=host.stt_ready,
         )
         self._mouth = Mouth(
             voip, tts, host.settings, failed=host.failed, opened=self._part_opened, spoke=self._ears.spoke

@@ -14,7 +14,7 @@ import msgspec
 
 from dialog.agent.cascade import Cascade
 from dialog.agent.digits import Digits, Keypad
-from dialog.agent.ears import LocalHearing
+from dialog.agent.ears import LocalHearing, last_words
 from dialog.agent.endings import Endings, Transfer
 from dialog.agent.engine import Engine
 from dialog.agent.history import History
@@ -56,6 +56,7 @@ class Owner(Protocol):
         ...
 
     def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]: ...  # noqa: D102
+    def on_stt_ready(self, stt: STT) -> None: ...  # noqa: D102
     def on_idle(self, count: int) -> None: ...  # noqa: D102
     def happened(self, event: ev.CallEvent) -> None: ...  # noqa: D102
     def reported(self, report: SessionReport) -> None: ...  # noqa: D102
@@ -321,14 +322,8 @@ class Conversation:
             self.failed(error)
 
     async def _last_words(self, stt: STT) -> None:
-        said = asyncio.Event()
-
-        def note(utterance: Utterance) -> None:
-            self.history.user(utterance.data)
-            said.set()
-
-        stt.on(STT.MESSAGE, note)
-        stt.finalize()
+        stt.on(STT.MESSAGE, lambda utterance: self.history.user(utterance.data))
+        said = last_words(stt)
         try:
             async with asyncio.timeout(self._clock.real(self.settings.last_words_s)):
                 await said.wait()
@@ -344,6 +339,10 @@ class Conversation:
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
         """A task that the agent owns."""
         return self._agent.spawn(work, name)
+
+    def stt_ready(self, stt: STT) -> None:
+        """An STT is about to be opened."""
+        self._owner.on_stt_ready(stt)
 
     def caller_spoke(self, edge: SpeechEdge) -> None:
         """The caller's voice started or stopped."""

@@ -17,13 +17,14 @@ from dialog.audio.convert import Converter, negotiate
 from dialog.audio.filter import AudioFilterFactory, CallerFilter
 from dialog.errors import DialogError
 from dialog.message import AudioFormat, Message, Playback, SpeechEdge, Utterance
+from dialog.participant import Participant
 from dialog.stt.echo import OwnSpeech
 from dialog.stt.stt import STT
 from dialog.vad.played import PlayedAudio
 from dialog.vad.vad import VAD
 from dialog.voip.voip import VoIP
 
-__all__ = ["Ears", "Hearing", "LocalHearing"]
+__all__ = ["Ears", "Hearing", "LocalHearing", "last_words"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,15 @@ class LocalHearing(NamedTuple):
     turn_model: AudioTurnModel | None = None
 
 
+def last_words(stt: STT) -> asyncio.Event:
+    """Ask for what was said so far. Set when it came, or when ``stt`` gave up; to be waited for with a bound."""
+    over = asyncio.Event()
+    stt.on(STT.MESSAGE, lambda _: over.set())
+    stt.on(Participant.ERROR, lambda failure: over.set() if failure.fatal else None)
+    stt.finalize()
+    return over
+
+
 class Ears:
     """Hands the caller's audio to the STT, in its format, and what it hears to the engine.
 
@@ -90,13 +100,16 @@ class Ears:
         failed: Callable[[DialogError], object],
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None] | None],
         last_words_s: float,
+        ready: Callable[[STT], None],
     ) -> None:
+        """``ready`` is told of every STT before it is opened."""
         self._voip = voip
         self._clock = voip.clock
         self._stt = stt
         self._hearing = hearing
         self._spawn = spawn
         self._last_words_s = last_words_s
+        self._ready = ready
         self._coming: STT | None = None
         """The STT that takes over at the caller's next pause."""
         self._leaving: set[STT] = set()
@@ -231,9 +244,7 @@ class Ears:
             return  # another one was set meanwhile
         self._coming = None
         self._take(stt, converter, listening)
-        last = asyncio.Event()
-        old.on(STT.MESSAGE, lambda _: last.set())
-        old.finalize()
+        last = last_words(old)
         if self._hearing.expecting_words:
             try:
                 async with asyncio.timeout(self._clock.real(self._last_words_s)):
@@ -298,6 +309,7 @@ class Ears:
         audio_format = negotiate(self.audio_format, stt.formats)
         listening = self._listen(stt)
         if stt not in _opened:
+            self._ready(stt)
             stt.open(audio_format)
             _opened.add(stt)
         self._own.tell(stt)

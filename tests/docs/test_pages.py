@@ -107,8 +107,8 @@ INTERNAL = re.compile(
     r"""dialog\.(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
         agent\.(
-            alignment | cascade | conversation | decider | driver | ears | endings | filler | heard | mouth | ownvoice | responder |
-            streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
+            alignment | cascade | conversation | decider | driver | ears | endings | filler | heard | mouth | ownvoice |
+            responder | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
         ) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
