@@ -68,6 +68,7 @@ class Word(Struct, frozen=True, kw_only=True, gc=False):
     end_ms: float
     confidence: float | None = None
     speaker: str | None = None
+    """Who says it, where the recogniser tells several people on the line apart: numbers from 0, or names."""
 
     def __repr__(self) -> str:
         return f"<Word {len(self.text)} chars {self.start_ms:.0f}-{self.end_ms:.0f} ms>"
@@ -84,7 +85,14 @@ class Utterance(Message[str], frozen=True, kw_only=True, gc=False):
     words: tuple[Word, ...] = ()
     language: str | None = None
     speaker: str | None = None
+    """Who said it; ``None`` also when several did, which the words then tell apart."""
     confidence: float | None = None
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """All who said something in it, in the order in which they are heard first."""
+        told = [word.speaker for word in self.words] if self.speaker is None else [self.speaker]
+        return tuple(dict.fromkeys(speaker for speaker in told if speaker is not None))
 
 
 _SAMPLE_BYTES = {"mulaw": 1, "alaw": 1, "s16le": 2}

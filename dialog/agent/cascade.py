@@ -20,6 +20,7 @@ from dialog.agent.history import History
 from dialog.agent.mouth import Mouth
 from dialog.agent.ownvoice import OwnVoice
 from dialog.agent.settings import AgentSettings
+from dialog.agent.speakers import Speakers
 from dialog.agent.speech import Heard, Part, PartOptions, Speech
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
@@ -47,6 +48,7 @@ class Host(Protocol):
 
     settings: AgentSettings
     history: History
+    speakers: Speakers
 
     def infer(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
         """The agent's ``inference``."""
@@ -306,7 +308,7 @@ class Cascade:
         elif isinstance(decision, sig.Drop):
             self._drop(decision)
         elif isinstance(decision, sig.Unanswered):
-            draft = self._host.history.draft([utterance.data for utterance in decision.utterances])
+            draft = self._host.history.draft(self._host.speakers.text(decision.utterances))
             self._host.history.commit(draft, {})
         elif isinstance(decision, sig.Overflow):
             self._host.failed(
@@ -332,7 +334,7 @@ class Cascade:
         else:
             assert isinstance(decision, sig.Backchannel)
             if decision.reason == "farewell":  # a listener's "uh-huh" is no part of the conversation
-                self._host.history.user(decision.utterance.data)
+                self._host.history.user(self._host.speakers.text([decision.utterance]))
 
     # -- turns ------------------------------------------------------------------------------------
 
@@ -358,7 +360,7 @@ class Cascade:
                 self._settle(other)
         now = self._clock.now()
         newest = decision.utterances[-1]
-        text = " ".join(utterance.data.strip() for utterance in decision.utterances)
+        text = self._host.speakers.text(decision.utterances)
         turn = self._new_turn(decision.turn, text, decision.utterances)
         self._stamp_end_of_speech(turn, newest, now)
         if decision.speculative:
@@ -388,7 +390,12 @@ class Cascade:
     def _promote(self, decision: sig.Promote) -> None:
         """The caller has said what was expected: the reply that was begun early may sound."""
         turn = self._turns.get(decision.turn)
-        if turn is None or turn.failed or turn.based_on != self._host.history.version:
+        if (
+            turn is None
+            or turn.failed
+            or turn.based_on != self._host.history.version
+            or not Speakers.same(turn.utterances, decision.utterances)
+        ):
             # It was made of another conversation than this one has become.
             if turn is not None:
                 self._drop(sig.Drop(turn.uuid, "the conversation went on"))

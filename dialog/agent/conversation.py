@@ -21,6 +21,7 @@ from dialog.agent.history import History
 from dialog.agent.record import CallRecord
 from dialog.agent.responder import Responder
 from dialog.agent.settings import AgentSettings
+from dialog.agent.speakers import Speakers
 from dialog.agent.speech import Part, PartOptions
 from dialog.agent.tools import Toolbox
 from dialog.agent.turn import Turn, current_turn
@@ -87,6 +88,8 @@ class Conversation:
         self.voip = voip
         self.stt = stt
         self.tts: TTS = tts
+        self.speakers: Speakers = Speakers()
+        """Who was heard at the caller's end."""
         self._owner = owner
         self._agent = owner.participant
         self._llm = llm
@@ -322,7 +325,7 @@ class Conversation:
             self.failed(error)
 
     async def _last_words(self, stt: STT) -> None:
-        stt.on(STT.MESSAGE, lambda utterance: self.history.user(utterance.data))
+        stt.on(STT.MESSAGE, lambda utterance: self.history.user(self.speakers.text([utterance])))
         said = last_words(stt)
         try:
             async with asyncio.timeout(self._clock.real(self.settings.last_words_s)):
@@ -357,6 +360,7 @@ class Conversation:
             final=final,
             start_ms=utterance.at_ms,
             end_ms=utterance.end_ms,
+            speaker=", ".join(utterance.speakers),
         )
 
     def decided(self, decision: sig.Decision) -> None:

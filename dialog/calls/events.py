@@ -82,6 +82,8 @@ class CallerSaid(_Event, frozen=True, kw_only=True, gc=False, tag="caller.transc
     final: bool
     start_ms: float = 0.0
     end_ms: float = 0.0
+    speaker: str = ""
+    """Who said it, if the STT tells several people apart: ``0``, or ``0, 1`` of two in one utterance."""
 
 
 class CallerUnheard(_Event, frozen=True, kw_only=True, gc=False, tag="caller.unheard"):

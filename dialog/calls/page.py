@@ -207,13 +207,15 @@ def _player(recording: bytes) -> str:
 def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable[str]:
     """The transcript: who said what when, tools, interruptions and errors between."""
     reports = {turn.turn: turn for turn in report.turns}
+    several = len({name for turn in report.turns for name in turn.speaker.split(", ") if name}) > 1
     arguments = {event.call_id: event.arguments for event in report.events if isinstance(event, ev.ToolStarted)}
     answered = set[UUID]()
     items: list[tuple[float, str]] = []
     for event in report.events:
         if isinstance(event, ev.CallerSaid) and event.final:
             at = offset_s + event.start_ms / 1000 if event.end_ms else event.at_s
-            items.append((at, _said(at, "caller", "Caller", escape(event.text), "", playable=playable)))
+            who = f"Caller {escape(event.speaker)}" if several and event.speaker else "Caller"
+            items.append((at, _said(at, "caller", who, escape(event.text), "", playable=playable)))
         elif isinstance(event, ev.AgentSaid):
             turn = reports[event.turn]
             at = event.at_s - event.heard_ms / 1000

@@ -44,6 +44,8 @@ class TurnReport(Struct, frozen=True, kw_only=True):
     turn: UUID
     caller: str
     """Empty when the agent began the turn."""
+    speaker: str = ""
+    """Who of several people said it, if the STT tells them apart; see :class:`~dialog.calls.events.CallerSaid`."""
     agent: str
     heard: str
     """What of it the caller heard."""
@@ -84,6 +86,7 @@ class SessionReport(Struct, frozen=True, kw_only=True):
 class _Turn:
     def __init__(self) -> None:
         self.caller = ""
+        self.speaker = ""
         self.agent: list[str] = []
         self.heard: list[str] = []
         self.interrupted = False
@@ -106,7 +109,8 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
     metrics: SessionMetrics | None = None
     for event in events:
         if isinstance(event, CallerSaid) and event.final:
-            turns.setdefault(event.turn, _Turn()).caller = event.text
+            turn = turns.setdefault(event.turn, _Turn())
+            turn.caller, turn.speaker = event.text, event.speaker
         elif isinstance(event, AgentSaid):
             turn = turns.setdefault(event.turn, _Turn())
             turn.agent.append(event.text)
@@ -147,6 +151,7 @@ def _turn_report(uuid: UUID, turn: _Turn) -> TurnReport:
     return TurnReport(
         turn=uuid,
         caller=turn.caller,
+        speaker=turn.speaker,
         agent=" ".join(text.strip() for text in turn.agent if text.strip()),
         heard=" ".join(text.strip() for text in turn.heard if text.strip()),
         interrupted=turn.interrupted,

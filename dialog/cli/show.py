@@ -23,6 +23,7 @@ class LiveView:
         self._console = console
         self._arguments: dict[str, str] = {}
         self._asked: set[UUID] = set()
+        self._speakers: set[str] = set()
         self._paused: dict[UUID, float] = {}
 
     def show(self, event: ev.CallEvent) -> None:
@@ -32,7 +33,9 @@ class LiveView:
             self._line(event.at_s, "call", "bold", Text(route or event.carrier))
         elif isinstance(event, ev.CallerSaid) and event.final:
             self._asked.add(event.turn)
-            self._line(event.at_s, "caller", "bold cyan", Text(event.text))
+            self._speakers.update(event.speaker.split(", ") if event.speaker else ())
+            label = f"[{event.speaker}] " if event.speaker and len(self._speakers) > 1 else ""
+            self._line(event.at_s, "caller", "bold cyan", Text(label + event.text))
         elif isinstance(event, ev.AgentSaid):
             silent_since = self._paused.get(event.turn, event.at_s)
             self._line(silent_since - event.heard_ms / 1000, "agent", "bold green", _heard(event))

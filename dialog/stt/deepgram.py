@@ -15,7 +15,7 @@ from dialog.errors import ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
-from dialog.stt.segments import Segment
+from dialog.stt.segments import Segment, speaker_name
 from dialog.stt.streaming import StreamingSTT
 from dialog.stt.stt import STTCapabilities
 
@@ -191,7 +191,7 @@ class DeepgramSTT(StreamingSTT):
                         start_ms=begins_at(word.start),
                         end_ms=ends_at(word.end),
                         confidence=word.confidence,
-                        speaker=None if word.speaker is None else str(word.speaker),
+                        speaker=speaker_name(word.speaker),
                     )
                     for word in heard.words
                 ]

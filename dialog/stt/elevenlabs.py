@@ -18,6 +18,7 @@ from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
 from dialog.message import MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat, Word
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
+from dialog.stt.segments import speaker_name
 from dialog.stt.stt import STTCapabilities
 from dialog.stt.turns import TurnSTT
 
@@ -230,7 +231,7 @@ class ElevenLabsSTT(TurnSTT):
             text=word.text,
             start_ms=self._to_call(word.start),
             end_ms=self._to_call(word.end, end=True),
-            speaker=word.speaker_id,
+            speaker=speaker_name(word.speaker_id),
         )
 
     def _refuse(self, kind: str, reason: str) -> None:

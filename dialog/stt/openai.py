@@ -30,7 +30,7 @@ from dialog.stt.openai_wire import (
     decode,
     session_update,
 )
-from dialog.stt.segments import Segment
+from dialog.stt.segments import Segment, speaker_name
 from dialog.stt.stt import STTCapabilities
 from dialog.stt.turn_detection import ServerVAD, TurnDetection
 from dialog.stt.turns import TurnSTT
@@ -296,7 +296,7 @@ class OpenAIRealtimeSTT(TurnSTT):
             text=(event.text or "").strip(),
             start_ms=from_ms + event.start * 1000.0,
             end_ms=from_ms + event.end * 1000.0,
-            speaker=event.speaker,
+            speaker=speaker_name(event.speaker),
         )
 
     def _tell(self) -> None:
@@ -321,10 +321,11 @@ class OpenAIRealtimeSTT(TurnSTT):
                 self._placed.clear()
             self._turn(text, until_ms=item.end_ms, language=item.language, last=last)
         elif text or last:
-            self._tells_words, self._knows_times = False, True
+            self._knows_times = True
             start_ms = item.start_ms if item.start_ms is not None else item.words[0].start_ms
             end_ms = max(start_ms, self._sent_ms if item.end_ms is None else item.end_ms)
             words = tuple(item.words) if last else ()
+            self._tells_words = bool(words)
             segment = Segment(text=text, start_ms=start_ms, end_ms=end_ms, words=words, language=item.language)
             self._segment(segment, final=last, last=last)
         if last:

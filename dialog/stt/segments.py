@@ -13,7 +13,16 @@ from msgspec.structs import replace
 
 from dialog.message import Utterance, Word
 
-__all__ = ["Segment", "SegmentCollector"]
+__all__ = ["Segment", "SegmentCollector", "speaker_name"]
+
+
+def speaker_name(told: int | str | None) -> str | None:
+    """Name a speaker alike whoever tells: numbers from 0 for ``1``, ``speaker_1`` and ``B``; names as they are."""
+    if told is None or isinstance(told, int):
+        return None if told is None else str(told)
+    if len(told) == 1 and "A" <= told <= "Z":
+        return str(ord(told) - ord("A"))
+    return told.removeprefix("speaker_") or None
 
 
 class Segment(Struct, frozen=True, kw_only=True):

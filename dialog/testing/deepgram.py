@@ -160,6 +160,7 @@ class _Recogniser:
         endpointing = query.get("endpointing", "10")
         self.endpointing_s = None if endpointing == "false" else float(endpointing) / 1000
         self.vad_events = query.get("vad_events") == "true"
+        self.diarizes = query.get("diarize") == "true"
         self.request_id = str(uuid4())
         self.closed = False
         self._emulator = emulator
@@ -314,6 +315,7 @@ class _Recogniser:
                     "end": round(start + each, 3),
                     "confidence": 0.98,
                     "punctuated_word": text,
+                    **({"speaker": self._emulator.who(text)} if self.diarizes else {}),
                 }
             )
         if revise and words:

@@ -195,8 +195,15 @@ class _Session:
         self._told = ""
         messages: list[dict[str, Any]] = [{"message_type": "committed_transcript", "text": text}]
         if self._times and self._emulator.times:
+            who = self._emulator.who
             told = [
-                {"text": word.text, "start": word.start_s, "end": word.end_s, "type": "word", "speaker_id": "speaker_0"}
+                {
+                    "text": word.text,
+                    "start": word.start_s,
+                    "end": word.end_s,
+                    "type": "word",
+                    "speaker_id": f"speaker_{who(word.text)}",
+                }
                 for word in words
             ]
             messages.append(

@@ -277,9 +277,9 @@ class _Session:
             events += self._delta(" ".join(word.text for word in words[: index + 1]))
         if self._transcription and self._transcription["model"].endswith("-diarize"):
             for word in words:
-                about = {"id": f"seg_{uuid4().hex[:8]}", "speaker": "A", "text": word.text}
+                about = {"id": f"seg_{uuid4().hex[:8]}", "speaker": chr(65 + self._emulator.who(word.text))}
                 times = {"start": word.start_s - ear.start_s, "end": word.end_s - ear.start_s}
-                events.append(self._transcribed("segment", item, **about, **times))
+                events.append(self._transcribed("segment", item, text=word.text, **about, **times))
         end = self._end(item, ear.text())
         ear.end_turn()
         self._previous, self._item, self._told = item, "", ""

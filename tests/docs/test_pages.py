@@ -108,7 +108,7 @@ INTERNAL = re.compile(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
         agent\.(
             alignment | cascade | conversation | decider | driver | ears | endings | filler | heard | mouth | ownvoice |
-            responder | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
+            responder | speakers | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
         ) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(

@@ -12,7 +12,7 @@ import math
 from array import array
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -80,13 +80,15 @@ class Provider:
     """Tells words while they are said; else only when the utterance is over."""
     knows_times: bool = True
     """Knows when an utterance was said, if only nearly."""
+    tells_speakers: Mapping[str, Any] | None = None
+    """What it needs to tell speakers apart; ``None``: it cannot."""
 
     def __str__(self) -> str:
         return self.name
 
 
 PROVIDERS = [
-    Provider(name="deepgram", factory=DeepgramSTT, emulator=deepgram),
+    Provider(name="deepgram", factory=DeepgramSTT, emulator=deepgram, tells_speakers={"options": {"diarize": True}}),
     Provider(name="deepgram-manual", factory=DeepgramSTT, emulator=deepgram, manual=True, ends_alone=False),
     Provider(name="flux", factory=DeepgramFluxSTT, emulator=FluxEmulator),
     Provider(name="cartesia", factory=CartesiaSTT, emulator=CartesiaSTTEmulator),
@@ -97,6 +99,7 @@ PROVIDERS = [
         emulator=OpenAIRealtime,
         audio=in_json,
         words_while_speaking=False,
+        tells_speakers={"model": "gpt-4o-transcribe-diarize"},
     ),
     Provider(
         name="openai-manual",
@@ -108,7 +111,13 @@ PROVIDERS = [
         words_while_speaking=False,
         knows_times=False,
     ),
-    Provider(name="elevenlabs", factory=ElevenLabsSTT, emulator=ElevenLabsSTTEmulator, audio=in_json),
+    Provider(
+        name="elevenlabs",
+        factory=ElevenLabsSTT,
+        emulator=ElevenLabsSTTEmulator,
+        audio=in_json,
+        tells_speakers={"options": {"include_timestamps": True}},
+    ),
     Provider(
         name="elevenlabs-manual",
         factory=ElevenLabsSTT,

@@ -162,7 +162,7 @@ async def test_words_come_with_times_where_those_are_asked_for(listen):
         assert [word.text for word in first.words] == SENTENCES[0].split()
         assert first.at_ms == pytest.approx(1000, abs=40)
         assert first.end_ms == pytest.approx(2200, abs=40)
-        assert first.speaker == "speaker_0"
+        assert first.speaker == "0"
         assert first.language == "en"
 
 

@@ -274,7 +274,7 @@ async def test_speakers_are_told_where_the_model_knows_them(listen):
         await ear.utter(0)
         [final] = ear.told("message")
         assert final.data == SENTENCES[0]
-        assert final.speaker == "A"
+        assert final.speaker == "0"
 
 
 async def test_finalizing_silence_is_no_error(listen):

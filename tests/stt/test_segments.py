@@ -1,8 +1,9 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog.message import Word
-from dialog.stt.segments import Segment, SegmentCollector
+from dialog.stt.segments import Segment, SegmentCollector, speaker_name
 
 
 def segment(text, start, end):
@@ -85,3 +86,11 @@ def test_words_are_said_exactly_once_wherever_a_connection_is_cut(cuts, safe_at)
     if safe < 20:
         collector.add(segment(" ".join(words[safe:]), safe * 100, 2000), final=True)
     assert collector.finish().data == " ".join(words)
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [(None, None), (0, "0"), (11, "11"), ("2", "2"), ("speaker_3", "3"), ("B", "1"), ("Anna", "Anna"), ("", None)],
+)
+def test_speakers_have_the_same_names_whoever_tells(told, name):
+    assert speaker_name(told) == name

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from stt_providers import CALL, PROVIDERS, SENTENCES, Ear, Provider, silence, speech
 
+from dialog.agent.speakers import Speakers
 from dialog.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -120,6 +121,22 @@ async def test_early_ends_are_told_and_withdrawn_where_the_service_knows_them(pr
         assert second.data == ear.finals[0] == "my number is five five five"
         assert ear.told("eager_withdrawn") == [first.uuid]
         assert second.uuid == ear.told("message")[0].uuid
+
+
+async def test_speakers_are_named_from_zero_where_they_are_told_apart(provider, listen):
+    if provider.tells_speakers is None:
+        pytest.skip("does not tell speakers apart")
+    async with provider.emulator() as emulator:
+        emulator.who = lambda word: int(word in ("for", "two", "by"))
+        ear = await listen(emulator, **provider.tells_speakers)
+        for sentence in (0, 1, 2):
+            await ear.utter(sentence)
+        both, first, mixed = ear.told("message")
+        assert (both.speaker, both.speakers) == (None, ("0", "1"))
+        assert [word.speaker for word in both.words] == ["0", "0", "1", "1"]
+        assert (first.speaker, first.speakers) == ("0", ("0",))
+        assert mixed.speakers == ("1", "0")
+        assert Speakers().text([both]) == "[speaker 0] a table [speaker 1] for two"
 
 
 # Formats and settings.
