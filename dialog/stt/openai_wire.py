@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from dialog.message import ALAW_8K, MULAW_8K, PCM_24K, AudioFormat
+from dialog.net.options import merged
 from dialog.stt.turn_detection import TurnDetection
 
 __all__ = ["FORMATS", "KNOWN", "TRANSCRIPTION", "UPDATE_ID", "Error", "Event", "Session", "decode", "session_update"]
@@ -104,15 +105,6 @@ def session_update(
     }
     if noise_reduction:
         audio["noise_reduction"] = {"type": noise_reduction}
-    session = _merged({"type": "transcription", "audio": {"input": audio}}, options)
+    session = merged({"type": "transcription", "audio": {"input": audio}}, options)
     update = {"type": "session.update", "event_id": UPDATE_ID, "session": session}
     return msgspec.json.encode(update).decode()
-
-
-def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**ours, **theirs}
-    for name, value in theirs.items():
-        own = ours.get(name)
-        if isinstance(value, Mapping) and isinstance(own, Mapping):
-            merged[name] = _merged(cast("Mapping[str, Any]", own), cast("Mapping[str, Any]", value))
-    return merged
