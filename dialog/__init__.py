@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from dialog.scope import CallScope as CallScope
     from dialog.sms.sms import SMS as SMS
     from dialog.sms.twilio import TwilioSMS as TwilioSMS
+    from dialog.stt.azure import AzureSTT as AzureSTT
     from dialog.stt.cartesia import CartesiaSTT as CartesiaSTT
     from dialog.stt.deepgram import DeepgramSTT as DeepgramSTT
     from dialog.stt.elevenlabs import ElevenLabsSTT as ElevenLabsSTT
@@ -110,6 +111,7 @@ _HOMES = {
     "AnthropicAgent": "presets",
     "AnthropicLLM": "llm.anthropic",
     "AudioFormat": "message",
+    "AzureSTT": "stt.azure",
     "AzureTTS": "tts.azure",
     "BACKCHANNELS": "agent.turns.settings",
     "BargeIn": "agent.turns.settings",
@@ -206,6 +208,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "AnthropicAgent",
     "AnthropicLLM",
     "AudioFormat",
+    "AzureSTT",
     "AzureTTS",
     "BargeIn",
     "BodyBuffer",

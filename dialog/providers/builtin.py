@@ -22,6 +22,7 @@ INTERFACES: dict[Kind, str] = {
 
 BUILTIN: dict[Kind, dict[str, str]] = {
     "stt": {
+        "azure": "dialog.stt.azure:AzureSTT",
         "cartesia": "dialog.stt.cartesia:CartesiaSTT",
         "deepgram": "dialog.stt.deepgram:DeepgramSTT",
         "deepgram-flux": "dialog.stt.flux:DeepgramFluxSTT",

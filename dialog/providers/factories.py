@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dialog.presets import AnthropicAgent, OpenAIAgent, ResponsesAgent, RuleAgent, TwilioOpenAIAgent
     from dialog.sms.sms import SMS
     from dialog.sms.twilio import TwilioSMS
+    from dialog.stt.azure import AzureSTT
     from dialog.stt.cartesia import CartesiaSTT
     from dialog.stt.deepgram import DeepgramSTT
     from dialog.stt.elevenlabs import ElevenLabsSTT
@@ -124,6 +125,8 @@ class STTFactory(Factory):
 
     @overload
     def __call__(self, name: Literal["deepgram"] = ..., /, **options: Any) -> DeepgramSTT: ...
+    @overload
+    def __call__(self, name: Literal["azure"], /, **options: Any) -> AzureSTT: ...
     @overload
     def __call__(self, name: Literal["cartesia"], /, **options: Any) -> CartesiaSTT: ...
     @overload
@@ -266,6 +269,8 @@ create_sms = SMSFactory()
 
 @overload
 def provider_class(kind: Literal["stt"], name: Literal["deepgram"] = ...) -> type[DeepgramSTT]: ...
+@overload
+def provider_class(kind: Literal["stt"], name: Literal["azure"]) -> type[AzureSTT]: ...
 @overload
 def provider_class(kind: Literal["stt"], name: Literal["cartesia"]) -> type[CartesiaSTT]: ...
 @overload

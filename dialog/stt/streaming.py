@@ -105,7 +105,7 @@ class StreamingSTT(STT):
         self._encode: Callable[[bytes], bytes | str] | None = None
         """Makes a frame of audio; ``None``: the audio is the frame."""
         self._around = 0
-        """Characters of a text that holds audio, but for the audio."""
+        """Characters or bytes of a frame that holds audio, but for the audio."""
         self._ring: AudioRing
         self._format: AudioFormat
         self._ms_per_byte = 0.0
@@ -415,7 +415,7 @@ class StreamingSTT(STT):
 
     def _frame_ms(self, frame: bytes | str) -> float:
         if isinstance(frame, bytes):
-            return len(frame) * self._ms_per_byte
+            return (len(frame) - self._around) * self._ms_per_byte
         return ((len(frame) - self._around) // 4 * 3 - frame.count("=")) * self._ms_per_byte
 
     # Timers.

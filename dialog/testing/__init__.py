@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dialog.testing.anthropic import AnthropicEmulator as AnthropicEmulator
     from dialog.testing.aura import AuraEmulator as AuraEmulator
+    from dialog.testing.azure_stt import AzureSTTEmulator as AzureSTTEmulator
     from dialog.testing.azure_tts import AzureTTSEmulator as AzureTTSEmulator
     from dialog.testing.caller import CallEnded as CallEnded
     from dialog.testing.caller import Caller as Caller
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AnthropicEmulator": "anthropic",
     "AuraEmulator": "aura",
+    "AzureSTTEmulator": "azure_stt",
     "AzureTTSEmulator": "azure_tts",
     "CallEnded": "caller",
     "CallFaults": "caller",
@@ -107,6 +109,7 @@ _HOMES = {
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
     "AnthropicEmulator",
     "AuraEmulator",
+    "AzureSTTEmulator",
     "AzureTTSEmulator",
     "CallEnded",
     "CallFaults",

@@ -118,9 +118,9 @@ INTERNAL = re.compile(
         audio\.(keys | noise_floor | pcm) |
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         providers\.builtin |
-        stt\.(openai_items | openai_wire | seam | watchdog) |
+        stt\.(azure_wire | openai_items | openai_wire | seam | watchdog) |
         tts\.coverage |
-        net\.(azure | connections | frames | http1 | websocket) |
+        net\.(azure | connections | frames | http1 | options | websocket) |
         testing\.(call | carrier | evaluate_stage | heard | hearing | media | model | stream | textline | tone | twiml) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
         vad\.played |

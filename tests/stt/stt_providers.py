@@ -21,7 +21,9 @@ from uuid import uuid4
 
 from dialog.audio.g711 import mulaw_encode
 from dialog.message import MULAW_8K, Message
+from dialog.net.azure import parse_usp
 from dialog.net.reconnect import Backoff
+from dialog.stt.azure import AzureSTT
 from dialog.stt.cartesia import CartesiaSTT
 from dialog.stt.deepgram import DeepgramSTT
 from dialog.stt.elevenlabs import ElevenLabsSTT
@@ -29,6 +31,7 @@ from dialog.stt.flux import DeepgramFluxSTT
 from dialog.stt.openai import OpenAIRealtimeSTT
 from dialog.stt.streaming import StreamingSTT
 from dialog.stt.stt import STT
+from dialog.testing.azure_stt import AzureSTTEmulator
 from dialog.testing.cartesia_stt import CartesiaSTTEmulator
 from dialog.testing.deepgram import DeepgramEmulator
 from dialog.testing.elevenlabs_stt import ElevenLabsSTTEmulator
@@ -46,6 +49,12 @@ def in_json(frame: Frame) -> bytes:
     """The audio of a frame, where audio goes as base64 in a message."""
     message = frame.json()
     return b64decode(message.get("audio") or message.get("audio_base_64") or "")
+
+
+def in_usp(frame: Frame) -> bytes:
+    """The audio of a frame, where audio has headers of its own, and pretends to be a WAV file."""
+    message = parse_usp(frame.data)
+    return message.body if message.path == "audio" and "content-type" not in message.headers else b""
 
 
 def deepgram(**options: Any) -> DeepgramEmulator:
@@ -123,6 +132,15 @@ PROVIDERS = [
         factory=ElevenLabsSTT,
         emulator=ElevenLabsSTTEmulator,
         audio=in_json,
+        manual=True,
+        ends_alone=False,
+    ),
+    Provider(name="azure", factory=AzureSTT, emulator=AzureSTTEmulator, audio=in_usp),
+    Provider(
+        name="azure-manual",
+        factory=AzureSTT,
+        emulator=AzureSTTEmulator,
+        audio=in_usp,
         manual=True,
         ends_alone=False,
     ),
@@ -235,7 +253,7 @@ class Ear:
         frames = [frame for frame in self.emulator.frames if frame.connection == number]
         heard = sum(len(self.provider.audio(frame)) for frame in frames if not frame.sent)
         sent = sum(frame.sent for frame in frames)
-        return heard / 8 >= self.stt._time.sent_ms - 1 and self._taken[number] >= sent
+        return self.stt._ready and heard / 8 >= self.stt._time.sent_ms - 1 and self._taken[number] >= sent
 
     def heard_ms(self, connection: int) -> float:
         frames = [f for f in self.emulator.frames if not f.sent and f.connection == connection]
