@@ -21,6 +21,7 @@ from dialog.llm.anthropic import AnthropicLLM
 from dialog.llm.openai import DEFAULT_MODEL, OpenAILLM
 from dialog.llm.responses import ResponsesLLM
 from dialog.llm.rules import Rule, RuleLLM
+from dialog.s2s.s2s import S2S
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.vad.vad import VAD
@@ -37,8 +38,9 @@ class AgentOptions(TypedDict, total=False):
     """The arguments of every agent; see :class:`~dialog.agent.agent.Agent`."""
 
     voip: Required[VoIP]
-    tts: Required[TTS | Callable[[], TTS]]
+    tts: TTS | Callable[[], TTS] | None
     stt: STT | Callable[[], STT] | None
+    s2s: S2S | Callable[[], S2S] | None
     system: str
     greeting: str
     settings: AgentSettings | None

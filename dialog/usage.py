@@ -7,7 +7,7 @@ from msgspec import Struct
 __all__ = ["Usage"]
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """What one request, or one reply, used; what a provider does not tell is 0.
 
     Totals hold their parts: ``input_tokens`` are all tokens that went in, the audio and the cached ones

@@ -22,6 +22,7 @@ from dialog.agent.digits import Digits
 from dialog.agent.ears import LocalHearing
 from dialog.agent.endings import Transfer
 from dialog.agent.history import History
+from dialog.agent.mode import check_mode, check_model
 from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import PartOptions, Speech
@@ -33,10 +34,11 @@ from dialog.calls.events import CallEvent
 from dialog.calls.meter import CallMeter
 from dialog.calls.metrics import SessionMetrics
 from dialog.calls.report import SessionReport
-from dialog.errors import DialogError, StateError
+from dialog.errors import ConfigurationError, DialogError, StateError
 from dialog.llm.llm import LLM
 from dialog.message import Message
 from dialog.participant import Event, Participant
+from dialog.s2s.s2s import S2S
 from dialog.stt.stt import STT
 from dialog.tts.text import TextTTS
 from dialog.tts.tts import TTS
@@ -59,6 +61,9 @@ class Agent(Participant):
             utterances come by :meth:`post`.
         tts: Speaks; an object or a factory, likewise.
         llm: The model behind the default :meth:`inference`; closed with the agent.
+        s2s: A model that hears and speaks, in the place of ``stt``, ``llm`` and ``tts``; an object or a factory. A
+            ``tts`` beside it says what is to be said word for word, if the model cannot. In a text call it is
+            not used.
         system: Instructions for the model.
         greeting: Said first; it is made ready before the caller is connected.
         settings: How it behaves.
@@ -77,9 +82,10 @@ class Agent(Participant):
         self,
         *,
         voip: VoIP,
-        tts: TTS | Callable[[], TTS],
+        tts: TTS | Callable[[], TTS] | None = None,
         stt: STT | Callable[[], STT] | None = None,
         llm: LLM | None = None,
+        s2s: S2S | Callable[[], S2S] | None = None,
         system: str = "",
         greeting: str = "",
         settings: AgentSettings | None = None,
@@ -89,6 +95,13 @@ class Agent(Participant):
         turn_model: AudioTurnModel | None = None,
     ) -> None:
         super().__init__()
+        self._conversation: Conversation | None = None
+        self._handed_off = False
+        """Another agent has the call, and with it the participants."""
+        self._stt: STT | None = None
+        self._tts: TTS | None = None
+        self._s2s: S2S | None = None
+        self._vad: VAD | None = None
         self.voip = voip
         self.settings: AgentSettings = settings or AgentSettings()
         self.greeting = greeting
@@ -99,17 +112,22 @@ class Agent(Participant):
             self.history.system(system)
         self.llm = llm
         # In a text call nothing sounds: factories of speech providers, and their keys, are not needed.
+        own = type(self).inference is not Agent.inference
+        check_mode(self.name, voip, stt=stt, tts=tts, s2s=s2s)
+        self._realtime = s2s is not None and not own
+        """Without the ``s2s`` only an ``llm`` answers."""
         made_stt = None if callable(stt) and isinstance(voip, TextVoIP) else stt
         made_tts = TextTTS(voip.on_text) if callable(tts) and isinstance(voip, TextVoIP) else tts
+        made_s2s = None if callable(s2s) and isinstance(voip, TextVoIP) else s2s
         self._stt = made_stt if made_stt is None or isinstance(made_stt, STT) else made_stt()
-        self._tts = made_tts if isinstance(made_tts, TTS) else made_tts()
+        self._tts = made_tts if made_tts is None or isinstance(made_tts, TTS) else made_tts()
+        self._s2s = made_s2s if made_s2s is None or isinstance(made_s2s, S2S) else made_s2s()
+        if self._s2s is not None and voip.medium == "audio":
+            check_model(self.name, self._s2s, self.settings, greeting=greeting, own_inference=own, tts=self._tts)
         self._vad = vad if isinstance(vad, VAD) else None
         self._make_vad = LocalVAD if vad is None or isinstance(vad, VAD) else vad
         self._local = LocalHearing(self._local_vad, audio_filter, turn_model)
         self._toolbox = Toolbox(self)
-        self._conversation: Conversation | None = None
-        self._handed_off = False
-        """Another agent has the call, and with it the participants."""
         self._events: list[CallEvent] = []
         self._meter = CallMeter()
         self._record: CallRecord | None = None
@@ -148,9 +166,14 @@ class Agent(Participant):
         return self._conversation.stt if self._conversation else self._stt
 
     @property
-    def tts(self) -> TTS:
-        """Who speaks."""
+    def tts(self) -> TTS | None:
+        """Who speaks; ``None``: the ``s2s``."""
         return self._conversation.tts if self._conversation else self._tts
+
+    @property
+    def s2s(self) -> S2S | None:
+        """The model that hears and speaks, if there is one."""
+        return self._s2s
 
     @property
     def events(self) -> tuple[CallEvent, ...]:
@@ -172,20 +195,24 @@ class Agent(Participant):
 
         Raises:
             StateError: The agent is active already, or was disposed of.
+            ConfigurationError: A text call, and only a model that hears would answer.
             UnsupportedFormat: A provider shares no audio format with the call.
         """
         if self._conversation is not None or self._disposed:
             raise StateError(f"{self.name}: activate() in the wrong state")
-        stt, tts = self._stt, self._tts
+        stt, tts, s2s = self._stt, self._tts, self._s2s
         if isinstance(self.voip, TextVoIP):
             # What is typed comes by post(), what is said is shown: the speech providers stay closed.
-            stt, tts = None, TextTTS(self.voip.on_text)
+            stt, tts, s2s = None, TextTTS(self.voip.on_text), None
+            if self._realtime and self.llm is None:
+                raise ConfigurationError(f"{self.name}: an s2s hears nothing in a text call, give it an llm for those")
         self._conversation = Conversation(
             self,
             voip=self.voip,
             stt=stt,
             tts=tts,
             llm=self.llm,
+            s2s=s2s,
             toolbox=self._toolbox,
             history=self.history,
             settings=self.settings,
@@ -339,11 +366,11 @@ class Agent(Participant):
             # Ears or a voice that were replaced since it had the call are gone for good.
             if agent._stt is not None and agent._stt is not stt and not agent._stt.disposed:
                 agent.set_stt(agent._stt)
-            if agent._tts is not tts and not agent._tts.disposed:
+            if agent._tts is not None and agent._tts is not tts and not agent._tts.disposed:
                 agent.set_tts(agent._tts)
         if agent.greeting:
             agent.dispatch_message(agent.greeting)
-        elif agent.llm is not None:
+        elif agent.llm is not None or conversation.s2s is not None:
             conversation.ask()
 
     def on_stt_ready(self, stt: STT) -> None:
@@ -358,7 +385,7 @@ class Agent(Participant):
         """Nobody has spoken for a while, for the ``count``-th time: the default asks what the settings say."""
         prompt = self._running.endings.prompt(count)
         if prompt:
-            self.dispatch_message(prompt)
+            self._running.engine.dispatch_message(prompt, PartOptions(paraphrase=True))
 
     def discard_caller_audio(self) -> None:
         """Forget what the caller has said until now, as far as it is not answered yet.
@@ -409,7 +436,7 @@ class Agent(Participant):
             logger.error("%s: disposed because of %r", self.name, error, exc_info=error)
         owned = {
             participant
-            for participant in (self.stt, self.tts, self._stt, self._tts, self._vad)
+            for participant in (self.stt, self.tts, self._stt, self._tts, self._vad, self._s2s)
             if participant is not None and not self._handed_off
         }
         self.deactivate()

@@ -29,6 +29,7 @@ from dialog.errors import DialogError, LimitError, UserCodeError
 from dialog.message import Message, Playback, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
+from dialog.usage import Usage
 from dialog.voip.voip import VoIP
 
 __all__ = ["Cascade", "Host"]
@@ -79,6 +80,10 @@ class Host(Protocol):
 
     def idle(self, count: int) -> None:
         """Nobody has spoken for a while, for the ``count``-th time running."""
+        ...
+
+    def used(self, turn: UUID | None, usage: Usage) -> None:
+        """A provider tells what was used, by a turn or by none in particular."""
         ...
 
     def near_end(self) -> None:
@@ -421,7 +426,7 @@ class Cascade:
         said = any(part.speech.text and not part.options.filler for part in turn.speech.parts)
         # Nobody waits for what the agent wanted to say by itself: there is nothing to apologise for.
         if turn.reply is None and not turn.speech.closed and not said:
-            self._append(turn, self._host.settings.apology, PartOptions())
+            self._append(turn, self._host.settings.apology, PartOptions(paraphrase=True))
 
     def _reply_ended(self, turn: Turn) -> None:
         turn.ended = True
@@ -738,8 +743,8 @@ class Cascade:
             text = part.heard_text()
             self._part_final(turn, part, text, self._clock.now())
             # Who has heard a filler has heard nothing of the reply.
-            self._feed(sig.Played(playback, bool(text) and not part.options.filler))
-        elif not turn.heard and not part.options.filler and part.heard_text():
+            self._feed(sig.Played(playback, part.was_heard and not part.options.filler))
+        elif not turn.heard and not part.options.filler and part.was_heard:
             # Progress tells turn taking one thing only: that some word was heard.
             turn.heard = True
             self._feed(sig.Played(playback, words=True))

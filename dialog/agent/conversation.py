@@ -9,6 +9,7 @@ from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -18,6 +19,7 @@ from dialog.agent.ears import LocalHearing, last_words
 from dialog.agent.endings import Endings, Transfer
 from dialog.agent.engine import Engine
 from dialog.agent.history import History
+from dialog.agent.realtime import Realtime
 from dialog.agent.record import CallRecord
 from dialog.agent.responder import Responder
 from dialog.agent.settings import AgentSettings
@@ -33,9 +35,11 @@ from dialog.errors import CarrierError, DialogError, UserCodeError
 from dialog.llm.llm import LLM
 from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.participant import Participant
+from dialog.s2s.s2s import S2S
 from dialog.scope import CallScope
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
+from dialog.usage import Usage
 from dialog.voip.voip import VoIP
 
 __all__ = ["Conversation", "Owner"]
@@ -72,8 +76,9 @@ class Conversation:
         *,
         voip: VoIP,
         stt: STT | None,
-        tts: TTS,
+        tts: TTS | None,
         llm: LLM | None,
+        s2s: S2S | None = None,
         toolbox: Toolbox,
         history: History,
         settings: AgentSettings,
@@ -87,7 +92,8 @@ class Conversation:
         """Counts all events, also those that the report has no room for."""
         self.voip = voip
         self.stt = stt
-        self.tts: TTS = tts
+        self.tts = tts
+        self.s2s = s2s
         self.speakers: Speakers = Speakers()
         """Who was heard at the caller's end."""
         self._owner = owner
@@ -101,7 +107,14 @@ class Conversation:
         self._closed = False
         self._over = False
         """CallEnded was noted: nothing comes after it."""
-        self.engine: Engine = Cascade(self, voip, stt, tts, local=local)
+        self._realtime: Realtime | None = None
+        self.engine: Engine
+        if s2s is not None:
+            self._realtime = Realtime(self, voip, s2s, tts, tools=toolbox.specs, local=local)
+            self.engine, llm = self._realtime, self._realtime.model
+        else:
+            assert tts is not None, "an agent speaks with a tts or an s2s"
+            self.engine = Cascade(self, voip, stt, tts, local=local)
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
         self._tools = [self._responder.tools]
         """At work; they outlive the turn that called them, and the agent that has handed over."""
@@ -165,7 +178,7 @@ class Conversation:
         self.voip.off(VoIP.ENDED, self._on_ended)
 
     def _participants(self) -> tuple[Participant, ...]:
-        return tuple(p for p in (self.voip, self.stt, self.tts) if p is not None)
+        return tuple(p for p in (self.voip, self.stt, self.tts, self.s2s) if p is not None)
 
     def set_stt(self, stt: STT) -> None:
         """Listen with ``stt`` from the caller's next pause on."""
@@ -178,7 +191,8 @@ class Conversation:
     def set_tts(self, tts: TTS) -> None:
         """Speak with ``tts`` from the next part on."""
         self.engine.set_tts(tts)
-        self._retire(self.tts)
+        if self.tts is not None:
+            self._retire(self.tts)
         self.tts = tts
         tts.on(Participant.ERROR, self._on_failure)
 
@@ -194,6 +208,9 @@ class Conversation:
         self._former = [agent for agent in (*self._former, before.participant) if agent is not self._agent]
         self.history = history
         self._responder.retired = True
+        if self._realtime is not None:
+            self._realtime.instruct(toolbox.specs)
+            llm = self._realtime.model
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
         self._tools.append(self._responder.tools)
         self.happened(ev.HandedOver, from_=before.participant.name, to=self._agent.name)
@@ -248,10 +265,12 @@ class Conversation:
 
     async def _give_up(self, failure: Failure) -> None:
         """A provider is gone for good: tell the caller if there is a voice, and end the call."""
-        if failure.source != self.tts.name:
+        if failure.source not in [voice.name for voice in (self.tts or self.s2s,) if voice is not None]:
             try:
                 async with asyncio.timeout(self._clock.real(15)):
-                    await self.engine.dispatch_message(self.settings.failure, PartOptions(allow_interrupt=False))
+                    await self.engine.dispatch_message(
+                        self.settings.failure, PartOptions(allow_interrupt=False, paraphrase=True)
+                    )
             except TimeoutError:
                 logger.warning("call %s: the failure message was not heard in time", self.voip.metadata.call_id)
         if self.settings.failure_transfer:
@@ -301,7 +320,7 @@ class Conversation:
         if self.stt is not None and unfinished:
             await self._last_words(self.stt)
         self._guarded(self.engine.stop)
-        for participant in (self.stt, self.tts):
+        for participant in (self.stt, self.tts, self.s2s):
             if participant is not None:
                 self._guarded(participant.dispose)
         await asyncio.gather(*(tools.close() for tools in self._tools))
@@ -384,6 +403,10 @@ class Conversation:
         """Nobody has spoken for a while."""
         self.happened(ev.IdlePrompted, count=count)
         self._owner.on_idle(count)
+
+    def used(self, turn: UUID | None, usage: Usage) -> None:
+        """A provider tells what was used, by a turn or by none in particular."""
+        self.happened(ev.UsageReported, turn=turn, usage=usage)
 
     def near_end(self) -> None:
         """The call comes near its longest duration."""

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _GOODBYE_S = 15.0
 """So long a goodbye may take to be heard before the call is ended all the same."""
-_HEARD_OUT = PartOptions(allow_interrupt=False)
+_HEARD_OUT = PartOptions(allow_interrupt=False, paraphrase=True)
 
 
 class Transfer(Struct, frozen=True):
@@ -72,7 +72,7 @@ class Endings:
     def near_end(self) -> None:
         """Tell the caller that the call comes near its longest duration."""
         if self._settings.duration_warning:
-            self._say(self._settings.duration_warning, PartOptions())
+            self._say(self._settings.duration_warning, PartOptions(paraphrase=True))
 
     def end(self, reason: str) -> None:
         """End the call: after a goodbye, if there is one for ``reason``."""

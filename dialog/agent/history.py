@@ -90,9 +90,22 @@ class Draft:
         return self._state == "open"
 
     @property
+    def dropped(self) -> bool:
+        """The turn was dropped."""
+        return self._state == "dropped"
+
+    @property
     def history(self) -> History:
         """Whose turn it is."""
         return self._history
+
+    def hear(self, user_text: str) -> None:
+        """What the caller said is known only now."""
+        text = " ".join(user_text.split())
+        if text != self.user_text and self._state != "discarded":
+            self.user_text = text.removeprefix(self._told).lstrip()
+            self._ended = None
+            self._history.version += 1
 
     def begin(self) -> None:
         """The turn speaks only now: what happened while it waited comes before it."""

@@ -16,8 +16,9 @@ from dialog.agent.speech import Part, PartOptions, SpeechQueue
 from dialog.agent.thinking import ThinkingSound
 from dialog.agent.turn import Turn
 from dialog.agent.voices import Voices
+from dialog.audio.convert import Converter
 from dialog.errors import DialogError
-from dialog.message import Alignment, Message, Utterance
+from dialog.message import Alignment, AudioFormat, Message, Utterance
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
 
@@ -59,6 +60,8 @@ class Mouth:
         self._opened = opened
         self._spoke = spoke
         self.voices: Voices = Voices(voip, tts, self)
+        self.model_format: AudioFormat = voip.audio_format
+        """What a model that speaks by itself makes."""
         self.turns: dict[UUID, Turn] = {}
         """Those that are not over."""
         # In a text call nothing takes time to say.
@@ -150,6 +153,8 @@ class Mouth:
         part.heard_map.learn(heard_ms)
 
     def _new_part(self, number: int, options: PartOptions) -> Part:
+        if options.model:  # what was said is taken as it is
+            return Part(number, shaper_for("tokens", (), normalizes=True), self._rate, options)
         voice = self.voices.capabilities
         shaper = shaper_for(voice.text, self._settings.filters, normalizes=voice.normalizes)
         return Part(number, shaper, self._rate, options, sounds=self._voip.medium == "audio")
@@ -158,7 +163,10 @@ class Mouth:
         self._spent[turn.uuid] = part.number + 1
         if len(self._spent) > _REMEMBERED_TURNS:
             del self._spent[next(iter(self._spent))]
-        part.converter = self.voices.assign((turn.uuid, part.number))
+        if not part.options.model:
+            part.converter = self.voices.assign((turn.uuid, part.number))
+        elif self.model_format != self._voip.audio_format:
+            part.converter = Converter(self.model_format, self._voip.audio_format)
 
     def _announce(self, turn: Turn, part: Part) -> None:
         # The line plays parts in the order in which it hears of them, and audio of a later part may

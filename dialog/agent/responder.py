@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from dialog.agent.filler import Bridge, Rotation
 from dialog.agent.streams import closing
@@ -112,7 +112,7 @@ class Responder:
                 elif isinstance(event, ToolCall):
                     answer.calls.append(event)
                 elif isinstance(event, Usage):
-                    self._used(turn, event)
+                    self._host.happened(ev.UsageReported, turn=turn.uuid, usage=event)
                 elif isinstance(event, ModelSwitched):
                     switch = {"provider": event.model, "instead_of": event.instead_of, "reason": event.reason}
                     self._host.happened(ev.ProviderSwitched, kind="llm", turn=turn.uuid, **switch)
@@ -133,7 +133,8 @@ class Responder:
             self._toolbox.is_last(job.call.name) and job.result is not None and job.result.state == "done"
             for job in jobs
         )
-        over = ended and (answer.spoken or answer.ended)
+        spoken = answer.spoken or any(part.options.model for job in jobs for part in job.turn.speech.parts)
+        over = ended and (spoken or answer.ended)
         answer.ended = answer.ended or ended
         return over
 
@@ -146,15 +147,6 @@ class Responder:
             return self._engine.fill(turn, text)
 
         return Bridge(self._clock, self._host.settings, self._rotation, fill=fill, silent=silent)
-
-    def _used(self, turn: Turn, usage: Usage) -> None:
-        fields: dict[str, Any] = {
-            "model": usage.model,
-            "input_tokens": usage.input_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "output_tokens": usage.output_tokens,
-        }
-        self._host.happened(ev.UsageReported, turn=turn.uuid, **fields)
 
 
 class _Answer:

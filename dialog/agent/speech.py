@@ -22,6 +22,8 @@ __all__ = ["Heard", "Part", "PartOptions", "Speech", "SpeechQueue", "inside_spee
 
 _LONG_SENTENCE = 1000
 """A sentence of more characters is not one: it is held where it is."""
+_WORD_MS = 250.0
+"""Who has heard less of a speech whose words are not known has heard no word."""
 _LITTLE_MS = 3000.0
 """A voice that is given its next sentence when so much audio is left has it ready in time."""
 
@@ -133,6 +135,10 @@ class PartOptions(Struct, frozen=True, kw_only=True):
     """The caller is not listened to while it sounds."""
     filler: bool = False
     """It bridges a wait: it is in the transcript, not in history."""
+    model: bool = False
+    """A model speaks it by itself: it comes as audio, and its text is what was said."""
+    paraphrase: bool = False
+    """Where no voice says it as it is written, a model that speaks may say it in its own words."""
 
 
 class Part:
@@ -224,6 +230,11 @@ class Part:
         if self.audio_done or (self.audio_ms and waiting < _LITTLE_MS):
             return waiting
         return max(waiting, self.posted_chars * 1000.0 / chars_per_s - self.heard_ms)
+
+    @property
+    def was_heard(self) -> bool:
+        """Some word of it was heard; of a model's own speech the words may come long after."""
+        return bool(self.heard_text()) or (self.options.model and self.heard_ms >= _WORD_MS)
 
     def heard_text(self) -> str:
         """The words of it that were heard."""
@@ -397,7 +408,8 @@ class SpeechQueue:
         while self._next < len(self.parts):
             part = self.parts[self._next]
             while part.pending:
-                if not 0 < self._sentence < _LONG_SENTENCE and not self._gate():
+                own = part.options.model
+                if not own and not 0 < self._sentence < _LONG_SENTENCE and not self._gate():
                     return
                 piece = part.pending.popleft()
                 part.heard_map.post(piece)
@@ -406,7 +418,8 @@ class SpeechQueue:
                 self._sentence = 0 if piece.ends_sentence else self._sentence + len(piece.spoken)
                 if self.on_text is not None and not part.options.filler:
                     self.on_text()
-                self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken))
+                if not own:
+                    self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken))
             if not part.sealed:
                 return
             self._spend(part, part.chars)  # the last of it may not be spoken at all
@@ -414,7 +427,8 @@ class SpeechQueue:
             self._sentence = 0
             if not part.posted_done:
                 part.posted_done = True
-                self._post(Message(uuid=self.turn, part=part.number, data="", done=True))
+                if not part.options.model:
+                    self._post(Message(uuid=self.turn, part=part.number, data="", done=True))
 
     def silence(self, part: Part) -> None:
         """Take no more text for a part and forget what the voice was not given."""

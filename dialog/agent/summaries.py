@@ -207,14 +207,7 @@ class HistorySummaries(Participant):
     def _used(self, usage: Usage, event: ev.TurnMeasured) -> None:
         conversation = self._agent._conversation
         if conversation is not None:
-            conversation.happened(
-                ev.UsageReported,
-                turn=event.timeline.turn,
-                model=usage.model,
-                input_tokens=usage.input_tokens,
-                cached_tokens=usage.cached_tokens,
-                output_tokens=usage.output_tokens,
-            )
+            conversation.used(event.timeline.turn, usage)
 
     def _failed(self, error: DialogError) -> None:
         self._rest = _REST_TURNS

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from dialog.calls.metrics import SessionMetrics
 from dialog.calls.timeline import TurnTimeline
+from dialog.usage import Usage
 
 __all__ = [
     "AgentSaid",
@@ -173,13 +174,11 @@ class ToolEnded(_Event, frozen=True, kw_only=True, gc=False, tag="tool.ended"):
 
 
 class UsageReported(_Event, frozen=True, kw_only=True, gc=False, tag="usage"):
-    """What one request to a model cost, in tokens."""
+    """What one request to a model, or one reply of it, used."""
 
-    turn: UUID
-    model: str
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
+    turn: UUID | None
+    """``None``: no turn in particular did."""
+    usage: Usage
 
 
 class HandedOver(_Event, frozen=True, kw_only=True, gc=False, tag="agent.handed_over"):

@@ -80,7 +80,7 @@ class CallMeter:
             self._sums["tools_failed"] += event.state in ("failed", "timed_out")
         elif isinstance(event, ev.UsageReported):
             for name in ("input_tokens", "cached_tokens", "output_tokens"):
-                self._sums[name] += getattr(event, name)
+                self._sums[name] += getattr(event.usage, name)
         elif isinstance(event, ev.TurnMeasured):
             self._measured(event.timeline)
 

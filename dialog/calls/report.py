@@ -140,8 +140,8 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
         interruptions=sum(isinstance(event, Interrupted) for event in events),
         false_interruptions=sum(isinstance(event, ResumedAfterPause) for event in events),
         errors=sum(isinstance(event, ErrorRaised) for event in events),
-        input_tokens=sum(event.input_tokens for event in events if isinstance(event, UsageReported)),
-        output_tokens=sum(event.output_tokens for event in events if isinstance(event, UsageReported)),
+        input_tokens=sum(event.usage.input_tokens for event in events if isinstance(event, UsageReported)),
+        output_tokens=sum(event.usage.output_tokens for event in events if isinstance(event, UsageReported)),
         metrics=metrics if metrics is not None else measure(events),
         events=events,
     )

@@ -42,6 +42,8 @@ class S2SCapabilities(Struct, frozen=True, kw_only=True):
     """Emits VAD: it hears when speech starts and stops."""
     transcribes: bool = True
     """Emits UTTERANCE."""
+    interim_interval_ms: int | None = None
+    """How often INTERIM comes while somebody speaks; ``None``: it does not."""
     resumption: bool = False
     """A new connection can go on with the provider's own memory of the session."""
     runs_inference: bool = False
@@ -87,6 +89,8 @@ class Replied(Struct, frozen=True, kw_only=True):
 
     uuid: UUID
     state: ReplyState
+    part: int | None = None
+    """The part that was to be said; ``None``: it was an answer."""
 
 
 class ReplyUsage(Struct, frozen=True, kw_only=True):
@@ -136,6 +140,11 @@ class S2S(Renewable):
     """Audio that it can make, best first."""
     capabilities: ClassVar[S2SCapabilities] = S2SCapabilities()
 
+    @property
+    def session(self) -> int:
+        """Counts the sessions: what was said in an earlier one, the present one knows from ``history()`` alone."""
+        return 1
+
     @abstractmethod
     def open(self, spec: SessionSpec) -> None:
         """Start connecting and return."""
@@ -174,7 +183,8 @@ class S2S(Renewable):
     def say(self, message: Message[str], *, verbatim: bool) -> None:
         """Say this text as a part of a turn: word for word, where the capabilities have it, else in its own words.
 
-        The text may come in pieces, of which the last is ``done``; its reply ends with REPLIED.
+        The text may come in pieces, of which the last is ``done``. Its number is higher than those of the parts
+        that the turn has had; its REPLIED has that number.
         """
 
     @abstractmethod
@@ -190,7 +200,7 @@ class S2S(Renewable):
 
     @abstractmethod
     def cancel(self, heard: Playback) -> None:
-        """Stop a reply: nothing more of it is emitted, REPLIED apart.
+        """Stop the replies of a turn: REPLIED is emitted at once, and nothing after it.
 
         Where the capabilities have ``truncate``, the model is told that only ``heard.heard_ms`` of part
         ``heard.part`` were heard, and nothing of those after it. Unknown ones are ignored.

@@ -98,7 +98,7 @@ class SocketS2S(S2S):
         self._safe_ms = 0.0
         """Up to here, on the call's audio clock, the session has what the caller said in its memory."""
         self._ready = False
-        self._connections = 0
+        self._sessions = 0
         self._in_turn = False
         """Manual turns: the caller speaks."""
         self._speaking = False
@@ -177,6 +177,11 @@ class SocketS2S(S2S):
         self._settings = dataclasses.replace(self._settings, audio_between=(before, after))
 
     # What the engine calls.
+
+    @property
+    def session(self) -> int:
+        """See :attr:`S2S.session`."""
+        return self._sessions
 
     def open(self, spec: SessionSpec) -> None:
         """Start connecting and return.
@@ -269,7 +274,7 @@ class SocketS2S(S2S):
             self._ask(Reply(message.uuid, text=text, part=message.part, verbatim=verbatim))
         else:
             self.emit(S2S.MESSAGE, Message(uuid=message.uuid, part=message.part, data=b"", done=True))
-            self.emit(S2S.REPLIED, Replied(uuid=message.uuid, state="completed"))
+            self.emit(S2S.REPLIED, Replied(uuid=message.uuid, state="completed", part=message.part))
 
     def add(self, item: Item) -> None:
         """See :meth:`S2S.add`."""
@@ -295,6 +300,7 @@ class SocketS2S(S2S):
         reply = self._reply
         if reply is not None and reply.uuid == uuid and not reply.cancelled:
             reply.cancelled = True
+            self._end(reply, "cancelled")
             if not (self._ready and self._send_cancel(reply)):
                 self._over("cancelled")
             else:
@@ -314,6 +320,7 @@ class SocketS2S(S2S):
         assert self._socket is not None
         self._set_timer("ready")
         self._ready = True
+        self._sessions += 1
         for item in self._spec.history():
             self._send_all(self._texts_of(item))
         if self._spec.vad == "provider":
@@ -389,8 +396,8 @@ class SocketS2S(S2S):
         """The provider has ended the reply."""
         reply, self._reply = self._reply, None
         self._set_timer("stopping")
-        if reply is not None:
-            self._end(reply, "cancelled" if reply.cancelled else state)
+        if reply is not None and not reply.cancelled:
+            self._end(reply, state)
         self._next()
         self._renew_if_quiet()
 
@@ -464,7 +471,7 @@ class SocketS2S(S2S):
         if state != "cancelled":
             for item in tuple(reply.parts):
                 self._part_done(reply, item)
-        self.emit(S2S.REPLIED, Replied(uuid=reply.uuid, state=state))
+        self.emit(S2S.REPLIED, Replied(uuid=reply.uuid, state=state, part=reply.part))
 
     # The socket.
 
@@ -491,7 +498,6 @@ class SocketS2S(S2S):
         self._time = StreamTime()
         self._calls.clear()
         self._forget()
-        self._connections += 1
         self._set_timer("ready", _READY_S, self._not_ready)
         self._send_all(self._greet())
 
@@ -508,8 +514,10 @@ class SocketS2S(S2S):
         reply, self._reply = self._reply, None
         if reply is None:
             return
-        if reply.parts or reply.cancelled or reply.tries:
-            self._end(reply, "cancelled" if reply.cancelled else "failed")
+        if reply.cancelled:
+            return
+        if reply.parts or reply.tries:
+            self._end(reply, "failed")
         else:
             reply.tries += 1
             self._asked.appendleft(reply)
@@ -522,7 +530,8 @@ class SocketS2S(S2S):
         self._asked.clear()
         self.fail(error, fatal=True, retryable=error.retryable)
         for each in asked:
-            self._end(each, "failed")
+            if not each.cancelled:
+                self._end(each, "failed")
 
     # A session that comes to its end.
 

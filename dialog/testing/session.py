@@ -351,7 +351,7 @@ class TextSession:
 
     def _aligned(self, alignment: Alignment) -> None:
         for agent in self._agents:
-            if not agent.disposed:
+            if not agent.disposed and agent.tts is not None:
                 agent.tts.emit(TTS.ALIGNMENT, alignment)
 
     @property

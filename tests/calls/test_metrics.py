@@ -17,6 +17,7 @@ from dialog.calls.metrics import LATENCY_STAGES, SessionMetrics
 from dialog.calls.report import make_report
 from dialog.calls.timeline import TurnTimeline
 from dialog.testing import HummingTTS, ToldSTT, run_virtual
+from dialog.usage import Usage
 from dialog.voip.memory import memory_call
 
 A, B, C = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -110,7 +111,8 @@ def test_everything_that_happens_is_counted():
     for state in ("done", "failed", "timed_out", "cancelled"):
         log.add(ev.ToolEnded, 7, turn=A, call_id=state, name="t", result="", state=state, took_s=1)
     for _ in range(2):
-        log.add(ev.UsageReported, 7, turn=A, model="m", input_tokens=100, cached_tokens=60, output_tokens=7)
+        usage = Usage(model="m", input_tokens=100, cached_tokens=60, output_tokens=7)
+        log.add(ev.UsageReported, 7, turn=A, usage=usage)
     log.add(ev.ErrorRaised, 8, source="x", code="y", text="z", fatal=False)
     log.add(ev.Warned, 8, code="vad_fallback", text="z")
     log.add(ev.CallEnded, 9.5, reason="caller_hangup")

@@ -142,7 +142,7 @@ async def test_the_same_agent_books_a_table_whatever_its_base_class(kind: type[A
         assert (call.id, call.name, result.content) == (result.id, "book_table", "booked for 2")
         used = talk(ev.UsageReported)
         assert len(used) == 3
-        assert all(usage.output_tokens > 0 and usage.input_tokens > 0 for usage in used)
+        assert all(event.usage.output_tokens > 0 and event.usage.input_tokens > 0 for event in used)
         assert talk.errors == []
         if emulator is not None:
             assert [exchange.connection for exchange in emulator.exchanges] == [0, 0, 0]

@@ -33,6 +33,7 @@ from dialog.message import Playback, Utterance
 __all__ = [
     "Aborted",
     "Backchannel",
+    "Claimed",
     "Close",
     "Cut",
     "Decision",
@@ -127,10 +128,18 @@ class EndpointingResolved(Struct, frozen=True, gc=False):
 
 
 class Final(Struct, frozen=True, gc=False):
-    """The caller has said this. ``complete``: there is nothing to add, for it was typed and not spoken."""
+    """The caller has said this. ``complete``: there is nothing to add, for it was typed and not spoken.
+
+    A complete one may be without words: those who hear them know them, and they are told later. One that is
+    neither was no utterance.
+    """
 
     utterance: Utterance
     complete: bool = False
+
+
+class Claimed(Struct, frozen=True, gc=False):
+    """Whoever hears the caller says that they interrupt, and has stopped speaking."""
 
 
 class Digit(Struct, frozen=True, gc=False):
@@ -226,6 +235,7 @@ Signal: TypeAlias = (
     | TurnJudged
     | EndpointingResolved
     | Final
+    | Claimed
     | Digit
     | SayRequested
     | PartOpened

@@ -109,6 +109,8 @@ class TurnTaking:
                 return self._floor.speculation.withdraw(signal.uuid)
             case sig.Final():
                 return self._final(signal.utterance, now, complete=signal.complete)
+            case sig.Claimed():
+                return self._claim(now)
             case sig.PartOpened():
                 return self._part_opened(signal)
             case sig.ReplyEnded():
@@ -178,9 +180,9 @@ class TurnTaking:
         return decisions
 
     def _final(self, utterance: Utterance, now: float, *, complete: bool) -> list[Decision]:
-        if not utterance.data.strip():
+        if not utterance.data.strip() and not complete:
             self._endpointer.noted()
-            return []
+            return [] if self._endpointer.voice else self._interruption.release("those were no words", false_alarm=True)
         self._silence.caller_acted()
         reason = self._not_meant(utterance.data)
         if reason:
