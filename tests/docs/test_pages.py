@@ -107,8 +107,8 @@ INTERNAL = re.compile(
     r"""dialog\.(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
         agent\.(
-            alignment | cascade | conversation | decider | driver | ears | endings | filler | heard | mouth | ownvoice |
-            responder | speakers | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
+            alignment | cascade | conversation | decider | driver | ears | endings | engine | filler | heard | mode |
+            modelvoice | mouth | ownvoice | realtime | responder | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
         ) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
@@ -118,6 +118,7 @@ INTERNAL = re.compile(
         audio\.(keys | noise_floor | pcm) |
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         providers\.builtin |
+        s2s\.memory |
         stt\.(azure_wire | openai_items | openai_wire | seam | watchdog) |
         tts\.coverage |
         net\.(azure | connections | frames | http1 | options | websocket) |
