@@ -13,6 +13,7 @@ from typing import ClassVar, cast
 from dialog.errors import ConfigurationError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
 from dialog.net.azure import DEFAULT_REGION, host
+from dialog.net.options import merged
 from dialog.net.urls import QueryValue, http_url, join
 from dialog.tts.http import HttpTTS
 from dialog.tts.tts import TTSCapabilities
@@ -30,6 +31,7 @@ _FORMATS = {
     PCM_8K: "raw-8khz-16bit-mono-pcm",
 }
 _PARALLEL = 2
+_LONGEST_PAUSE_MS = 20_000
 _NAMESPACES = 'xmlns="http://www.w3.org/2001/10/synthesis" xmlns:mstts="http://www.w3.org/2001/mstts"'
 _NAME = re.compile(r"(?:[A-Za-z_][\w.-]*:)?[A-Za-z_][\w.-]*", re.ASCII)
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -45,17 +47,19 @@ class AzureTTS(HttpTTS):
         region: Region of the resource; ``westeurope`` unless told otherwise.
         language: Language of the text, ``en-US`` unless told otherwise. A voice with a language of its own speaks
             that; multilingual ones find it out. ``options={"lang": {"xml:lang": "de-DE"}}`` makes them speak one.
+        sentence_pause_ms: Silence behind every sentence, 0 to 20000; ``None``: what the voice makes by itself, which
+            is most of a second. High-definition voices (with a colon in their name) take no wishes.
         base_url: The resource's own endpoint, or another server that speaks the protocol, instead of the region;
             http(s) or ws(s).
         options: Elements of SSML around the text, the outermost first, each with its attributes, also ones that
-            this class does not know: ``{"prosody": {"rate": "+10%"}, "mstts:express-as": {"style": "chat"}}``.
+            this class does not know: ``{"voice": {"effect": "eq_telecomhp8k"}, "prosody": {"rate": "+10%"}}``.
         query: Further query parameters of each request (``deploymentId`` of a custom voice …).
         headers: Further headers of each request.
         timeout_s: How long a part whose text is complete may go without a sign of life.
 
     Raises:
-        ConfigurationError: No key or voice, no such region can be, the base URL is no URL, ``options`` are no
-            elements, or a header holds what it may not hold.
+        ConfigurationError: No key or voice, no such region can be, the base URL is no URL, the pause is out of
+            bounds, ``options`` are no elements, or a header holds what it may not hold.
     """
 
     provider = "azure"
@@ -76,6 +80,7 @@ class AzureTTS(HttpTTS):
         voice: str = DEFAULT_VOICE,
         region: str = DEFAULT_REGION,
         language: str = DEFAULT_LANGUAGE,
+        sentence_pause_ms: int | None = 200,
         base_url: str | None = None,
         options: Mapping[str, Mapping[str, str]] | None = None,
         query: Mapping[str, QueryValue] | None = None,
@@ -84,14 +89,17 @@ class AzureTTS(HttpTTS):
     ) -> None:
         if not voice or not language:
             raise ConfigurationError(f"AzureTTS needs a voice and a language, got {voice!r} and {language!r}")
+        if sentence_pause_ms is not None and not 0 <= sentence_pause_ms <= _LONGEST_PAUSE_MS:
+            raise ConfigurationError(f"AzureTTS: sentence_pause_ms must be 0 to 20000, got {sentence_pause_ms}")
         if base_url is None:
             url = join(host(region, "tts"), "/cognitiveservices/v1", query)
         else:
             url = join(http_url(base_url), "/tts/cognitiveservices/v1", query)
-        around = {"voice": {"name": voice}, **(options or {})}
-        self._before = f'<speak version="1.0" {_NAMESPACES} xml:lang={_quoted(language)}>' + "".join(
-            _opening(name, attributes) for name, attributes in around.items()
-        )
+        around = merged({"voice": {"name": voice}}, options or {})
+        voice_tag, *inner = (_opening(name, attributes) for name, attributes in around.items())
+        pauses = _pauses(sentence_pause_ms) if sentence_pause_ms is not None and ":" not in voice else ""
+        speak = f'<speak version="1.0" {_NAMESPACES} xml:lang={_quoted(language)}>'
+        self._before = "".join((speak, voice_tag, pauses, *inner))
         self._after = "".join(f"</{name}>" for name in reversed(around)) + "</speak>"
         self._hint = f"voice {voice!r} or language {language!r} may be unknown there"
         super().__init__(
@@ -124,6 +132,13 @@ class AzureTTS(HttpTTS):
 
 def _escaped(text: str) -> str:
     return escape(_NOT_XML.sub(" ", text))
+
+
+def _pauses(pause_ms: int) -> str:
+    """The same pause between the sentences of a request and behind the last one: another request may follow it."""
+    return "".join(
+        f'<mstts:silence type="{where}-exact" value="{pause_ms}ms"/>' for where in ("Sentenceboundary", "Tailing")
+    )
 
 
 def _opening(name: str, attributes: object) -> str:

@@ -42,7 +42,9 @@ def test_the_defaults_are_as_documented():
     assert tts._body("Hello.") == (
         b'<speak version="1.0" xmlns="http://www.w3.org/2001/10/synthesis" '
         b'xmlns:mstts="http://www.w3.org/2001/mstts" xml:lang="en-US">'
-        b'<voice name="en-US-AvaMultilingualNeural">Hello.</voice></speak>'
+        b'<voice name="en-US-AvaMultilingualNeural">'
+        b'<mstts:silence type="Sentenceboundary-exact" value="200ms"/>'
+        b'<mstts:silence type="Tailing-exact" value="200ms"/>Hello.</voice></speak>'
     )
     assert (tts.capabilities.text, tts.capabilities.timings, tts.capabilities.parallel_parts) == ("sentences", False, 2)
 
@@ -65,6 +67,8 @@ def test_a_region_is_a_host_and_a_resource_of_ones_own_another():
         {"options": {"prosody rate='x'": {}}},
         {"options": {"prosody": {"rate='1'>": "x"}}},
         {"options": {"speed": 2}},
+        {"sentence_pause_ms": -1},
+        {"sentence_pause_ms": 20_001},
         {"headers": {"X-Bad": "a\r\nb"}},
     ],
     ids=repr,
@@ -144,7 +148,7 @@ async def test_names_and_attributes_are_escaped_too():
     )
     root = ET.fromstring(tts._body("Hello."))
     [voice] = list(root)
-    [prosody] = list(voice)
+    *_, prosody = list(voice)
     [style] = list(prosody)
     assert root.get("{http://www.w3.org/XML/1998/namespace}lang") == "x\"&<'"
     assert voice.get("name") == "a\"&<'"
@@ -152,6 +156,18 @@ async def test_names_and_attributes_are_escaped_too():
     assert style.tag == "{http://www.w3.org/2001/mstts}express-as"
     assert style.attrib == {"style": "chat", "styledegree": "2"}
     assert style.text == "Hello."
+
+
+def test_pauses_are_for_voices_that_take_them():
+    assert b'type="Tailing-exact" value="0ms"' in AzureTTS(api_key="k", sentence_pause_ms=0)._body("Hello.")
+    assert b"silence" not in AzureTTS(api_key="k", sentence_pause_ms=None)._body("Hello.")
+    high_definition = AzureTTS(api_key="k", voice="en-US-Ava:DragonHDLatestNeural")
+    assert b"silence" not in high_definition._body("Hello.")
+
+
+def test_the_voice_takes_options_as_well():
+    tts = AzureTTS(api_key="k", options={"voice": {"effect": "eq_telecomhp8k"}})
+    assert b'<voice name="en-US-AvaMultilingualNeural" effect="eq_telecomhp8k"><mstts:silence' in tts._body("Hello.")
 
 
 async def test_an_unknown_voice_is_named_also_where_the_service_says_nothing(speak):

@@ -425,7 +425,16 @@ def test_all_that_the_sound_depends_on_is_in_the_key() -> None:
         (ElevenLabsTTS, [{}, {"voice": "v"}, {"model": "m"}, {"language": "de"}, {"options": {"x": 2}}]),
         (OpenAITTS, [{}, {"voice": "v"}, {"model": "m"}, {"options": {"x": 2}}]),
         (DeepgramTTS, [{}, {"model": "m"}, {"options": {"x": 2}}]),
-        (AzureTTS, [{}, {"voice": "v"}, {"language": "de-DE"}, {"options": {"prosody": {"rate": "+5%"}}}]),
+        (
+            AzureTTS,
+            [
+                {},
+                {"voice": "v"},
+                {"language": "de-DE"},
+                {"sentence_pause_ms": 0},
+                {"options": {"prosody": {"rate": "+5%"}}},
+            ],
+        ),
     ],
 )
 def test_every_voice_says_what_its_sound_depends_on(cls, settings) -> None:
