@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from dialog.errors import ConfigurationError
 
-__all__ = ["DEFAULT_REGION", "TICKS_PER_MS", "USPMessage", "host", "parse_usp", "usp_head", "usp_text"]
+__all__ = ["DEFAULT_REGION", "TICKS_PER_MS", "USPMessage", "host", "parse_usp", "usp_head", "usp_text", "usp_time"]
 
 DEFAULT_REGION = "westeurope"
 TICKS_PER_MS = 10_000.0
@@ -74,6 +74,11 @@ def parse_usp(data: str | bytes) -> USPMessage:
     return USPMessage(path=path, request_id=headers.get("x-requestid", "").lower(), headers=headers, body=body)
 
 
+def usp_time() -> str:
+    """Now, as the service wants it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
 def usp_text(path: str, body: str, *, request_id: str = "", content_type: str = "application/json") -> str:
     """A text message."""
     return _head(path, request_id, content_type, "") + "\r\n" + body
@@ -86,9 +91,8 @@ def usp_head(path: str, *, request_id: str, stream_id: str, content_type: str = 
 
 
 def _head(path: str, request_id: str, content_type: str, stream_id: str) -> str:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
     headers = {
-        "X-Timestamp": f"{now}Z",
+        "X-Timestamp": usp_time(),
         "Path": path,
         "Content-Type": content_type,
         "X-RequestId": request_id,

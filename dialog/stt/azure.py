@@ -17,7 +17,7 @@ import msgspec
 
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError, RemoteProtocolError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
-from dialog.net.azure import DEFAULT_REGION, TICKS_PER_MS, host, parse_usp, usp_text
+from dialog.net.azure import DEFAULT_REGION, TICKS_PER_MS, host, parse_usp, usp_text, usp_time
 from dialog.net.options import merged
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
@@ -122,6 +122,8 @@ class AzureSTT(TurnSTT):
         self._greeting = self._turn_settings = ""
         self._wave_head = b""
         self._turn_now = Turn(0.0)
+        self._connecting_at = self._connected_at = ""
+        """When the connection was begun and made, until the service was told of it."""
         self._turn_timer: asyncio.TimerHandle | None = None
 
     def url_for(self, audio_format: AudioFormat) -> str:
@@ -132,9 +134,14 @@ class AzureSTT(TurnSTT):
         context = speech_context(self._language, silence_ms, self._keyterms)
         self._turn_settings = msgspec.json.encode(merged(context, self._options)).decode()
         self._greeting = msgspec.json.encode(speech_config(audio_format)).decode()
+        self._connecting_at = usp_time()
         return join(self._base_url, "/stt/speech/universal/v2", self._query)
 
     # Turns of the service's: audio up to an end that either side decides on; then another one begins.
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._connected_at = usp_time()
 
     def _greet(self) -> Iterable[str]:
         return (usp_text("speech.config", self._greeting),)
@@ -166,11 +173,26 @@ class AzureSTT(TurnSTT):
     def _turn_is_over(self) -> None:
         """What the service has not told of is heard again in the next one."""
         self._stop_turn_timer()
+        self._acknowledge()
         if self._finalizing is not None and not self._unasked:
             self._finish(interim=True)  # this was the answer
+        if self._disposed:
+            return  # by who heard the answer
         self._collector.restart(self._safe_ms, self._ring.start_ms)
         self._next_turn()
         self._start_audio()
+
+    def _acknowledge(self) -> None:
+        """Tell when the messages of the turn came: the service may leave a client that does not."""
+        assert self._socket is not None
+        turn, first = self._turn_now, bool(self._connected_at)
+        body = turn.receipts.telemetry(
+            connection_id=self._headers["X-ConnectionId"] if first else "",
+            connecting_at=self._connecting_at,
+            connected_at=self._connected_at,
+        )
+        self._connected_at = ""
+        self._socket.send(usp_text("telemetry", body, request_id=turn.request_id))
 
     def _turn_hangs(self) -> None:
         reason = f"did not end a turn within {_TURN_S:g} s"
@@ -184,8 +206,11 @@ class AzureSTT(TurnSTT):
         except ValueError as exc:
             self.fail(RemoteProtocolError(f"{self.provider} sent {exc}"))
             return
-        path = message.path
-        if path not in KNOWN or message.request_id != self._turn_now.request_id:
+        path, turn = message.path, self._turn_now
+        if message.request_id != turn.request_id:
+            return
+        turn.receipts.add(message.headers["path"])
+        if path not in KNOWN:
             return
         if path == "turn.end":
             self._turn_is_over()
@@ -252,6 +277,7 @@ class AzureSTT(TurnSTT):
     def _lost(self) -> None:
         super()._lost()
         self._stop_turn_timer()
+        self._connecting_at = usp_time()
 
     def _dropped(self, frame: bytes | str) -> None:
         super()._dropped(frame)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import struct
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
@@ -15,13 +16,24 @@ import msgspec
 from msgspec import Struct
 
 from dialog.message import AudioFormat
-from dialog.net.azure import usp_head
+from dialog.net.azure import usp_head, usp_time
 from dialog.version import __version__
 
 __all__ = [
-    "KNOWN", "Best", "Event", "SpokenWord", "Turn", "decode", "speech_config", "speech_context", "wave_head",
-]  # fmt: skip
+    "KNOWN",
+    "Best",
+    "Event",
+    "Receipts",
+    "SpokenWord",
+    "Turn",
+    "decode",
+    "speech_config",
+    "speech_context",
+    "wave_head",
+]
 
+_MOST_KINDS, _MOST_TIMES = 16, 1000
+"""A turn may last for ten minutes, with three hypotheses a second while somebody speaks."""
 _WAVE_TAGS = {"s16le": 1, "alaw": 6, "mulaw": 7}
 
 
@@ -68,16 +80,41 @@ decode = msgspec.json.Decoder(Event).decode
 class Turn:
     """A turn of the service's: what it is called, and where in the connection's audio it begins."""
 
-    __slots__ = ("base_ms", "first", "head", "request_id")
+    __slots__ = ("base_ms", "first", "head", "receipts", "request_id")
 
     def __init__(self, base_ms: float) -> None:
         self.base_ms = base_ms
         self.request_id = uuid4().hex
+        self.receipts = Receipts()
         # Made once: nobody asks for the time of each 20 ms.
         self.head = usp_head("audio", request_id=self.request_id, stream_id="1")
         """Goes before audio; alone, it ends it."""
         self.first = usp_head("audio", request_id=self.request_id, stream_id="1", content_type="audio/x-wav")
         """Goes before the header of the WAV file that the audio pretends to be."""
+
+
+class Receipts:
+    """When the messages of a turn came, which the service wants to be told at its end."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, deque[str]] = {}
+
+    def add(self, path: str) -> None:
+        """A message of this kind came."""
+        times = self._times.get(path)
+        if times is None:
+            if len(self._times) >= _MOST_KINDS:
+                return
+            times = self._times[path] = deque(maxlen=_MOST_TIMES)
+        times.append(usp_time())
+
+    def telemetry(self, *, connection_id: str = "", connecting_at: str = "", connected_at: str = "") -> str:
+        """The body of ``telemetry``; the first one of a connection tells about that, too."""
+        connection = {"Name": "Connection", "Id": connection_id, "Start": connecting_at, "End": connected_at}
+        body: dict[str, Any] = {"ReceivedMessages": [{path: list(times)} for path, times in self._times.items()]}
+        if connection_id:
+            body["Metrics"] = [connection]
+        return msgspec.json.encode(body).decode()
 
 
 def speech_context(language: str, silence_ms: int, keyterms: Iterable[str] = ()) -> dict[str, Any]:
@@ -104,7 +141,8 @@ def speech_config(audio_format: AudioFormat) -> dict[str, Any]:
         "channelcount": "1",
     }
     system = {"name": "dialog", "version": __version__, "build": platform.system(), "lang": "Python"}
-    return {"context": {"system": system, "os": {"platform": platform.system()}, "audio": {"source": source}}}
+    os = {"platform": platform.system(), "name": platform.system(), "version": platform.release()}
+    return {"context": {"system": system, "os": os, "audio": {"source": source}}}
 
 
 def wave_head(audio_format: AudioFormat) -> bytes:

@@ -64,6 +64,8 @@ class AzureSTTEmulator(Script, EmulatorServer):
         self.answer_end = answer_end
         self.contexts: list[dict[str, Any]] = []
         """What the turns of clients were set to, oldest first."""
+        self.telemetry: list[dict[str, Any]] = []
+        """What clients told of the turns that ended."""
         self.violations: list[str] = []
         """What clients did that the service forbids or punishes."""
         self._sessions: dict[EmulatorSocket, _Session] = {}
@@ -155,6 +157,8 @@ class _Session:
             yield from self._begin(message)
         elif message.path == "audio":
             yield from self._audio(message)
+        elif message.path == "telemetry":
+            self._emulator.telemetry.append(_json(message))
 
     def end_turn(self) -> str:
         """The message that ends the turn; what the client still sends for it is ignored."""

@@ -110,6 +110,21 @@ def test_a_provider_is_made_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert stt._base_url == "ws://127.0.0.1:9"
 
 
+def test_azures_ear_and_voice_share_a_resource() -> None:
+    env = {"AZURE_SPEECH_KEY": "k", "AZURE_SPEECH_REGION": "northeurope", "AZURE_TTS_VOICE": "de-DE-KatjaNeural"}
+    ear = create_stt.from_env("azure", env=env | {"STT_LANGUAGE_CODE": "de-DE"})
+    voice = create_tts.from_env("azure", env=env)
+    assert ear._base_url == "wss://northeurope.stt.speech.microsoft.com"
+    assert ear._language == "de-DE"
+    assert voice._origin.host == "northeurope.tts.speech.microsoft.com"
+    assert b"de-DE-KatjaNeural" in voice._body("Hallo.")
+    own = env | {"AZURE_SPEECH_BASE_URL": "https://mine.cognitiveservices.azure.com"}
+    assert create_stt.from_env("azure", env=own)._base_url == "wss://mine.cognitiveservices.azure.com"
+    assert create_tts.from_env("azure", env=own)._origin.host == "mine.cognitiveservices.azure.com"
+    with pytest.raises(ConfigurationError, match="AZURE_SPEECH_KEY is not set"):
+        create_stt.from_env("azure", env={})
+
+
 def test_what_is_passed_wins_over_the_environment() -> None:
     env = {"DEEPGRAM_API_KEY": "k", "STT_MODEL_ID": "nova-2", "DEEPGRAM_BASE_URL": "nonsense"}
     stt = create_stt.from_env(env=env, model="nova-3", base_url="ws://127.0.0.1:9")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 
 import azure.cognitiveservices.speech as sdk
@@ -15,6 +16,8 @@ from dialog.net.azure import parse_usp, usp_text
 from dialog.net.reconnect import Backoff
 from dialog.stt import azure
 from dialog.stt.azure import DEFAULT_LANGUAGE, AzureSTT
+from dialog.stt.azure_wire import Receipts
+from dialog.stt.stt import STT
 from dialog.testing.azure_stt import AzureSTTEmulator
 from dialog.testing.server import Faults
 
@@ -251,6 +254,47 @@ async def test_finalize_ends_the_turn_and_the_next_one_goes_on(listen):
             assert final.at_ms == pytest.approx(1500 * sentence, abs=50)
 
 
+async def test_every_turn_is_acknowledged_and_the_first_of_a_connection_tells_of_that(listen):
+    async with AzureSTTEmulator() as service:
+        ear = await listen(service)
+        for sentence in (0, 1):
+            await ear.hear(speech(sentence, 1200))
+            ear.stt.finalize()
+            await ear.hear(silence(300))
+        service.sockets[0].drop()
+        await ear.connected(2)
+        await ear.hear(speech(2, 1200))
+        ear.stt.finalize()
+        await ear.hear(silence(300))
+        await service.until(lambda: len(service.telemetry) == 3)
+        told = [
+            {name: times for each in turn["ReceivedMessages"] for name, times in each.items()}
+            for turn in service.telemetry
+        ]
+        for receipts in told:
+            assert len(receipts["turn.start"]) == len(receipts["turn.end"]) == 1
+            assert receipts["speech.hypothesis"] == sorted(receipts["speech.hypothesis"])
+            assert len(receipts["speech.phrase"]) == 2
+        metrics = [turn.get("Metrics", []) for turn in service.telemetry]
+        assert [len(each) for each in metrics] == [1, 0, 1]
+        assert {each["Id"] for turn in metrics for each in turn} == {service.requests[0].headers["X-ConnectionId"]}
+        assert all(each["Start"] <= each["End"] for turn in metrics for each in turn)
+        ended = [message.request_id for message in messages(service, "telemetry")]
+        assert ended == [turns(service)[at] for at in (0, 1, 3)]
+
+
+async def test_who_ends_the_call_when_the_answer_comes_is_not_in_the_way(listen):
+    async with AzureSTTEmulator(answer_end=False) as service:
+        ear = await listen(service, timeout_s=60.0)
+        ear.stt.on(STT.MESSAGE, lambda _: ear.stt.dispose())
+        await ear.hear(speech(0, 1200))
+        ear.stt.finalize()
+        await service.end_turns()  # without a phrase: the interim words count
+        await ear.until(lambda: ear.finals)
+        await ear.stt.wait_disposed()
+        assert len(turns(service)) == 1
+
+
 async def test_the_end_of_a_turn_answers_also_where_nothing_was_said(listen):
     async with AzureSTTEmulator() as service:
         ear = await listen(service, timeout_s=60.0)
@@ -469,6 +513,16 @@ async def test_messages_of_other_turns_say_nothing(listen):
         assert len(turns(service)) == 1
 
 
+def test_the_receipts_of_a_turn_are_bounded():
+    receipts = Receipts()
+    for number in range(20):
+        for _ in range(1100):
+            receipts.add(f"kind.{number}")
+    told = json.loads(receipts.telemetry())["ReceivedMessages"]
+    assert len(told) == 16
+    assert all(len(times) == 1000 for each in told for times in each.values())
+
+
 # The emulator, driven by the official SDK.
 
 
@@ -605,3 +659,19 @@ async def test_we_say_what_the_sdk_says(listen):
             next(frame for frame in messages(each, "audio") if not frame.body) for each in (ours, theirs)
         )
         assert our_end.headers.keys() == their_end.headers.keys()
+        our_config, their_config = (
+            json.loads(messages(each, "speech.config")[0].body)["context"] for each in (ours, theirs)
+        )
+        for part in ("system", "os"):
+            assert our_config[part].keys() == their_config[part].keys()
+        assert our_config["audio"]["source"].items() <= their_config["audio"]["source"].items()
+        await theirs.until(lambda: len(theirs.telemetry) >= 2)  # it tells of the connection in one of its own
+        [our_told] = ours.telemetry
+        [their_connection] = [
+            each for told in theirs.telemetry for each in told.get("Metrics", ()) if each.get("Name") == "Connection"
+        ]
+        assert our_told["Metrics"][0].keys() == their_connection.keys()
+        their_receipts = [each for told in theirs.telemetry for each in told.get("ReceivedMessages", [])]
+        assert {name for each in their_receipts for name in each} <= {
+            name for each in our_told["ReceivedMessages"] for name in each
+        }
