@@ -1,5 +1,8 @@
 """WebSocket frames, against another implementation of them and against peers that break the rules."""
 
+import importlib.util
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +51,20 @@ def test_what_is_written_is_read(size, masked):
     data = encode_frame(BINARY, body, masked=masked)
     assert read(data, masked=masked) == [(BINARY, body)]
     assert read(data * 3, masked=masked, step=1000) == [(BINARY, body)] * 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 126, 1003])
+def test_frames_are_masked_also_where_aiohttp_does_not_do_it(size, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp._websocket.helpers", None)
+    spec = importlib.util.find_spec("dialog.net.frames")
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    body = bytes(n % 251 for n in range(size))
+    data = alone.encode_frame(BINARY, body, masked=True)
+    assert read(data, masked=True) == [(BINARY, body)]
+    got = []
+    alone.FrameReader(lambda *message: got.append(message), masked=True, max_message=2000).feed(data)
+    assert got == [(BINARY, body)]
 
 
 def test_a_client_s_frames_are_masked_with_changing_keys():
