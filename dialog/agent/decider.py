@@ -28,6 +28,7 @@ class Decider:
         self._carry_out = carry_out
         self._signals: list[sig.Signal] = []
         self._feeding = False
+        self._arming: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._stopped = False
@@ -46,15 +47,21 @@ class Decider:
                     self._carry_out(decision)
         finally:
             self._feeding = False
-        self._arm()
+        # When to look again is found out once for all that happens now, and what was decided goes first: a
+        # caller waits for it.
+        if self._arming is not None:
+            self._arming.cancel()
+        self._arming = asyncio.get_running_loop().call_soon(self._arm)
 
     def stop(self) -> None:
         """Take in nothing more."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._arming, self._timer):
+            if handle is not None:
+                handle.cancel()
 
     def _arm(self) -> None:
+        self._arming = None
         deadline = None if self._stopped else self.taking.deadline
         if deadline == self._timer_at:
             return
