@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from types import TracebackType
 from typing import Any, cast
 
 from dialog.agent.speech import Part, inside_speech
@@ -19,6 +19,8 @@ __all__ = ["Driver", "as_failure", "checked"]
 
 _TEXT_LIMIT = 64 * 1024
 """Characters of a reply that may wait for the voice; a model's whole reply fits, an endless one does not."""
+_ALIVE_S = 0.5
+"""A sign of life counts for so long: moving a timer for every token would cost more than the token."""
 _PIECES = 64
 """After so many pieces of text the loop is given a turn: code that yields and never waits must not stop the calls."""
 
@@ -87,8 +89,10 @@ class Driver:
                 async for text in stream:
                     if part.sealed:
                         return
-                    self.extend(turn)
-                    turn.stamp("first_token", self._clock.now())
+                    now = self._clock.now()
+                    turn.stamp("first_token", now)
+                    if now >= turn.alive_until:
+                        self.extend(turn)
                     turn.draft.say(part.number, checked(text))
                     turn.speech.write_to(part, text)
                     if turn.speech.backlog > _TEXT_LIMIT:
@@ -101,14 +105,11 @@ class Driver:
 
     def extend(self, turn: Turn) -> None:
         """The turn shows signs of life: give it time again."""
+        turn.alive_until = self._clock.now() + _ALIVE_S
+        until = asyncio.get_running_loop().time() + self._clock.real(self._patience_s + turn.slow_s)
         for patience in turn.patience:
-            until = patience.when()
-            if until is None or patience.expired():
-                continue
-            wanted = asyncio.get_running_loop().time() + self._clock.real(self._patience_s + turn.slow_s)
-            if abs(wanted - until) > self._clock.real(0.5):
-                # Every token comes by here: moving the timer each time would cost more than the token.
-                patience.reschedule(wanted)
+            if patience.when() is not None and not patience.expired():
+                patience.reschedule(until)
 
     async def _run(
         self, turn: Turn, reply: AsyncIterator[str] | Coroutine[Any, Any, None], patience: asyncio.Timeout
@@ -130,9 +131,11 @@ class Driver:
                 if not pieces % _PIECES:
                     await asyncio.sleep(0)
                 if text:
+                    now = self._clock.now()
                     if "first_token" not in turn.times:
-                        turn.stamp("first_token", self._clock.now())
-                    self.extend(turn)
+                        turn.stamp("first_token", now)
+                    if now >= turn.alive_until:
+                        self.extend(turn)
                     turn.draft.say(turn.speech.open_number, checked(text))
                     turn.speech.write(text)
                     if turn.speech.backlog > _TEXT_LIMIT:
@@ -146,20 +149,38 @@ class Driver:
         await turn.speech.room(_TEXT_LIMIT // 2)
         patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(self._patience_s))
 
-    @asynccontextmanager
-    async def _patience(self, turn: Turn, what: str) -> AsyncGenerator[asyncio.Timeout]:
+    def _patience(self, turn: Turn, what: str) -> _Patience:
         """Bound how long the turn may show no sign of life while ``what`` is run."""
-        patience = asyncio.timeout(self._clock.real(self._patience_s))
-        turn.patience.append(patience)
+        turn.alive_until = self._clock.now() + _ALIVE_S
+        return _Patience(turn, asyncio.timeout(self._clock.real(self._patience_s)), what, self._patience_s)
+
+
+class _Patience:
+    """A time limit that a turn can :meth:`Driver.extend`; beyond it the block raises :class:`UserCodeError`."""
+
+    def __init__(self, turn: Turn, limit: asyncio.Timeout, what: str, seconds: float) -> None:
+        self._turn = turn
+        self._limit = limit
+        self._what = what
+        self._seconds = seconds
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        self._turn.patience.append(self._limit)
+        return await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._turn.patience.remove(self._limit)
         try:
-            async with patience:
-                yield patience
+            await self._limit.__aexit__(kind, error, trace)
         except TimeoutError as exc:
-            if not patience.expired():
-                raise  # the user's own
-            raise UserCodeError(f"{what} said nothing for {self._patience_s:g} s") from exc
-        finally:
-            turn.patience.remove(patience)
+            raise self._failure() from exc
+        if isinstance(error, TimeoutError) and self._limit.expired():
+            raise self._failure() from error  # what it interrupted has made one of its own of it
+
+    def _failure(self) -> UserCodeError:
+        return UserCodeError(f"{self._what} said nothing for {self._seconds:g} s")
 
 
 def checked(text: str) -> str:

@@ -24,6 +24,7 @@ class Turn:
 
     __slots__ = (
         "_confirmed",
+        "alive_until",
         "based_on",
         "cut",
         "draft",
@@ -72,6 +73,8 @@ class Turn:
         """Read the streams that were dispatched, each into its part."""
         self.patience: list[asyncio.Timeout] = []
         """Bound how long inference, and each stream, may say nothing."""
+        self.alive_until: float = 0.0
+        """No sign of life before this needs to be noted, on the call's clock."""
         self.slow_s: float = 0.0
         """So much longer may it say nothing, for it waits for something that is known to take its time."""
         self.ended: bool = False

@@ -170,18 +170,20 @@ class RemoteLLM(LLM):
             ProviderError: Anything else; ``retryable`` tells whether trying again can help.
             StateError: After :meth:`aclose`.
         """
-        reply, decoder, events = await self._begin(request)
         watchdog = Watchdog(self._timeout_s)
         try:
-            while True:
-                for event in events:
-                    yield event
-                if decoder.done:
-                    return
-                events = await self._next(reply, decoder, watchdog)
+            reply, decoder, events = await self._begin(request, watchdog)
+            try:
+                while True:
+                    for event in events:
+                        yield event
+                    if decoder.done:
+                        return
+                    events = await self._next(reply, decoder, watchdog)
+            finally:
+                await reply.close(reuse=decoder.done)
         finally:
             watchdog.close()
-            await reply.close(reuse=decoder.done)
 
     def warm(self) -> None:
         """Open a connection in the background, so that the first turn does not wait for TLS."""
@@ -235,13 +237,13 @@ class RemoteLLM(LLM):
             query=self._query,
         )
 
-    async def _begin(self, request: LLMRequest) -> tuple[Reply, Decoder, list[LLMEvent]]:
+    async def _begin(self, request: LLMRequest, watchdog: Watchdog) -> tuple[Reply, Decoder, list[LLMEvent]]:
         """Send the request, again if need be, until the model is at work."""
         clock = asyncio.get_running_loop().time
         started = clock()
         attempt = 0
         try:
-            async with asyncio.timeout(self._timeout_s):
+            with watchdog:
                 while True:
                     try:
                         return await self._attempt(request)

@@ -156,8 +156,8 @@ class _Connection(asyncio.Protocol):
     def send(self, request: bytes, *, bodiless: bool) -> HttpReply:
         if not self.usable or self._transport is None:
             raise ConnectionError("the server closed the connection at once")
+        self._transport.write(request)  # before anything else: somebody waits for the answer
         self._reply = HttpReply(self, bodiless=bodiless)
-        self._transport.write(request)
         return self._reply
 
     def finish(self, *, reusable: bool) -> None:
