@@ -137,6 +137,11 @@ class AzureSTT(TurnSTT):
         self._connecting_at = usp_time()
         return join(self._base_url, "/stt/speech/universal/v2", self._query)
 
+    @property
+    def pulse(self) -> int | None:
+        """See :attr:`STT.pulse`; between two turns audio waits, but the connection is there."""
+        return self._socket.received if self._socket is not None and self._turn_timer is not None else super().pulse
+
     # Turns of the service's: audio up to an end that either side decides on; then another one begins.
 
     def _forget(self) -> None:

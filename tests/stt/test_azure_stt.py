@@ -327,6 +327,7 @@ async def test_what_is_said_while_a_turn_ends_is_heard_in_the_next(listen):
         await ear.hear(speech(0, 1200))
         ear.stt.finalize()
         await ear.until(lambda: ear.finals)
+        assert ear.stt.pulse is not None  # the connection is there
         ear.say(silence(600) + speech(1, 1200) + silence(900))  # nobody hears it yet
         await service.end_turns()
         service.answer_end = True
