@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dialog.agent.toolkit import send_sms_tool as send_sms_tool
     from dialog.agent.toolkit import transfer_call_tool as transfer_call_tool
     from dialog.agent.tools import tool as tool
+    from dialog.agent.tools import tool_key as tool_key
     from dialog.agent.turns.settings import BACKCHANNELS as BACKCHANNELS
     from dialog.agent.turns.settings import BargeIn as BargeIn
     from dialog.agent.turns.settings import Endpointing as Endpointing
@@ -193,6 +194,7 @@ _HOMES = {
     "provider_names": "providers.registry",
     "send_sms_tool": "agent.toolkit",
     "tool": "agent.tools",
+    "tool_key": "agent.tools",
     "transfer_call_tool": "agent.toolkit",
 }
 
@@ -284,6 +286,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "provider_names",
     "send_sms_tool",
     "tool",
+    "tool_key",
     "transfer_call_tool",
 ]
 

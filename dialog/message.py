@@ -26,9 +26,13 @@ __all__ = [
     "AudioFormat",
     "CallEnd",
     "CallMetadata",
+    "Clips",
     "Failure",
+    "LineSnapshot",
     "Message",
+    "Piece",
     "Playback",
+    "Run",
     "SentSMS",
     "SpeechEdge",
     "StreamStarted",
@@ -146,6 +150,34 @@ class Alignment(Struct, frozen=True, kw_only=True, gc=False):
     words: tuple[Word, ...]
 
 
+class Run(Struct, frozen=True, gc=False):
+    """``size`` characters of what is spoken, which stand for ``start:end`` of the reply's text."""
+
+    size: int
+    start: int
+    end: int
+    rewritten: bool
+    """Spoken otherwise than written: heard as a whole or not at all."""
+
+
+class Piece(Struct, frozen=True, gc=False):
+    """Text for the voice, and the span ``start:end`` of the reply's text that it speaks.
+
+    The pieces of a reply follow each other without a gap; what is not spoken (markup, an emoji)
+    belongs to the span of the next piece.
+    """
+
+    spoken: str
+    start: int
+    end: int
+    ends_sentence: bool
+    runs: tuple[Run, ...] = ()
+    """Its stretches in order; empty for one only, rewritten if the lengths differ."""
+
+    def __repr__(self) -> str:
+        return f"<Piece {self.start}:{self.end}>"
+
+
 class Playback(Struct, frozen=True, kw_only=True, gc=False):
     """The truth about one part on its way to the caller's ear.
 
@@ -167,6 +199,28 @@ class Playback(Struct, frozen=True, kw_only=True, gc=False):
     def final(self) -> bool:
         """No further report for this part follows."""
         return self.state in ("played", "cut", "lost")
+
+
+class LineSnapshot(Struct, frozen=True, kw_only=True, gc=False):
+    """What a line knows that goes on while the agent's side of its call is replaced."""
+
+    playbacks: tuple[Playback, ...] = ()
+    """The final report of the parts that it was handed; what still waited to be heard was cut. Those whose
+    final report the agent's side has had before may be left out."""
+    at_ms: float = 0.0
+    """Where the call's audio clock stands: what the caller said before is not news."""
+
+
+class Clips(Struct, frozen=True, kw_only=True):
+    """What a line says by itself while there is no agent, in the call's audio format."""
+
+    apology: bytes
+    """The agent is gone and will be back."""
+    goodbye: bytes
+    """It will not."""
+
+    def __repr__(self) -> str:
+        return f"<Clips of {len(self.apology)} and {len(self.goodbye)} bytes>"
 
 
 class CallMetadata(Struct, frozen=True, kw_only=True):

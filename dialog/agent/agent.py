@@ -17,6 +17,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, ClassVar
 
+import msgspec
+
+from dialog.agent.clips import make_clips
 from dialog.agent.conversation import Conversation
 from dialog.agent.digits import Digits
 from dialog.agent.ears import LocalHearing
@@ -30,11 +33,12 @@ from dialog.agent.tools import Toolbox
 from dialog.agent.turnjudge import AudioTurnModel
 from dialog.agent.turns.settings import BargeIn, Endpointing
 from dialog.audio.filter import AudioFilterFactory
+from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.events import CallEvent
 from dialog.calls.meter import CallMeter
 from dialog.calls.metrics import SessionMetrics
 from dialog.calls.report import SessionReport
-from dialog.errors import ConfigurationError, DialogError, StateError
+from dialog.errors import ConfigurationError, DialogError, StateError, UserCodeError
 from dialog.llm.llm import LLM
 from dialog.message import Message
 from dialog.participant import Event, Participant
@@ -153,6 +157,21 @@ class Agent(Participant):
         del message  # the running turn's draft ends with it
         return self._running.respond()
 
+    def state(self) -> object:
+        """What of your own is to survive the process, where calls do: numbers, texts, lists, dicts, structs of msgspec.
+
+        Asked after each turn and each tool, and kept when it has changed; see :meth:`restore`. Be quick: it
+        is called on the event loop.
+        """
+        return None
+
+    def restore(self, state: Any) -> None:
+        """The process that had the call is gone: take back what :meth:`state` returned there last.
+
+        Called by :meth:`activate`, before anything else. Structs come back as dicts, tuples as lists;
+        :func:`msgspec.convert` makes them what they were.
+        """
+
     # -- the participants' side -------------------------------------------------------------------
 
     @property
@@ -206,6 +225,7 @@ class Agent(Participant):
             stt, tts, s2s = None, TextTTS(self.voip.on_text), None
             if self._realtime and self.llm is None:
                 raise ConfigurationError(f"{self.name}: an s2s hears nothing in a text call, give it an llm for those")
+        checkpoint = self._take_checkpoint()
         self._conversation = Conversation(
             self,
             voip=self.voip,
@@ -218,6 +238,7 @@ class Agent(Participant):
             settings=self.settings,
             record=self._record,
             local=self._local,
+            checkpoint=checkpoint,
         )
         self._events, self._meter = self._conversation.events, self._conversation.meter
         try:
@@ -225,9 +246,14 @@ class Agent(Participant):
         except BaseException:
             self.deactivate()
             raise
-        if self.greeting and self.voip.state != "ended":
+        if checkpoint is not None:
+            self._conversation.go_on(checkpoint)
+        greeted = checkpoint is not None and checkpoint.greeted
+        if self.greeting and not greeted and self.voip.state != "ended":
             options = PartOptions(allow_interrupt=self.settings.greeting_interruptible)
             self._conversation.engine.dispatch_message(self.greeting, options, greeting=True)
+        if self.voip.on_clips is not None:
+            self.spawn(make_clips(self.voip, self._conversation, self.settings), "clips for the line")
 
     def deactivate(self) -> None:
         """Let go of the call without disposing of anything; :meth:`activate` takes it again."""
@@ -445,6 +471,20 @@ class Agent(Participant):
             participant.dispose()
         if self.llm is not None:
             self._release(self.llm)
+
+    def _take_checkpoint(self) -> Checkpoint | None:
+        """Where an agent in another process left the call, if one had it; taken once."""
+        checkpoint, self.voip.checkpoint = self.voip.checkpoint, None
+        if checkpoint is None or checkpoint.started is None:
+            return None
+        if checkpoint.state:
+            try:
+                self.restore(msgspec.msgpack.decode(checkpoint.state))
+            except Exception as exc:  # the user's code; the conversation goes on without what it remembers
+                error = UserCodeError(f"{self.name}: restore() raised {exc!r}")
+                error.__cause__ = exc
+                self.fail(error)
+        return checkpoint
 
     def _local_vad(self) -> VAD:
         if self._vad is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, Protocol
 from uuid import UUID, uuid4
@@ -16,9 +16,10 @@ from uuid import UUID, uuid4
 from dialog.agent.decider import Decider
 from dialog.agent.driver import Driver, as_failure, checked
 from dialog.agent.ears import Ears, LocalHearing
-from dialog.agent.history import History
+from dialog.agent.history import Draft, History
 from dialog.agent.mouth import Mouth
 from dialog.agent.ownvoice import OwnVoice
+from dialog.agent.scribe import Scribe
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speakers import Speakers
 from dialog.agent.speech import Heard, Part, PartOptions, Speech
@@ -118,8 +119,10 @@ class Cascade:
         tts: TTS,
         *,
         local: LocalHearing,
+        scribe: Scribe,
     ) -> None:
         self._host = host
+        self._scribe = scribe
         self._voip = voip
         self._clock = voip.clock
         self._ears = Ears(
@@ -135,7 +138,13 @@ class Cascade:
             ready=host.stt_ready,
         )
         self._mouth = Mouth(
-            voip, tts, host.settings, failed=host.failed, opened=self._part_opened, spoke=self._ears.spoke
+            voip,
+            tts,
+            host.settings,
+            failed=host.failed,
+            opened=self._part_opened,
+            spoke=self._ears.spoke,
+            scribe=scribe,
         )
         self._own = OwnVoice(voip, self._mouth.find, self._ears.set_speaking)
         self._turns = self._mouth.turns
@@ -185,6 +194,25 @@ class Cascade:
         self._mouth.stop()
         self._ears.stop()
 
+    def resume(
+        self,
+        live_s: float | None,
+        waiting: tuple[Utterance, ...],
+        *,
+        warned: bool,
+    ) -> None:
+        """Go on with a call that has been live for so long: answer what waits for it.
+
+        ``warned``: the caller knows that the call comes near its longest duration.
+        """
+        self._feed(sig.Resumed(live_s, waiting, warned))
+
+    def catch_up(self, at_ms: float, spent: Iterable[tuple[UUID, int]]) -> None:
+        """The call's audio clock stands at ``at_ms``; of these turns so many parts were spoken already."""
+        self._ears.catch_up(at_ms)
+        for uuid, parts in spent:
+            self._mouth.spent(uuid, parts)
+
     def set_tts(self, tts: TTS) -> None:
         """Let ``tts`` speak every part that begins from now on; parts in progress finish with the old voice.
 
@@ -212,6 +240,13 @@ class Cascade:
     def quiet(self) -> bool:
         """No turn speaks, prepares to or waits to, and no words of the caller are outstanding."""
         return not self._turns and self._taking.listening
+
+    @property
+    def speaking(self) -> bool:
+        """The voice has something to say to the caller, or is about to."""
+        return any(
+            not (part.audio_done or part.final) for turn in self._turns.values() for part in turn.speech.parts
+        ) or any(turn.task is not None and not turn.task.done() for turn in self._turns.values())
 
     @property
     def expecting_words(self) -> bool:
@@ -338,13 +373,16 @@ class Cascade:
             self._ears.finalize()
         else:
             assert isinstance(decision, sig.Backchannel)
+            self._scribe.closed(decision.utterance)
             if decision.reason == "farewell":  # a listener's "uh-huh" is no part of the conversation
                 self._host.history.user(self._host.speakers.text([decision.utterance]))
 
     # -- turns ------------------------------------------------------------------------------------
 
     def _new_turn(self, uuid: UUID, text: str, utterances: tuple[Utterance, ...]) -> Turn:
-        return self._mouth.new_turn(uuid, self._host.history.draft(text), utterances, self)
+        draft = self._host.history.draft(text)
+        draft.turn = uuid
+        return self._mouth.new_turn(uuid, draft, utterances, self)
 
     def _part_opened(self, turn: Turn, part: Part) -> None:
         options = part.options
@@ -373,6 +411,7 @@ class Cascade:
         else:
             turn.stamp("final", now)
             self._mouth.awaited(turn)
+        self._scribe.begun(turn)
         turn.stamp("inference", now)
         turn.speech.grant()
         message: Message[str] = newest if len(decision.utterances) == 1 else Message(uuid=turn.uuid, data=text)
@@ -432,6 +471,7 @@ class Cascade:
         turn.ended = True
         if turn.speculative:
             return
+        self._scribe.complete(turn)
         self._finish(turn)
         self._feed(sig.ReplyEnded(turn.uuid))
 
@@ -446,6 +486,7 @@ class Cascade:
             self._feed(sig.ReplyEnded(uuid))
             return
         turn.draft.begin()
+        self._scribe.begun(turn)
         turn.speech.grant()
         if reply is not None:
             turn.stamp("inference", self._clock.now())
@@ -468,6 +509,7 @@ class Cascade:
         if turn is None:
             return
         turn.cut = True
+        self._scribe.cut(turn)
         for part in turn.speech.parts:
             part.stop_at_ms = None
         # A notice that is heard out all the same was not interrupted, unless more was to follow it.
@@ -572,6 +614,7 @@ class Cascade:
             return
         for part in turn.speech.parts:
             self._release_part(turn, part)
+        self._scribe.over(turn)
         self._host.turn_ended(turn)
 
     def _release_part(self, turn: Turn, part: Part) -> None:
@@ -582,8 +625,13 @@ class Cascade:
 
     # -- what the agent's code says ---------------------------------------------------------------
 
-    def dispatch_message(self, text: str, options: PartOptions, *, greeting: bool = False) -> Speech:
-        """Say ``text`` as a part of its own, in the running turn or in a new one."""
+    def dispatch_message(
+        self, text: str, options: PartOptions, *, greeting: bool = False, goes_on: UUID | None = None
+    ) -> Speech:
+        """Say ``text`` as a part of its own, in the running turn or in a new one.
+
+        ``goes_on``: it is what was not heard of that turn, whose process is gone.
+        """
         checked(text)
         if self._taking.closed:
             return Speech.lost(text)
@@ -592,7 +640,7 @@ class Cascade:
             return Speech.dropped(text)
         new = not turn.speech.parts
         turn.greeting = greeting
-        part = self._append(turn, text, options)
+        part = self._append(turn, text, options, goes_on=goes_on)
         if new and turn.task is None:
             self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
         return part.speech
@@ -641,6 +689,13 @@ class Cascade:
         turn = self._new_turn(uuid4(), "", ())
         turn.reply = reply
         self._feed(sig.SayRequested(turn.uuid, allow_interrupt=True))
+        return turn
+
+    def finished(self, uuid: UUID, draft: Draft) -> Turn:
+        """A turn of another process, of which only a tool is still at work."""
+        turn = self._mouth.new_turn(uuid, draft, (), self)
+        self._mouth.forget(turn)
+        turn.ended = turn.settled = turn.speech.closed = True
         return turn
 
     def fill(self, turn: Turn, text: str) -> bool:
@@ -715,9 +770,10 @@ class Cascade:
                 return turn
         return self._new_turn(uuid4(), "", ())
 
-    def _append(self, turn: Turn, text: str, options: PartOptions) -> Part:
+    def _append(self, turn: Turn, text: str, options: PartOptions, *, goes_on: UUID | None = None) -> Part:
         self._driver.extend(turn)
         turn.speech.seal()
+        self._scribe.planned(turn, turn.speech.open_number, text, options, goes_on=goes_on)
         part = turn.speech.open_part(options)
         turn.draft.say(part.number, text)
         turn.speech.write_to(part, text)

@@ -22,6 +22,8 @@ from dialog.agent.history import History
 from dialog.agent.realtime import Realtime
 from dialog.agent.record import CallRecord
 from dialog.agent.responder import Responder
+from dialog.agent.resumer import Resumer, elapsed_s
+from dialog.agent.scribe import JournalScribe, Scribe
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speakers import Speakers
 from dialog.agent.speech import Part, PartOptions
@@ -29,9 +31,11 @@ from dialog.agent.tools import Toolbox
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.calls import events as ev
+from dialog.calls.checkpoint import Checkpoint
+from dialog.calls.journal import JournalEvent
 from dialog.calls.meter import CallMeter
 from dialog.calls.report import SessionReport, make_report
-from dialog.errors import CarrierError, DialogError, UserCodeError
+from dialog.errors import CarrierError, DialogError, LimitError, UserCodeError
 from dialog.llm.llm import LLM
 from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.participant import Participant
@@ -47,7 +51,10 @@ __all__ = ["Conversation", "Owner"]
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=ev.CallEvent)
+J = TypeVar("J", bound=JournalEvent)
 
+_ACKNOWLEDGED_S = 2.0
+"""How long a tool waits for the journal to keep that it starts."""
 _MAX_EVENTS = 20_000
 """Events kept for the report of one call; beyond it only the stream of events goes on."""
 
@@ -65,6 +72,10 @@ class Owner(Protocol):
     def on_idle(self, count: int) -> None: ...  # noqa: D102
     def happened(self, event: ev.CallEvent) -> None: ...  # noqa: D102
     def reported(self, report: SessionReport) -> None: ...  # noqa: D102
+
+    def state(self) -> object:
+        """What of the user's own is to survive this process."""
+        ...
 
 
 class Conversation:
@@ -84,11 +95,16 @@ class Conversation:
         settings: AgentSettings,
         record: CallRecord | None,
         local: LocalHearing,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
+        """``checkpoint``: where an agent in another process left the call."""
         self.settings = settings
         self.history = history
+        self._checkpoint = checkpoint
         self.events: list[ev.CallEvent] = []
-        self.meter: CallMeter = CallMeter()
+        if checkpoint is not None and checkpoint.started is not None:
+            self.events.append(checkpoint.started)
+        self.meter: CallMeter = CallMeter(checkpoint.meter if checkpoint is not None else None)
         """Counts all events, also those that the report has no room for."""
         self.voip = voip
         self.stt = stt
@@ -101,8 +117,16 @@ class Conversation:
         self._llm = llm
         self._record = record
         self._clock = voip.clock
-        self._since = self._clock.now()
-        self._seq = 0
+        self._since = self._clock.now() - elapsed_s(voip, checkpoint)
+        self._seq = checkpoint.seq if checkpoint is not None else 0
+        self._journal = voip.journal
+        self._scribe = Scribe()
+        if self._journal is not None:
+            self._scribe = JournalScribe(
+                self._note,
+                block=checkpoint.blocks if checkpoint is not None else 0,
+                state=checkpoint.state if checkpoint is not None else b"",
+            )
         self._failing = False
         self._closed = False
         self._over = False
@@ -110,12 +134,15 @@ class Conversation:
         self._realtime: Realtime | None = None
         self.engine: Engine
         if s2s is not None:
-            self._realtime = Realtime(self, voip, s2s, tts, tools=toolbox.specs, local=local)
+            self._realtime = Realtime(self, voip, s2s, tts, tools=toolbox.specs, local=local, scribe=self._scribe)
             self.engine, llm = self._realtime, self._realtime.model
         else:
             assert tts is not None, "an agent speaks with a tts or an s2s"
-            self.engine = Cascade(self, voip, stt, tts, local=local)
+            self.engine = Cascade(self, voip, stt, tts, local=local, scribe=self._scribe)
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
+        self._resumer = Resumer(
+            self, self.engine, self._scribe, self._responder.tools, agent=self._agent.name, has_model=llm is not None
+        )
         self._tools = [self._responder.tools]
         """At work; they outlive the turn that called them, and the agent that has handed over."""
         self._former: list[Participant] = []
@@ -137,16 +164,25 @@ class Conversation:
     def start(self) -> None:
         """Listen to the call, open the providers, prepare the model."""
         voip, metadata = self.voip, self.voip.metadata
-        self.happened(
-            ev.CallStarted,
-            call_id=metadata.call_id,
-            carrier=metadata.carrier,
-            carrier_call_id=metadata.carrier_call_id,
-            from_=metadata.from_,
-            to=metadata.to,
-            direction=metadata.direction,
-            started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        )
+        if self._checkpoint is None:
+            self.happened(
+                ev.CallStarted,
+                call_id=metadata.call_id,
+                carrier=metadata.carrier,
+                carrier_call_id=metadata.carrier_call_id,
+                from_=metadata.from_,
+                to=metadata.to,
+                direction=metadata.direction,
+                started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                agent=self._agent.name,
+            )
+            self._scribe.watch(self.history)
+            if self.history.blocks():
+                self._scribe.rewritten()
+        else:
+            self._resumer.begin(self._checkpoint)
+            if self._record is not None and self._checkpoint.live_s is not None:
+                self._record.resumed()
         for participant in self._participants():
             participant.on(Participant.ERROR, self._on_failure)
         voip.on(VoIP.DTMF, self._on_digit)
@@ -161,11 +197,17 @@ class Conversation:
         if voip.end is not None:
             self._on_ended(voip.end)
 
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Do what is to be done where an agent in another process left the call; after :meth:`start`."""
+        if self.voip.end is None:
+            self._resumer.go_on(checkpoint)
+
     def stop(self) -> None:
         """Let go of the call: turns end here, listeners are removed. Nothing is disposed."""
         if self._closed:
             return
         self._closed = True
+        self.history.watcher = None
         self.keypad.close()
         self.engine.stop()
         for tools in self._tools:
@@ -207,6 +249,8 @@ class Conversation:
         self._agent = owner.participant
         self._former = [agent for agent in (*self._former, before.participant) if agent is not self._agent]
         self.history = history
+        self._scribe.watch(history)
+        self._scribe.rewritten()
         self._responder.retired = True
         if self._realtime is not None:
             self._realtime.instruct(toolbox.specs)
@@ -221,19 +265,88 @@ class Conversation:
         """Let the agent say something by itself, as soon as there is room."""
         self.engine.ask(self._responder.respond)
 
+    @property
+    def speaking(self) -> bool:
+        """The voice has something to say to the caller."""
+        return self.engine.speaking
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since an agent took the call."""
+        return self._clock.now() - self._since
+
     # -- events -----------------------------------------------------------------------------------
 
-    def happened(self, event: Callable[..., E], **fields: Any) -> None:
-        """Note an event of the call and tell whoever listens; after the call's end nothing happens any more."""
+    def happened(self, event: Callable[..., E], **fields: Any) -> int:
+        """Note an event of the call and tell whoever listens; after the call's end nothing happens any more.
+
+        Returns:
+            Its number.
+        """
         if self._over:
-            return
+            return -1
         self._over = event is ev.CallEnded
-        made = event(seq=self._seq, at_s=round(self._clock.now() - self._since, 4), **fields)
-        self._seq += 1
+        made = self._note(event, **fields)
         self.meter.feed(made)
         if len(self.events) < _MAX_EVENTS or isinstance(made, ev.CallMeasured | ev.CallEnded):
             self.events.append(made)
         self._owner.happened(made)
+        return made.seq
+
+    def _note(self, entry: Callable[..., J], /, **fields: Any) -> J:
+        """Give an event, or an entry that only the journal is told, its number and time."""
+        made = entry(seq=self._seq, at_s=round(self.elapsed_s, 4), **fields)
+        self._seq += 1
+        if self._journal is not None:
+            self._journal.append(made)
+        return made
+
+    async def may_act(self, seq: int) -> str:
+        """Wait until the journal keeps the event of that number.
+
+        Returns:
+            Why a tool must not start all the same; empty: it may.
+        """
+        if not self.voip.may_act():
+            return "the line was not heard of"
+        if self._journal is None or seq < 0:
+            return ""
+        try:
+            async with asyncio.timeout(_ACKNOWLEDGED_S):
+                await self._journal.acknowledged(seq)
+        except (DialogError, TimeoutError) as exc:
+            error = (
+                exc
+                if isinstance(exc, DialogError)
+                else LimitError(
+                    f"call {self.voip.metadata.call_id}: event {seq} was not kept within {_ACKNOWLEDGED_S:g} s"
+                )
+            )
+            self.failed(error)
+            return "it could not be written down"
+        return "" if self.voip.may_act() else "the line was not heard of"
+
+    def acts(self, turn: Turn) -> None:
+        """Tools of ``turn`` are about to start."""
+        self._scribe.acts(turn)
+
+    def acted(self) -> None:
+        """A tool has ended, and is about to tell its result: what it has changed must not be known later than that."""
+        self._save_state()
+
+    def _save_state(self) -> None:
+        """Write down the user's state, if it has changed."""
+        if self._journal is None or self._over:
+            return
+        try:
+            state = self._owner.state()
+            encoded = b"" if state is None else msgspec.msgpack.encode(state)
+        except Exception as exc:  # the user's code, or what msgpack cannot encode
+            error = UserCodeError(f"state() of {self._agent.name} cannot be kept: {exc!r}")
+            error.__cause__ = exc
+            self.failed(error)
+            return
+        self._scribe.state(encoded)
 
     def failed(self, error: DialogError) -> None:
         """Something failed that does not end the call."""
@@ -324,7 +437,7 @@ class Conversation:
             if participant is not None:
                 self._guarded(participant.dispose)
         await asyncio.gather(*(tools.close() for tools in self._tools))
-        metrics = self.meter.metrics_at(round(self._clock.now() - self._since, 4))
+        metrics = self.meter.metrics_at(round(self.elapsed_s, 4))
         self.happened(ev.CallMeasured, metrics=metrics)
         self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
         self._owner.reported(make_report(self.events))
@@ -410,6 +523,7 @@ class Conversation:
 
     def near_end(self) -> None:
         """The call comes near its longest duration."""
+        self._scribe.near_end()
         self.endings.near_end()
 
     def ending(self, reason: str) -> None:
@@ -419,6 +533,7 @@ class Conversation:
     def stays(self) -> None:
         """The caller spoke over the goodbye: the call goes on."""
         self.endings.transfer = None
+        self._scribe.stays()
 
     def warned(self, code: str, text: str) -> None:
         """Something is not as it was asked for, and the call goes on with less."""
@@ -452,6 +567,7 @@ class Conversation:
         """Nothing more is going to happen in a turn."""
         if not turn.dropped:
             self.happened(ev.TurnMeasured, timeline=turn.timeline(self._since))
+        self._save_state()
         self.keypad.played()
 
     # -- the model ------------------------------------------------------------------------------
@@ -481,6 +597,7 @@ class Conversation:
 
     def _end_after(self, reason: str, transfer: Transfer | None, turn: Turn | None) -> None:
         self.endings.transfer = transfer
+        self._scribe.ending(reason, transfer)
         self.engine.end_after(reason, turn)
 
     async def collect_digits(

@@ -116,6 +116,8 @@ class Ears:
         """Those it takes over from, whose last words still count."""
         self._convert: Converter | None = None
         self._last: Message[bytes] | None = None
+        self._caught_up_ms: float | None = None
+        """Audio from before comes late, for the process that had the call is gone: its speech edges are old."""
         self._silence = b""
         self._vad_mode: VADMode = vad_mode
         self._vad_strict = vad_strict
@@ -154,7 +156,10 @@ class Ears:
     def position_ms(self) -> float | None:
         """Where the newest audio ends on the call's audio clock; ``None`` before there is any."""
         last = self._last
-        return None if last is None else last.at_ms + self.audio_format.ms(len(last.data))
+        if last is None:
+            return self._caught_up_ms
+        end_ms = last.at_ms + self.audio_format.ms(len(last.data))
+        return end_ms if self._caught_up_ms is None else max(end_ms, self._caught_up_ms)
 
     def start(self) -> None:
         """Open the STT and listen."""
@@ -194,6 +199,10 @@ class Ears:
         if self._convert is not None:
             message = Message(uuid=message.uuid, data=self._convert.process(message.data), at_ms=message.at_ms)
         stt.post(message)
+
+    def catch_up(self, at_ms: float) -> None:
+        """The call's audio clock stands at ``at_ms`` already: what comes from before is not news."""
+        self._caught_up_ms = at_ms
 
     def spoke(self, message: Message[bytes]) -> None:
         """The agent's audio goes to the line: what it sounds like may come back as an echo."""

@@ -7,10 +7,12 @@ another may leave all three to one model.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
+from uuid import UUID
 
+from dialog.agent.history import Draft
 from dialog.agent.speech import PartOptions, Speech
 from dialog.agent.turn import Turn
 from dialog.message import Message, Utterance
@@ -43,6 +45,23 @@ class Engine(Protocol):
 
     def set_tts(self, tts: TTS) -> None:
         """Let ``tts`` speak every part that begins from now on."""
+        ...
+
+    # -- going on with a call that another process had
+
+    def catch_up(self, at_ms: float, spent: Iterable[tuple[UUID, int]]) -> None:
+        """The call's audio clock stands at ``at_ms``; of these turns so many parts were spoken already."""
+        ...
+
+    def resume(self, live_s: float | None, waiting: tuple[Utterance, ...], *, warned: bool) -> None:
+        """Go on with a call that has been live for so long: answer what waits for it.
+
+        ``warned``: the caller knows that the call comes near its longest duration.
+        """
+        ...
+
+    def finished(self, uuid: UUID, draft: Draft) -> Turn:
+        """A turn of another process, of which only a tool is still at work."""
         ...
 
     # -- the caller
@@ -84,8 +103,13 @@ class Engine(Protocol):
 
     # -- the agent
 
-    def dispatch_message(self, text: str, options: PartOptions, *, greeting: bool = False) -> Speech:
-        """Say ``text`` as a part of its own, in the running turn or in a new one."""
+    def dispatch_message(
+        self, text: str, options: PartOptions, *, greeting: bool = False, goes_on: UUID | None = None
+    ) -> Speech:
+        """Say ``text`` as a part of its own, in the running turn or in a new one.
+
+        ``goes_on``: it is what was not heard of that turn, whose process is gone.
+        """
         ...
 
     def dispatch_stream(self, stream: AsyncIterator[str], options: PartOptions) -> Speech:
@@ -102,6 +126,11 @@ class Engine(Protocol):
 
     def unfill(self, turn: Turn) -> None:
         """Take back a filler that has not begun to sound: the answer is there."""
+        ...
+
+    @property
+    def speaking(self) -> bool:
+        """The voice has something to say to the caller, or is about to."""
         ...
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from math import inf
 
@@ -90,6 +91,16 @@ class HeardMap:
     def timed(self) -> bool:
         """Word timings have come, and fit the text."""
         return len(self._anchors) > 1
+
+    @property
+    def chars_per_s(self) -> float:
+        """How fast the voice speaks, as far as is known."""
+        return self._rate.chars_per_s
+
+    @property
+    def pieces(self) -> Sequence[Piece]:
+        """What the voice was given."""
+        return self._pieces
 
     def post(self, piece: Piece) -> None:
         """The voice was given ``piece``."""

@@ -8,17 +8,19 @@ that nobody heard leave no trace; a tool that has started always does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+from uuid import UUID
 
 from dialog.errors import StateError
 from dialog.llm.llm import Entry, Item, ToolCall, ToolResult
 
-__all__ = ["Draft", "History"]
+__all__ = ["UNKNOWN", "Draft", "History", "Restored"]
 
 _RUNNING = "still running; the result will follow"
 _BACKGROUND = "started in the background; the result will follow"
-_UNKNOWN = "outcome unknown: verify before you repeat this"
+UNKNOWN = "outcome unknown: verify before you repeat this"
+"""What a model is told of a tool that had started, and of which nobody knows what became of it."""
 _LATE = "(finished after the caller spoke again)"
 
 
@@ -66,11 +68,27 @@ class Draft:
     then count no more, tools still do.
     """
 
-    __slots__ = ("_ended", "_history", "_nodes", "_previous", "_sealed", "_state", "_told", "heard", "user_text")
+    __slots__ = (
+        "_ended",
+        "_history",
+        "_nodes",
+        "_previous",
+        "_sealed",
+        "_state",
+        "_told",
+        "heard",
+        "number",
+        "turn",
+        "user_text",
+    )
 
     def __init__(self, history: History, user_text: str) -> None:
         self.user_text: str = user_text
         """What the caller said, all utterances of the turn in one; empty when the agent began."""
+        self.turn: UUID | None = None
+        """Whose draft it is, for whoever writes down what becomes of it …"""
+        self.number: int = 0
+        """… and under which number; 0: under none."""
         self.heard: Mapping[int, tuple[str, bool]] = {}
         """Of each part that was heard: the words, and whether it was heard to its end."""
         self._history = history
@@ -90,9 +108,14 @@ class Draft:
         return self._state == "open"
 
     @property
-    def dropped(self) -> bool:
-        """The turn was dropped."""
-        return self._state == "dropped"
+    def state(self) -> Literal["open", "committed", "dropped", "discarded"]:
+        """What has become of it."""
+        return self._state
+
+    @property
+    def told(self) -> str:
+        """What stands before its own words of the caller's question, for a tool had started."""
+        return self._told
 
     @property
     def history(self) -> History:
@@ -106,6 +129,7 @@ class Draft:
             self.user_text = text.removeprefix(self._told).lstrip()
             self._ended = None
             self._history.version += 1
+            self._changed()
 
     def begin(self) -> None:
         """The turn speaks only now: what happened while it waited comes before it."""
@@ -144,11 +168,12 @@ class Draft:
         keeps that and appends the result as a ``system`` entry; a turn of the agent's own should
         follow. A result without its call, or a second one, is ignored.
         """
-        called = next((c for c in self._calls() if c.call.id == result.id and c.result is None), None)
-        if called is None or result.state == "running" or self._state == "discarded":
+        called = self._waiting_for(result)
+        if called is None:
             return False
         if called.told:
             called.result = called.answer()
+            self._changed()
             self._history.system(
                 f"The tool {result.name} ({result.id}) has finished ({result.state}): {result.content}"
             )
@@ -159,7 +184,27 @@ class Draft:
             )
             self._history.version += 1
         called.result = result
+        self._changed()
         return False
+
+    def is_news(self, result: ToolResult) -> bool:
+        """What :meth:`result` is going to return."""
+        called = self._waiting_for(result)
+        return called is not None and called.told
+
+    def _waiting_for(self, result: ToolResult) -> _Called | None:
+        if result.state == "running" or self._state == "discarded":
+            return None
+        return next((called for called in self._calls() if called.call.id == result.id and called.result is None), None)
+
+    def _changed(self) -> None:
+        """Something of it is otherwise than it was written down."""
+        if not self.open:
+            self._history._tell(self)
+
+    def written(self) -> tuple[Item, ...]:
+        """Return what the history has of it; nothing while it is open."""
+        return () if self.open else tuple(self._own(asking=False))
 
     def items(self) -> tuple[Item, ...]:
         """Return the conversation for the next step of this turn: the history and all of this draft."""
@@ -230,6 +275,15 @@ class Draft:
         return mine, len(mine.rstrip()) >= len(text.rstrip())
 
 
+class Restored(NamedTuple):
+    """A turn that was under way in another process; see :meth:`History.restore`."""
+
+    turn: UUID
+    number: int
+    user_text: str
+    told: str
+
+
 class History:
     """The conversation of one call, in its order.
 
@@ -249,6 +303,9 @@ class History:
         self._dropped: Draft | None = None
         self.version: int = 0
         """Counts what changes what a model is told, the turns under way apart."""
+        self.watcher: Callable[[Draft | tuple[Item, ...] | None], object] | None = None
+        """Told of every turn that has ended or changed since, of items that were added, and with ``None`` when
+        more than that is otherwise."""
         self.add(*items)
 
     def system(self, text: str) -> None:
@@ -263,6 +320,7 @@ class History:
         if text:
             self._blocks.insert(0, (Entry(role="system", text=text),))
         self.version += 1
+        self.rewritten()
 
     def developer(self, text: str) -> None:
         """Append an instruction of the application."""
@@ -282,7 +340,36 @@ class History:
         if block:
             self._blocks.append(block)
             self.version += 1
+            self._tell(block)
             self._forget()
+
+    def blocks(self) -> tuple[Draft | tuple[Item, ...], ...]:
+        """Turns, and what was written between them, in their order."""
+        return tuple(self._blocks)
+
+    def rewritten(self) -> None:
+        """More has changed than one turn: tell whoever writes it down."""
+        self._tell(None)
+
+    def restore(self, blocks: Iterable[tuple[Item, ...] | Restored]) -> list[Draft]:
+        """Take the place of another process's history; return a draft for each turn that was under way there.
+
+        Of the drafts everything is still to be told: what they said and did, and what became of them.
+        """
+        self._blocks = []
+        self._dropped = None
+        drafts: list[Draft] = []
+        for block in blocks:
+            if isinstance(block, Restored):
+                draft = Draft(self, block.user_text)
+                draft._told = block.told
+                draft.turn, draft.number = block.turn, block.number
+                drafts.append(draft)
+                self._blocks.append(draft)
+            elif block:
+                self._blocks.append(block)
+        self.version += 1
+        return drafts
 
     def draft(self, user_text: str | Sequence[str] = "") -> Draft:
         """Begin a turn that answers ``user_text``; several utterances become one entry.
@@ -318,6 +405,7 @@ class History:
             draft.heard = dict(heard)
             draft._state = "committed"
             self.version += 1
+            self._tell(draft)
             self._forget()
 
     def drop(self, draft: Draft) -> None:
@@ -334,6 +422,7 @@ class History:
             self.version += 1
             if draft.user_text or draft._told:  # what the agent wanted to say by itself asks nothing
                 self._dropped = draft
+            self._tell(draft)
 
     def discard(self, draft: Draft) -> None:
         """End a turn that was begun before it was certain, as if it had never been: also its tools leave no trace.
@@ -348,6 +437,7 @@ class History:
             self._blocks.remove(draft)
             if self._dropped is None:
                 self._dropped = draft._previous
+            self._tell(draft)
 
     def request_items(self) -> tuple[Item, ...]:
         """Return the conversation as a model may be told it, turns under way with all they generated."""
@@ -385,7 +475,13 @@ class History:
                 kept.append(block)
             else:
                 excess -= size
-        self._blocks = kept
+        if len(kept) != len(self._blocks):
+            self._blocks = kept
+            self.rewritten()
+
+    def _tell(self, what: Draft | tuple[Item, ...] | None) -> None:
+        if self.watcher is not None:
+            self.watcher(what)
 
 
 def _ended(block: Draft | tuple[Item, ...]) -> Sequence[Item]:
@@ -432,7 +528,7 @@ def _repaired(items: Iterable[Item]) -> list[Item]:
 
     def answer() -> None:
         for call in step:
-            unknown = ToolResult(id=call.id, name=call.name, content=_UNKNOWN, state="unknown")
+            unknown = ToolResult(id=call.id, name=call.name, content=UNKNOWN, state="unknown")
             out.append(results.get(call.id, unknown))
         step.clear()
         results.clear()

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from dialog.agent.driver import as_failure
 from dialog.agent.heard import SpeechRate
 from dialog.agent.history import Draft
+from dialog.agent.scribe import Scribe
 from dialog.agent.settings import AgentSettings
 from dialog.agent.shaping import shaper_for
 from dialog.agent.speech import Part, PartOptions, SpeechQueue
@@ -41,6 +42,7 @@ class Mouth:
         failed: Told of a voice that could not say something.
         opened: Told of every part that may sound, before any audio of it.
         spoke: Told of everything that goes to the line.
+        scribe: Writes down what goes there, before it does.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Mouth:
         failed: Callable[[DialogError], None],
         opened: Callable[[Turn, Part], None],
         spoke: Callable[[Message[bytes]], None],
+        scribe: Scribe,
     ) -> None:
         self._voip = voip
+        self._scribe = scribe
         self._clock = voip.clock
         self._settings = settings
         self._failed = failed
@@ -90,6 +94,7 @@ class Mouth:
 
         def opened(part: Part) -> None:
             self._part_opened(turn, part)
+            self._scribe.opened(turn, part)
 
         def tell(part: Part) -> None:
             if not turn.speculative:
@@ -129,6 +134,10 @@ class Mouth:
         index = number - turn.speech.first
         return (turn, turn.speech.parts[index]) if 0 <= index < len(turn.speech.parts) else None
 
+    def spent(self, uuid: UUID, parts: int) -> None:
+        """So many parts were spoken for a turn of this uuid already, by an agent in another process."""
+        self._spent[uuid] = max(parts, self._spent.get(uuid, 0))
+
     def awaited(self, turn: Turn) -> None:
         """The caller waits for what the turn says next."""
         if self._thinking is not None and not turn.ended:
@@ -138,8 +147,10 @@ class Mouth:
         """A turn that was begun early may sound."""
         held, turn.held = turn.held, []
         turn.confirm()
+        self._scribe.begun(turn)
         for part in turn.speech.parts:
             self._announce(turn, part)
+            self._scribe.spoke(turn, part)
         for message in held:
             self._to_line(message)
 
@@ -221,13 +232,16 @@ class Mouth:
         if turn.speculative:
             turn.held.append(message)
             return
+        self._scribe.spoke(turn, part)
         self._to_line(message)
 
     def on_alignment(self, alignment: Alignment) -> None:
         """A voice tells when it speaks its words."""
         found = self.find(alignment.uuid, alignment.part)
         if found is not None:
-            found[1].heard_map.align(alignment.words)
+            turn, part = found
+            part.heard_map.align(alignment.words)
+            self._scribe.aligned(turn, part, alignment.words)
 
     def _to_line(self, message: Message[bytes]) -> None:
         self._spoke(message)

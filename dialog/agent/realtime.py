@@ -19,6 +19,7 @@ from dialog.agent.cascade import Cascade, Host
 from dialog.agent.ears import LocalHearing
 from dialog.agent.history import Draft
 from dialog.agent.modelvoice import ModelEars, ModelVoice
+from dialog.agent.scribe import Scribe
 from dialog.agent.speakingmodel import SpeakingModel, leading
 from dialog.agent.speech import Part, PartOptions, Speech
 from dialog.agent.turn import Turn
@@ -57,6 +58,7 @@ class Realtime(Cascade):
         tts: Says what is to be said word for word, if the model cannot; ``None``: nobody does.
         tools: What the model may use.
         local: A local VAD, a filter of the caller's audio.
+        scribe: Writes down what the call needs to survive this process.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Realtime(Cascade):
         *,
         tools: tuple[ToolSpec, ...],
         local: LocalHearing,
+        scribe: Scribe,
     ) -> None:
         self._s2s = s2s
         self._other_voice = tts
@@ -76,7 +79,7 @@ class Realtime(Cascade):
         self.model: SpeakingModel = SpeakingModel(s2s)
         """What answers turns, for whoever runs their tools."""
         self._tools = tools
-        super().__init__(host, voip, self._model_ears, tts or self._voice, local=local)
+        super().__init__(host, voip, self._model_ears, tts or self._voice, local=local, scribe=scribe)
         self._parts: dict[tuple[UUID, int], Part] = {}
         """What the model speaks, by its own numbers …"""
         self._numbers: dict[tuple[UUID, int], tuple[int, int]] = {}
@@ -164,6 +167,13 @@ class Realtime(Cascade):
         self.model.knows(items)
         return items
 
+    def resume(self, live_s: float | None, waiting: tuple[Utterance, ...], *, warned: bool) -> None:
+        """Go on with a call of another process: what waits for an answer this model has not heard, but reads."""
+        for utterance in waiting:
+            self._typed.add(utterance.uuid)
+            _remember(self._words, utterance.uuid, utterance.data.strip())
+        super().resume(live_s, waiting, warned=warned)
+
     def set_stt(self, stt: STT) -> None:  # noqa: ARG002  # refused whichever it is
         """A model that hears has no STT.
 
@@ -217,9 +227,13 @@ class Realtime(Cascade):
             return
         if text:
             self._host.caller_said(utterance, final=True)
-        for draft, answered in self._drafts.values():
-            if uuid in answered and not (draft.dropped and not draft.started):
+        for number, (draft, answered) in self._drafts.items():
+            if uuid in answered and not (draft.state == "dropped" and not draft.started):
                 draft.hear(" ".join(filter(None, (self._words.get(each, "") for each in answered))))
+                turn = self._turns.get(number)
+                if draft.open and turn is not None:
+                    turn.utterances = self._worded(turn.utterances)
+                    self._scribe.begun(turn)  # its question is known now
 
     def on_utterance(self, utterance: Utterance, *, complete: bool = False) -> None:
         """The caller has said or typed something."""
@@ -227,6 +241,10 @@ class Realtime(Cascade):
             self._typed.add(utterance.uuid)
             _remember(self._words, utterance.uuid, utterance.data.strip())
         super().on_utterance(utterance, complete=complete)
+
+    def _worded(self, utterances: tuple[Utterance, ...]) -> tuple[Utterance, ...]:
+        """The same, with their words as far as they are known by now."""
+        return tuple(replace(each, data=self._words.get(each.uuid, each.data)) for each in utterances)
 
     def _utterance(self, uuid: UUID, text: str) -> Utterance:
         end_ms = self._ears.position_ms or 0.0
@@ -239,7 +257,7 @@ class Realtime(Cascade):
         if decision.speculative:
             return  # a model speaks what it thinks: nothing can be prepared unheard
         uuid = decision.turn
-        utterances = tuple(replace(each, data=self._words.get(each.uuid, each.data)) for each in decision.utterances)
+        utterances = self._worded(decision.utterances)
         self._gone.pop(uuid, None)
         super()._infer(sig.Infer(uuid, utterances))
         turn = self._turns.get(uuid)
@@ -390,14 +408,16 @@ class Realtime(Cascade):
 
     # -- what is to be said word for word ---------------------------------------------------------
 
-    def dispatch_message(self, text: str, options: PartOptions, *, greeting: bool = False) -> Speech:
+    def dispatch_message(
+        self, text: str, options: PartOptions, *, greeting: bool = False, goes_on: UUID | None = None
+    ) -> Speech:
         """Say ``text`` as a part of its own, in the running turn or in a new one.
 
         Raises:
             ConfigurationError: Nobody can say it word for word.
         """
         self._check_voice(options)
-        return super().dispatch_message(text, options, greeting=greeting)
+        return super().dispatch_message(text, options, greeting=greeting, goes_on=goes_on)
 
     def dispatch_stream(self, stream: AsyncIterator[str], options: PartOptions) -> Speech:
         """Say what ``stream`` yields as a part of its own.

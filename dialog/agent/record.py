@@ -77,6 +77,14 @@ class CallRecord:
             self._begun = True
             self._owner.spawn(self._begin(), "start of recording and transcription")
 
+    def resumed(self) -> None:
+        """Both were started in another process, if at all: what comes of them comes here."""
+        self._begun = True
+        if not self._record:
+            self._recorded.set()
+        if not self._transcribe:
+            self._transcribed.set()
+
     async def completed(self, bound_s: float) -> None:
         """Wait until everything that was started has arrived, at most ``bound_s``."""
         try:

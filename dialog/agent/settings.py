@@ -31,6 +31,9 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """Said when a reply failed before anything of it was said."""
     failure: str = "I'm sorry, we have a technical problem. Please call again later. Goodbye."
     """Said, and heard out, before the call ends because the caller can no longer be understood."""
+    outage: str = "Sorry, I lost you for a moment."
+    """Said by the line when the process that had the call is gone, before another goes on with it. Where there
+    is none in time it says ``failure``."""
     failure_transfer: str = ""
     """Who takes the call then, a telephone number; empty: it is ended."""
     idle_prompts: tuple[str, ...] = ("Are you still there?",)

@@ -43,12 +43,6 @@ _NAMES = {"user": "Caller", "assistant": "Agent", "system": "Note", "developer":
 _Block = Draft | tuple[Item, ...]
 
 
-class _Summary(tuple[Item, ...]):
-    """A block of history that stands for turns; the next summary takes it in."""
-
-    __slots__ = ()
-
-
 class Excerpt:
     """The oldest turns of a history, as they were; made by :func:`oldest_turns`."""
 
@@ -80,7 +74,7 @@ def oldest_turns(history: History, keep: int) -> Excerpt | None:
         if _is_open(block) or block is history._dropped:
             break
         chosen.append(block)
-    if not any(not isinstance(block, _Summary) for block in chosen):
+    if not any(not _is_summary(block) for block in chosen):
         return None
     excerpt = Excerpt(chosen)
     return excerpt if excerpt.items else None
@@ -99,9 +93,10 @@ def replace_turns(history: History, excerpt: Excerpt, summary: str) -> bool:
     first = min(where[name] for name in old)
     instructions = tuple(item for block in excerpt._blocks for item in _items(block)[: _leading(block)])
     made: list[_Block] = [instructions] if instructions else []
-    made.append(_Summary((Entry(role="system", text=_TITLE + summary.strip()),)))
+    made.append((Entry(role="system", text=_TITLE + summary.strip()),))
     kept = [block for block in history._blocks[first:] if id(block) not in old]
     history._blocks[first:] = made + kept
+    history.rewritten()
     return True
 
 
@@ -232,9 +227,17 @@ def _items(block: _Block) -> Sequence[Item]:
     return block if isinstance(block, tuple) else block._own(asking=False)
 
 
+def _is_summary(block: _Block) -> bool:
+    """Whether it stands for turns; the next summary takes it in. It is told by its words, also in another process."""
+    if not isinstance(block, tuple) or len(block) != 1:
+        return False
+    (item,) = block
+    return isinstance(item, Entry) and item.role == "system" and item.text.startswith(_TITLE)
+
+
 def _leading(block: _Block) -> int:
     """How many instructions an earlier conversation begins with, which are to stay."""
-    if isinstance(block, Draft | _Summary):
+    if isinstance(block, Draft) or _is_summary(block):
         return 0
     return sum(
         1 for _ in takewhile(lambda item: isinstance(item, Entry) and item.role in ("system", "developer"), block)
@@ -242,4 +245,4 @@ def _leading(block: _Block) -> int:
 
 
 def _stays(block: _Block) -> bool:
-    return _is_instruction(block) and not isinstance(block, _Summary)
+    return _is_instruction(block) and not _is_summary(block)

@@ -46,8 +46,20 @@ class Host(Protocol):
         """A task that the agent owns."""
         ...
 
-    def happened(self, event: Callable[..., Any], **fields: Any) -> None:
-        """Note an event of the call."""
+    def happened(self, event: Callable[..., Any], **fields: Any) -> int:
+        """Note an event of the call; returns its number."""
+        ...
+
+    def acts(self, turn: Turn) -> None:
+        """Tools of ``turn`` are about to start."""
+        ...
+
+    def acted(self) -> None:
+        """A tool has ended, and its result is about to be told."""
+        ...
+
+    async def may_act(self, seq: int) -> str:
+        """Wait until the event of that number is kept; why a tool must not start all the same, else empty."""
         ...
 
 
@@ -64,10 +76,24 @@ class _Step:
 class Job:
     """A tool at work."""
 
-    __slots__ = ("background", "call", "cancels", "filler", "result", "started_s", "step", "task", "turn", "waited")
+    __slots__ = (
+        "again",
+        "background",
+        "call",
+        "cancels",
+        "filler",
+        "key",
+        "result",
+        "seq",
+        "started_s",
+        "step",
+        "task",
+        "turn",
+        "waited",
+    )
 
     def __init__(
-        self, turn: Turn, call: ToolCall, step: _Step, *, filler: str, background: bool, cancels: bool
+        self, turn: Turn, call: ToolCall, step: _Step, *, filler: str, background: bool, cancels: bool, again: bool
     ) -> None:
         self.turn: Turn = turn
         """Whose model asked for it."""
@@ -79,6 +105,11 @@ class Job:
         """The model does not wait for it."""
         self.cancels: bool = cancels
         """It stops when its turn is given up."""
+        self.again: bool = again
+        """It had started in another process, and nobody knows what became of it."""
+        self.key: str = ""
+        self.seq: int = -1
+        """Of the event that it has started."""
         self.waited: bool = False
         """A later turn has waited for it in vain; the next one does not."""
         self.started_s: float = 0.0
@@ -141,29 +172,44 @@ class ToolRunner:
         """Whether any tool is at work."""
         return bool(self._jobs)
 
+    def may_repeat(self, name: str) -> bool:
+        """Whether a tool may be run again that had started in another process."""
+        return self._toolbox.is_idempotent(name)
+
     # -- for the turn that called them ------------------------------------------------------------
 
     def start(self, turn: Turn, calls: Sequence[ToolCall]) -> list[Job]:
         """Start the calls of one step of the model, all at the same time."""
         step = _Step()
         for call in calls:
-            found = self._toolbox.get(call.name)
-            options = found.options if found is not None else None
-            job = Job(
-                turn,
-                call,
-                step,
-                filler=options.filler if options is not None else "",
-                background=options is not None and options.background,
-                cancels=self._toolbox.stops_on_interrupt(call.name),
-            )
-            task = self._host.spawn(self._work(job), f"tool {call.name}")
-            if task is not None:
-                job.task = task
-                step.jobs.append(job)
-                self._jobs[task] = job
-                task.add_done_callback(self._ended)
+            self._start(turn, call, step)
         return step.jobs
+
+    def again(self, turn: Turn, call: ToolCall, key: str) -> None:
+        """Run a tool once more that had started in another process; its call is in the turn's draft."""
+        step = _Step()
+        step.begun = True
+        self._start(turn, call, step, key=key)
+
+    def _start(self, turn: Turn, call: ToolCall, step: _Step, *, key: str = "") -> None:
+        found = self._toolbox.get(call.name)
+        options = found.options if found is not None else None
+        job = Job(
+            turn,
+            call,
+            step,
+            filler=options.filler if options is not None else "",
+            background=options is not None and options.background,
+            cancels=self._toolbox.stops_on_interrupt(call.name),
+            again=step.begun,
+        )
+        job.key = key
+        task = self._host.spawn(self._work(job), f"tool {call.name}")
+        if task is not None:
+            job.task = task
+            step.jobs.append(job)
+            self._jobs[task] = job
+            task.add_done_callback(self._ended)
 
     async def finish(self, turn: Turn, jobs: Sequence[Job]) -> None:
         """Wait for the results of a step; those of background tools follow later.
@@ -189,16 +235,37 @@ class ToolRunner:
             if turn.speech.closed:
                 return  # given up before anything has started: it never acts, and leaves no trace
             job.step.begun = True
-            for other in job.step.jobs:
-                turn.draft.call(other.call, background=other.background)
+            self._begin(turn, job.step)
         call = job.call
         job.started_s = self._clock.now()
-        self._host.happened(ev.ToolStarted, turn=turn.uuid, call_id=call.id, name=call.name, arguments=call.arguments)
         if not job.background:
             self._engine.tool_started(call.id)
         else:
             outside_speech()  # the reply does not wait for this one, so this one may wait for the reply
-        job.result = await self._toolbox.run(call, wanted=lambda: job.background or not turn.speech.closed)
+        refusal = await self._host.may_act(job.seq)
+        if refusal:
+            content = f"cancelled: it was not started, for {refusal}"
+            job.result = ToolResult(id=call.id, name=call.name, content=content, state="cancelled")
+            return
+        job.result = await self._toolbox.run(
+            call, key=job.key, wanted=lambda: job.background or job.again or not turn.speech.closed
+        )
+
+    def _begin(self, turn: Turn, step: _Step) -> None:
+        """From here on what the step asks for is remembered, whatever becomes of it."""
+        self._host.acts(turn)
+        for job in step.jobs:
+            call = job.call
+            job.key = f"{turn.uuid}:{call.id}"
+            turn.draft.call(call, background=job.background)
+            job.seq = self._host.happened(
+                ev.ToolStarted,
+                turn=turn.uuid,
+                call_id=call.id,
+                name=call.name,
+                arguments=call.arguments,
+                key=job.key,
+            )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         job = self._jobs.pop(task)
@@ -207,7 +274,8 @@ class ToolRunner:
         if not job.background:
             self._engine.tool_ended(job.call.id)
         result = job.result or self._cancelled(job.call)
-        late = job.turn.draft.result(result)
+        late = job.turn.draft.is_news(result)
+        self._host.acted()
         self._host.happened(
             ev.ToolEnded,
             turn=job.turn.uuid,
@@ -218,6 +286,7 @@ class ToolRunner:
             took_s=round(self._clock.now() - job.started_s, 4),
             late=late,
         )
+        job.turn.draft.result(result)
         given_up = job.turn.speech.closed and not job.turn.speculative
         if result.state != "cancelled" and (late or given_up):
             self._news.append(_News())

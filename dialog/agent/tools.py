@@ -21,6 +21,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
 from weakref import WeakKeyDictionary
@@ -33,7 +34,7 @@ from dialog.agent.toolschema import ArgumentsError, Parameters, check_parameter
 from dialog.errors import ConfigurationError, LimitError
 from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
 
-__all__ = ["Tool", "ToolOptions", "Toolbox", "ends_conversation", "tool"]
+__all__ = ["Tool", "ToolOptions", "Toolbox", "ends_conversation", "tool", "tool_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,18 @@ _GRACE_S = 1.0
 """How long a cancelled tool may take to clean up before it is left to itself."""
 _MAX_RESULT = 20_000
 _MAX_REASON = 300
+
+
+_key: ContextVar[str] = ContextVar("dialog_tool_key", default="")
+
+
+def tool_key() -> str:
+    """In a tool: a key of this very use of it, the same when it is run again after a crash.
+
+    Hand it to a service that takes idempotency keys, and the second run has no second effect. Elsewhere
+    it is empty.
+    """
+    return _key.get()
 
 
 class ToolOptions(Struct, frozen=True, kw_only=True):
@@ -118,7 +131,7 @@ def tool(
             cancels it then (an ``async def`` only).
         background: The model goes on at once, and learns of the result in a turn of the agent's own, which
             is spoken when there is room. It goes on when the caller speaks.
-        idempotent: Running it twice does no harm, so it may be run again after a crash.
+        idempotent: Running it twice does no harm, so it may be run again after a crash; see :func:`tool_key`.
         safe: It changes nothing in the world (a look-up), so it may run for a reply that was begun before
             the caller's turn had ended, and that may be thrown away. Any other tool waits until it is
             certain that the reply is wanted.
@@ -216,10 +229,16 @@ class Toolbox:
         times = [found.options.timeout_s + _GRACE_S for found in tools if found and not found.options.background]
         return max(times, default=0.0)
 
-    async def run(self, call: ToolCall, *, wanted: Callable[[], bool] = lambda: True) -> ToolResult:
+    def is_idempotent(self, name: str) -> bool:
+        """Whether ``name`` may be run again after a crash; what changes nothing may, too."""
+        found = self._tools.get(name)
+        return found is not None and (found.options.idempotent or found.options.safe)
+
+    async def run(self, call: ToolCall, *, key: str = "", wanted: Callable[[], bool] = lambda: True) -> ToolResult:
         """Run a call to its end and return its result, whatever happens.
 
-        A plain function may have to wait for a thread; ``wanted`` is asked there before it is called.
+        A plain function may have to wait for a thread; ``wanted`` is asked there before it is called. ``key``
+        is what :func:`tool_key` returns there.
 
         Cancelling this cancels an ``async def`` tool; the thread of a plain one goes on, and what it
         returns is dropped.
@@ -236,7 +255,8 @@ class Toolbox:
         except ArgumentsError as exc:
             return _failed(call, str(exc))
         method = partial(getattr(self._owner, found.attribute), **arguments)
-        return await self._run(found, call, method if found.is_async else partial(_if_wanted, method, wanted))
+        _key.set(key)  # of the task that this call has to itself
+        return await self._run(found, call, method if found.is_async else partial(_if_wanted, method, wanted, key))
 
     async def _run(self, found: Tool, call: ToolCall, method: Callable[[], Any]) -> ToolResult:
         thread: Future[Any] | None = None
@@ -306,9 +326,10 @@ class _NotWantedError(Exception):
     """The reply was given up before a thread was free."""
 
 
-def _if_wanted(method: Callable[[], Any], wanted: Callable[[], bool]) -> Any:
+def _if_wanted(method: Callable[[], Any], wanted: Callable[[], bool], key: str) -> Any:
     if not wanted():
         raise _NotWantedError
+    _key.set(key)  # in the thread
     return method()
 
 

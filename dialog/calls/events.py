@@ -20,12 +20,14 @@ __all__ = [
     "CallEnded",
     "CallEvent",
     "CallMeasured",
+    "CallResumed",
     "CallStarted",
     "CallerSaid",
     "CallerSpoke",
     "CallerUnheard",
     "DigitPressed",
     "ErrorRaised",
+    "EventBase",
     "HandedOver",
     "IdlePrompted",
     "Interrupted",
@@ -43,12 +45,14 @@ __all__ = [
 ]
 
 
-class _Event(Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
+class EventBase(Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
+    """What all events have."""
+
     seq: int
     at_s: float
 
 
-class CallStarted(_Event, frozen=True, kw_only=True, gc=False, tag="call.started"):
+class CallStarted(EventBase, frozen=True, kw_only=True, gc=False, tag="call.started"):
     """An agent took the call."""
 
     call_id: UUID
@@ -59,23 +63,38 @@ class CallStarted(_Event, frozen=True, kw_only=True, gc=False, tag="call.started
     direction: str
     started_at: str
     """Wall clock, ISO 8601 with zone."""
+    agent: str = ""
+    """The agent, named as its class is."""
 
 
-class StreamChanged(_Event, frozen=True, kw_only=True, gc=False, tag="stream"):
+class CallResumed(EventBase, frozen=True, kw_only=True, gc=False, tag="call.resumed"):
+    """The process that had the call is gone, and an agent in another one goes on with it."""
+
+    agent: str
+    """Who goes on, named as its class is."""
+    lost_s: float
+    """Seconds since the last event of the one before."""
+    unanswered: int = 0
+    """So many utterances of the caller waited for an answer."""
+    in_doubt: tuple[str, ...] = ()
+    """Tools that had started and have not told what became of them."""
+
+
+class StreamChanged(EventBase, frozen=True, kw_only=True, gc=False, tag="stream"):
     """Media started or stopped."""
 
     state: Literal["live", "moving", "lost", "ended"]
     generation: int
 
 
-class CallerSpoke(_Event, frozen=True, kw_only=True, gc=False, tag="caller.speech"):
+class CallerSpoke(EventBase, frozen=True, kw_only=True, gc=False, tag="caller.speech"):
     """The caller's voice started or stopped."""
 
     state: Literal["started", "stopped"]
     at_ms: float
 
 
-class CallerSaid(_Event, frozen=True, kw_only=True, gc=False, tag="caller.transcript"):
+class CallerSaid(EventBase, frozen=True, kw_only=True, gc=False, tag="caller.transcript"):
     """What the caller said; ``final`` once it will not change."""
 
     turn: UUID
@@ -87,14 +106,14 @@ class CallerSaid(_Event, frozen=True, kw_only=True, gc=False, tag="caller.transc
     """Who said it, if the STT tells several people apart: ``0``, or ``0, 1`` of two in one utterance."""
 
 
-class CallerUnheard(_Event, frozen=True, kw_only=True, gc=False, tag="caller.unheard"):
+class CallerUnheard(EventBase, frozen=True, kw_only=True, gc=False, tag="caller.unheard"):
     """The caller's voice was heard, and no words of it came in time: the turn was closed without them."""
 
     waited_s: float
     """How long the transcript was waited for."""
 
 
-class AgentSaid(_Event, frozen=True, kw_only=True, gc=False, tag="agent.transcript"):
+class AgentSaid(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.transcript"):
     """A part of a reply has ended: what of it was heard."""
 
     turn: UUID
@@ -109,33 +128,33 @@ class AgentSaid(_Event, frozen=True, kw_only=True, gc=False, tag="agent.transcri
     """Said to bridge a wait; it is in the transcript, not in history."""
 
 
-class PausedForCaller(_Event, frozen=True, kw_only=True, gc=False, tag="agent.paused"):
+class PausedForCaller(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.paused"):
     """The agent fell silent because the caller made a sound."""
 
     turn: UUID
 
 
-class ResumedAfterPause(_Event, frozen=True, kw_only=True, gc=False, tag="agent.resumed"):
+class ResumedAfterPause(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.resumed"):
     """No words came: the agent went on (a false interruption)."""
 
     turn: UUID
 
 
-class Interrupted(_Event, frozen=True, kw_only=True, gc=False, tag="agent.interrupted"):
+class Interrupted(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.interrupted"):
     """The caller's words cut a reply off."""
 
     turn: UUID
     reason: str
 
 
-class ReplyDropped(_Event, frozen=True, kw_only=True, gc=False, tag="agent.dropped"):
+class ReplyDropped(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.dropped"):
     """A reply of which nothing was heard was given up; what it answered is answered again."""
 
     turn: UUID
     reason: str
 
 
-class SpeculationEnded(_Event, frozen=True, kw_only=True, gc=False, tag="agent.speculation"):
+class SpeculationEnded(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.speculation"):
     """A reply that was begun before the caller's turn had ended was used, or thrown away."""
 
     turn: UUID
@@ -144,23 +163,25 @@ class SpeculationEnded(_Event, frozen=True, kw_only=True, gc=False, tag="agent.s
     """How much earlier its inference started than without; 0 when it was wasted."""
 
 
-class IdlePrompted(_Event, frozen=True, kw_only=True, gc=False, tag="agent.idle_prompt"):
+class IdlePrompted(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.idle_prompt"):
     """Nobody had spoken for a while, and the agent asked whether the caller is still there."""
 
     count: int
     """The how manieth time in this silence, from 1."""
 
 
-class ToolStarted(_Event, frozen=True, kw_only=True, gc=False, tag="tool.started"):
+class ToolStarted(EventBase, frozen=True, kw_only=True, gc=False, tag="tool.started"):
     """A tool began to run."""
 
     turn: UUID
     call_id: str
     name: str
     arguments: str
+    key: str = ""
+    """The same when it is run again after a crash; see :func:`dialog.agent.tools.tool_key`."""
 
 
-class ToolEnded(_Event, frozen=True, kw_only=True, gc=False, tag="tool.ended"):
+class ToolEnded(EventBase, frozen=True, kw_only=True, gc=False, tag="tool.ended"):
     """A tool has answered, failed or timed out."""
 
     turn: UUID
@@ -173,7 +194,7 @@ class ToolEnded(_Event, frozen=True, kw_only=True, gc=False, tag="tool.ended"):
     """The model had been told that it still runs: it is told of the result by itself."""
 
 
-class UsageReported(_Event, frozen=True, kw_only=True, gc=False, tag="usage"):
+class UsageReported(EventBase, frozen=True, kw_only=True, gc=False, tag="usage"):
     """What one request to a model, or one reply of it, used."""
 
     turn: UUID | None
@@ -181,14 +202,14 @@ class UsageReported(_Event, frozen=True, kw_only=True, gc=False, tag="usage"):
     usage: Usage
 
 
-class HandedOver(_Event, frozen=True, kw_only=True, gc=False, tag="agent.handed_over"):
+class HandedOver(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.handed_over"):
     """Another agent answers from now on; both are named as their classes are."""
 
     from_: str
     to: str
 
 
-class ProviderSwitched(_Event, frozen=True, kw_only=True, gc=False, tag="provider.switched"):
+class ProviderSwitched(EventBase, frozen=True, kw_only=True, gc=False, tag="provider.switched"):
     """A provider failed, or works again, and another takes its place within the call."""
 
     kind: Literal["stt", "tts", "llm"]
@@ -200,25 +221,25 @@ class ProviderSwitched(_Event, frozen=True, kw_only=True, gc=False, tag="provide
     """The turn in which it happened, if in one."""
 
 
-class DigitPressed(_Event, frozen=True, kw_only=True, gc=False, tag="dtmf"):
+class DigitPressed(EventBase, frozen=True, kw_only=True, gc=False, tag="dtmf"):
     """The caller pressed a key."""
 
     digit: str
 
 
-class TurnMeasured(_Event, frozen=True, kw_only=True, gc=False, tag="turn.measured"):
+class TurnMeasured(EventBase, frozen=True, kw_only=True, gc=False, tag="turn.measured"):
     """A turn is over: when each of its stages happened."""
 
     timeline: TurnTimeline
 
 
-class CallMeasured(_Event, frozen=True, kw_only=True, gc=False, tag="call.measured"):
+class CallMeasured(EventBase, frozen=True, kw_only=True, gc=False, tag="call.measured"):
     """The call is over: its numbers. It comes right before :class:`CallEnded`."""
 
     metrics: SessionMetrics
 
 
-class Warned(_Event, frozen=True, kw_only=True, gc=False, tag="warning"):
+class Warned(EventBase, frozen=True, kw_only=True, gc=False, tag="warning"):
     """Something is not as it was asked for, and the call goes on with less.
 
     ``vad_fallback``: the VAD that the settings ask for cannot be had, another one decides.
@@ -228,7 +249,7 @@ class Warned(_Event, frozen=True, kw_only=True, gc=False, tag="warning"):
     text: str
 
 
-class ErrorRaised(_Event, frozen=True, kw_only=True, gc=False, tag="error"):
+class ErrorRaised(EventBase, frozen=True, kw_only=True, gc=False, tag="error"):
     """Something went wrong; the call goes on unless ``fatal``."""
 
     source: str
@@ -237,7 +258,7 @@ class ErrorRaised(_Event, frozen=True, kw_only=True, gc=False, tag="error"):
     fatal: bool
 
 
-class CallEnded(_Event, frozen=True, kw_only=True, gc=False, tag="call.ended"):
+class CallEnded(EventBase, frozen=True, kw_only=True, gc=False, tag="call.ended"):
     """The last event of every call."""
 
     reason: str
@@ -246,6 +267,7 @@ class CallEnded(_Event, frozen=True, kw_only=True, gc=False, tag="call.ended"):
 
 CallEvent: TypeAlias = (
     CallStarted
+    | CallResumed
     | StreamChanged
     | CallerSpoke
     | CallerSaid

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from uuid import UUID
 
+from msgspec import Struct
+
 from dialog.calls import events as ev
 from dialog.calls.metrics import LATENCY_STAGES, DeadAir, Latency, SessionMetrics, SpeechSources
 from dialog.calls.timeline import TurnTimeline
 
-__all__ = ["DEAD_AIR_S", "CallMeter", "measure"]
+__all__ = ["DEAD_AIR_S", "METERED", "CallMeter", "MeterState", "measure"]
 
 DEAD_AIR_S = 2.0
 """A silence of more than this after the caller has spoken is dead air."""
@@ -24,10 +26,49 @@ _COUNTED: dict[type, str] = {
     ev.CallerUnheard: "unheard",
     ev.ErrorRaised: "errors",
     ev.Warned: "warnings",
+    ev.CallResumed: "resumed",
 }
+METERED: tuple[type, ...] = (
+    *_COUNTED,
+    ev.CallerSaid,
+    ev.CallerSpoke,
+    ev.AgentSaid,
+    ev.SpeculationEnded,
+    ev.ToolEnded,
+    ev.UsageReported,
+    ev.TurnMeasured,
+)
+"""The events of which more is counted than their time."""
 _MAX_TURNS = 20_000
+_KEPT_TURNS = 256
+"""What a meter's state holds of turns and voices: the newest."""
+_SUMS = (
+    "speculations_saved",
+    "speculations_wasted",
+    "fillers",
+    "tools",
+    "tools_failed",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+)
 _SAME_VOICE_S = 1.0
 """A voice is noticed after it started: an end of speech this long before still belongs to it."""
+
+
+class MeterState(Struct, frozen=True, kw_only=True):
+    """What a meter has counted, to go on from. Of turns and voices it holds the newest few hundred."""
+
+    counts: dict[str, int] = {}
+    saved_ms: float = 0.0
+    at_s: float = 0.0
+    asked: tuple[int, tuple[UUID, ...]] = (0, ())
+    """Turns that the caller began: how many, and the newest."""
+    heard: tuple[int, tuple[UUID, ...]] = (0, ())
+    """Turns of which the caller has heard something."""
+    timelines: tuple[TurnTimeline, ...] = ()
+    sounds: tuple[tuple[float, float, UUID], ...] = ()
+    voices: tuple[tuple[float, float | None], ...] = ()
 
 
 class CallMeter:
@@ -35,29 +76,37 @@ class CallMeter:
 
     An end of speech is a turn's own, where it was measured; the end of a voice that was never answered
     counts for dead air only, from when the VAD told of it.
+
+    Args:
+        state: Of the meter that has counted the call's events before.
     """
 
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = dict.fromkeys(_COUNTED.values(), 0)
-        self._sums = {
-            "speculations_saved": 0,
-            "speculations_wasted": 0,
-            "fillers": 0,
-            "tools": 0,
-            "tools_failed": 0,
-            "input_tokens": 0,
-            "cached_tokens": 0,
-            "output_tokens": 0,
-        }
-        self._saved_ms = 0.0
-        self._at_s = 0.0
-        self._asked: set[UUID] = set()
-        self._heard: set[UUID] = set()
-        self._timelines: list[TurnTimeline] = []
-        self._sounds: list[tuple[float, float, UUID]] = []
+    def __init__(self, state: MeterState | None = None) -> None:
+        state = state or MeterState()
+        self._counts: dict[str, int] = dict.fromkeys((*_COUNTED.values(), *_SUMS), 0) | state.counts
+        self._saved_ms = state.saved_ms
+        self._at_s = state.at_s
+        self._asked = _Turns(*state.asked)
+        self._heard = _Turns(*state.heard)
+        self._timelines: list[TurnTimeline] = list(state.timelines)
+        self._sounds: list[tuple[float, float, UUID]] = list(state.sounds)
         """When the agent sounded: begin, end, turn."""
-        self._voices: list[tuple[float, float | None]] = []
+        self._voices: list[tuple[float, float | None]] = list(state.voices)
         """When the caller's voice was noticed to start and to stop."""
+
+    @property
+    def state(self) -> MeterState:
+        """What it has counted."""
+        return MeterState(
+            counts=dict(self._counts),
+            saved_ms=self._saved_ms,
+            at_s=self._at_s,
+            asked=self._asked.state,
+            heard=self._heard.state,
+            timelines=tuple(self._timelines[-_KEPT_TURNS:]),
+            sounds=tuple(self._sounds[-_KEPT_TURNS:]),
+            voices=tuple(self._voices[-_KEPT_TURNS:]),
+        )
 
     def feed(self, event: ev.CallEvent) -> None:
         """Take in the next event."""
@@ -73,14 +122,14 @@ class CallMeter:
         elif isinstance(event, ev.AgentSaid):
             self._said(event)
         elif isinstance(event, ev.SpeculationEnded):
-            self._sums[f"speculations_{event.outcome}"] += 1
+            self._counts[f"speculations_{event.outcome}"] += 1
             self._saved_ms += event.saved_ms if event.outcome == "saved" else 0.0
         elif isinstance(event, ev.ToolEnded):
-            self._sums["tools"] += 1
-            self._sums["tools_failed"] += event.state in ("failed", "timed_out")
+            self._counts["tools"] += 1
+            self._counts["tools_failed"] += event.state in ("failed", "timed_out")
         elif isinstance(event, ev.UsageReported):
             for name in ("input_tokens", "cached_tokens", "output_tokens"):
-                self._sums[name] += getattr(event.usage, name)
+                self._counts[name] += getattr(event.usage, name)
         elif isinstance(event, ev.TurnMeasured):
             self._measured(event.timeline)
 
@@ -104,7 +153,6 @@ class CallMeter:
             longest_silence=max(silences, key=attrgetter("seconds"), default=None),
             dead_air=tuple(silence for silence in silences if silence.seconds > DEAD_AIR_S),
             **self._counts,
-            **self._sums,
         )
 
     def _voice(self, event: ev.CallerSpoke) -> None:
@@ -115,7 +163,7 @@ class CallMeter:
             self._voices[-1] = (self._voices[-1][0], event.at_s)
 
     def _said(self, event: ev.AgentSaid) -> None:
-        self._sums["fillers"] += event.filler
+        self._counts["fillers"] += event.filler
         if event.heard.strip():
             self._heard.add(event.turn)
         if event.heard_ms > 0 and len(self._sounds) < _MAX_TURNS:
@@ -167,6 +215,24 @@ class CallMeter:
             if not covered and (index == len(ends) or ends[index] >= after):
                 unanswered.append(stop)
         return sorted([*ends, *unanswered])
+
+
+class _Turns:
+    """Counts turns, each once."""
+
+    def __init__(self, count: int, newest: Iterable[UUID]) -> None:
+        self._known = dict.fromkeys(newest)
+        self._before = count - len(self._known)
+
+    def __len__(self) -> int:
+        return self._before + len(self._known)
+
+    def add(self, turn: UUID) -> None:
+        self._known[turn] = None
+
+    @property
+    def state(self) -> tuple[int, tuple[UUID, ...]]:
+        return len(self), tuple(self._known)[-_KEPT_TURNS:]
 
 
 def measure(events: Iterable[ev.CallEvent]) -> SessionMetrics:

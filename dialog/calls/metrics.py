@@ -84,6 +84,8 @@ class SessionMetrics(Struct, frozen=True, kw_only=True):
     """Of them, those that failed or timed out."""
     errors: int = 0
     warnings: int = 0
+    resumed: int = 0
+    """Times another process went on with the call, for the one that had it was gone."""
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
 from dialog.audio.sound import Sound
@@ -14,6 +14,8 @@ from dialog.message import (
     AudioFormat,
     CallEnd,
     CallMetadata,
+    Clips,
+    LineSnapshot,
     Message,
     Playback,
     SentSMS,
@@ -39,10 +41,20 @@ from dialog.voip.link import (
 )
 from dialog.voip.played import PlayedPoints
 
+if TYPE_CHECKING:  # an interface below it: what they hold is for the agent
+    from dialog.calls.checkpoint import Checkpoint
+    from dialog.calls.journal import Journal
+
 __all__ = ["CallState", "VoIP"]
 
 T = TypeVar("T")
 _REMEMBERED_PARTS = 256
+
+
+def _always() -> bool:
+    return True
+
+
 CallState = Literal["offered", "live", "moving", "lost", "ended"]
 
 
@@ -90,6 +102,16 @@ class VoIP(Participant):
         """Generation of the newest stream; 0 before the first."""
         self.end: CallEnd | None = None
         """How the call ended."""
+        self.checkpoint: Checkpoint | None = None
+        """Where the call stands, if an agent in another process had it before; ``None`` once one has taken it."""
+        self.snapshot: LineSnapshot = LineSnapshot()
+        """With a checkpoint: what the line knows."""
+        self.journal: Journal | None = None
+        """Where the call's events are kept so that it can survive this process; ``None``: it ends with it."""
+        self.may_act: Callable[[], bool] = _always
+        """Whether this process may still act for the call. Another may have it, if the line was not heard of."""
+        self.on_clips: Callable[[Clips], object] | None = None
+        """Takes what the line says while there is no agent; ``None``: nobody wants it."""
         self._link = link
         self._state: CallState = "offered"
         self._open_parts: dict[UUID, dict[int, bool]] = {}

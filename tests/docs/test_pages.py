@@ -107,8 +107,9 @@ INTERNAL = re.compile(
     r"""dialog\.(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
         agent\.(
-            alignment | cascade | conversation | decider | driver | ears | endings | engine | filler | heard | mode |
-            modelvoice | mouth | ownvoice | realtime | responder | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
+            alignment | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard |
+            mode | modelvoice | mouth | ownvoice | realtime | responder | resume | resumer | scribe | speakers |
+            speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
         ) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(

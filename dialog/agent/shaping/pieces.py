@@ -4,40 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
+from dialog.message import Piece, Run
 
 __all__ = ["Piece", "Run", "Stretch", "make_piece"]
 
 Stretch = tuple[str, int, int, bool]
 """Text on its way through the filters: what is said, the span of the reply it stands for, whether it was rewritten."""
-
-
-class Run(Struct, frozen=True, gc=False):
-    """``size`` characters of what is spoken, which stand for ``start:end`` of the reply's text."""
-
-    size: int
-    start: int
-    end: int
-    rewritten: bool
-    """Spoken otherwise than written: heard as a whole or not at all."""
-
-
-class Piece(Struct, frozen=True, gc=False):
-    """Text for the voice, and the span ``start:end`` of the reply's text that it speaks.
-
-    The pieces of a reply follow each other without a gap; what is not spoken (markup, an emoji)
-    belongs to the span of the next piece.
-    """
-
-    spoken: str
-    start: int
-    end: int
-    ends_sentence: bool
-    runs: tuple[Run, ...] = ()
-    """Its stretches in order; empty for one only, rewritten if the lengths differ."""
-
-    def __repr__(self) -> str:
-        return f"<Piece {self.start}:{self.end}>"
 
 
 def make_piece(stretches: Iterable[Stretch], start: int, *, ends_sentence: bool) -> Piece:

@@ -62,6 +62,7 @@ __all__ = [
     "Promote",
     "ReplyEnded",
     "Resume",
+    "Resumed",
     "SayRequested",
     "Signal",
     "Speak",
@@ -218,6 +219,16 @@ class LineUp(Struct, frozen=True, gc=False):
     """Media flows, for the first time or again."""
 
 
+class Resumed(Struct, frozen=True, gc=False):
+    """An agent in another process had the call: it has been live for ``live_s``, and these were not answered."""
+
+    live_s: float | None = None
+    """``None``: no media has flowed yet."""
+    waiting: tuple[Utterance, ...] = ()
+    warned: bool = False
+    """The caller was told that the call comes near its longest duration."""
+
+
 class Close(Struct, frozen=True, gc=False):
     """The call is over."""
 
@@ -248,6 +259,7 @@ Signal: TypeAlias = (
     | Aborted
     | LineDown
     | LineUp
+    | Resumed
     | Close
     | Tick
 )

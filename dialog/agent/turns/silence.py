@@ -37,6 +37,12 @@ class SilenceWatch:
         if self._started is None:
             self._started = now
 
+    def resumed(self, now: float, live_s: float | None, *, warned: bool) -> None:
+        """The first stream started ``live_s`` ago, in another process."""
+        if live_s is not None:
+            self._started = now - live_s
+        self._warned = warned
+
     def tool_started(self, call_id: str) -> None:
         """A tool works: the caller waits and is not idle."""
         self._tools.add(call_id)

@@ -150,6 +150,9 @@ class TurnTaking:
                 self._silence.line_up(now)
             case sig.LineDown():
                 return self._line_down(now)
+            case sig.Resumed():
+                self._silence.resumed(now, signal.live_s, warned=signal.warned)
+                return self._wait(signal.waiting)
             case sig.Close():
                 return self._close()
             case _:

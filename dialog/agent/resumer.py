@@ -1,0 +1,171 @@
+"""Goes on with a call that an agent in another process had: does what :func:`dialog.agent.resume.resume` finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+from uuid import UUID
+
+from dialog.agent.endings import Transfer
+from dialog.agent.history import UNKNOWN, Draft, History
+from dialog.agent.resume import NOTE, Rest, Resumption, resume
+from dialog.agent.scribe import Scribe
+from dialog.agent.speech import PartOptions, Speech
+from dialog.agent.toolrunner import ToolRunner
+from dialog.agent.turn import Turn
+from dialog.calls import events as ev
+from dialog.calls.checkpoint import Checkpoint, Ending
+from dialog.llm.llm import ToolCall
+from dialog.message import Utterance
+from dialog.voip.voip import VoIP
+
+__all__ = ["Engine", "Host", "Resumer", "elapsed_s"]
+
+
+class Engine(Protocol):
+    """What going on needs of the engine."""
+
+    def catch_up(self, at_ms: float, spent: Iterable[tuple[UUID, int]]) -> None: ...  # noqa: D102
+    def resume(self, live_s: float | None, waiting: tuple[Utterance, ...], *, warned: bool) -> None: ...  # noqa: D102
+    def finished(self, uuid: UUID, draft: Draft) -> Turn: ...  # noqa: D102
+
+    def dispatch_message(
+        self, text: str, options: PartOptions, *, greeting: bool = False, goes_on: UUID | None = None
+    ) -> Speech:
+        """Say ``text``, which is what was not heard of the turn ``goes_on``."""
+        ...
+
+
+class Host(Protocol):
+    """What going on needs of the conversation."""
+
+    voip: VoIP
+    history: History
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since an agent took the call."""
+        ...
+
+    def happened(self, event: Callable[..., Any], **fields: Any) -> int:
+        """Note an event of the call."""
+        ...
+
+    def ask(self) -> None:
+        """Let the agent say something by itself, as soon as there is room."""
+        ...
+
+    def end_after(self, reason: str, transfer: Transfer | None = None) -> None:
+        """End the call, or transfer it, once what is said was heard."""
+        ...
+
+
+def elapsed_s(voip: VoIP, checkpoint: Checkpoint | None) -> float:
+    """How long the call has lasted already; the line's clock knows of the time when there was no agent."""
+    if checkpoint is None:
+        return 0.0
+    if checkpoint.live_s is None:
+        return checkpoint.elapsed_s
+    return max(checkpoint.elapsed_s, checkpoint.live_s + voip.snapshot.at_ms / 1000.0)
+
+
+class Resumer:
+    """Lets a conversation go on, in two steps: what is known, and then what is to be done.
+
+    Every step is told the journal before it is done, and in such an order that this process, too, may die
+    between any two of them.
+    """
+
+    def __init__(
+        self, host: Host, engine: Engine, scribe: Scribe, tools: ToolRunner, *, agent: str, has_model: bool
+    ) -> None:
+        self._host = host
+        self._engine = engine
+        self._scribe = scribe
+        self._tools = tools
+        self._agent = agent
+        self._has_model = has_model
+        self._found: Resumption | None = None
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Fill the history, and tell what is known."""
+        host, voip = self._host, self._host.voip
+        found = self._found = resume(
+            checkpoint,
+            voip.snapshot,
+            host.history,
+            sounds=voip.medium == "audio",
+            has_model=self._has_model,
+            may_repeat=self._tools.may_repeat,
+        )
+        self._engine.catch_up(voip.snapshot.at_ms, found.spent)
+        self._scribe.watch(host.history)
+        host.happened(
+            ev.CallResumed,
+            agent=self._agent,
+            lost_s=round(host.elapsed_s - checkpoint.elapsed_s, 4),
+            unanswered=len(found.questions),
+            in_doubt=tuple(call.name for call in (*[u.call for u in found.unknown], *[d.call for d in found.again])),
+        )
+        for turn, part, heard, state, heard_ms in found.ended:
+            host.happened(
+                ev.AgentSaid,
+                turn=turn,
+                part=part.number,
+                text=part.text,
+                heard=heard,
+                state=state,
+                heard_ms=heard_ms,
+                filler=part.filler,
+            )
+        for doubt in found.unknown:
+            call = doubt.call
+            host.happened(
+                ev.ToolEnded,
+                turn=doubt.turn,
+                call_id=call.call_id,
+                name=call.name,
+                result=UNKNOWN,
+                state="unknown",
+                took_s=0.0,
+            )
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Say what is still to be said, answer what waits, run what may be run again."""
+        found = self._found
+        assert found is not None
+        answering = bool(found.questions)
+        for rest in found.rests:
+            if not (answering and rest.begun and rest.allow_interrupt):  # the caller has gone on meanwhile
+                self._say(rest)
+        for turn, draft, owed in found.settled:
+            self._scribe.settled(draft, turn, owed=owed)
+        for doubt in found.again:
+            call = ToolCall(id=doubt.call.call_id, name=doubt.call.name, arguments=doubt.call.arguments)
+            self._tools.again(self._engine.finished(doubt.turn, doubt.draft), call, doubt.call.key)
+        live_s = None if checkpoint.live_s is None else self._host.elapsed_s - checkpoint.live_s
+        waiting = tuple(
+            Utterance(
+                uuid=each.turn,
+                data=each.text,
+                at_ms=each.start_ms,
+                end_ms=each.end_ms,
+                speaker=each.speaker or None,
+            )
+            for each in found.questions
+        )
+        self._engine.resume(live_s, waiting, warned=checkpoint.warned)
+        if found.owed and self._has_model and not answering:
+            if any(settled.owed for settled in found.settled):
+                self._host.history.system(NOTE)
+            self._host.ask()
+        if checkpoint.ending is not None:
+            self._end(checkpoint.ending)
+
+    def _say(self, rest: Rest) -> None:
+        options = PartOptions(allow_interrupt=rest.allow_interrupt)
+        self._engine.dispatch_message(rest.text, options, greeting=rest.greeting, goes_on=rest.turn)
+
+    def _end(self, ending: Ending) -> None:
+        transfer = Transfer(ending.tel, ending.back_within_s) if ending.tel else None
+        self._host.end_after(ending.reason, transfer)

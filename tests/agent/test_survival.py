@@ -1,0 +1,232 @@
+"""An agent dies without a word, at any event of its call, and another goes on where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from survival import Survivor
+
+from dialog.agent.agent import Agent
+from dialog.agent.history import UNKNOWN, History
+from dialog.agent.resume import resume
+from dialog.agent.tools import tool, tool_key
+from dialog.calls import events as ev
+from dialog.llm.llm import Entry, LLMRequest, ToolResult
+from dialog.message import LineSnapshot
+from dialog.testing.model import ToolUse
+from dialog.testing.scripted import Answer, ScriptedLLM
+from dialog.testing.virtual import run_virtual
+
+_NUMBER = re.compile(r"\d+")
+
+
+def answer(request: LLMRequest) -> Answer:
+    """A model that answers the newest words of the caller, and never says a word that the caller has heard."""
+    asked = max(
+        (n for n, item in enumerate(request.items) if isinstance(item, Entry) and item.role == "user"), default=-1
+    )
+    if asked < 0:
+        return "I wait."
+    entry = request.items[asked]
+    assert isinstance(entry, Entry)
+    number = _NUMBER.findall(entry.text)[-1]
+    used = [item for item in request.items[asked:] if isinstance(item, ToolResult)]
+    heard = " ".join(item.text for item in request.items if isinstance(item, Entry) and item.role == "assistant")
+    for name in ("book", "look"):
+        if name in entry.text.split() and not any(item.name == name for item in used):
+            use = ToolUse(name, {"number": int(number)})
+            return use if f"t{number}x" in heard else [f"t{number}x.", 0.01, use]
+    words = [f"{letter}{number}" for letter in "abcdef"]
+    words += [f"{item.name}{number}{item.state}" for item in used]
+    left = [word for word in words if word not in heard.replace(".", " ").split()]
+    pieces: list[Any] = []
+    for word in left:
+        pieces += [f"{word} ", 0.01]
+    return [*pieces, "."] if pieces else "fine."
+
+
+class Desk(Agent):
+    """Books, and looks things up; what it has done is told by the world, not by the agent."""
+
+    world: Counter[str]
+    keys: list[str]
+
+    def __init__(self, world: Counter[str], keys: list[str], **options: Any) -> None:
+        super().__init__(llm=ScriptedLLM(answer), system="You are at the desk.", greeting="g1 g2 g3 g4 g5.", **options)
+        self.world = world
+        self.keys = keys
+        self.booked: list[int] = []
+
+    @tool
+    async def book(self, number: int) -> str:
+        """Book a table."""
+        self.world[f"book {number}"] += 1
+        await asyncio.sleep(0.2)
+        self.booked.append(number)
+        return f"booked {number}"
+
+    @tool(idempotent=True)
+    async def look(self, number: int) -> str:
+        """Look something up."""
+        self.keys.append(tool_key())
+        await asyncio.sleep(0.2)
+        return f"found {number}"
+
+    def state(self) -> object:
+        return {"booked": self.booked} if self.booked else None
+
+    def restore(self, state: Any) -> None:
+        self.booked = state["booked"]
+
+
+class Scene:
+    """One conversation, with as many deaths in it as are wanted."""
+
+    def __init__(self, clock: Any, kills: tuple[int, ...], gap_s: float) -> None:
+        self.world: Counter[str] = Counter()
+        self.keys: list[str] = []
+        self.clock = clock
+        self.call = Survivor(
+            clock,
+            lambda voip, stt, tts: Desk(self.world, self.keys, voip=voip, stt=stt, tts=tts),
+            kills=kills,
+            gap_s=gap_s,
+        )
+        self.said: list[str] = []
+
+    def says(self, text: str) -> None:
+        self.said.append(text)
+        self.call.says(text)
+
+    async def play(self) -> None:
+        await self.clock.sleep(0.4)
+        await self.call.quiet()
+        self.says("tell me 1")
+        await self.call.quiet()
+        self.says("book 2")
+        await self.call.quiet()
+        self.says("look 3")
+        await self.clock.sleep(0.3)
+        self.says("and then 4")  # before anything was heard
+        await self.clock.sleep(0.65)
+        self.says("no I mean 5")  # over the reply
+        await self.call.quiet()
+        await self.call.over()
+
+
+def play(*kills: int, gap_s: float = 0.0, watch: Any = None) -> Scene:
+    async def run(clock: Any) -> Scene:
+        scene = Scene(clock, kills, gap_s)
+        if watch is not None:
+            scene.call.watcher = lambda: watch(scene)
+        await scene.play()
+        return scene
+
+    return run_virtual(run)
+
+
+def entries(scene: Scene, role: str) -> list[str]:
+    return [item.text for item in scene.call.agent.history.items() if isinstance(item, Entry) and item.role == role]
+
+
+def check(scene: Scene) -> None:
+    """Nothing was lost, nothing came twice."""
+    users = " | ".join(entries(scene, "user"))
+    for text in scene.said:
+        assert users.count(text) == 1, f"{text!r} in {users!r}"
+    positions = [users.index(text) for text in scene.said]
+    assert positions == sorted(positions)
+    words = " ".join(entries(scene, "assistant")).replace(".", " ").split()
+    twice = [word for word, count in Counter(words).items() if count > 1]
+    assert not twice, f"{twice} in {words}"
+    assert [word for word in words if word.startswith("g")] == ["g1", "g2", "g3", "g4", "g5"]
+    assert {"a1", "f1", "a2", "f2", "a5", "f5"} <= set(words), words
+    assert all(count == 1 for count in scene.world.values()), scene.world
+    assert len(set(scene.keys)) <= len([key for key in scene.keys if key])
+    seqs = [event.seq for event in scene.call.journal]
+    assert seqs == list(range(len(seqs)))
+
+
+def test_without_a_death_it_is_a_conversation_like_any_other():
+    scene = play()
+    check(scene)
+    assert scene.world == {"book 2": 1}
+    assert not scene.call.checkpoints
+
+
+def settled(scene: Scene) -> tuple[list[Any], LineSnapshot]:
+    """The history as the agent has it, if everything ended here, and what the line would report."""
+    conversation = scene.call.agent._conversation
+    assert conversation is not None
+    history = conversation.history
+    watcher, history.watcher = history.watcher, None
+    copied = copy.deepcopy(history)
+    history.watcher = watcher
+    playbacks = []
+    for turn in conversation.engine._turns.values():
+        for part in turn.speech.parts:
+            if part.playback is not None:
+                final = part.playback if part.final else replace(part.playback, state="cut")
+                playbacks.append(final)
+    live = {id(turn.draft): turn for turn in conversation.engine._turns.values()}
+    for draft, original in zip(copied.blocks(), history.blocks(), strict=True):
+        if isinstance(draft, tuple):
+            continue
+        for called in draft._calls():
+            draft.result(ToolResult(id=called.call.id, name=called.call.name, content=UNKNOWN, state="unknown"))
+        turn = live.get(id(original))
+        if not draft.open or turn is None:
+            continue
+        heard = {part.number: (part.heard_text(), part.heard_whole) for part in turn.speech.parts}
+        words = any(heard[part.number][0].strip() for part in turn.speech.parts if not part.options.filler)
+        if turn.speculative:
+            copied.discard(draft)
+        elif not turn.cut and not words and turn.utterances:
+            copied.drop(draft)
+        else:
+            copied.commit(draft, heard)
+    return list(copied.items()), LineSnapshot(playbacks=tuple(playbacks))
+
+
+def test_the_fold_of_any_prefix_is_the_history_that_the_agent_has_at_that_moment():
+    compared = 0
+
+    def watch(scene: Scene) -> None:
+        nonlocal compared
+        newest = scene.call.journal[-1]
+        if len(scene.call.agents) == 0 or scene.call.agent._conversation is None or isinstance(newest, ev.ToolEnded):
+            return  # the journal knows of a result before the history
+        items, snapshot = settled(scene)
+        history = History()
+        resume(scene.call.fold(), snapshot, history, has_model=True)
+        got = [late(item) for item in history.items()]
+        assert got == [late(item) for item in items], (newest, got, items)
+        compared += 1
+
+    check(play(watch=watch))
+    assert compared > 50
+
+
+def late(item: Any) -> Any:
+    if isinstance(item, ToolResult):
+        return (item.id, item.content.split(" (finished")[0])
+    return item
+
+
+EVENTS = len(play().call.events)
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 1.2])
+def test_at_whatever_event_the_agent_dies_nothing_is_lost_and_nothing_comes_twice(gap_s: float):
+    for after in range(1, EVENTS):
+        scene = play(after, gap_s=gap_s)
+        try:
+            check(scene)
+        except AssertionError as exc:
+            raise AssertionError(f"after event {after}: {scene.call.journal[after - 1]}: {exc}") from exc
