@@ -58,6 +58,8 @@ class Message(Struct, Generic[DataT_co], frozen=True, kw_only=True, gc=False):
     """Caller audio: position on the call's audio clock. Agent audio: from the start of its part."""
     done: bool = False
     """The last piece of this part; its data may be empty."""
+    voice: str = ""
+    """Text for a voice: which one speaks the part, as its provider names it; empty: the TTS's own."""
 
     def __repr__(self) -> str:
         tail = ", done" if self.done else ""

@@ -24,15 +24,15 @@ class Renewable(Participant):
         self._made_of = (arguments, options)
         return self
 
-    def renewed(self) -> Self:
-        """Another one, made of the same arguments; participants among them are made anew as well.
+    def renewed(self, **changes: Any) -> Self:
+        """Another one, made of the same arguments but for ``changes``; participants among them are made anew as well.
 
         Raises:
             DialogError: What the constructor raises.
         """
         arguments, options = self._made_of
         make = cast("Callable[..., Self]", type(self))
-        return make(*map(_anew, arguments), **{name: _anew(value) for name, value in options.items()})
+        return make(*map(_anew, arguments), **{name: _anew(value) for name, value in options.items()} | changes)
 
 
 def _anew(value: Any) -> Any:

@@ -279,6 +279,7 @@ class Agent(Participant):
         barge_in: BargeIn | None = None,
         endpointing: Endpointing | None = None,
         mute_caller: bool = False,
+        voice: str = "",
     ) -> Speech:
         """Say ``text``: in the turn that the calling code works for, else as soon as the floor is free.
 
@@ -292,22 +293,48 @@ class Agent(Participant):
             endpointing: How the end of the answer to it is found, if not as the settings say: give
                 somebody who reads out a number more time.
             mute_caller: Do not listen to the caller while it sounds.
+            voice: Who says it, as the TTS names its voices (an id, a name, a model); empty: who speaks the turn.
 
         Raises:
             StateError: The agent is not active.
+            ConfigurationError: ``voice`` is given, and the TTS speaks with one voice only.
         """
         options = PartOptions(
-            allow_interrupt=allow_interrupt, barge_in=barge_in, endpointing=endpointing, mute_caller=mute_caller
+            allow_interrupt=allow_interrupt,
+            barge_in=barge_in,
+            endpointing=endpointing,
+            mute_caller=mute_caller,
+            voice=voice,
         )
         return self._running.engine.dispatch_message(text, options)
 
-    def dispatch_stream(self, stream: AsyncIterator[str], *, allow_interrupt: bool = True) -> Speech:
+    def dispatch_stream(self, stream: AsyncIterator[str], *, allow_interrupt: bool = True, voice: str = "") -> Speech:
         """Say what ``stream`` yields, as it yields it; otherwise like :meth:`dispatch_message`.
 
         Raises:
             StateError: The agent is not active.
+            ConfigurationError: ``voice`` is given, and the TTS speaks with one voice only.
         """
-        return self._running.engine.dispatch_stream(stream, PartOptions(allow_interrupt=allow_interrupt))
+        return self._running.engine.dispatch_stream(stream, PartOptions(allow_interrupt=allow_interrupt, voice=voice))
+
+    def use_voice(self, voice: str) -> None:
+        """Say the rest of the running turn with ``voice``: what is yielded, and dispatched without a voice of its own.
+
+        ::
+
+            self.use_voice("narrator")
+            yield "Once upon a time a wolf said: "
+            self.use_voice("wolf")
+            yield "Good evening."
+
+        Args:
+            voice: As the TTS names it; empty: its own again, with which every turn begins.
+
+        Raises:
+            StateError: The agent is not active, or no turn of it is running here.
+            ConfigurationError: The TTS speaks with one voice only.
+        """
+        self._running.use_voice(voice)
 
     def hang_up(self, reason: str = "agent_hangup") -> None:
         """Hang up once the caller has heard what the running turn says; ``reason`` is told with the call's end.

@@ -26,7 +26,7 @@ from dialog.agent.speech import Heard, Part, PartOptions, Speech
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.vadmode import Listening
-from dialog.errors import DialogError, LimitError, UserCodeError
+from dialog.errors import ConfigurationError, DialogError, LimitError, UserCodeError
 from dialog.message import Message, Playback, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
@@ -633,6 +633,7 @@ class Cascade:
         ``goes_on``: it is what was not heard of that turn, whose process is gone.
         """
         checked(text)
+        self._require_voice(options.voice)
         if self._taking.closed:
             return Speech.lost(text)
         turn = self._speaking_turn()
@@ -647,6 +648,7 @@ class Cascade:
 
     def dispatch_stream(self, stream: AsyncIterator[str], options: PartOptions) -> Speech:
         """Say what ``stream`` yields as a part of its own."""
+        self._require_voice(options.voice)
         if self._taking.closed:
             return Speech.lost("")
         turn = self._speaking_turn()
@@ -662,6 +664,17 @@ class Cascade:
         if new and turn.task is None:
             self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
         return part.speech
+
+    def use_voice(self, turn: Turn, voice: str) -> None:
+        """Let ``voice`` say what ``turn`` says from now on, as far as it does not say otherwise."""
+        self._require_voice(voice)
+        turn.speech.seal()
+        turn.speech.voice = voice
+
+    def _require_voice(self, voice: str) -> None:
+        voices = self._mouth.voices
+        if voice and not voices.capabilities.voices:
+            raise ConfigurationError(f"{voices.current} speaks with one voice only: it cannot speak as {voice!r}")
 
     def tool_started(self, call_id: str) -> None:
         """A tool works: the caller is not idle but waits."""

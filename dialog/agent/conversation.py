@@ -35,7 +35,7 @@ from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.journal import JournalEvent
 from dialog.calls.meter import CallMeter
 from dialog.calls.report import SessionReport, make_report
-from dialog.errors import CarrierError, DialogError, LimitError, UserCodeError
+from dialog.errors import CarrierError, DialogError, LimitError, StateError, UserCodeError
 from dialog.llm.llm import LLM
 from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.participant import Participant
@@ -581,6 +581,13 @@ class Conversation:
             ProviderError: The model failed.
         """
         return self._responder.respond()
+
+    def use_voice(self, voice: str) -> None:
+        """Let ``voice`` say the rest of the running turn."""
+        turn = current_turn.get()
+        if turn is None or turn.engine is not self.engine:
+            raise StateError(f"{self._agent.name}: use_voice() belongs into a turn: inference, or a tool")
+        self.engine.use_voice(turn, voice)
 
     def end_after(self, reason: str, transfer: Transfer | None = None) -> None:
         """End the call, or transfer it, once what the running turn says was heard.

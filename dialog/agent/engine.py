@@ -93,6 +93,10 @@ class Engine(Protocol):
         """The caller has said something; ``complete``: there is nothing to add, for it was typed."""
         ...
 
+    def use_voice(self, turn: Turn, voice: str) -> None:
+        """Let ``voice`` say what ``turn`` says from now on."""
+        ...
+
     def on_digit(self, key: str) -> None:
         """The caller pressed a key."""
         ...

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dialog.agent.heard import HeardMap, SpeechRate
 from dialog.agent.shaping import Piece, Shaper
@@ -135,6 +136,8 @@ class PartOptions(Struct, frozen=True, kw_only=True):
     """The caller is not listened to while it sounds."""
     filler: bool = False
     """It bridges a wait: it is in the transcript, not in history."""
+    voice: str = ""
+    """Who speaks it, as the TTS names its voices; empty: who speaks the turn."""
     model: bool = False
     """A model speaks it by itself: it comes as audio, and its text is what was said."""
     paraphrase: bool = False
@@ -286,6 +289,8 @@ class SpeechQueue:
         """The turn has the floor: what it says may sound."""
         self.closed = False
         """The turn was cut or dropped: no more text is taken."""
+        self.voice: str = ""
+        """Who speaks the parts that begin from now on, as far as they do not say; empty: the TTS's own voice."""
         self.on_text: Callable[[], None] | None = None
         self._new_part = new_part
         self._opened = opened
@@ -342,6 +347,8 @@ class SpeechQueue:
             self._tell(self._untold.popleft())
 
     def _open_part(self, options: PartOptions) -> Part:
+        if self.voice and not options.voice:
+            options = replace(options, voice=self.voice)
         part = self._new_part(self.first + len(self.parts), options)
         self.parts.append(part)
         if self.granted:
@@ -407,6 +414,7 @@ class SpeechQueue:
     def _pump(self) -> None:
         while self._next < len(self.parts):
             part = self.parts[self._next]
+            voice = part.options.voice
             while part.pending:
                 own = part.options.model
                 if not own and not 0 < self._sentence < _LONG_SENTENCE and not self._gate():
@@ -419,7 +427,7 @@ class SpeechQueue:
                 if self.on_text is not None and not part.options.filler:
                     self.on_text()
                 if not own:
-                    self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken))
+                    self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken, voice=voice))
             if not part.sealed:
                 return
             self._spend(part, part.chars)  # the last of it may not be spoken at all
@@ -428,7 +436,7 @@ class SpeechQueue:
             if not part.posted_done:
                 part.posted_done = True
                 if not part.options.model:
-                    self._post(Message(uuid=self.turn, part=part.number, data="", done=True))
+                    self._post(Message(uuid=self.turn, part=part.number, data="", done=True, voice=voice))
 
     def silence(self, part: Part) -> None:
         """Take no more text for a part and forget what the voice was not given."""

@@ -43,6 +43,11 @@ class Voices:
         """Of the voice that speaks new parts."""
         return self._tts.capabilities
 
+    @property
+    def current(self) -> str:
+        """Name of the voice that speaks new parts."""
+        return self._tts.name
+
     def start(self) -> None:
         """Open the voice and listen to it."""
         self._format = self._wire(self._tts)

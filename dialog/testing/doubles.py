@@ -85,7 +85,9 @@ class HummingTTS(TTS):
     The hum's byte is the number of the part, so that a test can tell parts apart on the line.
     """
 
-    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="tokens", timings=True, parallel_parts=8)
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
+        text="tokens", timings=True, voices=True, parallel_parts=8
+    )
 
     def __init__(self, *, char_ms: float = 50.0, timings: bool = True, hold: bool = False) -> None:
         super().__init__()
@@ -94,7 +96,9 @@ class HummingTTS(TTS):
         self.hold: bool = hold
         """Keep the audio until :meth:`release`."""
         self.texts: dict[tuple[UUID, int], str] = {}
-        """What each part was given."""
+        """What each part was given …"""
+        self.voices: dict[tuple[UUID, int], str] = {}
+        """… and which voice was to speak it; empty: its own."""
         self.aborted: list[tuple[UUID, int | None]] = []
         self._held: list[Message[str]] = []
         self._gone: set[tuple[UUID, int]] = set()
@@ -108,6 +112,7 @@ class HummingTTS(TTS):
         """Speak the text at once, or once released."""
         key = (message.uuid, message.part)
         self.texts[key] = self.texts.get(key, "") + message.data
+        self.voices[key] = message.voice
         if self.hold:
             self._held.append(message)
         else:

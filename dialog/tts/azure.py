@@ -68,6 +68,7 @@ class AzureTTS(HttpTTS):
     capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
         text="sentences",
         timings=False,
+        voices=True,
         parallel_parts=_PARALLEL,
         regions=("any of Azure's",),
         limits="20 requests a minute in the free tier, 200 a second in the others",
@@ -96,10 +97,11 @@ class AzureTTS(HttpTTS):
         else:
             url = join(http_url(base_url), "/tts/cognitiveservices/v1", query)
         around = merged({"voice": {"name": voice}}, options or {})
-        voice_tag, *inner = (_opening(name, attributes) for name, attributes in around.items())
-        pauses = _pauses(sentence_pause_ms) if sentence_pause_ms is not None and ":" not in voice else ""
-        speak = f'<speak version="1.0" {_NAMESPACES} xml:lang={_quoted(language)}>'
-        self._before = "".join((speak, voice_tag, pauses, *inner))
+        self._around = around
+        self._root = f'<speak version="1.0" {_NAMESPACES} xml:lang={_quoted(language)}>'
+        self._pauses = _pauses(sentence_pause_ms) if sentence_pause_ms is not None else ""
+        self._own = voice
+        self._before = self._head_of("")
         self._after = "".join(f"</{name}>" for name in reversed(around)) + "</speak>"
         self._hint = f"voice {voice!r} or language {language!r} may be unknown there"
         super().__init__(
@@ -119,8 +121,16 @@ class AzureTTS(HttpTTS):
         self._head += f"X-Microsoft-OutputFormat: {_FORMATS[self._format]}\r\n".encode()
         super()._start()
 
-    def _body(self, text: str) -> bytes:
-        return f"{self._before}{_escaped(text)}{self._after}".encode()
+    def _head_of(self, voice: str) -> str:
+        """What comes before the text; ``voice``: who speaks it, if not the own one."""
+        around = merged(self._around, {"voice": {"name": voice}}) if voice else self._around
+        voice_tag, *inner = (_opening(name, attributes) for name, attributes in around.items())
+        pauses = "" if ":" in (voice or self._own) else self._pauses
+        return "".join((self._root, voice_tag, pauses, *inner))
+
+    def _body(self, text: str, voice: str = "") -> bytes:
+        before = self._head_of(voice) if voice else self._before
+        return f"{before}{_escaped(text)}{self._after}".encode()
 
     def _reason(self, status: int, body: bytes) -> tuple[str, bool]:
         told, retryable = super()._reason(status, body)

@@ -38,6 +38,8 @@ class CachedTTS(TTS):
         cache = PhraseCache(directory="phrases")     # for all calls
         tts = CachedTTS(CartesiaTTS(api_key=…), [settings.apology, settings.failure], cache=cache)
 
+    A sentence that is said by a voice of another name is played from the second time on.
+
     Texts are compared as the voice gets them, apart from blanks: a sentence with numbers has to be given
     as it is spoken where the agent's filters rewrite it.
 
@@ -61,6 +63,8 @@ class CachedTTS(TTS):
             if text:
                 self._wanted[text] = re.compile(r"\s*" + r"\s+".join(map(re.escape, text.split())) + r"(?=\s|$)")
         self._ready: dict[str, Phrase] = {}
+        self._others: dict[str, dict[str, Phrase]] = {}
+        """The same, of voices that were asked for by name."""
         self._parts: dict[PartKey, _Part] = {}
         self._over: dict[PartKey, None] = {}
         """Parts that ended, or were aborted: text that still comes for them is not spoken."""
@@ -114,7 +118,7 @@ class CachedTTS(TTS):
             return
         part = self._parts.get(key)
         if part is None:
-            part = self._parts[key] = _Part(key)
+            part = self._parts[key] = _Part(key, message.voice)
             self._make_way()
         part.done = part.done or message.done
         if part.recorded:
@@ -153,7 +157,7 @@ class CachedTTS(TTS):
             plain = _plain(part.text)
             found = [
                 (match.end(), phrase)
-                for text, phrase in self._ready.items()
+                for text, phrase in self._of(part.voice).items()
                 if (match := self._wanted[text].match(part.text)) is not None
                 # A word at the end of the text may go on.
                 and (part.done or match.end() < len(part.text) or not text[-1].isalnum())
@@ -164,12 +168,12 @@ class CachedTTS(TTS):
                 self._play(part, phrase, audio_format)
                 if self._parts.get(part.key) is not part:
                     return  # whoever heard it has aborted it
-            elif not part.done and any(text.startswith(plain) for text in self._ready):
+            elif not part.done and any(text.startswith(plain) for text in self._of(part.voice)):
                 return
             else:
                 part.live = True
                 text, part.text = part.text, ""
-                self._tts.post(Message(uuid=part.key[0], part=part.key[1], data=text, done=part.done))
+                self._tts.post(Message(uuid=part.key[0], part=part.key[1], data=text, done=part.done, voice=part.voice))
                 return
         if part.done:
             self._end(part.key)
@@ -240,9 +244,20 @@ class CachedTTS(TTS):
 
     # -- making ready ------------------------------------------------------------------------------
 
-    def _key(self, text: str) -> str:
+    def _of(self, voice: str) -> dict[str, Phrase]:
+        """The sentences that are ready in a voice. Only its own are made ready; others are kept once they were said."""
+        if not voice:
+            return self._ready
+        ready = self._others.get(voice)
+        if ready is None:
+            found = ((text, self._cache.get(self._key(text, voice))) for text in self._wanted)
+            ready = self._others[voice] = {text: phrase for text, phrase in found if phrase is not None}
+        return ready
+
+    def _key(self, text: str, voice: str = "") -> str:
         assert self._format is not None
-        return phrase_key(self.voice_key, self._format, text)
+        key = repr((self.voice_key, voice)) if voice else self.voice_key
+        return phrase_key(key, self._format, text)
 
     async def _load(self) -> None:
         for text in self._wanted:
@@ -294,13 +309,13 @@ class CachedTTS(TTS):
 
     def _keep(self, part: _Part) -> None:
         """A part was spoken to its end: if it was one of the sentences, the next time needs no voice."""
-        text = _plain(part.said)
-        if part.recorded and part.audio and text in self._wanted and text not in self._ready:
+        text, ready = _plain(part.said), self._of(part.voice)
+        if part.recorded and part.audio and text in self._wanted and text not in ready:
             assert self._format is not None
             phrase = Phrase(audio=bytes(part.audio), audio_format=self._format, words=tuple(part.words))
-            self._ready[text] = phrase
+            ready[text] = phrase
             self._storing += 1
-            self.spawn(self._store(self._key(text), phrase), "keeping a phrase")
+            self.spawn(self._store(self._key(text, part.voice), phrase), "keeping a phrase")
         self._when_quiet()
 
     async def _store(self, key: str, phrase: Phrase) -> None:
@@ -314,10 +329,12 @@ class CachedTTS(TTS):
 class _Part:
     """A part that is being said, or a sentence that is made ready."""
 
-    __slots__ = ("audio", "base_ms", "done", "key", "live", "recorded", "said", "text", "words")
+    __slots__ = ("audio", "base_ms", "done", "key", "live", "recorded", "said", "text", "voice", "words")
 
-    def __init__(self, key: PartKey) -> None:
+    def __init__(self, key: PartKey, voice: str = "") -> None:
         self.key = key
+        self.voice: str = voice
+        """Who says it; empty: the voice itself."""
         self.text: str = ""
         """What was neither played nor given to the voice yet."""
         self.done: bool = False

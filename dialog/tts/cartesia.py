@@ -53,6 +53,10 @@ class _Event(Struct):
     error_code: str | None = None
 
 
+_HEADS = 16
+"""Voices whose messages are remembered."""
+
+
 class _Kind(Struct):
     type: str = ""
 
@@ -89,7 +93,11 @@ class CartesiaTTS(SocketTTS):
     refusals = 1
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, ALAW_8K, PCM_24K, PCM_16K, PCM_8K)
     capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
-        text="tokens", timings=True, parallel_parts=2, limits="2 (free plan) to 15 parts at once in an account"
+        text="tokens",
+        timings=True,
+        voices=True,
+        parallel_parts=2,
+        limits="2 (free plan) to 15 parts at once in an account",
     )
 
     def __init__(
@@ -118,7 +126,7 @@ class CartesiaTTS(SocketTTS):
             settings=SocketSettings(queue_limit=queue_size_limit, backoff=backoff or Backoff()),
         )
         # This instance's limit is part of what it can do.
-        self.capabilities = TTSCapabilities(text="tokens", timings=True, parallel_parts=parallel_parts)  # type: ignore[misc]
+        self.capabilities = TTSCapabilities(text="tokens", timings=True, voices=True, parallel_parts=parallel_parts)  # type: ignore[misc]
         self._request: dict[str, Any] = {
             "model_id": model,
             "voice": {"mode": "id", "id": voice} if isinstance(voice, str) else dict(voice),
@@ -127,7 +135,7 @@ class CartesiaTTS(SocketTTS):
         }
         self._options = dict(options or {})
         self.voice_key = repr((self.provider, self._url, version, self._request, self._options))
-        self._head = ""
+        self._heads: dict[str, str] = {}
 
     def _address(self, audio_format: AudioFormat) -> str:
         self._request["output_format"] = {
@@ -135,14 +143,22 @@ class CartesiaTTS(SocketTTS):
             "encoding": _ENCODINGS[audio_format.encoding],
             "sample_rate": audio_format.sample_rate,
         }
-        # What is the same in every message of a context is encoded once: they come for every token.
-        self._head = _encode(self._request | self._options).decode().removesuffix("}")
         return self._url
+
+    def _head(self, voice: str) -> str:
+        """What is the same in every message of a context is encoded once: they come for every token."""
+        head = self._heads.get(voice)
+        if head is None:
+            named = {"voice": {"mode": "id", "id": voice}} if voice else {}
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            head = self._heads[voice] = _encode(self._request | self._options | named).decode().removesuffix("}")
+        return head
 
     def _write(self, context: str, part: SpokenPart, text: str, *, first: bool) -> None:  # noqa: ARG002
         said = _encode(text).decode()
         more = "false" if part.closed else "true"
-        self._socket.send(f'{self._head},"context_id":"{context}","transcript":{said},"continue":{more}}}')
+        self._socket.send(f'{self._head(part.voice)},"context_id":"{context}","transcript":{said},"continue":{more}}}')
 
     def _cancel(self, context: str) -> None:
         # This stops only what has not begun; the rest is dropped by its id.

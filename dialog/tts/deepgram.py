@@ -78,10 +78,12 @@ class DeepgramTTS(SocketTTS):
 
     provider = "deepgram"
     renew_s = _RENEW_S
+    voice_argument = "model"
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, ALAW_8K, PCM_24K, PCM_16K, PCM_8K)
     capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
         text="sentences",
         timings=False,
+        voices=True,
         parallel_parts=1,
         limits="2400 characters a minute, 60 minutes a connection",
     )

@@ -106,9 +106,10 @@ class ElevenLabsTTS(SocketTTS):
     """
 
     provider = "elevenlabs"
+    voice_argument = "voice"
     formats: ClassVar[tuple[AudioFormat, ...]] = tuple(_FORMATS)
     capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
-        text="sentences", timings=True, parallel_parts=_CONTEXTS, limits="5 contexts a connection"
+        text="sentences", timings=True, voices=True, parallel_parts=_CONTEXTS, limits="5 contexts a connection"
     )
 
     def __init__(

@@ -14,6 +14,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dialog.audio.convert import Converter
 from dialog.errors import ConfigurationError, DialogError, LimitError, ProviderError, StateError
@@ -35,6 +36,7 @@ class _Piece(Struct):
 
     key: tuple[UUID, int]
     text: str
+    settings: Settings
     base_ms: float
     aborted: bool = False
     """Read by the thread: the next chunk is the last."""
@@ -43,6 +45,7 @@ class _Piece(Struct):
 
 
 class _Part(Struct):
+    settings: Settings
     pieces: deque[str] = field(default_factory=deque[str])
     done: bool = False
     audio_ms: float = 0.0
@@ -95,7 +98,9 @@ class EspeakTTS(TTS):
     """
 
     formats: ClassVar[tuple[AudioFormat, ...]] = (_FORMAT,)
-    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="sentences", timings=True, normalizes=False)
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
+        text="sentences", timings=True, normalizes=False, voices=True
+    )
 
     def __init__(self, voice: str = "en-us", *, rate: int = 165, pitch: int = 50, volume: int = 100) -> None:
         self._settings = Settings(voice=voice, rate=rate, pitch=pitch, volume=volume)
@@ -104,7 +109,7 @@ class EspeakTTS(TTS):
         # espeak-ng reads "$5" as "dollar five", and phone numbers as millions. Words are there for English only.
         english = voice.lower().startswith("en")
         # This instance's voice decides what it can do.
-        self.capabilities = TTSCapabilities(text="sentences", timings=True, normalizes=not english)  # type: ignore[misc]
+        self.capabilities = TTSCapabilities(text="sentences", timings=True, normalizes=not english, voices=True)  # type: ignore[misc]
         self.voice_key = repr(("espeak", self._settings))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: _Thread | None = None
@@ -127,7 +132,12 @@ class EspeakTTS(TTS):
         self._thread = _Thread.acquire()
 
     def post(self, message: Message[str]) -> None:
-        """See :meth:`TTS.post`. Beyond 65 536 waiting characters, text is dropped with an ERROR."""
+        """See :meth:`TTS.post`. Beyond 65 536 waiting characters, text is dropped with an ERROR.
+
+        Raises:
+            StateError: Called before :meth:`open`.
+            ConfigurationError: There is no such voice.
+        """
         if self._disposed:
             return
         if self._thread is None:
@@ -135,7 +145,9 @@ class EspeakTTS(TTS):
         key = (message.uuid, message.part)
         if key in self._aborted:
             return
-        part = self._parts.setdefault(key, _Part())
+        part = self._parts.get(key)
+        if part is None:
+            part = self._parts[key] = _Part(self._speaking_as(message.voice))
         if part.done:
             return
         part.done = message.done
@@ -146,6 +158,12 @@ class EspeakTTS(TTS):
                 self._waiting += len(message.data)
                 part.pieces.append(message.data)
         self._next()
+
+    def _speaking_as(self, voice: str) -> Settings:
+        if not voice:
+            return self._settings
+        check_voice(voice)
+        return replace(self._settings, voice=voice)
 
     def abort(self, uuid: UUID, *, part: int | None = None) -> None:
         """See :meth:`TTS.abort`."""
@@ -207,7 +225,7 @@ class EspeakTTS(TTS):
             if self._parts.get(key) is not part:
                 return
         part.last = text.rstrip()[-1]
-        self._piece = piece = _Piece(key, text, part.audio_ms)
+        self._piece = piece = _Piece(key, text, part.settings, part.audio_ms)
         self._job = self._thread.executor.submit(self._speak, piece)
 
     def _speak(self, piece: _Piece) -> None:
@@ -222,7 +240,7 @@ class EspeakTTS(TTS):
 
         try:
             if not piece.aborted:
-                synthesise(piece.text, self._settings, sink)
+                synthesise(piece.text, piece.settings, sink)
         except Exception as exc:  # handed to the loop, where it becomes an ERROR
             error = exc
         self._to_loop(self._finished, piece, error)

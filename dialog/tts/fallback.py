@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -65,8 +65,10 @@ class _Voice:
 class _Part:
     """A part that is being spoken."""
 
-    def __init__(self, key: PartKey, voice: _Voice, converter: Converter) -> None:
+    def __init__(self, key: PartKey, voice: _Voice, converter: Converter, speaker: str) -> None:
         self.key = key
+        self.speaker = speaker
+        """The voice that was asked for."""
         self.voice = voice
         self.converter = converter
         self.tried = {voice}
@@ -98,27 +100,41 @@ class FallbackTTS(TTS):
     Args:
         members: The voices, best first, unopened. They belong to this one. One that has given up is made anew
             from the arguments of its constructor when it is needed again.
+        voices: What a speaker that messages name is called by each of them, in their order:
+            ``{"wolf": ("cartesia-id", "elevenlabs-id")}``. Any other name is one of the first voice's, and of those
+            of its kind; where another kind stands in, that speaks with its own voice.
         timeout_s: How long a voice may take to make audio of a sentence, or to go on with a part whose text is
             complete.
         probe_after_s: How long after a failure a voice is tried again; the wait doubles with each failure.
 
     Raises:
-        ConfigurationError: There are none, or a time is not positive.
+        ConfigurationError: There are none, a time is not positive, or ``voices`` has not a name for each.
         UnsupportedFormat: They share no audio format.
     """
 
     TAKEOVER: ClassVar[Event[Takeover]] = Event("takeover")
     """Another one speaks from now on."""
 
-    def __init__(self, members: Iterable[TTS], *, timeout_s: float = 2.5, probe_after_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        members: Iterable[TTS],
+        *,
+        voices: Mapping[str, Sequence[str]] | None = None,
+        timeout_s: float = 2.5,
+        probe_after_s: float = 15.0,
+    ) -> None:
         given = list(members)
         if not given:
             raise ConfigurationError("FallbackTTS needs at least one voice")
+        self._names = {name: tuple(names) for name, names in (voices or {}).items()}
+        for name, names in self._names.items():
+            if len(names) != len(given):
+                raise ConfigurationError(f"FallbackTTS needs {len(given)} names of the voice {name!r}, got {names}")
         if timeout_s <= 0:
             raise ConfigurationError(f"FallbackTTS needs timeout_s > 0, got {timeout_s}")
         super().__init__()
-        names = labels([tts.name for tts in given])
-        self._voices = [_Voice(tts, place, names[place], probe_after_s) for place, tts in enumerate(given)]
+        own = labels([tts.name for tts in given])
+        self._voices = [_Voice(tts, place, own[place], probe_after_s) for place, tts in enumerate(given)]
         # It can make and do what all of them can.
         self.formats = _common_formats(given)  # type: ignore[misc]
         self.capabilities = _common_capabilities([tts.capabilities for tts in given])  # type: ignore[misc]
@@ -178,7 +194,7 @@ class FallbackTTS(TTS):
         part = self._parts.get(key)
         if part is None:
             voice = self._choose(message.uuid)
-            part = self._parts[key] = _Part(key, voice, self._converter(voice))
+            part = self._parts[key] = _Part(key, voice, self._converter(voice), message.voice)
             self._look_later()
             self._speak_with(voice)
         part.covered.text += message.data
@@ -264,6 +280,13 @@ class FallbackTTS(TTS):
             self._try(voice, partial(self._start, voice))
         return voice.open
 
+    def _speaker(self, name: str, voice: _Voice) -> str:
+        """What a voice that was asked for is called by one of the chain."""
+        names = self._names.get(name)
+        if names is not None:
+            return names[voice.place]
+        return name if type(voice.tts) is type(self._voices[0].tts) else ""
+
     def _try(self, voice: _Voice, call: Callable[[], object]) -> None:
         try:
             call()
@@ -278,7 +301,8 @@ class FallbackTTS(TTS):
         speakable = part.done or text.rstrip().endswith(_SENTENCE_ENDS)
         if speakable and (part.expected_since is None or part.covered.audio_ms):
             part.expected_since = self._loop.time()
-        message = Message(uuid=part.key[0], part=part.key[1], data=text, done=part.done)
+        speaker = self._speaker(part.speaker, voice)
+        message = Message(uuid=part.key[0], part=part.key[1], data=text, done=part.done, voice=speaker)
         self._try(voice, partial(voice.tts.post, message))
 
     # -- failures ----------------------------------------------------------------------------------
@@ -460,7 +484,8 @@ class FallbackTTS(TTS):
     def _refused(self, part: _Part, error: DialogError) -> None:
         """A voice has not said a part to its end; others it may."""
         voice = part.voice
-        voice.circuit.failed(self._loop.time())
+        if not part.speaker or getattr(error, "retryable", True):  # else it may be the name of the speaker
+            voice.circuit.failed(self._loop.time())
         self._tell(voice, error, self._next(part))
         self._move(part, error)
 
@@ -539,6 +564,7 @@ def _common_capabilities(members: list[TTSCapabilities]) -> TTSCapabilities:
         text="tokens" if all(one.text == "tokens" for one in members) else "sentences",
         timings=all(one.timings for one in members),
         normalizes=all(one.normalizes for one in members),
+        voices=members[0].voices,  # the others stand in as well as they can
         parallel_parts=min(one.parallel_parts for one in members),
     )
 

@@ -69,8 +69,8 @@ class HttpTTS(StreamingTTS):
         self._lease: Lease[HttpConnections] | None = None
 
     @abstractmethod
-    def _body(self, text: str) -> bytes:
-        """The body of the request for one text."""
+    def _body(self, text: str, voice: str = "") -> bytes:
+        """The body of the request for one text; ``voice``: who speaks it, if not the voice of this object."""
 
     def _reason(self, status: int, body: bytes) -> tuple[str, bool]:
         """What the provider says in a refusal, and whether another try may help."""
@@ -134,7 +134,7 @@ class HttpTTS(StreamingTTS):
         try:
             try:
                 async with asyncio.timeout(patience_s + _CONNECT_S):
-                    reply = await self._ask(request.text)
+                    reply = await self._ask(request.text, part.voice)
                 try:
                     await request.turn.wait()
                     while True:
@@ -157,9 +157,9 @@ class HttpTTS(StreamingTTS):
             return
         self._request_done(context, speech, request)
 
-    async def _ask(self, text: str) -> HttpReply:
+    async def _ask(self, text: str, voice: str) -> HttpReply:
         assert self._lease is not None
-        body = self._body(text)
+        body = self._body(text, voice)
         request = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
         reply = await self._lease.value.request(self._origin, request, connect_s=_CONNECT_S)
         kind = reply.headers.get("Content-Type", "")

@@ -64,7 +64,7 @@ class OpenAITTS(HttpTTS):
     max_chars = 4096
     formats: ClassVar[tuple[AudioFormat, ...]] = (PCM_24K,)
     capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(
-        text="sentences", timings=False, parallel_parts=_PARALLEL, limits="4096 characters a request"
+        text="sentences", timings=False, voices=True, parallel_parts=_PARALLEL, limits="4096 characters a request"
     )
 
     def __init__(
@@ -94,8 +94,8 @@ class OpenAITTS(HttpTTS):
         )
         self.voice_key = repr((self.provider, base_url, self._fields, query))
 
-    def _body(self, text: str) -> bytes:
-        return _encode({"input": text, **self._fields})
+    def _body(self, text: str, voice: str = "") -> bytes:
+        return _encode({"input": text, **self._fields, **({"voice": voice} if voice else {})})
 
     def _reason(self, status: int, body: bytes) -> tuple[str, bool]:
         try:

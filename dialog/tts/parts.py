@@ -44,10 +44,13 @@ class SpokenPart:
         "text",
         "timed",
         "tries",
+        "voice",
     )
 
-    def __init__(self, key: PartKey) -> None:
+    def __init__(self, key: PartKey, voice: str = "") -> None:
         self.key: PartKey = key
+        self.voice: str = voice
+        """Who speaks it; empty: the voice that speaks everything."""
         self.text: str = ""
         """Text from the start of the current context on."""
         self.sent: int = 0

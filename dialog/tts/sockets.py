@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
+from uuid import UUID
 
 from dialog.errors import ProviderError
-from dialog.message import AudioFormat
+from dialog.message import AudioFormat, Message
 from dialog.net.socket import ProviderSocket, SocketSettings
+from dialog.tts.siblings import Siblings
 from dialog.tts.streaming import StreamingTTS
+from dialog.tts.tts import TTS
 
 __all__ = ["SocketTTS"]
 
@@ -36,6 +40,9 @@ class SocketTTS(StreamingTTS):
     renew_s: ClassVar[float | None] = None
     """After so long a connection is replaced between two parts, since the provider would cut it."""
 
+    voice_argument: ClassVar[str] = ""
+    """Argument of the constructor that says who speaks, where a connection has one voice: each other has its own."""
+
     _socket: ProviderSocket
 
     def __init__(
@@ -52,6 +59,7 @@ class SocketTTS(StreamingTTS):
         self._headers = dict(headers)
         self._settings = settings
         self._renewal: asyncio.TimerHandle | None = None
+        self._siblings = Siblings(self, self._sibling)
 
     @abstractmethod
     def _address(self, audio_format: AudioFormat) -> str:
@@ -79,10 +87,35 @@ class SocketTTS(StreamingTTS):
     def _connected(self) -> bool:
         return self._socket.connected
 
+    def post(self, message: Message[str]) -> None:
+        """Queue text of a part and return; ``done`` says that no more follows for the part.
+
+        Raises:
+            StateError: Called before :meth:`open`.
+            LimitError: More voices speak at the same time than may have a connection.
+        """
+        if message.voice and self.voice_argument and self._opened and not self.disposed:
+            self._siblings.post(message, self._format)
+        else:
+            super().post(message)
+
+    def _sibling(self, voice: str) -> TTS:
+        return self._context().run(partial(self.renewed, **{self.voice_argument: voice}))
+
+    def abort(self, uuid: UUID, *, part: int | None = None) -> None:
+        """Stop a turn, or one part of it: nothing more is emitted for it. Unknown ones are ignored."""
+        self._siblings.abort(uuid, part)
+        super().abort(uuid, part=part)
+
     def dispose(self) -> None:
         """End for good: what is being spoken is dropped, the connection is closed in the background."""
         self._stop_renewal()
+        self._siblings.dispose()
         super().dispose()
+
+    async def wait_disposed(self, timeout_s: float = 2.0) -> None:
+        """Wait, at most ``timeout_s``, until nothing of it is left."""
+        await asyncio.gather(super().wait_disposed(timeout_s), self._siblings.wait_disposed(timeout_s))
 
     def _up(self) -> None:
         """A connection is there."""

@@ -129,7 +129,7 @@ class StreamingTTS(TTS):
             return
         part = self._parts.get(key)
         if part is None:
-            part = self._parts[key] = SpokenPart(key)
+            part = self._parts[key] = SpokenPart(key, message.voice)
         part.take(message.data, done=message.done)
         if self._gone or not part.speakable:
             # Nothing to say, or nobody to say it: the part ends as soon as its text does.
@@ -288,7 +288,8 @@ class StreamingTTS(TTS):
 
     def _give_up(self, part: SpokenPart, error: ProviderError) -> None:
         """End a part in an error. A voice that says nothing would leave the caller in silence turn after turn."""
-        self._mute = self._mute + 1 if not part.audio_ms else 0
+        if not part.voice:  # else it may be the name that is wrong
+            self._mute = self._mute + 1 if not part.audio_ms else 0
         gone = self._mute >= _MUTE_PARTS
         self.fail(error, fatal=gone, retryable=error.retryable and not gone)
         self._finish(part)

@@ -16,7 +16,7 @@ class TextTTS(TTS):
     """Hands text to ``show(turn, part, text)`` instead of making audio; empty text ends a part."""
 
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K, ALAW_8K, PCM_8K, PCM_16K, PCM_24K)
-    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="tokens", parallel_parts=1)
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(text="tokens", voices=True, parallel_parts=1)
 
     def __init__(self, show: Callable[[UUID, int, str], object]) -> None:
         super().__init__()

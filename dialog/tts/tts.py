@@ -24,6 +24,8 @@ class TTSCapabilities(Struct, frozen=True, kw_only=True):
     """Emits ALIGNMENT."""
     normalizes: bool = True
     """Reads numbers, dates, money and addresses by itself; otherwise it is given them as English words."""
+    voices: bool = False
+    """Speaks a part with another voice than its own, if its messages name one."""
     parallel_parts: int = 1
     """How many parts it can speak at the same time; more wait in their order."""
     regions: tuple[str, ...] = ()
@@ -60,6 +62,8 @@ class TTS(Renewable):
     @abstractmethod
     def post(self, message: Message[str]) -> None:
         """Queue text of a part and return; ``done`` says that no more follows for the part.
+
+        All messages of a part name the same ``voice``, or none; see :attr:`TTSCapabilities.voices`.
 
         Raises:
             StateError: Called before :meth:`open`.

@@ -121,7 +121,7 @@ INTERNAL = re.compile(
         providers\.builtin |
         s2s\.memory |
         stt\.(azure_wire | openai_items | openai_wire | seam | watchdog) |
-        tts\.coverage |
+        tts\.(coverage | siblings) |
         net\.(azure | connections | frames | http1 | options | websocket) |
         testing\.(call | carrier | evaluate_stage | heard | hearing | media | model | stream | textline | tone | twiml) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |

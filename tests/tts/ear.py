@@ -38,8 +38,8 @@ class Ear:
                 self._woken.clear()
                 await self._woken.wait()
 
-    def say(self, text, turn, part=0, *, done=True):
-        self.tts.post(Message(uuid=turn, part=part, data=text, done=done))
+    def say(self, text, turn, part=0, *, done=True, voice=""):
+        self.tts.post(Message(uuid=turn, part=part, data=text, done=done, voice=voice))
 
     def of(self, turn, part=0):
         return [message for message in self.messages if (message.uuid, message.part) == (turn, part)]

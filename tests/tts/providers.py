@@ -4,6 +4,7 @@ Their emulators are told to spell: each character of a text becomes ``MS_PER_CHA
 its code, so that audio can be read back, and a test can tell what was spoken, what was lost and what twice.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from dialog.testing.cartesia import CartesiaEmulator, ContextFault
 from dialog.testing.elevenlabs import ElevenLabsEmulator
 from dialog.testing.openai_speech import OpenAISpeechEmulator
 from dialog.testing.server import EmulatorServer, Faults
+from dialog.tts import deepgram, elevenlabs
 from dialog.tts.azure import AzureTTS
 from dialog.tts.cartesia import CartesiaTTS
 from dialog.tts.deepgram import DeepgramTTS
@@ -87,6 +89,12 @@ class Provider:
     """Arguments of emulator and voice with which the voice does not exist."""
     quota: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the emulator with which the account has nothing left."""
+    other_voice: str
+    """One that is not its own."""
+    only_own: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the emulator with which that one does not exist."""
+    asked: Callable[[Any], list[str]]
+    """The voices that the emulator was asked for, text by text."""
 
     def emulate(self, **options):
         return self.emulator(**{"ms_per_char": MS_PER_CHAR, "speed": 100, **self.emulating, **options})
@@ -97,6 +105,12 @@ class Provider:
 
     def __str__(self):
         return self.name
+
+
+def received(emulator):
+    """The messages that came, each with the handshake of its connection."""
+    handshakes = [request for request in emulator.requests if request.headers.get("Upgrade")]
+    return [(handshakes[frame.connection], frame.json()) for frame in emulator.frames if not frame.sent]
 
 
 CHUNKS = {"chunk_ms": 3 * MS_PER_CHAR}
@@ -110,6 +124,9 @@ PROVIDERS = (
         emulating={"timings_first": True, **CHUNKS},
         wrong_voice=({"context_faults": {n: ContextFault(status=404, message="no such voice") for n in range(9)}}, {}),
         quota={"context_faults": {n: ContextFault(status=402, message="no credits left") for n in range(9)}},
+        other_voice="a-wolf",
+        only_own={"context_faults": {n: ContextFault(status=404, message="no such voice") for n in (1, 2, 3, 4)}},
+        asked=lambda emulator: [told["voice"]["id"] for _, told in received(emulator) if told.get("transcript")],
     ),
     Provider(
         name="elevenlabs",
@@ -118,6 +135,11 @@ PROVIDERS = (
         emulating=CHUNKS,
         wrong_voice=({"voices": ["another"]}, {}),
         quota={"quota": 3},
+        other_voice="a-wolf",
+        only_own={"voices": [elevenlabs.DEFAULT_VOICE]},
+        asked=lambda emulator: [
+            request.path.split("/")[3] for request, told in received(emulator) if told.get("text", "").strip()
+        ],
     ),
     Provider(
         name="openai",
@@ -129,6 +151,8 @@ PROVIDERS = (
         speaking={},
         wrong_voice=({}, {"voice": "nobody"}),
         quota={"refusal_code": "insufficient_quota", "faults": Faults(refuse=429)},
+        other_voice="ash",
+        asked=lambda emulator: [body["voice"] for body in emulator.bodies],
     ),
     Provider(
         name="aura",
@@ -138,6 +162,11 @@ PROVIDERS = (
         preface=1,
         wrong_voice=({"models": ["aura-2-zeus-en"]}, {}),
         quota={"faults": Faults(refuse=402)},
+        other_voice="aura-2-zeus-en",
+        only_own={"models": [deepgram.DEFAULT_MODEL]},
+        asked=lambda emulator: [
+            request.values("model")[0] for request, told in received(emulator) if told["type"] == "Speak"
+        ],
     ),
     Provider(
         name="azure",
@@ -149,5 +178,8 @@ PROVIDERS = (
         speaking={},
         wrong_voice=({"voices": ["en-US-AvaMultilingualNeural"]}, {"voice": "en-US-NobodyNeural"}),
         quota={"refusal_text": "Quota exceeded.", "faults": Faults(refuse=429)},
+        other_voice="de-DE-KatjaNeural",
+        only_own={"voices": ["en-US-AvaMultilingualNeural"]},
+        asked=lambda emulator: [re.findall(r'<voice name="([^"]*)"', document)[0] for document in emulator.documents],
     ),
 )

@@ -705,3 +705,64 @@ async def test_whatever_happens_in_whatever_order(stage, seed):
     ear.say("All is well.", last)
     await ear.done(last)
     assert squash(ear.text(last)) == "All is well."
+
+
+# Several voices.
+
+
+async def test_each_part_is_spoken_by_the_voice_that_it_names(stage):
+    emulator = await stage.emulate()
+    other = stage.provider.other_voice
+    ear, turn = stage.listen(emulator), uuid4()
+    assert ear.tts.capabilities.voices
+    for part, voice in enumerate(("", other, "", other)):
+        ear.say(SENTENCES[part % 3], turn, part, voice=voice, done=False)
+        ear.say("And no more.", turn, part, voice=voice)
+        await ear.done(turn, part)
+        assert squash(ear.text(turn, part)) == squash(SENTENCES[part % 3] + "And no more.")
+    asked = [voice for voice, _ in itertools.groupby(stage.provider.asked(emulator))]
+    assert asked[1::2] == [other, other]
+    assert asked[0] == asked[2] != other
+    assert ear.failures == []
+
+
+async def test_voices_may_speak_at_the_same_time_and_do_not_mix(stage):
+    emulator = await stage.emulate()
+    ear, turn = stage.listen(emulator), uuid4()
+    for part in range(4):
+        ear.say(SENTENCES[part % 3], turn, part, voice=stage.provider.other_voice if part % 2 else "")
+    for part in range(4):
+        await ear.done(turn, part)
+        assert squash(ear.text(turn, part)) == squash(SENTENCES[part % 3])
+
+
+async def test_a_part_in_another_voice_can_be_aborted(stage):
+    emulator = await stage.emulate(speed=1)
+    ear, turn = stage.listen(emulator), uuid4()
+    ear.say(LONG, turn, voice=stage.provider.other_voice)
+    await ear.until(lambda: ear.messages)
+    ear.tts.abort(turn)
+    ear.say("More of it.", turn, voice=stage.provider.other_voice)
+    told = len(ear.messages)
+    emulator.speed = 100
+    ear.say(SENTENCES[0], turn, 1, voice=stage.provider.other_voice)
+    await ear.done(turn, 1)
+    assert all(message.part == 1 for message in ear.messages[told:])
+    assert squash(ear.text(turn, 1)) == squash(SENTENCES[0])
+
+
+async def test_a_wrong_name_of_a_voice_costs_its_parts_and_not_the_call(stage):
+    emulator = await stage.emulate(**stage.provider.only_own)
+    wrong = stage.provider.other_voice if stage.provider.only_own else "nobody"
+    ear, turn = stage.listen(emulator), uuid4()
+    ear.say(SENTENCES[0], turn, 0)
+    await ear.done(turn, 0)
+    for part in (1, 2):
+        ear.say(SENTENCES[0], turn, part, voice=wrong)
+        await ear.done(turn, part)
+        assert not ear.audio(turn, part)
+    assert ear.failures
+    assert ear.fatal == []
+    ear.say(SENTENCES[1], turn, 5)
+    await ear.done(turn, 5)
+    assert squash(ear.text(turn, 5)) == squash(SENTENCES[1])
