@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Protocol
 
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import StateError, UserCodeError
 from dialog.message import MULAW_8K, AudioFormat, CallEnd, CallMetadata, StreamStarted, StreamStopped
 from dialog.scope import CallScope
+from dialog.voip.belongings import Belongings
 from dialog.voip.direct import DirectLink
 from dialog.voip.lifecycle import (
     Accepted,
@@ -35,15 +37,12 @@ from dialog.voip.lifecycle import (
 from dialog.voip.line import Line, Tap, Wire
 from dialog.voip.link import Command, CommandResult, Hangup, SendDigits, StartRecording, StartTranscription, TransferTo
 from dialog.voip.voip import CallState, VoIP
-from dialog.voip.wrapup import WrapUp
 
 __all__ = ["Call", "CallSettings", "CarrierCommands"]
 
 logger = logging.getLogger(__name__)
 
 _DEFAULTS = CallSettings()
-_closing: set[asyncio.Task[None]] = set()
-"""Calls that are being taken apart: their gateway may have forgotten them already."""
 
 
 class CarrierCommands(Protocol):
@@ -91,7 +90,6 @@ class Call:
         self.clock = clock
         self.scope: CallScope = CallScope(str(metadata.call_id))
         self._carrier = carrier
-        self._on_closed = on_closed
         self._life = Lifecycle(settings, clock.now())
         self._taps: list[Tap] = []
         self._link = DirectLink(
@@ -107,16 +105,15 @@ class Call:
         with self.scope.entered():
             self.voip: VoIP = voip_class(metadata, self._link, audio_format=audio_format, clock=clock)
         self._link.attach(self.voip)
+        self._belongings = Belongings(
+            self.voip, self.scope, settings, None if on_closed is None else partial(on_closed, self)
+        )
         self._outcomes: deque[Outcome] = deque()
         self._delivering = False
         self._wire: Wire | None = None
         self._joined: Line | None = None
         self._audio_from: float | None = None
         self._audio_ms = 0.0
-        self._wrap_up: WrapUp | None = None
-        self._abandoned = False
-        self._closing: asyncio.Task[None] | None = None
-        self._closed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._arm()
 
@@ -141,7 +138,7 @@ class Call:
     @property
     def closed(self) -> bool:
         """Whether nothing of the call is left."""
-        return self._closed.is_set()
+        return self._belongings.closed
 
     def offer(self, on_voip: Callable[[VoIP], object]) -> None:
         """Run ``on_voip`` inside the call's scope, then emit METADATA.
@@ -149,14 +146,11 @@ class Call:
         Raises:
             UserCodeError: It raised; the call has ended with ``error`` and is being disposed of.
         """
-        with self.scope.entered():
-            try:
-                on_voip(self.voip)
-            except Exception as exc:
-                self._abandoned = True
-                self.end("error", "on_voip raised")
-                raise UserCodeError(f"call {self.metadata.call_id}: on_voip raised {exc!r}") from exc
-            self.voip.receive(VoIP.METADATA, self.metadata)
+        try:
+            self._belongings.offer(on_voip)
+        except UserCodeError:
+            self.end("error", "on_voip raised")
+            raise
 
     def join(self, wire: Wire, generation: int) -> Line:
         """A stream has started: connect its socket. A higher generation replaces a live stream.
@@ -201,7 +195,7 @@ class Call:
 
     async def wait_closed(self) -> None:
         """Wait until the call has ended and nothing of it is left."""
-        await self._closed.wait()
+        await self._belongings.wait_closed()
 
     def add_tap(self, tap: Tap) -> None:
         """Let ``tap`` hear both sides of the call from now on, on every stream."""
@@ -265,30 +259,7 @@ class Call:
         self._link.finish()
         logger.info("call %s ended: %s %s", self.metadata.call_id, end.reason, end.detail)
         self.voip.receive(VoIP.ENDED, end)
-        if self._wrap_up is not None:
-            self._wrap_up.call_ended(self.settings.wrap_up_s)
-        self._closing = asyncio.get_running_loop().create_task(
-            self._close(), name=f"call {self.metadata.call_id} closing"
-        )
-        _closing.add(self._closing)
-        self._closing.add_done_callback(_closing.discard)
-
-    async def _close(self) -> None:
-        try:
-            if not self._abandoned:
-                # Participants take their leave themselves: an agent waits for the caller's last words.
-                await self.scope.settled(but=self.voip, timeout_s=self.settings.settle_s)
-            forgotten = await self.scope.close(last=(self.voip,))
-            if forgotten:
-                logger.info(
-                    "call %s: disposed of what was left: %s", self.metadata.call_id, ", ".join(sorted(forgotten))
-                )
-        except Exception:
-            logger.exception("call %s: something of it could not be disposed of", self.metadata.call_id)
-        finally:
-            self._closed.set()
-            if self._on_closed is not None:
-                self._on_closed(self)
+        self._belongings.end()
 
     def _voip_disposed(self) -> None:
         if self.state != "ended":
@@ -321,7 +292,7 @@ class Call:
             case StartRecording() | StartTranscription():
                 self._check_alive(command)
                 await self._carrier.execute(self, command)
-                self._expect(command)
+                self._belongings.expect(command)
             case _:
                 return await self._carrier.execute(self, command)
         return None
@@ -347,11 +318,3 @@ class Call:
     def _check_alive(self, command: Command) -> None:
         if self.state == "ended":
             raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after the call has ended")
-
-    def _expect(self, command: Command) -> None:
-        if self._wrap_up is None or self._wrap_up.disposed:
-            with self.scope.entered():
-                self._wrap_up = WrapUp(self.voip, self.scope)
-        self._wrap_up.expect("recording" if isinstance(command, StartRecording) else "transcription")
-        if self.state == "ended":  # the caller left while we asked
-            self._wrap_up.call_ended(self.settings.wrap_up_s)
