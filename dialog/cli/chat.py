@@ -19,7 +19,7 @@ from rich.text import Text
 from dialog.agent.agent import Agent
 from dialog.agent.textcall import TextCall
 from dialog.calls import events as ev
-from dialog.cli.load import load_function
+from dialog.loading import load_function
 from dialog.message import Message
 from dialog.scope import CallScope
 from dialog.voip.text import TextVoIP

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dialog.cli.load import load_target
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
+from dialog.loading import load_target
 from dialog.testing.evaluate import EVALUATION, Evaluation, ScenarioResult, Thresholds, evaluate
 from dialog.testing.scenario import load_scenarios
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from dialog.errors import UserCodeError
 from dialog.scope import CallScope
-from dialog.voip.link import Command, StartRecording, StartTranscription
 from dialog.voip.lifecycle import CallSettings
+from dialog.voip.link import Command, StartRecording, StartTranscription
 from dialog.voip.voip import VoIP
 from dialog.voip.wrapup import WrapUp
 

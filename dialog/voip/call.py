@@ -193,6 +193,10 @@ class Call:
         """End the call; later calls are ignored. VoIP.ENDED is emitted, then everything is disposed of."""
         self._feed(End(reason, detail))
 
+    async def wait_ended(self) -> None:
+        """Wait until the call has ended and only what waits for late callbacks is left of it."""
+        await self._belongings.wait_settled()
+
     async def wait_closed(self) -> None:
         """Wait until the call has ended and nothing of it is left."""
         await self._belongings.wait_closed()

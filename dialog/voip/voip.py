@@ -279,6 +279,23 @@ class VoIP(Participant):
         """The bytes behind a RECORDING_URL, fetched with the carrier's credentials."""
         return self._link.download(url)
 
+    async def execute(self, command: Command) -> CommandResult:
+        """Let the carrier carry out ``command``: what the methods above do, for whoever forwards their commands.
+
+        Raises:
+            CarrierError: The carrier refused or could not be reached.
+            NotSupportedError: This carrier cannot do that.
+            StateError: The VoIP was disposed of.
+        """
+        if self._disposed:
+            raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after dispose")
+        return await self._link.command(command)
+
+    def adopt(self, state: CallState, generation: int) -> None:
+        """Take the call as it is, before anybody listens; called by links whose other side has it already."""
+        self._state = state
+        self.generation = generation
+
     def receive(self, event: Event[Any], payload: Any) -> None:
         """Take an event from the other side of the link; called by links only.
 
@@ -323,10 +340,8 @@ class VoIP(Participant):
             self._link.set_bed(layer, fitted, gain_db=gain_db)
 
     async def _command(self, command: Command) -> CommandResult:
-        if self._disposed:
-            raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after dispose")
         try:
-            return await self._link.command(command)
+            return await self.execute(command)
         except CarrierError as exc:
             self.fail(exc)  # for whoever watches the call, and does not hold the command
             raise

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dialog import Agent, Message
 from dialog.cli.chat import Chat
-from dialog.cli.load import load_function
+from dialog.loading import load_function
 from dialog.errors import ConfigurationError
 from dialog.testing.openai import ChatReply, OpenAIEmulator, ToolUse
 from dialog.tts.text import TextTTS

@@ -11,7 +11,8 @@ from twilio_phone import ACCOUNT, FORM, TOKEN, Document, Phone, new_sid, phone_l
 from dialog.errors import ConfigurationError
 from dialog.message import Message
 from dialog.participant import Participant
-from dialog.voip.twilio import Accept, Reject, Say, TwilioGateway, TwilioVoIP
+from dialog.voip.admission import Accept, Reject, Say
+from dialog.voip.twilio import TwilioGateway, TwilioVoIP
 from dialog.voip.twilio.record import CallRecord, FinishedCalls, call_id_of
 from dialog.voip.twilio.webhooks import site_of
 from dialog.voip.voip import VoIP

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dialog.voip.twilio.gateway import TwilioGateway
-    from dialog.voip.twilio.offer import Accept, Decision, Offer, Reject, Resolver, Say
     from dialog.voip.twilio.rest import TwilioRest
     from dialog.voip.twilio.signature import SignatureChecker
     from dialog.voip.twilio.stream import TwilioStream
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
     from dialog.voip.twilio.voip import TwilioVoIP
 
 __all__ = [
-    "Accept",
-    "Decision",
-    "Offer",
-    "Reject",
-    "Resolver",
-    "Say",
     "SignatureChecker",
     "StreamTokens",
     "TwilioGateway",
@@ -46,6 +39,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'offer')}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

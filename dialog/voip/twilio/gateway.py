@@ -18,12 +18,12 @@ from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError, StateError
 from dialog.net import shared
 from dialog.participant import Event
+from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Tap
 from dialog.voip.twilio.aiohttp_shell import AiohttpShell
 from dialog.voip.twilio.asgi import AsgiShell
 from dialog.voip.twilio.commands import TwilioCommands
-from dialog.voip.twilio.offer import Resolver
 from dialog.voip.twilio.rest import TwilioRest
 from dialog.voip.twilio.signature import SignatureChecker
 from dialog.voip.twilio.switchboard import Switchboard, SwitchboardSettings
@@ -40,6 +40,7 @@ ListenerT = TypeVar("ListenerT", bound=Listener)
 
 _DEFAULT_PATH = "/twilio"
 _DEFAULT_SETTINGS = CallSettings()
+_BUSY = Reject("busy")
 
 
 class TwilioGateway:
@@ -83,6 +84,8 @@ class TwilioGateway:
         trust_forwarded_headers: bool = False,
         resolver: Resolver | None = None,
         resolver_timeout_s: float = 3.0,
+        workers: Workers | None = None,
+        when_busy: Declined = _BUSY,
         stream_parameters: tuple[str, ...] = (),
         call_settings: CallSettings = _DEFAULT_SETTINGS,
         error_text: str = "We are sorry, an error has occurred. Please call again later.",
@@ -114,6 +117,8 @@ class TwilioGateway:
             trust_forwarded_headers: Believe ``X-Forwarded-*`` of the proxy in front.
             resolver: Asked whether to take a call, before anything is spent on it.
             resolver_timeout_s: After that the caller hears ``error_text``.
+            workers: Run the agents, instead of the listeners for ``voip``. They start and close with the gateway.
+            when_busy: What callers are told while no worker has room, or the gateway drains.
             stream_parameters: Webhook parameters that also travel with the stream, to another process.
             call_settings: Bounds of a call.
             error_text: Spoken by Twilio when a call cannot be taken because of an error.
@@ -157,6 +162,7 @@ class TwilioGateway:
         )
         key = token_key or derive_key(auth_token)
         self._listeners: list[Listener] = []
+        self._workers = workers
         self._switchboard = Switchboard(
             SwitchboardSettings(
                 account_sid=account_sid,
@@ -166,11 +172,13 @@ class TwilioGateway:
                 call=call_settings,
                 error_text=error_text,
                 error_language=error_language,
+                when_busy=when_busy,
                 close_timeout_s=close_timeout_s,
             ),
             self._commands,
             StreamTokens(key, previous=(derive_key(previous),) if previous and token_key is None else ()),
             self._emit,
+            workers=workers,
             clock=clock,
         )
         self._aiohttp = AiohttpShell(
@@ -294,6 +302,8 @@ class TwilioGateway:
             return
         self._closed = True
         await self._switchboard.close()
+        if self._workers is not None:
+            await self._workers.close()
         await self._aiohttp.close()
         await self._asgi.close()
         await self._commands.close()
@@ -307,8 +317,31 @@ class TwilioGateway:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _on_startup(self, _: web.Application) -> None:
+    async def start(self) -> None:
+        """Get ready for calls: done when :meth:`app`'s server starts, and up to the host's lifespan under ASGI."""
         self.prepare()
+        if self._workers is not None:
+            await self._workers.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be taken now: for the readiness probe of whatever stands in front."""
+        busy = self._closed or self._switchboard.draining
+        return not busy and (self._workers is None or self._workers.ready)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more calls, and wait until those that are there have ended, at most ``timeout_s``.
+
+        What waits for a late recording does not count. :meth:`close` comes after it.
+
+        Returns:
+            Whether all calls have ended by themselves.
+        """
+        self._switchboard.draining = True
+        return await self._switchboard.wait_idle(timeout_s)
+
+    async def _on_startup(self, _: web.Application) -> None:
+        await self.start()
 
     async def _on_shutdown(self, _: web.Application) -> None:
         await asyncio.shield(self.close())

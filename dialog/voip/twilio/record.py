@@ -39,6 +39,7 @@ class CallRecord:
         "parameters",
         "recording_sid",
         "site",
+        "taken",
     )
 
     def __init__(self, call_id: UUID, call_sid: str, site: Site) -> None:
@@ -49,6 +50,8 @@ class CallRecord:
         """``None`` until the call is accepted."""
         self.answer: asyncio.Task[str] | None = None
         """What the voice webhook answers; a repeated one awaits the same."""
+        self.taken: asyncio.Future[None] | None = None
+        """Done when a worker has the call; ``None`` if its agent runs here."""
         self.documents: dict[int, str] = {}
         """The TwiML that announced each generation of the stream."""
         self.parameters: tuple[tuple[str, str], ...] = ()

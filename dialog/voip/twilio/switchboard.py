@@ -8,21 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
 
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import RemoteProtocolError, StateError, UserCodeError
+from dialog.errors import DialogError, RemoteProtocolError, StateError, UserCodeError
 from dialog.message import CallMetadata
+from dialog.voip.admission import Accept, Decision, Declined, Document, NoWorker, Offer, Reject, Resolver, Say, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Line, Wire
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.commands import TwilioCommands
 from dialog.voip.twilio.forms import FINAL_STATUSES, AfterForm, DialForm, VoiceForm, decode_form
 from dialog.voip.twilio.messages import Start
-from dialog.voip.twilio.offer import Accept, Decision, Offer, Reject, Resolver, Say
 from dialog.voip.twilio.record import CallRecord, FinishedCalls, call_id_of
 from dialog.voip.twilio.reports import Reports, end_reason, named_record
 from dialog.voip.twilio.token import TOKEN_LIFE_S, StreamTokens
@@ -51,6 +52,8 @@ class SwitchboardSettings(Struct, frozen=True, kw_only=True):
     call: CallSettings = CallSettings()
     error_text: str = "We are sorry, an error has occurred. Please call again later."
     error_language: str = "en-US"
+    when_busy: Declined = Reject("busy")
+    """What a caller is told when there is no worker for them, or the gateway takes no more calls."""
     close_timeout_s: float = 5.0
 
 
@@ -64,19 +67,24 @@ class Switchboard:
         tokens: StreamTokens,
         on_voip: Callable[[TwilioVoIP], object],
         *,
+        workers: Workers | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        """``on_voip`` is called with every call that is taken, unless there are ``workers`` to take it."""
         self._settings = settings
         self._commands = commands
         commands.record_of = lambda call: self._records.get(call.metadata.call_id)
         self._tokens = tokens
         self._on_voip = on_voip
+        self._workers = workers
         self._clock = clock
         self._records: dict[UUID, CallRecord] = {}
         self._reports = Reports(self._records)
         self._finished = FinishedCalls()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self.draining = False
+        """New calls are declined as when busy; those that are there go on."""
 
     @property
     def closing(self) -> bool:
@@ -145,6 +153,16 @@ class Switchboard:
         except StateError as exc:
             raise RemoteProtocolError(str(exc)) from exc
 
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until every call has ended, at most ``timeout_s`` of the calls' clock; whether that came."""
+        try:
+            async with asyncio.timeout(self._clock.real(timeout_s)):
+                for call in self.calls:
+                    await call.wait_ended()
+        except TimeoutError:
+            return False
+        return True
+
     async def close(self) -> None:
         """End all calls and wait, within a bound, until nothing of them is left."""
         self._closing = True
@@ -182,6 +200,8 @@ class Switchboard:
                 return finished
             if self._closing:
                 raise Refusal(503, "the gateway is closing")
+            if self.draining:
+                return _declined(self._settings.when_busy)
             record = CallRecord(call_id, form.call_sid, site)
             self._records[call_id] = record
             record.answer = self._spawn(self._admit(record, form, fields), f"admit {call_id}")
@@ -216,14 +236,16 @@ class Switchboard:
             parameters=tuple(fields),
         )
         decision = await self._resolve(Offer(metadata))
-        if isinstance(decision, Reject):
-            return self._finish(record, twiml.reject(decision.reason))
-        if isinstance(decision, Say):
-            return self._finish(record, twiml.say(decision.text, language=decision.language))
+        if not isinstance(decision, Accept):
+            return self._finish(record, _declined(decision))
         try:
             call = self._take(record, metadata)
-        except UserCodeError:
-            return self._apology()
+            if record.taken is not None:
+                await asyncio.shield(record.taken)
+        except UserCodeError as exc:
+            return self._abandon(record, "error", exc, self._apology())
+        except NoWorker as exc:
+            return self._abandon(record, "no_worker", exc, _declined(self._settings.when_busy))
         if call.state == "ended":
             return twiml.hangup()
         return self._document(record, 1)
@@ -243,9 +265,9 @@ class Switchboard:
         except Exception:
             logger.exception("call %s: the resolver raised", call_id)
             return apology
-        if isinstance(decision, Accept | Reject | Say):
+        if isinstance(decision, Accept | Reject | Say | Document):
             return decision
-        logger.error("call %s: the resolver returned %r instead of Accept, Reject or Say", call_id, type(decision))
+        logger.error("call %s: the resolver returned %r instead of a decision", call_id, type(decision))
         return apology
 
     def _take(self, record: CallRecord, metadata: CallMetadata) -> Call:
@@ -272,16 +294,27 @@ class Switchboard:
         record.call = call
         logger.info("call %s: %s call %s", call.metadata.call_id, metadata.direction, metadata.carrier_call_id)
         try:
-            call.offer(self._offer)
+            call.offer(partial(self._offer, record))
         except UserCodeError as exc:
-            logger.error("call %s: %s", metadata.call_id, exc, exc_info=exc.__cause__)  # noqa: TRY400
-            self._finished.add(record.call_id, self._apology())
+            self._abandon(record, "error", exc, self._apology())
             raise
         return call
 
-    def _offer(self, voip: VoIP) -> None:
+    def _offer(self, record: CallRecord, voip: VoIP) -> None:
         assert isinstance(voip, TwilioVoIP)
-        self._on_voip(voip)
+        if self._workers is not None:
+            record.taken = self._workers.take(voip)
+        else:
+            self._on_voip(voip)
+
+    def _abandon(self, record: CallRecord, reason: str, error: DialogError, document: str) -> str:
+        """Nobody takes the call: end it, and answer every further request of it alike."""
+        if self._finished.get(record.call_id) is None:
+            logger.error("call %s: %s", record.call_id, error, exc_info=error.__cause__)
+            self._finished.add(record.call_id, document)
+        if record.call is not None:
+            record.call.end(reason, str(error))
+        return document
 
     def _document(self, record: CallRecord, generation: int) -> str:
         """The TwiML that announces a stream; the same whenever it is asked for."""
@@ -394,6 +427,16 @@ class Switchboard:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _declined(decision: Declined) -> str:
+    match decision:
+        case Reject(reason):
+            return twiml.reject(reason)
+        case Say(text, language):
+            return twiml.say(text, language=language)
+        case _:
+            return decision.text
 
 
 async def _let_go(call: Call) -> None:

@@ -1,4 +1,4 @@
-"""Finding what a user named on the command line."""
+"""Finding the user's code by its name: ``module:name``, or ``path/to/file.py:name``."""
 
 from __future__ import annotations
 
@@ -73,6 +73,9 @@ def _load(where: str) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
+    known = sys.modules.get(path.stem)
+    if known is not None and known.__file__ is not None and Path(known.__file__).resolve() == path.resolve():
+        return known  # two functions of one file share its state
     # Its neighbours can be imported, as when it is run.
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -1,0 +1,28 @@
+"""Agents in other processes: of this machine, or of a fleet. The same ``on_voip`` runs everywhere.
+
+Names are loaded when they are first used: a worker needs less than a host.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dialog.workers.hosted import HostingSettings as HostingSettings
+    from dialog.workers.pool import WorkerPool as WorkerPool
+
+_HOMES = {
+    "HostingSettings": "hosted",
+    "WorkerPool": "pool",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

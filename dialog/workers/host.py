@@ -1,0 +1,196 @@
+"""A node that owns calls at the carrier, and has workers run their agents."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from uuid import UUID
+
+from dialog.clock import SYSTEM_CLOCK
+from dialog.message import CallMetadata
+from dialog.voip.voip import VoIP
+from dialog.workers.directory import Directory, Known
+from dialog.workers.fabric import Fabric
+from dialog.workers.frames import NOBODY, VERSION, Frame, Goodbye, Heartbeat, Hello, Unknown
+from dialog.workers.hosted import Hosted, HostingSettings
+from dialog.workers.stream import CallStream
+from dialog.workers.ticker import SILENCE_S, Ticker
+
+__all__ = ["Host", "Labels"]
+
+logger = logging.getLogger(__name__)
+
+Labels = Callable[[CallMetadata], tuple[str, ...]]
+"""What a call asks of its worker."""
+
+_WINDOW_MS = 2_000.0
+_KEEP_MS = 10_000.0
+_IDLE_BEATS = 5
+"""Between nodes that share no call, so many beats are one sign of life."""
+_STALLED_S = 2.0
+"""A worker that lives and takes nothing for so long has lost the call."""
+_DEFAULTS = HostingSettings()
+
+
+def _no_labels(_: CallMetadata) -> tuple[str, ...]:
+    return ()
+
+
+class Host:
+    """Gives calls to workers, and to other workers when those are lost.
+
+    Args:
+        fabric: How it reaches its workers.
+        labels: What a call asks of its worker; nothing unless given.
+        settings: How calls are given away.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        *,
+        labels: Labels = _no_labels,
+        settings: HostingSettings = _DEFAULTS,
+    ) -> None:
+        self.directory = Directory()
+        self.settings = settings
+        self._fabric = fabric
+        self._labels = labels
+        self._calls: dict[UUID, Hosted] = {}
+        self._room = asyncio.Event()
+        self._beats = 0
+        self._ticker = Ticker(self._tick)
+        fabric.receiver = self
+
+    @property
+    def calls(self) -> tuple[Hosted, ...]:
+        """The calls that are here, oldest first."""
+        return tuple(self._calls.values())
+
+    def take(self, voip: VoIP) -> Hosted:
+        """Give a call to a worker, as ``on_voip`` gives it to an agent; in the call's scope."""
+        call = Hosted(voip, self, self.settings)
+        self._calls[call.call_id] = call
+        self._ticker.start()
+        return call
+
+    def close(self) -> None:
+        """Take leave of the workers. Calls that are left are their gateway's to end, before."""
+        self._ticker.stop()
+        for known in self.directory:
+            self.send(known.node, Frame(NOBODY, 0, 0, Goodbye()))
+
+    # The fabric's side.
+
+    def receive(self, sender: str, frame: Frame) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        now, body = SYSTEM_CLOCK.now(), frame.body
+        if isinstance(body, Hello):
+            self._greeted(sender, body, now)
+        elif isinstance(body, Goodbye):
+            self.gone(body.node or sender, "it has left")
+        elif isinstance(body, Heartbeat):
+            if self.directory.get(sender) is None:
+                self.send(sender, Frame(NOBODY, 0, 0, Unknown()))
+            self.directory.heard(sender, now, body)
+            self._room.set()
+        else:
+            self.directory.heard(sender, now)
+            call = self._calls.get(frame.call_id)
+            if call is not None:
+                with call.scope.entered():
+                    call.receive(sender, frame)
+
+    def gone(self, node: str, reason: str) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        if not self.directory.forget(node):
+            return
+        for call in self.calls:
+            call.lost_worker(node, reason)
+
+    # The calls' side.
+
+    async def choose(self, metadata: CallMetadata, but: set[str]) -> str:
+        """See :class:`~dialog.workers.hosted.Placement`."""
+        labels = self._labels(metadata)
+        while True:
+            node = self.directory.choose(labels, but)
+            if node is not None:
+                return node
+            self._room.clear()
+            await self._room.wait()
+
+    def full_for(self, metadata: CallMetadata, but: set[str]) -> bool:
+        """See :class:`~dialog.workers.hosted.Placement`."""
+        return self.directory.choose(self._labels(metadata), but) is None
+
+    def stream(self, node: str, call: Hosted) -> CallStream:
+        """See :class:`~dialog.workers.hosted.Placement`."""
+        self.directory.offered(node, SYSTEM_CLOCK.now())
+        return CallStream(
+            self._fabric,
+            node,
+            call.call_id,
+            call.epoch,
+            window_ms=_WINDOW_MS,
+            keep_ms=_KEEP_MS,
+        )
+
+    def send(self, node: str, frame: Frame) -> None:
+        """See :class:`~dialog.workers.hosted.Placement`."""
+        self._fabric.send(node, frame)
+
+    def overrun(self, node: str, reason: str) -> None:
+        """See :class:`~dialog.workers.hosted.Placement`."""
+        asyncio.get_running_loop().call_soon(self.gone, node, reason)
+
+    def ended(self, node: str) -> None:
+        """See :class:`~dialog.workers.hosted.Placement`."""
+        self.directory.ended(node)
+        self._room.set()
+
+    def released(self, node: str) -> None:
+        """See :class:`~dialog.workers.hosted.Placement`."""
+        self.directory.released(node)
+
+    def forget(self, call: Hosted) -> None:
+        """See :class:`~dialog.workers.hosted.Placement`."""
+        if self._calls.get(call.call_id) is call:
+            del self._calls[call.call_id]
+
+    def greeted(self, known: Known) -> None:
+        """A worker has said what it is; for subclasses that know more about their workers."""
+
+    def _greeted(self, node: str, hello: Hello, now: float) -> None:
+        if hello.version != VERSION:
+            logger.error(
+                "worker %s speaks version %d of the bridge, this host %d: it gets no calls; run the same release of "
+                "Dialog on both sides",
+                node,
+                hello.version,
+                VERSION,
+            )
+            return
+        new = self.directory.get(node) is None
+        self.greeted(self.directory.greeted(node, hello, now))
+        if new:
+            logger.info("worker %s: up to %d calls, labels %s", node, hello.capacity, ", ".join(hello.labels) or "none")
+        self._ticker.start()
+        self._room.set()
+
+    def _tick(self, now: float) -> None:
+        if self._ticker.late_s > SILENCE_S / 2:
+            # It was us who did not listen: what came meanwhile is read after this.
+            self.directory.forgive(now)
+        for node in self.directory.silent(now, self._fabric.silence_s, idle_s=3 * self._fabric.silence_s):
+            self.gone(node, f"not heard for {self._fabric.silence_s:g} s")
+        self._beats += 1
+        beat = Heartbeat(len(self._calls), lag_ms=round(self._ticker.lag_ms(), 1))
+        for known in self.directory:
+            if known.ours or self._beats % _IDLE_BEATS == 0:
+                self.send(known.node, Frame(NOBODY, 0, 0, beat))
+        for call in self.calls:
+            call.tick(now)
+            if call.worker and call.stalled_s(now) >= _STALLED_S:
+                call.lost_worker(call.worker, f"it has taken nothing for {_STALLED_S:g} s")

@@ -1,0 +1,306 @@
+"""A node that runs agents."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from uuid import UUID
+
+from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.errors import UserCodeError
+from dialog.message import CallEnd
+from dialog.providers.registry import find_class
+from dialog.scope import CallScope
+from dialog.voip.belongings import Belongings
+from dialog.voip.lifecycle import CallSettings
+from dialog.voip.voip import VoIP
+from dialog.workers.fabric import Fabric
+from dialog.workers.frames import (
+    NOBODY,
+    VERSION,
+    Frame,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Offered,
+    Refused,
+    Revoked,
+    Taken,
+    Unknown,
+)
+from dialog.workers.link import BridgeLink
+from dialog.workers.stream import CallStream
+from dialog.workers.ticker import SILENCE_S, Ticker
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+_AGENT_AUDIO_MS = 90_000.0
+"""Beyond what a playout takes: whoever posts more is stopped there."""
+_IDLE_BEATS = 5
+"""Between nodes that share no call, so many beats are one sign of life."""
+_DEFAULTS = CallSettings()
+
+
+class _RemoteCall:
+    """One call that this worker has, from the offer to the last late callback."""
+
+    def __init__(self, worker: Worker, host: str, epoch: int, offer: Offered) -> None:
+        call_id = offer.metadata.call_id
+        self.host = host
+        self.epoch = epoch
+        self.ended = False
+        """Its slot is free again."""
+        self.stream = CallStream(
+            worker.fabric,
+            host,
+            call_id,
+            epoch,
+            window_ms=_AGENT_AUDIO_MS,
+            keep_ms=_AGENT_AUDIO_MS,
+        )
+        self.link = BridgeLink(
+            self.stream,
+            offer.audio_format,
+            on_close=self._disposed,
+        )
+        self.scope = CallScope(str(call_id))
+        with self.scope.entered():
+            self.voip: VoIP = voip_class(offer.metadata.carrier)(
+                offer.metadata, self.link, audio_format=offer.audio_format, clock=worker.clock
+            )
+            self.voip.adopt(offer.state, offer.generation)
+            self.voip.checkpoint = offer.checkpoint
+            self.voip.snapshot = offer.snapshot
+            self.voip.journal = self.link
+            self.voip.may_act = lambda: worker.hears(self.host)
+            self.voip.on_clips = self.link.set_clips
+        self.link.attach(self.voip)
+        self.belongings = Belongings(
+            self.voip, self.scope, worker.settings, on_closed=lambda: worker.forget(call_id, self)
+        )
+        self._worker = worker
+
+    def receive(self, frame: Frame) -> None:
+        if not self.stream.take(frame):
+            return
+        with self.scope.entered():
+            self.link.receive(frame.body)  # type: ignore[arg-type]  # what is numbered is about the call
+        if self.voip.end is not None and not self.ended:
+            self._over()
+
+    def end(self, reason: str, detail: str) -> None:
+        """The host is gone, or has given the call to somebody else."""
+        if not self.ended:
+            with self.scope.entered():
+                self.link.end(CallEnd(reason=reason, detail=detail))
+            self._over()
+
+    def _over(self) -> None:
+        self.ended = True
+        self.belongings.end()
+        self._worker.freed()
+
+    def _disposed(self) -> None:
+        if not self.ended:
+            self.end("agent_hangup", "the VoIP was disposed of")
+
+
+class Worker:
+    """Takes calls from hosts, up to ``capacity``, and runs ``on_voip`` for each as a gateway would.
+
+    Args:
+        fabric: How it reaches its hosts.
+        on_voip: The user's code: builds the participants of one call.
+        capacity: Calls at the same time; exactly so many, whoever offers them.
+        labels: What calls may ask for.
+        code: Names the version of the user's code.
+        settings: Bounds of a call; those that concern the line are the host's.
+        clock: Time of the calls.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        on_voip: Callable[[VoIP], object],
+        *,
+        capacity: int = 200,
+        labels: tuple[str, ...] = (),
+        code: str = "",
+        settings: CallSettings = _DEFAULTS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.fabric = fabric
+        self.clock = clock
+        self.settings = settings
+        self.capacity = capacity
+        self.labels = labels
+        self.code = code
+        self.draining = False
+        self.sources: tuple[str, ...] = ()
+        """The files that the user's code comes from, for a host on the same machine."""
+        self.memory_mb: Callable[[], float] = lambda: 0.0
+        """Set by the process that measures it."""
+        self._on_voip = on_voip
+        self._calls: dict[UUID, _RemoteCall] = {}
+        self._leaving: set[_RemoteCall] = set()
+        """Calls of an older epoch, whose call is here again."""
+        self._hosts: dict[str, float] = {}
+        """When each host was heard last."""
+        self._changed = asyncio.Event()
+        self._beats = 0
+        self._ticker = Ticker(self._tick)
+        fabric.receiver = self
+
+    @property
+    def calls(self) -> int:
+        """Calls that take a slot."""
+        return sum(not call.ended for call in self._calls.values())
+
+    @property
+    def left(self) -> int:
+        """Calls of which something is left, if only the wait for a recording."""
+        return len(self._calls) + len(self._leaving)
+
+    def greet(self, host: str) -> None:
+        """Tell a host what this worker is; it may offer calls from then on."""
+        self._hosts[host] = SYSTEM_CLOCK.now()
+        self._beside(host, self.hello())
+        self._ticker.start()
+
+    def hello(self) -> Hello:
+        """What this worker is."""
+        return Hello(VERSION, self.capacity, self.labels, self.code, self.sources)
+
+    def heartbeat(self) -> Heartbeat:
+        """How it does."""
+        return Heartbeat(self.calls, self.draining, round(self._ticker.lag_ms(), 1), round(self.memory_mb(), 1))
+
+    def hears(self, host: str) -> bool:
+        """Whether ``host`` was heard within the last second."""
+        return SYSTEM_CLOCK.now() - self._hosts.get(host, -1e9) < SILENCE_S
+
+    def drain(self) -> None:
+        """Take no more calls."""
+        self.draining = True
+        for host in self._hosts:
+            self._beside(host, self.heartbeat())
+        self._changed.set()
+
+    async def wait_idle(self, timeout_s: float | None = None) -> bool:
+        """Wait until no call takes a slot, at most ``timeout_s``; whether that came."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.calls:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Take leave of the hosts, end what is left, and wait until nothing of it is there."""
+        self.draining = True
+        self._ticker.stop()
+        for host in self._hosts:
+            self._beside(host, Goodbye())
+        calls = [*self._calls.values(), *self._leaving]
+        for call in calls:
+            call.end("shutdown", "the worker was closed")
+        for call in calls:
+            for participant in call.scope.members:
+                participant.dispose()
+        for call in calls:
+            await call.belongings.wait_closed()
+        self._hosts.clear()
+
+    # The fabric's side.
+
+    def receive(self, sender: str, frame: Frame) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        self._hosts[sender] = SYSTEM_CLOCK.now()
+        body = frame.body
+        call = self._calls.get(frame.call_id)
+        if isinstance(body, Offered):
+            self._offered(sender, frame.epoch, body)
+        elif isinstance(body, Goodbye):
+            logger.info("worker %s: its host %s leaves", self.fabric.node, sender)
+            self.gone(sender, "")
+        elif isinstance(body, Unknown):
+            self.greet(sender)
+        elif frame.call_id == NOBODY or call is None:
+            return  # a heartbeat; or a call that is over, on its way before the other side knew
+        elif isinstance(body, Revoked):
+            if call.epoch <= frame.epoch:
+                call.end("revoked", "another worker has the call")
+        elif call.epoch == frame.epoch and call.host == sender:
+            call.receive(frame)
+
+    def gone(self, node: str, reason: str) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        if self._hosts.pop(node, None) is None:
+            return
+        if reason:
+            logger.warning("worker %s: its host %s is gone: %s", self.fabric.node, node, reason)
+        for call in tuple(self._calls.values()):
+            if call.host == node:
+                call.end("lost", "the process of the line is gone")
+
+    # The calls' side.
+
+    def freed(self) -> None:
+        """A call has ended: there is room."""
+        self._changed.set()
+        for host in self._hosts:
+            self._beside(host, self.heartbeat())
+
+    def forget(self, call_id: UUID, call: _RemoteCall) -> None:
+        """Nothing of a call is left."""
+        self._leaving.discard(call)
+        if self._calls.get(call_id) is call:
+            del self._calls[call_id]
+        self._changed.set()
+
+    def _offered(self, host: str, epoch: int, offer: Offered) -> None:
+        call_id = offer.metadata.call_id
+        former = self._calls.get(call_id)
+        if former is not None and former.epoch >= epoch:
+            return  # the same offer again, or an old one
+        if self.draining or self.calls - (former is not None and not former.ended) >= self.capacity:
+            self._answer(host, call_id, epoch, Refused("draining" if self.draining else "full"))
+            return
+        if former is not None:
+            self._leaving.add(former)
+            former.end("revoked", "the call was given to this worker again")
+        call = _RemoteCall(self, host, epoch, offer)
+        self._calls[call_id] = call
+        try:
+            call.belongings.offer(self._on_voip)
+        except UserCodeError as exc:
+            logger.error("%s", exc, exc_info=exc.__cause__)  # noqa: TRY400
+            self._answer(host, call_id, epoch, Refused("error", str(exc)))
+            call.end("error", "on_voip raised")
+            return
+        self._answer(host, call_id, epoch, Taken())
+
+    def _tick(self, now: float) -> None:
+        for call in (*self._calls.values(), *self._leaving):
+            call.stream.tick(now)
+        self._beats += 1
+        beat, busy = self.heartbeat(), {call.host for call in self._calls.values()}
+        for host in self._hosts:
+            if host in busy or self._beats % _IDLE_BEATS == 0:
+                self._beside(host, beat)
+
+    def _answer(self, host: str, call_id: UUID, epoch: int, body: Taken | Refused) -> None:
+        self.fabric.send(host, Frame(call_id, epoch, 0, body))
+
+    def _beside(self, host: str, body: Hello | Heartbeat | Goodbye) -> None:
+        self.fabric.send(host, Frame(NOBODY, 0, 0, body))
+
+
+def voip_class(carrier: str) -> type[VoIP]:
+    """The class that an agent of this carrier expects."""
+    return VoIP if carrier in ("", "memory") else find_class("voip", carrier)

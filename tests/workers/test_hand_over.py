@@ -1,0 +1,180 @@
+"""A worker is lost: what the caller hears, and who has the call then."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+from bridges import Bridge, bridge, until
+from test_bridge import FAST, speech, tone
+
+from dialog.message import Clips, Message
+from dialog.voip.memory import MemoryCarrier
+from dialog.voip.voip import VoIP
+from dialog.workers.hosted import HostingSettings
+
+APOLOGY, GOODBYE = b"\x01" * 800, b"\x02" * 800
+
+
+def give_clips(voip: VoIP) -> None:
+    assert voip.on_clips is not None
+    voip.on_clips(Clips(apology=APOLOGY, goodbye=GOODBYE))
+
+
+async def two_workers(house: Bridge, on_voip=give_clips) -> None:
+    await house.worker("one", on_voip)
+    await house.worker("two", on_voip)
+
+
+async def test_a_killed_workers_call_is_with_another_at_once_and_keeps_its_line():
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        call, line, first = await house.ring()
+        hosted = house.hosted(call)
+        lost = hosted.worker
+        house.kill(lost)
+        await until(lambda: hosted.worker not in ("", lost))
+        second = house.voips[-1]
+        assert second is not first
+        assert second.state == "live"
+        assert hosted.handed_over == 1
+        message = speech(300)
+        second.post(message)
+        await until(lambda: line.heard_audio.endswith(message.data))
+
+
+async def test_what_the_caller_said_to_the_lost_worker_and_is_not_in_the_journal_is_heard_by_the_next():
+    async with bridge(clock=FAST) as house:
+        heard: list[list[Message[bytes]]] = []
+
+        def listen(voip: VoIP) -> None:
+            mine: list[Message[bytes]] = []
+            heard.append(mine)
+            voip.on(VoIP.MESSAGE, mine.append)
+
+        await two_workers(house, listen)
+        call, line, _ = await house.ring()
+        line.say(tone(600))
+        await until(lambda: sum(len(each.data) for each in heard[0]) >= 4800)
+        house.kill(house.hosted(call).worker)
+        await until(lambda: len(heard) == 2 and sum(len(each.data) for each in heard[1]) >= 4800)
+        assert heard[1][0].at_ms == heard[0][0].at_ms
+        assert b"".join(each.data for each in heard[1])[:4800] == b"".join(each.data for each in heard[0])[:4800]
+
+
+async def test_what_was_said_goes_on_for_a_moment_and_then_its_end_is_known():
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        call, line, voip = await house.ring()
+        short = speech(400)
+        voip.post(short)
+        await until(lambda: line.heard_audio)
+        house.kill(house.hosted(call).worker)
+        await until(lambda: len(house.voips) == 2)
+        assert line.heard_audio.startswith(short.data)
+        known = {(each.uuid, each.part): each for each in house.voips[-1].snapshot.playbacks}
+        assert known[short.uuid, 0].state == "played"
+
+
+async def test_a_long_speech_is_cut_when_somebody_else_takes_over():
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        call, line, voip = await house.ring()
+        long = Message(uuid=uuid4(), data=tone(5000))
+        voip.post(long)
+        await until(lambda: line.heard_audio)
+        house.kill(house.hosted(call).worker)
+        await until(lambda: len(house.voips) == 2)
+        final = house.voips[-1].snapshot.playbacks[-1]
+        assert (final.uuid, final.state) == (long.uuid, "cut")
+        assert 0 < final.heard_ms < 3000
+        await until(lambda: APOLOGY in line.heard_audio)
+
+
+async def test_nobody_apologises_for_what_the_caller_did_not_notice():
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        call, line, _ = await house.ring()
+        house.kill(house.hosted(call).worker)
+        await until(lambda: len(house.voips) == 2)
+        await asyncio.sleep(0.5)
+        assert not line.heard_audio
+
+
+async def test_without_another_worker_the_apology_comes_and_then_the_goodbye():
+    async with bridge(clock=FAST, settings=HostingSettings(resume_s=1.0)) as house:
+        await house.worker("one", give_clips)
+        call, line, _ = await house.ring()
+        house.kill("one")
+        await asyncio.wait_for(call.wait_closed(), 10)
+        assert line.heard_audio == APOLOGY + GOODBYE
+        assert call.voip.end is not None
+        assert call.voip.end.reason == "lost_worker"
+
+
+async def test_without_another_worker_a_person_may_take_the_call():
+    settings = HostingSettings(resume_s=0.5, failure_transfer="+15550100")
+    async with bridge(clock=FAST, settings=settings) as house:
+        await house.worker("one", give_clips)
+        call, _, _ = await house.ring(carrier=MemoryCarrier())
+        house.kill("one")
+        await asyncio.wait_for(call.wait_closed(), 10)
+        assert call.voip.end is not None
+        assert call.voip.end.reason == "transferred"
+
+
+async def test_a_worker_that_takes_nothing_any_more_loses_its_call_and_is_not_heard_when_it_wakes():
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        call, line, first = await house.ring()
+        hosted = house.hosted(call)
+        stuck = house.workers[hosted.worker]
+        stuck.fabric.receiver = None  # it reads, and nothing comes of it
+        stuck._ticker.stop()
+        line.say(tone(400))
+        await until(lambda: hosted.handed_over == 1 and hosted.worker)
+        assert hosted.worker != stuck.fabric.node
+        stuck.fabric.receiver = stuck
+        first.post(speech(200))
+        first.abort(uuid4())
+        await until(lambda: first.state == "ended")
+        assert first.end is not None
+        assert first.end.reason == "revoked"
+        assert not line.heard_audio
+        await until(lambda: not stuck.left)
+
+
+async def test_a_worker_that_does_not_hear_its_host_may_not_act():
+    async with bridge(clock=FAST) as house:
+        await house.worker("one")
+        _, _, voip = await house.ring()
+        assert voip.may_act()
+        house.host._ticker.stop()
+        await until(lambda: not voip.may_act())
+
+
+async def test_a_call_that_ends_while_no_worker_has_it_is_over():
+    async with bridge(clock=FAST) as house:
+        await house.worker("one")
+        call, line, _ = await house.ring()
+        house.kill("one")
+        await until(lambda: not house.hosted(call).worker)
+        line.hang_up()
+        await asyncio.wait_for(call.wait_closed(), 5)
+        assert call.voip.end is not None
+        assert call.voip.end.reason == "caller_hangup"
+
+
+async def test_workers_die_one_after_the_other_and_the_call_goes_on():
+    async with bridge(clock=FAST) as house:
+        await house.worker("zero", give_clips)
+        call, line, _ = await house.ring()
+        hosted = house.hosted(call)
+        for count in range(1, 6):
+            await house.worker(f"next-{count}", give_clips)
+            house.kill(hosted.worker)
+            await until(lambda count=count: hosted.handed_over == count and hosted.worker)
+        message = speech(200)
+        house.voips[-1].post(message)
+        await until(lambda: line.heard_audio.endswith(message.data))
+        assert hosted.epoch == 6
