@@ -17,7 +17,7 @@ _HOMES = {
     "WorkerPool": "pool",
 }
 
-__all__ = list(_HOMES)
+__all__ = ["HostingSettings", "WorkerPool"]  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from dialog import Agent, Message
 from dialog.cli.chat import Chat
-from dialog.loading import load_function
 from dialog.errors import ConfigurationError
+from dialog.loading import load_function
 from dialog.testing.openai import ChatReply, OpenAIEmulator, ToolUse
 from dialog.tts.text import TextTTS
 

@@ -111,6 +111,10 @@ INTERNAL = re.compile(
             mode | modelvoice | mouth | ownvoice | realtime | responder | resume | resumer | scribe | speakers |
             speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
         ) |
+        workers\.(
+            blocked | directory | fabric | faults | host | link | ordered | process | sockets | sources | stream | ticker |
+            worker
+        ) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
             completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |
@@ -126,8 +130,11 @@ INTERNAL = re.compile(
         testing\.(call | carrier | evaluate_stage | heard | hearing | media | model | stream | textline | tone | twiml) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
         vad\.played |
-        voip\.(bed | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout | wrapup) |
-        voip\.twilio\.(?!(gateway | voip | offer)$)\w+
+        voip\.(
+            bed | belongings | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout |
+            wrapup
+        ) |
+        voip\.twilio\.(?!(gateway | voip)$)\w+
     )""",
     re.VERBOSE,
 )

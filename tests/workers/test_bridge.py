@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
 from bridges import bridge, until
 
+from dialog.audio.g711 import mulaw_encode
 from dialog.audio.sound import Sound
 from dialog.audio.tones import sine
-from dialog.audio.g711 import mulaw_encode
 from dialog.clock import Clock
 from dialog.errors import CarrierError, NotSupportedError, StateError, UserCodeError
 from dialog.message import Message
@@ -40,7 +41,7 @@ async def test_the_caller_is_heard_on_the_other_side_without_a_gap_and_on_the_ca
         await until(lambda: sum(len(each.data) for each in heard) >= 3200)
         assert tone(400)[:160] in b"".join(each.data for each in heard)
         assert {each.uuid for each in heard} == {voip.metadata.call_id}
-        for before, after in zip(heard, heard[1:], strict=False):
+        for before, after in pairwise(heard):
             assert after.at_ms == pytest.approx(before.at_ms + len(before.data) / 8, abs=0.5)
 
 

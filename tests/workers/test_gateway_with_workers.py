@@ -88,22 +88,20 @@ async def test_a_worker_that_dies_is_not_noticed_by_the_carrier():
 
 async def test_draining_declines_new_calls_and_lets_the_others_finish():
     workers = a_pool()
-    async with phone_line(on_voip=False, workers=workers) as (gateway, phone, _, _):
-        async with dial(phone) as caller:
-            await caller.listen()
-            draining = asyncio.create_task(gateway.drain(20.0))
-            await until(lambda: not gateway.ready)
-            assert (await phone.ring()).verbs == ["Reject"]
-            caller.press("0")
-            await caller.listen()
-            assert not draining.done()
-            await caller.hang_up()
-            assert await asyncio.wait_for(draining, 10)
+    async with phone_line(on_voip=False, workers=workers) as (gateway, phone, _, _), dial(phone) as caller:
+        await caller.listen()
+        draining = asyncio.create_task(gateway.drain(20.0))
+        await until(lambda: not gateway.ready)
+        assert (await phone.ring()).verbs == ["Reject"]
+        caller.press("0")
+        await caller.listen()
+        assert not draining.done()
+        await caller.hang_up()
+        assert await asyncio.wait_for(draining, 10)
 
 
 async def test_a_drain_has_a_bound():
     workers = a_pool()
-    async with phone_line(on_voip=False, workers=workers) as (gateway, phone, _, _):
-        async with dial(phone) as caller:
-            await caller.listen()
-            assert not await gateway.drain(0.2)
+    async with phone_line(on_voip=False, workers=workers) as (gateway, phone, _, _), dial(phone) as caller:
+        await caller.listen()
+        assert not await gateway.drain(0.2)
