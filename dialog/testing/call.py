@@ -18,12 +18,13 @@ from dialog.testing.carrier import CallStatus, Carrier, Leg, TransferOutcome, Wa
 from dialog.testing.faults import CallFaults
 from dialog.testing.media import Cleared
 from dialog.testing.signing import sign
-from dialog.testing.twiml import Verb, parse
+from dialog.testing.twiml import Verb, parse, stream_parameters
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
-    from dialog.testing.stream import Listener, MediaStream, Microphone
+    from dialog.testing.carrier_stream import CarrierStream, Listener
+    from dialog.testing.stream import MediaStream, Microphone
 
 __all__ = ["CallEnded", "CallSpec", "CallerEvent", "NothingHeard", "SimulatedCall"]
 
@@ -108,7 +109,7 @@ class SimulatedCall:
         self.clock: Clock = spec.clock
         self.events: list[CallerEvent] = []
         """What happened so far, media aside."""
-        self.stream: MediaStream | None = None
+        self.stream: CarrierStream | None = None
         """The stream that is open now."""
         self.streams: int = 0
         """How many streams the call has had."""
@@ -203,8 +204,7 @@ class SimulatedCall:
         """Request the webhook and carry out its answer until a stream has started, or the call is over."""
         if self._carrier is not None:
             raise StateError(f"call {self.call_sid} was dialled already")
-        if importlib.util.find_spec("websockets") is None:
-            raise MissingExtra("websockets", "testing")
+        self._require_packages()
         spec = self._spec
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -231,6 +231,10 @@ class SimulatedCall:
             await self.close()
             raise
 
+    def _require_packages(self) -> None:
+        if importlib.util.find_spec("websockets") is None:
+            raise MissingExtra("websockets", "testing")
+
     def _is_set_up(self) -> bool:
         if self._spec.faults.omit_start:
             return self.streams > 0
@@ -252,17 +256,17 @@ class SimulatedCall:
         """Run one stream of the call, from the handshake to its close."""
         carrier = self._carrier
         assert carrier is not None
-        self.upgrade_status, connection = await self._handshake(url)
-        if connection is None:
+        self.upgrade_status, stream = await self._open_stream(verb, url)
+        if stream is None:
             detail = f"the stream's handshake was answered {self.upgrade_status or 'with nothing'}"
             carrier.warn(31920, detail)
             await carrier.stream_status(verb, f"MZ{uuid4().hex}", "stream-error", f"31920 {detail}")
             return
         if carrier.over:  # hung up during the handshake
-            await connection.close()
+            await stream.close()
             return
         self._connected = verb, url
-        stream = self.stream = self._media(connection, verb, self, self._microphone)
+        self.stream = stream
         self.streams += 1
         self.noted("stream started", stream.stream_sid)
         reported = asyncio.create_task(carrier.stream_status(verb, stream.stream_sid, "stream-started"))
@@ -282,13 +286,20 @@ class SimulatedCall:
             carrier.warn(31921, f"the server closed the stream: {closed}")
         await carrier.stream_status(verb, stream.stream_sid, "stream-stopped")
 
-    async def _wake_when_started(self, stream: MediaStream) -> None:
+    async def _wake_when_started(self, stream: CarrierStream) -> None:
         self._wake()
         await stream.started.wait()
         self._wake()
 
-    def _stream_over(self, stream: MediaStream) -> None:  # noqa: ARG002 - for who keeps what it heard
+    def _stream_over(self, stream: CarrierStream) -> None:  # noqa: ARG002 - for who keeps what it heard
         self._microphone.clear()
+
+    async def _open_stream(self, verb: Verb, url: str) -> tuple[int, CarrierStream | None]:
+        """Connect to ``url``: the HTTP status, 0 without an answer, and the stream if it was accepted."""
+        status, connection = await self._handshake(url)
+        if connection is None:
+            return status, None
+        return status, self._media(connection, verb, self, self._microphone)
 
     def _media(
         self, connection: ClientConnection, verb: Verb, listener: Listener, microphone: Microphone
@@ -303,7 +314,7 @@ class SimulatedCall:
             account_sid=self._leg.account_sid,
             call_sid=self.call_sid,
             stream_sid=f"MZ{uuid4().hex}",
-            parameters={noun.get("name"): noun.get("value") for noun in verb.nouns if noun.name == "Parameter"},
+            parameters=stream_parameters(verb),
             microphone=microphone,
             faults=self._spec.faults,
         )
@@ -357,7 +368,7 @@ class SimulatedCall:
             runner.cancel()
         return status, second.close_code, second.close_reason
 
-    def _require_stream(self) -> MediaStream:
+    def _require_stream(self) -> CarrierStream:
         if self.stream is None:
             raise CallEnded(f"call {self.call_sid}: no stream is open (the call is {self.status})")
         return self.stream

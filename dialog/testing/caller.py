@@ -26,10 +26,11 @@ from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import StateError
 from dialog.testing.call import CallEnded, CallerEvent, CallSpec, NothingHeard, SimulatedCall
 from dialog.testing.carrier import CallStatus, Refused, TransferOutcome, Warned
+from dialog.testing.carrier_stream import FRAME_BYTES, FRAME_MS, CarrierStream
 from dialog.testing.faults import CallFaults, bad_messages
 from dialog.testing.heard import Ear, Heard, Spoken, Stretch, Track, stereo_wav, voiced_span
 from dialog.testing.media import BYTES_PER_MS, Cleared, Gap
-from dialog.testing.stream import FRAME_BYTES, FRAME_MS, MediaStream, Microphone
+from dialog.testing.stream import MediaStream, Microphone
 from dialog.testing.voice import Voice, load
 
 __all__ = [
@@ -344,16 +345,21 @@ class Caller(SimulatedCall):
             self._ear.cut(now_ms)
         self.noted("clear", f"{cleared.dropped_ms:.0f} ms dropped")
 
-    def _stream_over(self, stream: MediaStream) -> None:
+    def _stream_over(self, stream: CarrierStream) -> None:
         super()._stream_over(stream)
         self._hear(stream, self.now_ms())
         self._gaps += stream.buffer.gaps
 
-    def _hear(self, stream: MediaStream, now_ms: float) -> None:
+    def _hear(self, stream: CarrierStream, now_ms: float) -> None:
         for fragment in stream.buffer.played(now_ms):
             if not self._light:
                 self._ear.hear(fragment)
                 self._ear_track.put(*fragment)
+
+    def _require_stream(self) -> MediaStream:
+        stream = super()._require_stream()
+        assert isinstance(stream, MediaStream)
+        return stream
 
     def _require_ear(self) -> None:
         if self._light:

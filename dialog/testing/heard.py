@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from dialog.testing.media import BYTES_PER_MS, Fragment, Gap
 
-__all__ = ["Ear", "Heard", "Spoken", "Stretch", "Track", "stereo_wav", "voiced_span"]
+__all__ = ["Ear", "Heard", "Spoken", "Stretch", "Track", "is_silent", "stereo_wav", "voiced_span"]
 
 WINDOW_MS = 10
 _WINDOW = WINDOW_MS * BYTES_PER_MS
@@ -24,15 +24,14 @@ def _linear(code: int) -> int:
     return -magnitude if code & 0x80 else magnitude
 
 
-_LOUDNESS = bytes(~code & 0x7F for code in range(256))
-"""Mu-law byte to a figure that grows with its magnitude, for :meth:`bytes.translate`."""
 _SAMPLES = [_linear(code) & 0xFFFF for code in range(256)]
 _LOW = bytes(sample & 0xFF for sample in _SAMPLES)
 _HIGH = bytes(sample >> 8 for sample in _SAMPLES)
 
 
-def _threshold(peak: int) -> int:
-    return min(_LOUDNESS[code] for code in range(256) if abs(_linear(code)) >= peak)
+def _quiet(level: int) -> bytes:
+    """The mu-law bytes whose magnitude is below ``level`` (of 32,124), for :meth:`bytes.translate`."""
+    return bytes(code for code in range(256) if abs(_linear(code)) < level)
 
 
 class Stretch(Struct):
@@ -80,7 +79,7 @@ class Ear:
     def __init__(self, *, level: int = 300, split_ms: float = 300.0) -> None:
         self.split_ms = split_ms
         self.stretches: list[Stretch] = []
-        self._threshold = _threshold(level)
+        self._quiet = _quiet(level)
         self._pending = b""
         self._pending_ms = 0.0
 
@@ -110,7 +109,7 @@ class Ear:
         return bool(self.stretches) and now_ms - self.stretches[-1].ended_ms < within_ms
 
     def _window(self, at_ms: float, data: bytes) -> None:
-        if max(data.translate(_LOUDNESS)) < self._threshold:
+        if not data.translate(None, self._quiet):
             return
         end = at_ms + len(data) / BYTES_PER_MS
         last = self.stretches[-1] if self.stretches else None
@@ -146,14 +145,15 @@ class Track:
         return bytes(self._data[max(0, round(from_ms * BYTES_PER_MS)) : round(to_ms * BYTES_PER_MS)])
 
 
+def is_silent(data: bytes, level: int = 300) -> bool:
+    """Whether no sound in ``data`` reaches ``level``."""
+    return not data.translate(None, _quiet(level))
+
+
 def voiced_span(data: bytes, level: int = 300) -> tuple[float, float]:
     """Where in ``data`` the first and the last sound are, in milliseconds; ``(0, its length)`` if it is silent."""
-    threshold = _threshold(level)
-    loud = [
-        start
-        for start in range(0, len(data), _WINDOW)
-        if max(data[start : start + _WINDOW].translate(_LOUDNESS)) >= threshold
-    ]
+    quiet = _quiet(level)
+    loud = [start for start in range(0, len(data), _WINDOW) if data[start : start + _WINDOW].translate(None, quiet)]
     if not loud:
         return 0.0, len(data) / BYTES_PER_MS
     return loud[0] / BYTES_PER_MS, min(len(data), loud[-1] + _WINDOW) / BYTES_PER_MS

@@ -1,9 +1,7 @@
-"""The carrier's end of one media stream: what Twilio does on the WebSocket.
+"""The media stream of a caller who speaks, listens and misbehaves as he is told.
 
-Facts: Twilio Media Streams, "WebSocket messages": ``connected`` and ``start``, then one media message
-for every 20 ms, marks echoed when played, ``stop`` before the carrier closes. There is no
-back-pressure: a server that does not read loses the caller's audio (warning 31930), and a message
-that Twilio does not understand is dropped (warning 31951).
+There is no back-pressure: a server that does not read loses the caller's audio (warning 31930).
+Source: Twilio Media Streams.
 """
 
 from __future__ import annotations
@@ -14,47 +12,28 @@ import socket
 import struct
 from base64 import b64encode
 from collections import deque
-from typing import TYPE_CHECKING, Literal, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from dialog.clock import Clock
+from dialog.testing.carrier_stream import (
+    FRAME_BYTES,
+    FRAME_MS,
+    SILENT_FRAME,
+    SILENT_PAYLOAD,
+    CarrierStream,
+    Listener,
+    StreamEnd,
+)
 from dialog.testing.faults import CallFaults
-from dialog.testing.media import Cleared, PlaybackBuffer
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
-__all__ = ["FRAME_BYTES", "FRAME_MS", "Listener", "MediaStream", "Microphone", "StreamEnd"]
+__all__ = ["MediaStream", "Microphone"]
 
-FRAME_MS = 20
-FRAME_BYTES = 160
-SILENT_FRAME = b"\xff" * FRAME_BYTES
-_SILENT_PAYLOAD = b64encode(SILENT_FRAME).decode()
 _OUTBOX_LIMIT = 500
 """Messages that wait for a server that does not read (10 s of audio); further audio is discarded."""
 _CLOSE_TIMEOUT_S = 2.0
-
-StreamEnd = Literal["stopped", "dropped", "closed"]
-"""We sent ``stop``; we tore the connection; the server closed it (or it broke)."""
-
-
-class _Media(msgspec.Struct):
-    payload: bytes = b""
-
-
-class _Mark(msgspec.Struct):
-    name: str = ""
-
-
-class _Incoming(msgspec.Struct):
-    event: str
-    stream_sid: str = msgspec.field(name="streamSid", default="")
-    media: _Media | None = None
-    mark: _Mark | None = None
-
-
-_decoder = msgspec.json.Decoder(_Incoming)
 
 
 class Microphone:
@@ -85,7 +64,7 @@ class Microphone:
     def take(self, at_ms: float) -> tuple[str, bytes]:
         """The next frame, as base64 and as it is; silence if nothing is said."""
         if not self._frames:
-            return _SILENT_PAYLOAD, SILENT_FRAME
+            return SILENT_PAYLOAD, SILENT_FRAME
         payload, frame, future = self._frames.popleft()
         if future is not None and not future.done():
             future.set_result(at_ms)
@@ -99,29 +78,7 @@ class Microphone:
         self._frames.clear()
 
 
-class Listener(Protocol):
-    """Who uses the stream."""
-
-    def sent(self, at_ms: float, frame: bytes) -> None:
-        """A frame of the caller left at that time of the call."""
-
-    def arrived(self, now_ms: float, data: bytes) -> None:
-        """Audio of the agent arrived."""
-
-    def ticked(self, now_ms: float) -> None:
-        """20 ms have passed."""
-
-    def cleared(self, now_ms: float, cleared: Cleared) -> None:
-        """The agent's side cleared the buffer."""
-
-    def warned(self, code: int, detail: str) -> None:
-        """What Twilio would write into the debugger."""
-
-    def noted(self, name: str, detail: str) -> None:
-        """Something worth a line happened."""
-
-
-class MediaStream:
+class MediaStream(CarrierStream):
     """One stream of a call, over an open socket; :meth:`run` returns when it is over."""
 
     def __init__(
@@ -138,26 +95,21 @@ class MediaStream:
         microphone: Microphone,
         faults: CallFaults,
     ) -> None:
-        self.stream_sid = stream_sid
-        self.buffer: PlaybackBuffer = PlaybackBuffer()
-        self.started: asyncio.Event = asyncio.Event()
-        self.close_code: int = 0
-        self.close_reason: str = ""
+        super().__init__(
+            listener,
+            clock=clock,
+            epoch=epoch,
+            account_sid=account_sid,
+            call_sid=faults.forged_call_sid or call_sid,
+            stream_sid=stream_sid,
+            parameters={**parameters, **dict(faults.forged_parameters)},
+        )
         self._connection = connection
-        self._listener = listener
-        self._clock = clock
-        self._epoch = epoch
-        self._account_sid = account_sid
-        self._call_sid = faults.forged_call_sid or call_sid
-        self._parameters = {**parameters, **dict(faults.forged_parameters)}
         self._microphone = microphone
         self._faults = faults
-        self._end: StreamEnd = "closed"
         self._outbox: deque[str | bytes] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
-        self._sequence = 0
-        self._chunk = 0
         self._origin = 0.0
         self._next = 0.0
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -165,10 +117,6 @@ class MediaStream:
         self._stalled_until = 0.0
         self._held: str | None = None
         self._marks_to_lose = faults.lose_marks
-
-    def now_ms(self) -> float:
-        """Milliseconds of the call."""
-        return (self._clock.now() - self._epoch) * 1000.0
 
     async def run(self) -> StreamEnd:
         """Open the stream, carry media until either side ends it, close the socket."""
@@ -191,16 +139,17 @@ class MediaStream:
         self._listener.ticked(self.now_ms())
         return self._end
 
+    async def close(self) -> None:
+        """Close the socket of a stream that is not run."""
+        await self._connection.close()
+
     def stop(self) -> None:
         """End the stream as the carrier does when the call ends or moves on: ``stop``, then close."""
         if self._stopping:
             return
         self._halt()
         self._end = "stopped"
-        self._send(
-            f'{{"event":"stop","sequenceNumber":"{self._number()}","streamSid":"{self.stream_sid}",'
-            f'"stop":{{"accountSid":"{self._account_sid}","callSid":"{self._call_sid}"}}}}'
-        )
+        self._send_stop()
         self._stopping = True  # the last message: nothing is sent after it
 
     def drop(self) -> None:
@@ -211,13 +160,6 @@ class MediaStream:
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._connection.transport.abort()
-
-    def press(self, digit: str) -> None:
-        """Send a key press."""
-        self._send(
-            f'{{"event":"dtmf","streamSid":"{self.stream_sid}","sequenceNumber":"{self._number()}",'
-            f'"dtmf":{{"track":"inbound_track","digit":"{digit}"}}}}'
-        )
 
     def send_raw(self, data: str | bytes) -> None:
         """Send a message as it is: ``str`` as text, ``bytes`` as a binary message."""
@@ -235,28 +177,14 @@ class MediaStream:
     def _open(self) -> None:
         if not self._faults.omit_connected:
             for _ in range(2 if self._faults.duplicate_connected else 1):
-                self._send('{"event":"connected","protocol":"Call","version":"1.0.0"}')
+                self._send_connected()
         self._origin = self._next = self._clock.now()
         for _ in range(self._faults.media_before_start):
             self._frame()
         if self._faults.omit_start:
             return
-        facts = {
-            "accountSid": self._account_sid,
-            "streamSid": self.stream_sid,
-            "callSid": self._call_sid,
-            "tracks": ["inbound"],
-            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-            "customParameters": self._parameters,
-        }
         for _ in range(2 if self._faults.duplicate_start else 1):
-            message = {
-                "event": "start",
-                "sequenceNumber": str(self._number()),
-                "streamSid": self.stream_sid,
-                "start": facts,
-            }
-            self._send(msgspec.json.encode(message).decode())
+            self._send_start()
         self.started.set()
         self._tick()
 
@@ -265,10 +193,6 @@ class MediaStream:
             if timer is not None:
                 timer.cancel()
         self._tick_timer = self._mark_timer = None
-
-    def _number(self) -> int:
-        self._sequence += 1
-        return self._sequence
 
     def _send(self, text: str | bytes) -> None:
         if not self._stopping:
@@ -293,11 +217,7 @@ class MediaStream:
             self._listener.warned(31930, "the server does not read: caller audio is discarded")
             return
         self._listener.sent(at_ms, frame)
-        timestamp = round((self._next - self._origin) * 1000)
-        text = (
-            f'{{"event":"media","sequenceNumber":"{self._number()}","streamSid":"{self.stream_sid}","media":'
-            f'{{"track":"inbound","chunk":"{self._chunk}","timestamp":"{timestamp}","payload":"{payload}"}}}}'
-        )
+        text = self._media(round((self._next - self._origin) * 1000), payload)
         if self._faults.out_of_order:
             if self._held is None:
                 self._held = text
@@ -333,45 +253,10 @@ class MediaStream:
         except ConnectionClosed:
             return
 
-    def _receive(self, message: str | bytes) -> None:
-        now = self.now_ms()
-        if isinstance(message, bytes):
-            self._listener.warned(31951, "binary message")
-            return
-        try:
-            incoming = _decoder.decode(message)
-        except msgspec.DecodeError as exc:
-            self._listener.warned(31951, f"invalid message: {exc}")
-            return
-        if incoming.stream_sid != self.stream_sid:
-            self._listener.warned(31951, f"{incoming.event} for stream {incoming.stream_sid or '(none)'}")
-        elif incoming.event == "media" and incoming.media is not None:
-            data = incoming.media.payload
-            if data.startswith((b"RIFF", b"ID3")):
-                self._listener.warned(31951, "the payload starts with a file header, which is played as a click")
-            self.buffer.feed(data, now)
-            self._listener.arrived(now, data)
-        elif incoming.event == "mark" and incoming.mark is not None and incoming.mark.name:
-            self.buffer.mark(incoming.mark.name, now)
-            self._echo_due()
-        elif incoming.event == "clear":
-            self._listener.ticked(now)  # what was played until now was heard
-            cleared = self.buffer.clear(now)
-            self._listener.cleared(now, cleared)
-            for name in cleared.marks:
-                self._echo(name)
-            self._arm()
-        else:
-            self._listener.warned(31951, f"unknown or incomplete event {incoming.event!r}")
+    def _echo_due(self, late_ms: float = 0.0) -> None:
+        super()._echo_due(late_ms + self._faults.mark_delay_ms)
 
-    def _echo_due(self) -> None:
-        self._mark_timer = None
-        delay_ms = self._faults.mark_delay_ms
-        for name in self.buffer.due_marks(self.now_ms() - delay_ms):
-            self._echo(name)
-        self._arm()
-
-    def _arm(self) -> None:
+    def _marks_changed(self) -> None:
         if self._mark_timer is not None:
             self._mark_timer.cancel()
             self._mark_timer = None
@@ -386,8 +271,4 @@ class MediaStream:
             self._marks_to_lose -= 1
             self._listener.noted("mark lost", name)
             return
-        text = msgspec.json.encode(name).decode()
-        self._send(
-            f'{{"event":"mark","sequenceNumber":"{self._number()}","streamSid":"{self.stream_sid}",'
-            f'"mark":{{"name":{text}}}}}'
-        )
+        super()._echo(name)

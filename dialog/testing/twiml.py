@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from dialog.errors import RemoteProtocolError
 
-__all__ = ["Verb", "parse"]
+__all__ = ["Verb", "parse", "stream_parameters"]
 
 LIMIT = 64 * 1024
 """Characters of a document that the carrier fetches."""
@@ -48,6 +48,11 @@ def parse(document: str) -> tuple[Verb, ...]:
     if root.tag != "Response":
         raise RemoteProtocolError(f"TwiML starts with <{root.tag}>, not <Response>")
     return tuple(_verb(element) for element in root)
+
+
+def stream_parameters(stream: Verb) -> dict[str, str]:
+    """The parameters of a ``<Stream>``, which its ``start`` carries."""
+    return {noun.get("name"): noun.get("value") for noun in stream.nouns if noun.name == "Parameter"}
 
 
 def _verb(element: ET.Element) -> Verb:
