@@ -25,7 +25,7 @@ from dialog.calls.report import SessionReport
 from dialog.calls.stages import STAGES, median_latency_ms, stages_of
 from dialog.errors import ConfigurationError
 
-__all__ = ["make_page"]
+__all__ = ["base_style", "make_page"]
 
 _PIXELS_PER_S = 12
 """A long call is drawn wider than the window, and scrolled."""
@@ -54,6 +54,7 @@ def make_page(report: SessionReport, recording: bytes = b"", *, title: str = "",
     length = max(report.duration_s, offset_s + sound.seconds, 0.1)
     marks = _interruptions(report)
     return _template().substitute(
+        base=base_style(),
         title=escape(title or "A call"),
         subtitle=_subtitle(report),
         facts=_facts(report),
@@ -73,6 +74,12 @@ def make_page(report: SessionReport, recording: bytes = b"", *, title: str = "",
         length=f"{length:.3f}",
         offset=f"{offset_s:.3f}",
     )
+
+
+@cache
+def base_style() -> str:
+    """What the pages have in common, as CSS."""
+    return files("dialog.calls").joinpath("base.css").read_text("utf-8")
 
 
 @cache
