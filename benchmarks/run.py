@@ -339,7 +339,7 @@ def isolate() -> None:
     if subprocess.run(["unshare", "-n", "sh", "-c", setup], check=False, capture_output=True).returncode:
         return
     os.environ[INSIDE] = "1"
-    command = [sys.executable, str(HERE / "run.py"), *sys.argv[1:]]
+    command = [sys.executable, str(Path(sys.argv[0]).resolve()), *sys.argv[1:]]
     os.execvp("unshare", ["unshare", "-n", "sh", "-c", f'{setup} && exec "$@"', "sh", *command])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -95,6 +95,82 @@ def call(  # noqa: PLR0917  # options of the command line, not positions
         env_file=env_file,
     )
     _exit(_run(run_call(Console(), plan)))
+
+
+@app.command()
+def load(  # noqa: PLR0917  # options of the command line, not positions
+    url: Annotated[str, typer.Argument(help="The gateway's voice webhook: http://127.0.0.1:8080/twilio")],
+    calls: Annotated[int | None, typer.Option(help="So many calls; 10 without --duration.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Dial for so many seconds.")] = None,
+    ramp: Annotated[float, typer.Option(help="Calls a second.")] = 5.0,
+    concurrency: Annotated[int, typer.Option(help="At most so many at the same time.")] = 100,
+    turns: Annotated[int, typer.Option(min=-1, help="Utterances of a call; -1: as many as --call-s allows.")] = 3,
+    call_s: Annotated[float, typer.Option(help="After so many seconds a caller leaves.")] = 120.0,
+    hang_up: Annotated[
+        Literal["after-reply", "mid-reply", "reset", "agent"],
+        typer.Option(help="after-reply, mid-reply, reset (the connection breaks), agent (has to)."),
+    ] = "after-reply",
+    reply_s: Annotated[float, typer.Option(help="So long a reply is waited for.")] = 15.0,
+    say: Annotated[list[str] | None, typer.Option(help="An utterance, spoken by espeak; may be repeated.")] = None,
+    script: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Utterances, one a line, spoken by espeak.")
+    ] = None,
+    wav: Annotated[
+        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="An utterance as a recording.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Spread the callers over so many processes.")] = 1,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(help="A condition as p95_reply_ms>1500; may be repeated; failed>0 by default."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all figures and calls as JSON.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write the page of the load.")] = Path("build/load.html"),
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further host that TwiML may lead to; may be repeated.")
+    ] = None,
+    auth_token: Annotated[
+        str, typer.Option(envvar="TWILIO_AUTH_TOKEN", show_envvar=True, help="Signs the requests.")
+    ] = "",
+    account_sid: Annotated[
+        str, typer.Option(envvar="TWILIO_ACCOUNT_SID", show_envvar=True, help="The account that calls.")
+    ] = "",
+    public_url: Annotated[
+        str, typer.Option(envvar="WEBHOOK_URL", show_envvar=True, help="What the gateway believes to be its address.")
+    ] = "",
+    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+) -> None:
+    """Dial a running gateway many times at once, and measure what the callers meet."""
+    from dialog.cli.load import LoadOptions, make_plan, run_load
+
+    try:
+        plan = make_plan(
+            env_file,
+            auth_token=auth_token,
+            account_sid=account_sid,
+            public_url=public_url,
+            url=url,
+            allow_hosts=tuple(allow_host or ()),
+            calls=calls,
+            duration_s=duration,
+            ramp=ramp,
+            concurrency=concurrency,
+            turns=None if turns < 0 else turns,
+            call_s=call_s,
+            hang_up=hang_up,
+            reply_s=reply_s,
+            processes=processes,
+        )
+    except DialogError as exc:
+        _fail(exc)
+    options = LoadOptions(
+        script=script,
+        say=tuple(say or ()),
+        wavs=tuple(wav or ()),
+        fail_if=tuple(fail_if or ()),
+        json=json,
+        page=page,
+    )
+    _exit(_run(run_load(Console(), plan, options)))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""A test kit for agents: a simulated caller, emulators of the providers, and virtual time.
+"""A test kit for agents: simulated callers, one or hundreds, emulators of the providers, and virtual time.
 
 ::
 
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from dialog.testing.elevenlabs import ElevenLabsEmulator as ElevenLabsEmulator
     from dialog.testing.elevenlabs_stt import ElevenLabsSTTEmulator as ElevenLabsSTTEmulator
     from dialog.testing.flux import FluxEmulator as FluxEmulator
+    from dialog.testing.load import CallOutcome as CallOutcome
+    from dialog.testing.load import Limit as Limit
+    from dialog.testing.load import Load as Load
+    from dialog.testing.load import LoadPlan as LoadPlan
+    from dialog.testing.load import LoadReport as LoadReport
     from dialog.testing.model import ChatReply as ChatReply
     from dialog.testing.model import ToolUse as ToolUse
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
@@ -66,6 +71,7 @@ _HOMES = {
     "AzureTTSEmulator": "azure_tts",
     "CallEnded": "caller",
     "CallFaults": "caller",
+    "CallOutcome": "load",
     "CallStatus": "caller",
     "Caller": "caller",
     "CallerEvent": "caller",
@@ -82,6 +88,10 @@ _HOMES = {
     "Gap": "caller",
     "Heard": "caller",
     "HummingTTS": "doubles",
+    "Limit": "load",
+    "Load": "load",
+    "LoadPlan": "load",
+    "LoadReport": "load",
     "NothingHeard": "caller",
     "OpenAIEmulator": "openai",
     "OpenAIRealtimeSTTEmulator": "openai_realtime_stt",
@@ -113,6 +123,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "AzureTTSEmulator",
     "CallEnded",
     "CallFaults",
+    "CallOutcome",
     "CallStatus",
     "Caller",
     "CallerEvent",
@@ -129,6 +140,10 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Gap",
     "Heard",
     "HummingTTS",
+    "Limit",
+    "Load",
+    "LoadPlan",
+    "LoadReport",
     "NothingHeard",
     "OpenAIEmulator",
     "OpenAIRealtimeSTTEmulator",

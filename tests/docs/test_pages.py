@@ -127,7 +127,13 @@ INTERNAL = re.compile(
         stt\.(azure_wire | openai_items | openai_wire | seam | watchdog) |
         tts\.(coverage | siblings) |
         net\.(azure | connections | frames | http1 | options | websocket) |
-        testing\.(call | carrier | evaluate_stage | heard | hearing | media | model | stream | textline | tone | twiml) |
+        testing\.(
+            call | carrier | carrier_stream | evaluate_stage | heard | hearing | media | model | stream | textline |
+            tone | twiml
+        ) |
+        testing\.load_(
+            caller | dialler | fleet | hosts | metronome | page | plots | speech | stream | talk
+        ) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
         vad\.played |
         voip\.(

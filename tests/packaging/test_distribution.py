@@ -93,7 +93,12 @@ def test_the_wheel_has_everything_that_runs_and_nothing_else(wheel: Path) -> Non
         licences = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "dialog").rglob("*") if path.is_file()}
     assert names == {name for name in sources if "__pycache__" not in name}
-    assert {"dialog/py.typed", "dialog/calls/page.html", "dialog/cli/project/main.py.txt"} <= names
+    assert {
+        "dialog/py.typed",
+        "dialog/calls/page.html",
+        "dialog/testing/load_page.html",
+        "dialog/cli/project/main.py.txt",
+    } <= names
     assert len(licences) == 1
     assert f"Version: {dialog.__version__}\n" in metadata
 
