@@ -8,7 +8,7 @@ import pytest
 from house import ACCOUNT, TOKEN, FrontDesk, House
 
 from dialog.testing.load import Limit, Load, LoadPlan
-from dialog.voip.twilio.offer import Reject
+from dialog.voip.admission import Reject
 from dialog.voip.voip import VoIP
 
 
