@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from dialog.llm.router import RouterLLM as RouterLLM
     from dialog.llm.rules import Rule as Rule
     from dialog.llm.rules import RuleLLM as RuleLLM
+    from dialog.mcp.server import MCPServer as MCPServer
     from dialog.message import AudioFormat as AudioFormat
     from dialog.message import CallMetadata as CallMetadata
     from dialog.message import Failure as Failure
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from dialog.stt.tee import TeeSTT as TeeSTT
     from dialog.stt.turn_detection import SemanticVAD as SemanticVAD
     from dialog.stt.turn_detection import ServerVAD as ServerVAD
+    from dialog.toolpolicy import ToolPolicy as ToolPolicy
     from dialog.tts.azure import AzureTTS as AzureTTS
     from dialog.tts.cache import CachedTTS as CachedTTS
     from dialog.tts.cartesia import CartesiaTTS as CartesiaTTS
@@ -145,6 +147,7 @@ _HOMES = {
     "KeyedMutex": "keyed",
     "LLM": "llm.llm",
     "LocalVAD": "vad.local",
+    "MCPServer": "mcp.server",
     "Message": "message",
     "OpenAIAgent": "presets",
     "OpenAILLM": "llm.openai",
@@ -174,6 +177,7 @@ _HOMES = {
     "Speech": "agent.speech",
     "TTS": "tts.tts",
     "TeeSTT": "stt.tee",
+    "ToolPolicy": "toolpolicy",
     "TurnSettings": "agent.turns.settings",
     "TwilioGateway": "voip.twilio.gateway",
     "TwilioOpenAIAgent": "presets",
@@ -241,6 +245,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "HistorySummaries",
     "KeyedMutex",
     "LocalVAD",
+    "MCPServer",
     "Message",
     "OpenAIAgent",
     "OpenAILLM",
@@ -267,6 +272,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Sound",
     "Speech",
     "TeeSTT",
+    "ToolPolicy",
     "TurnSettings",
     "TwilioGateway",
     "TwilioOpenAIAgent",

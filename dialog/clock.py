@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
-__all__ = ["SYSTEM_CLOCK", "Clock"]
+__all__ = ["OUTSIDE", "SYSTEM_CLOCK", "Clock", "Outside"]
 
 
 class Clock:
@@ -41,4 +42,21 @@ class Clock:
         await asyncio.sleep(seconds / self.scale)
 
 
+class Outside:
+    """Counts what is waited for outside of this process and takes real time; virtual time is real meanwhile."""
+
+    def __init__(self) -> None:
+        self.busy: int = 0
+
+    @contextmanager
+    def work(self) -> Generator[None]:
+        """Something outside works while the block runs."""
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
+
+
+OUTSIDE = Outside()
 SYSTEM_CLOCK = Clock()

@@ -6,7 +6,7 @@ of the base class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Required, TypedDict, Unpack
 
 import msgspec
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from openai import AsyncOpenAI
 
+    from dialog.mcp.server import MCPServer
+
 __all__ = ["AgentOptions", "AnthropicAgent", "OpenAIAgent", "ResponsesAgent", "RuleAgent", "TwilioOpenAIAgent"]
 
 
@@ -48,6 +50,7 @@ class AgentOptions(TypedDict, total=False):
     vad: VAD | Callable[[], VAD] | None
     audio_filter: AudioFilterFactory | None
     turn_model: AudioTurnModel | None
+    mcp_servers: Sequence[MCPServer]
 
 
 class OpenAIAgent(Agent):

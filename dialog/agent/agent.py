@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ from dialog.agent.digits import Digits
 from dialog.agent.ears import LocalHearing
 from dialog.agent.endings import Transfer
 from dialog.agent.history import History
+from dialog.agent.mcptools import MCPTools
 from dialog.agent.mode import check_mode, check_model
 from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.settings import AgentSettings
@@ -51,6 +52,9 @@ from dialog.vad.vad import VAD
 from dialog.voip.text import TextVoIP
 from dialog.voip.voip import VoIP
 
+if TYPE_CHECKING:
+    from dialog.mcp.server import MCPServer
+
 __all__ = ["Agent"]
 
 logger = logging.getLogger(__name__)
@@ -75,6 +79,8 @@ class Agent(Participant):
         vad: The local VAD, or what makes it, where ``settings.vad`` needs one; :class:`LocalVAD` unless given.
         audio_filter: Makes what cleans the caller's audio (noise suppression) before anybody hears it.
         turn_model: Hears whether a caller who has fallen silent has finished; without it the words decide.
+        mcp_servers: Servers whose tools the model may call beside those of the class. They stay yours: calls
+            share them.
     """
 
     EVENT: ClassVar[Event[CallEvent]] = Event("event")
@@ -97,6 +103,7 @@ class Agent(Participant):
         vad: VAD | Callable[[], VAD] | None = None,
         audio_filter: AudioFilterFactory | None = None,
         turn_model: AudioTurnModel | None = None,
+        mcp_servers: Sequence[MCPServer] = (),
     ) -> None:
         super().__init__()
         self._conversation: Conversation | None = None
@@ -132,6 +139,8 @@ class Agent(Participant):
         self._make_vad = LocalVAD if vad is None or isinstance(vad, VAD) else vad
         self._local = LocalHearing(self._local_vad, audio_filter, turn_model)
         self._toolbox = Toolbox(self)
+        self._mcp = MCPTools(self._toolbox, mcp_servers, failed=self._failed)
+        self._closing: set[asyncio.Task[None]] = set()
         self._events: list[CallEvent] = []
         self._meter = CallMeter()
         self._record: CallRecord | None = None
@@ -226,6 +235,8 @@ class Agent(Participant):
             if self._realtime and self.llm is None:
                 raise ConfigurationError(f"{self.name}: an s2s hears nothing in a text call, give it an llm for those")
         checkpoint = self._take_checkpoint()
+        if self.voip.state != "ended":
+            self._mcp.open()
         self._conversation = Conversation(
             self,
             voip=self.voip,
@@ -246,6 +257,7 @@ class Agent(Participant):
         except BaseException:
             self.deactivate()
             raise
+        self._mcp.tell()
         if checkpoint is not None:
             self._conversation.go_on(checkpoint)
         greeted = checkpoint is not None and checkpoint.greeted
@@ -262,6 +274,7 @@ class Agent(Participant):
                 self._stt, self._tts = self._conversation.stt, self._conversation.tts
             self._conversation.stop()
             self._conversation = None
+            self._let_go()
 
     def post(self, message: Message[str]) -> None:
         """An utterance of the caller; empty ones are ignored.
@@ -412,7 +425,9 @@ class Agent(Participant):
         agent._handed_off = False  # it may be the one that had the call before
         agent._events, agent._meter = conversation.events, conversation.meter
         stt, tts = conversation.stt, conversation.tts
+        agent._mcp.open()
         conversation.hand_over(agent, llm=agent.llm, toolbox=agent._toolbox, history=agent.history)
+        agent._mcp.tell()
         agent._vad, self._vad = self._vad or agent._vad, None
         self._handed_off = True
         if self.voip.medium == "audio":
@@ -494,10 +509,12 @@ class Agent(Participant):
         }
         self.deactivate()
         super().dispose()
+        self._tasks |= self._closing
         for participant in owned:
             participant.dispose()
+        self._let_go()
         if self.llm is not None:
-            self._release(self.llm)
+            self._finish(self.llm.aclose(), "closing its model")
 
     def _take_checkpoint(self) -> Checkpoint | None:
         """Where an agent in another process left the call, if one had it; taken once."""
@@ -548,7 +565,17 @@ class Agent(Participant):
             raise StateError(f"{self.name}: not active; call activate() first")
         return self._conversation
 
-    def _release(self, llm: LLM) -> None:
-        task = asyncio.get_running_loop().create_task(llm.aclose(), name=f"{self.name} closing its model")
-        self._tasks.add(task)
+    def _let_go(self) -> None:
+        """Of the connections to MCP servers."""
+        closing = self._mcp.close()
+        if closing is not None:
+            self._finish(closing, "letting go of MCP servers")
+
+    def _finish(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Give something back, which dispose does not cancel but wait for."""
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.name} {what}")
+        self._closing.add(task)
+        if self._disposed:
+            self._tasks.add(task)
+        task.add_done_callback(self._closing.discard)
         task.add_done_callback(self._task_done)

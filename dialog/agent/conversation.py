@@ -143,6 +143,7 @@ class Conversation:
         self._resumer = Resumer(
             self, self.engine, self._scribe, self._responder.tools, agent=self._agent.name, has_model=llm is not None
         )
+        self._toolbox = toolbox
         self._tools = [self._responder.tools]
         """At work; they outlive the turn that called them, and the agent that has handed over."""
         self._former: list[Participant] = []
@@ -187,6 +188,7 @@ class Conversation:
             participant.on(Participant.ERROR, self._on_failure)
         voip.on(VoIP.DTMF, self._on_digit)
         self.engine.start()
+        self._follow(self._toolbox)
         voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         voip.on(VoIP.ENDED, self._on_ended)
@@ -209,6 +211,7 @@ class Conversation:
         self._closed = True
         self.history.watcher = None
         self.keypad.close()
+        self._toolbox.changed = None
         self.engine.stop()
         for tools in self._tools:
             tools.stop()
@@ -238,6 +241,13 @@ class Conversation:
         self.tts = tts
         tts.on(Participant.ERROR, self._on_failure)
 
+    def _follow(self, toolbox: Toolbox) -> None:
+        """A model that was told the tools is told again when there are others."""
+        self._toolbox.changed = None
+        self._toolbox = toolbox
+        if (realtime := self._realtime) is not None:
+            toolbox.changed = lambda: realtime.instruct(toolbox.specs)
+
     def _retire(self, provider: STT | TTS) -> None:
         """A provider is being replaced: the call no longer depends on it."""
         provider.off(Participant.ERROR, self._on_failure)
@@ -252,6 +262,7 @@ class Conversation:
         self._scribe.watch(history)
         self._scribe.rewritten()
         self._responder.retired = True
+        self._follow(toolbox)
         if self._realtime is not None:
             self._realtime.instruct(toolbox.specs)
             llm = self._realtime.model

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol
 
 from dialog.agent.filler import Bridge, Rotation
@@ -17,6 +19,13 @@ from dialog.errors import ConfigurationError, LimitError
 from dialog.llm.llm import LLM, LLMRequest, ModelSwitched, TextDelta, ToolCall, Usage
 
 __all__ = ["Engine", "Responder"]
+
+logger = logging.getLogger(__name__)
+
+_ARRIVING_S = 1.0
+"""How long the first turn may wait for the tools of servers that are still being reached."""
+_ARRIVING_IN_TEXT_S = 15.0
+"""Where nobody waits on the phone."""
 
 
 class Engine(ToolEngine, Protocol):
@@ -76,6 +85,9 @@ class Responder:
             if earlier:
                 bridge.wait(earlier)
                 await self.tools.settle(earlier)
+            if self._toolbox.arriving is not None:
+                bridge.wait()
+                await self._arrive(self._toolbox.arriving())
             for step in range(1, self._host.settings.max_steps + 1):
                 # The last step gets no tools, so that it has to answer.
                 last = step == self._host.settings.max_steps
@@ -95,6 +107,16 @@ class Responder:
                     return
         finally:
             bridge.stop()
+
+    async def _arrive(self, arriving: Awaitable[None]) -> None:
+        """Wait a moment for tools from elsewhere, once; a server that is slow costs the call its tools."""
+        self._toolbox.arriving = None
+        patience_s = _ARRIVING_S if self._host.voip.medium == "audio" else _ARRIVING_IN_TEXT_S
+        try:
+            async with asyncio.timeout(self._clock.real(patience_s)):
+                await arriving
+        except TimeoutError:
+            logger.info("call %s: goes on without tools of MCP servers", self._host.voip.metadata.call_id)
 
     async def _step(
         self, llm: LLM, turn: Turn, request: LLMRequest, answer: _Answer, bridge: Bridge

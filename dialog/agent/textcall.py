@@ -40,6 +40,7 @@ class TextCall:
         self.report: SessionReport | None = None
         self._make = make
         self._reported = asyncio.Event()
+        self._first: Agent | None = None
 
     async def start(self, *, before: Callable[[Agent], object] | None = None) -> Agent:
         """Offer the call and connect it; ``before`` is called with the agent before it is connected.
@@ -51,7 +52,7 @@ class TextCall:
             made = self._make(self.voip)
             if asyncio.iscoroutine(made):
                 await made
-            agent = self.agent
+            agent = self._first = self.agent
             agent.on(Agent.REPORT, self._on_report)
             self.voip.on(VoIP.ENDED, self._on_ended)
             if before is not None:
@@ -82,6 +83,8 @@ class TextCall:
         """End everything that belongs to the call; harmless when repeated."""
         self.voip.close()
         await self.scope.close(last=(self.voip,))
+        if self._first is not None:
+            await self._first.wait_disposed()  # it may have gone before, and still gives something back
 
     def _on_report(self, report: SessionReport) -> None:
         self.report = report

@@ -19,11 +19,11 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -33,6 +33,8 @@ from dialog.agent.threads import TOOL_THREADS
 from dialog.agent.toolschema import ArgumentsError, Parameters, check_parameter
 from dialog.errors import ConfigurationError, LimitError
 from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
+from dialog.mcp.results import MCPToolError
+from dialog.toolpolicy import ToolPolicy
 
 __all__ = ["Tool", "ToolOptions", "Toolbox", "ends_conversation", "tool", "tool_key"]
 
@@ -60,29 +62,35 @@ def tool_key() -> str:
     return _key.get()
 
 
-class ToolOptions(Struct, frozen=True, kw_only=True):
+class ToolOptions(ToolPolicy, frozen=True, kw_only=True):
     """What ``@tool(...)`` was given."""
 
     name: str
-    timeout_s: float
-    on_interrupt: Literal["finish", "cancel"]
-    background: bool
-    idempotent: bool
-    safe: bool
-    filler: str
     last: bool = False
     """It ends the conversation: once something was said with it, the model is not asked again."""
 
 
+class Arguments(Protocol):
+    """Checks what a model wants to call a tool with."""
+
+    def arguments(self, text: str) -> dict[str, Any]:
+        """Return arguments from the model's JSON.
+
+        Raises:
+            ArgumentsError: They do not fit; the text tells the model what does.
+        """
+        ...
+
+
 class Tool(Struct, frozen=True, kw_only=True):
-    """A tool of a class: how it looks to a model and how it is run."""
+    """A tool: how it looks to a model and how it is run."""
 
     options: ToolOptions
     spec: ToolSpec
-    attribute: str
-    """Name of the method."""
     is_async: bool
-    parameters: Parameters
+    parameters: Arguments
+    call: Callable[[object, dict[str, Any]], Callable[[], Any]]
+    """Given the agent and arguments, what is to be called: a method of its, or something elsewhere."""
 
 
 @overload
@@ -151,23 +159,20 @@ def tool(
         for parameter in inspect.signature(function).parameters.values():
             if parameter.name not in ("self", "cls"):
                 check_parameter(parameter, where)
-        options = ToolOptions(
-            name=name or function.__name__,
-            timeout_s=timeout_s if timeout_s is not None else 300.0 if background else 10.0,
-            on_interrupt=on_interrupt,
-            background=background,
-            idempotent=idempotent,
-            safe=safe,
-            filler=filler or "",
-        )
+        try:
+            options = ToolOptions(
+                name=name or function.__name__,
+                timeout_s=timeout_s if timeout_s is not None else 300.0 if background else 10.0,
+                on_interrupt=on_interrupt,
+                background=background,
+                idempotent=idempotent,
+                safe=safe,
+                filler=filler or "",
+            )
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"tool {where}: {exc}") from exc
         if not _NAME.fullmatch(options.name):
             raise ConfigurationError(f"tool {where}: {options.name!r} is no name: 1 to 64 letters, digits, _ and -")
-        if options.timeout_s <= 0:
-            raise ConfigurationError(f"tool {where}: timeout_s must be positive, got {options.timeout_s}")
-        if on_interrupt not in ("finish", "cancel"):
-            raise ConfigurationError(f"tool {where}: on_interrupt is 'finish' or 'cancel', got {on_interrupt!r}")
-        if on_interrupt == "cancel" and background:
-            raise ConfigurationError(f"tool {where}: a background tool outlives its reply: it cannot stop with it")
         if on_interrupt == "cancel" and not inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"tool {where}: a plain def cannot be cancelled; make it async def")
         setattr(function, _MARK, options)
@@ -196,13 +201,38 @@ class Toolbox:
 
     def __init__(self, owner: object) -> None:
         self._owner = owner
-        self._tools = _tools_of(type(owner))
+        self._tools: Mapping[str, Tool] = _tools_of(type(owner))
+        self._instead: dict[str, Callable[..., Any]] = {}
+        self.arriving: Callable[[], Awaitable[None]] | None = None
+        """Waits for tools from elsewhere that are not there yet; ``None``: there are none to wait for."""
+        self.changed: Callable[[], object] | None = None
+        """Called when :attr:`specs` are others; set by whoever has told them to a model that keeps them."""
         self._abandoned: set[asyncio.Future[Any]] = set()
         self.specs: tuple[ToolSpec, ...] = _specs[type(owner)]
-        """For :class:`LLMRequest`, always the same object for a class."""
+        """For :class:`LLMRequest`; the same object until the tools change, for all agents of a class without more."""
 
     def __repr__(self) -> str:
         return f"<Toolbox of {type(self._owner).__name__}: {', '.join(self._tools)}>"
+
+    @property
+    def own(self) -> Mapping[str, Tool]:
+        """The tools of the object itself."""
+        return _tools_of(type(self._owner))
+
+    def offer(self, tools: Mapping[str, Tool]) -> None:
+        """Offer ``tools`` from elsewhere beside the object's own, in place of those that were offered before."""
+        if not tools and len(self._tools) == len(self.own):
+            return
+        self._tools = {**tools, **self.own}
+        specs = _specs[type(self._owner)] + tuple(found.spec for found in tools.values())
+        if specs != self.specs:
+            self.specs = specs
+            if self.changed is not None:
+                self.changed()
+
+    def substitute(self, name: str, function: Callable[..., Any]) -> None:
+        """Let ``function`` run instead of the tool ``name``, with the same arguments; for tests."""
+        self._instead[name] = function
 
     def get(self, name: str) -> Tool | None:
         """Return the tool that the model calls ``name``."""
@@ -254,7 +284,8 @@ class Toolbox:
             arguments = found.parameters.arguments(call.arguments)
         except ArgumentsError as exc:
             return _failed(call, str(exc))
-        method = partial(getattr(self._owner, found.attribute), **arguments)
+        instead = self._instead.get(call.name)
+        method = found.call(self._owner, arguments) if instead is None else partial(instead, **arguments)
         _key.set(key)  # of the task that this call has to itself
         return await self._run(found, call, method if found.is_async else partial(_if_wanted, method, wanted, key))
 
@@ -295,6 +326,8 @@ class Toolbox:
             return ToolResult(id=call.id, name=call.name, content=content, state="cancelled")
         if exc is None:
             return _finished(call, job.result())
+        if isinstance(exc, MCPToolError):
+            return _failed(call, str(exc)[:_MAX_RESULT])  # a stranger's words: for the model, not for the log
         if not isinstance(exc, Exception):
             raise exc
         logger.error("tool %s (%s) raised", call.name, call.id, exc_info=exc)
@@ -320,6 +353,10 @@ class Toolbox:
         self._abandoned.discard(job)
         if not job.cancelled():
             job.exception()  # looked at, so that the loop does not report it a second time
+
+
+def _bound(attribute: str, owner: object, arguments: dict[str, Any]) -> Callable[[], Any]:
+    return partial(getattr(owner, attribute), **arguments)
 
 
 class _NotWantedError(Exception):
@@ -395,13 +432,15 @@ def _collect(owner: type) -> dict[str, Tool]:
             elif value is None:
                 marks.pop(attribute, None)
     tools: dict[str, Tool] = {}
+    names: dict[str, str] = {}
     for attribute, options in marks.items():
         value = inspect.getattr_static(owner, attribute)
         function = getattr(value, "__func__", value)
         where = f"{owner.__qualname__}.{attribute}"
         if options.name in tools:
-            other = f"{owner.__qualname__}.{tools[options.name].attribute}"
+            other = f"{owner.__qualname__}.{names[options.name]}"
             raise ConfigurationError(f"tools {other} and {where} have the same name {options.name!r}")
+        names[options.name] = attribute
         parameters = Parameters(function, where, bound=not isinstance(value, staticmethod))
         tools[options.name] = Tool(
             options=options,
@@ -410,8 +449,8 @@ def _collect(owner: type) -> dict[str, Tool]:
                 description=parameters.description or options.name.replace("_", " "),
                 parameters=parameters.schema,
             ),
-            attribute=attribute,
             is_async=inspect.iscoroutinefunction(function),
             parameters=parameters,
+            call=partial(_bound, attribute),
         )
     return tools

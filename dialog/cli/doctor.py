@@ -27,7 +27,7 @@ State = Literal["ok", "note", "wrong"]
 _LOOKS: dict[State, tuple[str, str]] = {"ok": ("✓", "green"), "note": ("·", "yellow"), "wrong": ("✗", "bold red")}
 _TIMEOUT_S = 8.0
 _OLDEST = (3, 11)
-_EXTRAS = ("twilio", "openai", "deepgram", "cartesia", "audio", "local", "silero", "cli", "fast", "testing")
+_EXTRAS = ("twilio", "openai", "deepgram", "cartesia", "mcp", "audio", "local", "silero", "cli", "fast", "testing")
 _NEEDED = {False: ("twilio", "audio", "cli"), True: ("local", "cli", "twilio", "testing")}
 """Extras without which a call on the phone (``False``) or the demo (``True``) does not work."""
 _CHAIN: tuple[Kind, ...] = ("gateway", "stt", "llm", "tts")

@@ -222,7 +222,8 @@ class TextSession:
         self._mocks[name] = result
         for agent in self._agents:
             self._mock(agent, name, result)
-        if self._running is not None and not any(agent._toolbox.get(name) for agent in self._agents):
+        boxes = [agent._toolbox for agent in self._agents]
+        if self._running is not None and not any(box.get(name) or box.arriving for box in boxes):
             raise ConfigurationError(f"there is no tool {name!r} to mock: {self.agent._toolbox!r}")
 
     # -- what can be looked at --------------------------------------------------------------------
@@ -319,9 +320,7 @@ class TextSession:
 
     @staticmethod
     def _mock(agent: Agent, name: str, result: Any) -> None:
-        found = agent._toolbox.get(name)
-        if found is None:
-            return
+        found = agent._toolbox.get(name)  # that of an MCP server may not be there yet
 
         def value(**arguments: Any) -> Any:
             if isinstance(result, BaseException):
@@ -332,7 +331,7 @@ class TextSession:
             returned = value(**arguments)
             return await returned if inspect.isawaitable(returned) else returned
 
-        setattr(agent, found.attribute, later if found.is_async else value)
+        agent._toolbox.substitute(name, later if found is None or found.is_async else value)
 
     def _on_event(self, event: ev.CallEvent) -> None:
         self.events.append(event)
@@ -403,6 +402,8 @@ class TextSession:
     async def _close(self) -> None:
         try:
             await self._call.close()
+            for agent in self._agents:
+                await agent.wait_disposed()
             for llm in self._replaced:
                 await llm.aclose()
             await self._breathe()

@@ -10,7 +10,8 @@
         run_virtual(scenario)
 
 Only for code that waits for timers, for itself, and for threads: while a thread works (a plain ``def``
-tool, ``asyncio.to_thread``) time stands still. A remote server knows no virtual time.
+tool, ``asyncio.to_thread``) time stands still. While an MCP server starts, answers or ends, time passes as it does
+outside. Any other remote server knows no virtual time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from dialog.agent.threads import TOOL_THREADS
-from dialog.clock import Clock
+from dialog.clock import OUTSIDE, Clock
 from dialog.errors import ConfigurationError
 
 __all__ = ["run_virtual", "virtual_time"]
@@ -34,6 +35,8 @@ Ready = list[tuple[selectors.SelectorKey, int]]
 
 _THREAD_S = 2.0
 """A thread that works for longer, in real time, no longer holds virtual time up."""
+_SLICE_S = 1.0
+"""Longest look at what is outside."""
 _LOOK_S = 0.01
 """How often threads are looked at that could end without waking the loop."""
 
@@ -52,6 +55,8 @@ class _Jumps:
         ready = self._select(0)
         if ready or timeout == 0:
             return ready
+        if OUTSIDE.busy:
+            return self._really(timeout)
         if not self._working:
             self._patient = True
         elif self._patient:
@@ -63,6 +68,15 @@ class _Jumps:
         if timeout > 0:
             # A hair more than asked, so that rounding never lets a timer miss its own deadline.
             self.now += timeout + 1e-9
+        return ready
+
+    def _really(self, timeout: float | None) -> Ready:
+        """Somebody outside, who knows no virtual time, is waited for: let time pass as it does there."""
+        since = time.monotonic()
+        longest = _SLICE_S if timeout is None else min(timeout, _SLICE_S)
+        ready = self._select(longest)
+        passed = time.monotonic() - since
+        self.now += passed if ready else max(passed, longest + 1e-9)
         return ready
 
     @property

@@ -108,7 +108,7 @@ INTERNAL = re.compile(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
         agent\.(
             alignment | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard |
-            mode | modelvoice | mouth | ownvoice | realtime | responder | resume | resumer | scribe | speakers |
+            mcptools | mode | modelvoice | mouth | ownvoice | realtime | responder | resume | resumer | scribe | speakers |
             speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
         ) |
         workers\.(
@@ -122,6 +122,7 @@ INTERNAL = re.compile(
         ) |
         audio\.(keys | noise_floor | pcm) |
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
+        mcp\.(connection | results | sdk) |
         providers\.builtin |
         s2s\.memory |
         stt\.(azure_wire | openai_items | openai_wire | seam | watchdog) |

@@ -1,0 +1,1 @@
+"""MCP servers, whose tools an agent's model may call."""
