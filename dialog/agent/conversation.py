@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -18,7 +19,7 @@ from dialog.agent.digits import Digits, Keypad
 from dialog.agent.ears import LocalHearing, last_words
 from dialog.agent.endings import Endings, Transfer
 from dialog.agent.engine import Engine
-from dialog.agent.history import History
+from dialog.agent.history import Draft, History
 from dialog.agent.realtime import Realtime
 from dialog.agent.record import CallRecord
 from dialog.agent.responder import Responder
@@ -53,6 +54,8 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=ev.CallEvent)
 J = TypeVar("J", bound=JournalEvent)
 
+_seqs: WeakKeyDictionary[VoIP, int] = WeakKeyDictionary()
+"""Of calls with a journal that an agent has let go of: the number of the next event, if it is taken again."""
 _ACKNOWLEDGED_S = 2.0
 """How long a tool waits for the journal to keep that it starts."""
 _MAX_EVENTS = 20_000
@@ -118,13 +121,20 @@ class Conversation:
         self._record = record
         self._clock = voip.clock
         self._since = self._clock.now() - elapsed_s(voip, checkpoint)
-        self._seq = checkpoint.seq if checkpoint is not None else 0
         self._journal = voip.journal
         self._scribe = Scribe()
+        self._seq = 0
+        if checkpoint is not None:
+            self._seq = checkpoint.seq
+        elif self._journal is not None:
+            self._seq = _seqs.get(voip, 0)
         if self._journal is not None:
+            drafts = (block for block in history.blocks() if isinstance(block, Draft))
             self._scribe = JournalScribe(
                 self._note,
-                block=checkpoint.blocks if checkpoint is not None else 0,
+                block=checkpoint.blocks
+                if checkpoint is not None
+                else max((draft.number for draft in drafts), default=0),
                 state=checkpoint.state if checkpoint is not None else b"",
             )
         self._failing = False
@@ -210,6 +220,8 @@ class Conversation:
             return
         self._closed = True
         self.history.watcher = None
+        if self._journal is not None:
+            _seqs[self.voip] = self._seq
         self.keypad.close()
         self._toolbox.changed = None
         self.engine.stop()

@@ -161,8 +161,10 @@ class Draft:
         self._nodes.append([_Called(call, background=background)])
         self._sealed = False
 
-    def result(self, result: ToolResult) -> bool:
+    def result(self, result: ToolResult, *, again: bool = False) -> bool:
         """Note what a tool answered, and return whether that is news to the model.
+
+        ``again``: it was run once more, for nobody knew what had become of it in another process.
 
         It is when a request has gone out in which the tool was still running. The history then
         keeps that and appends the result as a ``system`` entry; a turn of the agent's own should
@@ -179,9 +181,9 @@ class Draft:
             )
             return True
         if not self.open:
-            result = ToolResult(
-                id=result.id, name=result.name, content=f"{result.content} {_LATE}".lstrip(), state=result.state
-            )
+            if not again:
+                content = f"{result.content} {_LATE}".lstrip()
+                result = ToolResult(id=result.id, name=result.name, content=content, state=result.state)
             self._history.version += 1
         called.result = result
         self._changed()
@@ -354,8 +356,10 @@ class History:
     def restore(self, blocks: Iterable[tuple[Item, ...] | Restored]) -> list[Draft]:
         """Take the place of another process's history; return a draft for each turn that was under way there.
 
-        Of the drafts everything is still to be told: what they said and did, and what became of them.
+        Instructions that this history begins with take the place of those. Of the drafts everything is still
+        to be told: what they said and did, and what became of them.
         """
+        first = next(iter(self._blocks), None)
         self._blocks = []
         self._dropped = None
         drafts: list[Draft] = []
@@ -368,6 +372,10 @@ class History:
                 self._blocks.append(draft)
             elif block:
                 self._blocks.append(block)
+        if isinstance(first, tuple) and _is_instruction(first):
+            if self._blocks and _is_instruction(self._blocks[0]):
+                del self._blocks[0]
+            self._blocks.insert(0, first)
         self.version += 1
         return drafts
 

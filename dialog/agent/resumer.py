@@ -140,6 +140,8 @@ class Resumer:
                 self._say(rest)
         for turn, draft, owed in found.settled:
             self._scribe.settled(draft, turn, owed=owed)
+        if self._host.history.blocks()[:1] != tuple(block.items for block in checkpoint.history[:1]):
+            self._scribe.rewritten()  # it begins with other instructions
         for doubt in found.again:
             call = ToolCall(id=doubt.call.call_id, name=doubt.call.name, arguments=doubt.call.arguments)
             self._tools.again(self._engine.finished(doubt.turn, doubt.draft), call, doubt.call.key)
@@ -163,7 +165,7 @@ class Resumer:
             self._end(checkpoint.ending)
 
     def _say(self, rest: Rest) -> None:
-        options = PartOptions(allow_interrupt=rest.allow_interrupt)
+        options = PartOptions(allow_interrupt=rest.allow_interrupt, paraphrase=True)
         self._engine.dispatch_message(rest.text, options, greeting=rest.greeting, goes_on=rest.turn)
 
     def _end(self, ending: Ending) -> None:

@@ -286,7 +286,7 @@ class ToolRunner:
             took_s=round(self._clock.now() - job.started_s, 4),
             late=late,
         )
-        job.turn.draft.result(result)
+        job.turn.draft.result(result, again=job.again)
         given_up = job.turn.speech.closed and not job.turn.speculative
         if result.state != "cancelled" and (late or given_up):
             self._news.append(_News())

@@ -436,7 +436,7 @@ def _history_written(checkpoint: Checkpoint, event: jn.HistoryWritten) -> dict[s
     turn = _find(checkpoint.turns, lambda turn: turn.turn == event.turn and turn.block == event.block)
     if turn is not None:
         changes["turns"] = _settled(checkpoint.turns, turn, event)
-        if event.state == "dropped" and not turn.dropped:
+        if event.state == "dropped" and not turn.settled:
             # They wait again, before what the caller has said since.
             changes["unanswered"] = _bounded((*turn.waiting, *checkpoint.unanswered))
     if event.block:
@@ -452,10 +452,11 @@ def _history_written(checkpoint: Checkpoint, event: jn.HistoryWritten) -> dict[s
 def _settled(turns: tuple[OpenTurn, ...], turn: OpenTurn, event: jn.HistoryWritten) -> tuple[OpenTurn, ...]:
     """What is still to be known of a turn that the history has."""
     # The next question goes on with that of a turn that was dropped while a tool of it had started.
-    stays = turn.in_doubt if event.state == "kept" else event.state == "dropped" and (turn.calls or turn.told)
-    if not stays or not turn.block:
+    dropped = event.state == "dropped" and (turn.dropped or not turn.settled)
+    asked = dropped and (turn.calls or turn.told)
+    if not turn.block or event.state == "discarded" or not (turn.in_doubt or asked):
         return tuple(each for each in turns if each is not turn)
-    return _put(turns, turn, replace(turn, settled=True, dropped=event.state == "dropped"))
+    return _put(turns, turn, replace(turn, settled=True, dropped=dropped))
 
 
 def _history_rewritten(checkpoint: Checkpoint, event: jn.HistoryRewritten) -> dict[str, Any]:

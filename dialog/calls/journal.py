@@ -7,7 +7,8 @@ of them, and a call without a journal makes none.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Iterable
+from typing import Literal, Protocol, TypeAlias, cast, get_args
 from uuid import UUID
 
 from msgspec import Struct
@@ -33,6 +34,7 @@ __all__ = [
     "TurnBegun",
     "TurnCut",
     "TurnWritten",
+    "call_events",
 ]
 
 
@@ -187,6 +189,18 @@ JournalEvent: TypeAlias = (
     | StateSaved
 )
 """What a journal is given. It encodes to msgpack and JSON as it is."""
+
+
+_TOLD = get_args(CallEvent)
+
+
+def call_events(journal: Iterable[JournalEvent]) -> tuple[CallEvent, ...]:
+    """The events of a call that its journal holds, without the entries that are for the journal alone.
+
+    They are what :func:`dialog.calls.report.make_report` makes the report of a whole call from, however many
+    processes had it.
+    """
+    return tuple(cast("CallEvent", event) for event in journal if isinstance(event, _TOLD))
 
 
 class Journal(Protocol):

@@ -248,6 +248,8 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
             items.append((event.at_s, _note(text, bad=event.state != "done")))
         elif isinstance(event, ev.ResumedAfterPause):
             items.append((event.at_s, _note("a sound without words: the agent paused and went on")))
+        elif isinstance(event, ev.CallResumed):
+            items.append((event.at_s, _note(escape(_resumed(event)), bad=True)))
         elif isinstance(event, ev.IdlePrompted):
             items.append((event.at_s, _note("nobody had spoken for a while")))
         elif isinstance(event, ev.CallerUnheard):
@@ -261,6 +263,11 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
             items.append((event.at_s, _note(f"{escape(event.source)}: {escape(event.text)}", bad=True)))
     items.sort(key=lambda item: item[0])
     return [html for _, html in items]
+
+
+def _resumed(event: ev.CallResumed) -> str:
+    text = f"the process that had the call was gone: {event.agent} went on with it after {event.lost_s:.1f} s"
+    return f"{text}; nobody knows what became of {', '.join(event.in_doubt)}" if event.in_doubt else text
 
 
 def _said(at_s: float, side: str, who: str, text: str, notes: str, *, playable: bool) -> str:

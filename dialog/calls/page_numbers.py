@@ -87,6 +87,7 @@ def _counts(metrics: SessionMetrics) -> list[tuple[str, str]]:
         ("Voices without words", metrics.unheard),
         ("Tools that failed", metrics.tools_failed),
         ("Warnings", metrics.warnings),
+        ("Taken over from a process that was gone", metrics.resumed),
     )
     counts += [(name, str(count)) for name, count in optional if count]
     if metrics.input_tokens or metrics.output_tokens:

@@ -31,6 +31,8 @@ class LiveView:
         if isinstance(event, ev.CallStarted):
             route = " → ".join(part for part in (event.from_, event.to) if part)
             self._line(event.at_s, "call", "bold", Text(route or event.carrier))
+        elif isinstance(event, ev.CallResumed):
+            self._line(event.at_s, "call", "bold", Text(f"taken over by {event.agent}", "red"))
         elif isinstance(event, ev.CallerSaid) and event.final:
             self._asked.add(event.turn)
             self._speakers.update(event.speaker.split(", ") if event.speaker else ())

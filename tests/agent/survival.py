@@ -151,6 +151,11 @@ class Survivor:
         return self.agents[-1]
 
     @property
+    def playbacks(self) -> list[Playback]:
+        """The newest report of every part that the line had."""
+        return list(self._playbacks.values())
+
+    @property
     def journal(self) -> list[JournalEvent]:
         """All events, of all lives."""
         return [_EVENTS.decode(event) for event in self.events]
@@ -168,6 +173,11 @@ class Survivor:
             self.stt.heard(text)
         else:
             self._ring.append(text)
+
+    def expects(self, text: str) -> None:
+        """The caller has probably said it."""
+        if self.life.alive:
+            self.stt.expects(text)
 
     async def quiet(self) -> None:
         """Wait until somebody is there and has done and said everything."""

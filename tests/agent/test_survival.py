@@ -6,9 +6,12 @@ import asyncio
 import copy
 import re
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from survival import Survivor
 
@@ -17,11 +20,15 @@ from dialog.agent.history import UNKNOWN, History
 from dialog.agent.resume import resume
 from dialog.agent.tools import tool, tool_key
 from dialog.calls import events as ev
+from dialog.calls.journal import EndPlanned
 from dialog.llm.llm import Entry, LLMRequest, ToolResult
-from dialog.message import LineSnapshot
+from dialog.message import LineSnapshot, Message
+from dialog.s2s.cascade import CascadeS2S
+from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.model import ToolUse
 from dialog.testing.scripted import Answer, ScriptedLLM
 from dialog.testing.virtual import run_virtual
+from dialog.voip.voip import VoIP
 
 _NUMBER = re.compile(r"\d+")
 
@@ -58,7 +65,7 @@ class Desk(Agent):
     keys: list[str]
 
     def __init__(self, world: Counter[str], keys: list[str], **options: Any) -> None:
-        super().__init__(llm=ScriptedLLM(answer), system="You are at the desk.", greeting="g1 g2 g3 g4 g5.", **options)
+        super().__init__(system="You are at the desk.", greeting="g1 g2 g3 g4 g5.", **options)
         self.world = world
         self.keys = keys
         self.booked: list[int] = []
@@ -92,13 +99,14 @@ class Scene:
         self.world: Counter[str] = Counter()
         self.keys: list[str] = []
         self.clock = clock
-        self.call = Survivor(
-            clock,
-            lambda voip, stt, tts: Desk(self.world, self.keys, voip=voip, stt=stt, tts=tts),
-            kills=kills,
-            gap_s=gap_s,
-        )
+        self.call = Survivor(clock, self.make, kills=kills, gap_s=gap_s, voice=self.voice)
         self.said: list[str] = []
+
+    def make(self, voip: VoIP, stt: ToldSTT, tts: HummingTTS) -> Agent:
+        return Desk(self.world, self.keys, voip=voip, stt=stt, tts=tts, llm=ScriptedLLM(answer))
+
+    def voice(self) -> HummingTTS:
+        return HummingTTS()
 
     def says(self, text: str) -> None:
         self.said.append(text)
@@ -120,9 +128,9 @@ class Scene:
         await self.call.over()
 
 
-def play(*kills: int, gap_s: float = 0.0, watch: Any = None) -> Scene:
+def play(*kills: int, gap_s: float = 0.0, watch: Any = None, kind: type[Scene] = Scene) -> Scene:
     async def run(clock: Any) -> Scene:
-        scene = Scene(clock, kills, gap_s)
+        scene = kind(clock, kills, gap_s)
         if watch is not None:
             scene.call.watcher = lambda: watch(scene)
         await scene.play()
@@ -135,8 +143,17 @@ def entries(scene: Scene, role: str) -> list[str]:
     return [item.text for item in scene.call.agent.history.items() if isinstance(item, Entry) and item.role == role]
 
 
+def check_sound(scene: Scene) -> None:
+    """The caller has heard what history says, and no more than the rest of a word at each cut."""
+    playbacks = scene.call.playbacks
+    cuts = sum(playback.state != "played" for playback in playbacks)
+    chars = sum(len(text) + 1 for text in entries(scene, "assistant"))
+    assert sum(playback.heard_ms for playback in playbacks) <= 50 * (chars + 4 * cuts + len(playbacks))
+
+
 def check(scene: Scene) -> None:
     """Nothing was lost, nothing came twice."""
+    check_sound(scene)
     users = " | ".join(entries(scene, "user"))
     for text in scene.said:
         assert users.count(text) == 1, f"{text!r} in {users!r}"
@@ -219,14 +236,110 @@ def late(item: Any) -> Any:
     return item
 
 
-EVENTS = len(play().call.events)
-
-
-@pytest.mark.parametrize("gap_s", [0.0, 1.2])
-def test_at_whatever_event_the_agent_dies_nothing_is_lost_and_nothing_comes_twice(gap_s: float):
-    for after in range(1, EVENTS):
-        scene = play(after, gap_s=gap_s)
+def deaths(make: Callable[..., Scene], *, gap_s: float, check: Callable[[Scene], None]) -> int:
+    """Play a scene with a death after each of its events, and check what became of it."""
+    events = len(make().call.events)
+    for after in range(1, events):
+        scene = make(after, gap_s=gap_s)
         try:
             check(scene)
         except AssertionError as exc:
-            raise AssertionError(f"after event {after}: {scene.call.journal[after - 1]}: {exc}") from exc
+            raise AssertionError(f"after event {after}, {scene.call.journal[after - 1]}: {exc}") from exc
+    return events
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.3, 1.2])
+def test_at_whatever_event_the_agent_dies_nothing_is_lost_and_nothing_comes_twice(gap_s: float):
+    assert deaths(play, gap_s=gap_s, check=check) > 100
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 120), st.integers(0, 30), st.integers(0, 30), st.sampled_from([0.0, 0.2, 0.9]))
+def test_the_next_one_may_die_too_at_any_event(first: int, second: int, third: int, gap_s: float):
+    check(play(first, first + 1 + second, first + 2 + second + third, gap_s=gap_s))
+
+
+class Teller(Agent):
+    """Has no model: says what it is asked for, a notice that is heard out between two parts."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(greeting="g1 g2 g3 g4 g5.", **options)
+
+    async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+        number = _NUMBER.findall(message.data)[-1]
+        yield f"a{number} b{number}. "
+        await asyncio.sleep(0.05)
+        self.dispatch_message(f"n{number} o{number} p{number}.", allow_interrupt=False)
+        await asyncio.sleep(0.05)
+        for letter in "cdef":
+            yield f"{letter}{number} "
+            await asyncio.sleep(0.01)
+        if number == "9":
+            self.hang_up()
+
+
+class Tale(Scene):
+    def make(self, voip: VoIP, stt: ToldSTT, tts: HummingTTS) -> Agent:
+        return Teller(voip=voip, stt=stt, tts=tts)
+
+    async def play(self) -> None:
+        await self.call.quiet()
+        self.says("tell me 1")
+        await self.clock.sleep(0.6)
+        self.says("and 2")  # over the notice, which is heard out
+        await self.clock.sleep(0.9)
+        await self.call.quiet()
+        self.call.expects("tell me 3")
+        await self.clock.sleep(0.1)
+        self.says("tell me 3")
+        await self.call.quiet()
+        self.says("bye 9")
+        await self.call.quiet()
+        await self.clock.sleep(1)
+        await self.call.over()
+
+
+class UntimedTale(Tale):
+    def voice(self) -> HummingTTS:
+        return HummingTTS(timings=False)
+
+
+def check_tale(scene: Scene) -> None:
+    check_sound(scene)
+    users = " | ".join(entries(scene, "user"))
+    for text in scene.said:
+        assert users.count(text) == 1, f"{text!r} in {users!r}"
+    words = " ".join(entries(scene, "assistant")).replace(".", " ").split()
+    twice = [word for word, count in Counter(words).items() if count > 1]
+    assert not twice, f"{twice} in {words}"
+    assert [word for word in words if word.startswith("g")] == ["g1", "g2", "g3", "g4", "g5"]
+    for number in (2, 3, 9):
+        assert f"a{number}" in words, words
+    planned = any(isinstance(event, EndPlanned) for event in scene.call.journal)
+    # A reply that was heard in part is not begun anew: what its code had not done yet is not done.
+    assert scene.call.call.voip.end.reason == ("agent_hangup" if planned else "caller_hangup")
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.3])
+@pytest.mark.parametrize("kind", [Tale, UntimedTale])
+def test_an_agent_without_a_model_says_the_rest_and_ends_the_call_as_it_wished(kind: type[Scene], gap_s: float):
+    def make(*kills: int, gap_s: float = 0.0) -> Scene:
+        return play(*kills, gap_s=gap_s, kind=kind)
+
+    check_tale(make())
+    assert deaths(make, gap_s=gap_s, check=check_tale) > 60
+
+
+class SpokenScene(Scene):
+    """One model hears, thinks and speaks."""
+
+    def make(self, voip: VoIP, stt: ToldSTT, tts: HummingTTS) -> Agent:
+        return Desk(self.world, self.keys, voip=voip, s2s=CascadeS2S(stt=stt, tts=tts, llm=ScriptedLLM(answer)))
+
+
+def test_a_model_that_hears_and_speaks_goes_on_in_another_process():
+    def make(*kills: int, gap_s: float = 0.0) -> Scene:
+        return play(*kills, gap_s=gap_s, kind=SpokenScene)
+
+    check(make())
+    assert deaths(make, gap_s=0.3, check=check) > 100
