@@ -155,6 +155,7 @@ class Hosted(Participant):
         self._stream: CallStream | None = None
         self._answer: asyncio.Future[Taken | Refused] | None = None
         self._offered_to = ""
+        self._paused = False
         self._holding = False
         """The caller is in the queue."""
         self._slot = False
@@ -271,8 +272,10 @@ class Hosted(Participant):
             case Abort(uuid, part, after_ms):
                 voip.abort(uuid, part=part, after_ms=after_ms)
             case Pause():
+                self._paused = True
                 voip.pause()
             case Resume(from_ms):
+                self._paused = False
                 voip.resume(from_ms=from_ms)
             case SetBed("background", sound, gain_db):
                 voip.set_background(sound, gain_db=gain_db)
@@ -516,11 +519,15 @@ class Hosted(Participant):
 
     async def _settle(self) -> None:
         """Let what is on the line go on for a moment, then cut it, so that what was heard is known."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._clock.real(self._settings.settle_s)):
-                await self._quiet.wait()
+        if not self._paused:  # else the caller speaks, and was listened to
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._clock.real(self._settings.settle_s)):
+                    await self._quiet.wait()
         for uuid in {uuid for uuid, _ in self._parts}:
             self.voip.abort(uuid)
+        if self._paused:
+            self._paused = False
+            self.voip.resume()
         self.voip.set_thinking(None)
 
     async def _cover(self) -> None:
