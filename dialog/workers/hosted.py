@@ -75,6 +75,8 @@ _REPORTS = 64
 _PIECE = 64_000
 _PIECES = 8
 _RETRY_S = 0.2
+_MISSED = 256
+_KEPT = (DigitCame, Transcribed, Recorded)
 _GOODBYE_S = 15.0
 
 
@@ -155,6 +157,8 @@ class Hosted(Participant):
         self._stream: CallStream | None = None
         self._answer: asyncio.Future[Taken | Refused] | None = None
         self._offered_to = ""
+        self._missed: list[CallBody] = []
+        """What happened while no worker had the call, or reached none."""
         self._paused = False
         self._holding = False
         """The caller is in the queue."""
@@ -395,6 +399,8 @@ class Hosted(Participant):
     def _send(self, body: CallBody, audio_ms: float = 0.0) -> None:
         stream = self._stream
         if stream is None:
+            if isinstance(body, _KEPT) and len(self._missed) < _MISSED:
+                self._missed.append(body)
             return
         try:
             stream.post(body, audio_ms)
@@ -505,8 +511,11 @@ class Hosted(Participant):
         )
         self._placement.send(node, Frame(self.call_id, self.epoch, 0, offer))
         self._stream = stream
+        missed, self._missed = self._missed, []
         for message in self._ring.since(self._safe_ms):
             self._send(CallerAudio(message.at_ms, message.data), len(message.data) * self._ms_per_byte)
+        for body in missed:
+            self._send(body)
         try:
             async with asyncio.timeout(self._settings.answer_s):
                 return await self._answer
@@ -582,6 +591,8 @@ class Hosted(Participant):
         if self._stream is not None:
             self._free_slot()
             self._placement.released(self._stream.peer)
+            undelivered = self._stream.outbound.undelivered()
+            self._missed += [body for body in undelivered if isinstance(body, _KEPT)]
         self._stream = None
         self.worker = ""
 

@@ -120,6 +120,10 @@ class Outbound:
             out.append(self._number(body, now, audio_ms))
         return out
 
+    def undelivered(self) -> list[CallBody]:
+        """What the other side may not have, audio included, in its order."""
+        return [*(sent.numbered.body for sent in self._sent), *(body for body, _ in self._waiting)]
+
     def again(self, seq: int, now: float) -> list[Numbered]:
         """What was sent from ``seq`` on and is not acknowledged."""
         out: list[Numbered] = []

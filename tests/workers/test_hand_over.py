@@ -178,3 +178,20 @@ async def test_workers_die_one_after_the_other_and_the_call_goes_on():
         house.voips[-1].post(message)
         await until(lambda: line.heard_audio.endswith(message.data))
         assert hosted.epoch == 6
+
+
+async def test_keys_that_were_pressed_while_nobody_was_there_are_told_to_the_next():
+    async with bridge(clock=FAST) as house:
+        pressed: list[str] = []
+        await house.worker("one", lambda voip: voip.on(VoIP.DTMF, pressed.append))
+        call, line, _ = await house.ring()
+        line.press("1")
+        await until(lambda: pressed == ["1"])
+        house.kill("one")
+        line.press("2")
+        await until(lambda: not house.hosted(call).worker)
+        line.press("3")
+        await house.worker("two", lambda voip: voip.on(VoIP.DTMF, pressed.append))
+        await until(lambda: len(pressed) >= 3)
+        assert pressed[-2:] == ["2", "3"]
+        assert set(pressed[:-2]) == {"1"}, "a key is told again at most if nobody knows whether it was taken"
