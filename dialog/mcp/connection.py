@@ -16,19 +16,19 @@ from typing import Any
 from msgspec import Struct
 
 from dialog.clock import OUTSIDE
-from dialog.errors import DialogError, MissingExtra, ProviderError
+from dialog.errors import ConfigurationError, DialogError, ProviderError
 from dialog.mcp import sdk
 from dialog.mcp.results import MCPToolError, text_of
 from dialog.mcp.sdk import RemoteTool
+from dialog.net.reconnect import Backoff, Reconnect
 from dialog.scope import CallScope
 
 __all__ = ["Connection", "Target"]
 
 logger = logging.getLogger(__name__)
 
-_FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 30.0
-"""Between two attempts to reach a server that is down."""
+_BACKOFF = Backoff(first_s=0.1, limit_s=30.0, give_up_s=math.inf)
+"""Between two attempts: a server is tried as long as anybody wants it."""
 _CLOSE_S = 10.0
 """How long letting go may take: a process that does not end by itself is given some seconds, then killed."""
 _TOLD_S = 0.5
@@ -142,22 +142,24 @@ class Connection:
     async def _run(self) -> None:
         try:
             kit = await sdk.load()
-        except ImportError as exc:
-            error = MissingExtra(exc.name or "mcp", "mcp")
+        except Exception as exc:  # whatever a package of another version does
+            error = ConfigurationError(f"the package mcp cannot be used ({exc}): pip install 'dialog[mcp]'")
             error.__cause__ = exc
             self._down(error)
             return
-        wait_s = 0.0
+        loop = asyncio.get_running_loop()
+        policy = Reconnect(_BACKOFF, loop.time())
         with kit.new_scope() as self._scope:
             while True:
                 reached = False
                 reason = "it has ended the connection"
                 with kit.new_scope() as attempt:
-                    attempt.deadline = asyncio.get_running_loop().time() + self._target.connect_timeout_s
+                    attempt.deadline = loop.time() + self._target.connect_timeout_s
                     try:
                         async with kit.open(self._target) as session:
                             tools = await session.list_tools()
                             attempt.deadline, reached = math.inf, True
+                            policy.connected(loop.time())
                             self._ready(session, tools)
                             await self._stay(session)
                     except* Exception as group:
@@ -168,11 +170,9 @@ class Connection:
                     reason = f"no answer within {self._target.connect_timeout_s:g} s"
                 if reached:
                     logger.info("MCP server %s: %s; connecting again", self._target.name, reason)
-                    wait_s = 0.0
                 else:
                     self._down(ProviderError(f"MCP server {self._target.name}", reason, retryable=True))
-                    wait_s = min(max(_FIRST_WAIT_S, wait_s * 2), _LONGEST_WAIT_S)
-                    await asyncio.sleep(wait_s)
+                await asyncio.sleep(policy.lost(loop.time()) or 0.0)
 
     async def _stay(self, session: sdk.Session) -> None:
         """Keep the list of tools up to date until the connection is lost."""
@@ -206,7 +206,10 @@ class Connection:
         self._settled.set()
         self._up.set()
         for watcher in tuple(self._watchers):
-            watcher()
+            try:
+                watcher()
+            except Exception:  # one call's trouble: the connection serves the others, too
+                logger.exception("MCP server %s: a listener raised", self._target.name)
 
 
 async def _is_lost(session: sdk.Session) -> bool:

@@ -129,6 +129,7 @@ class MCPServer:
 
         Raises:
             ProviderError: It cannot be reached, or does not answer as a server does.
+            ConfigurationError: The package ``mcp`` is of a version that cannot be used.
         """
         if self._ahead is not None:
             return

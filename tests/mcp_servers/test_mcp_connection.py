@@ -15,10 +15,12 @@ from aiohttp import web
 from places import free_port, http, is_running, lines, stdio, until
 
 from dialog.errors import ConfigurationError, MissingExtra, ProviderError
+from dialog.mcp import connection as connections
 from dialog.mcp import sdk
 from dialog.mcp import server as servers
 from dialog.mcp.results import MCPToolError
 from dialog.mcp.server import MCPServer
+from dialog.net.reconnect import Reconnect
 from dialog.testing.server import EmulatorServer, Faults
 from dialog.toolpolicy import ToolPolicy
 
@@ -190,6 +192,36 @@ async def test_letting_go_while_it_connects_leaves_nothing(tmp_path):
     assert lease.value._task.done()
     with pytest.raises(MCPToolError, match="let go of"):
         await lease.value.call("who", {})
+
+
+async def test_a_listener_that_fails_costs_nobody_else_the_connection(caplog):
+    async with connected(stdio("old")) as connection:
+        connection.watch(lambda: 1 / 0)
+        heard = asyncio.Event()
+        connection.watch(heard.set)
+        await connection.call("grow", {})
+        async with asyncio.timeout(5):
+            await heard.wait()
+        assert await connection.call("greet", {}) == "greet"
+    assert "a listener raised" in caplog.text
+
+
+async def test_a_server_that_crashes_again_and_again_is_not_started_ever_faster(tmp_path, monkeypatch):
+    waits: list[float] = []
+
+    class Watched(Reconnect):
+        def lost(self, now, **more):
+            waits.append(super().lost(now, **more))
+            return 0.0
+
+    monkeypatch.setattr(connections, "Reconnect", Watched)
+    async with connected(stdio("old")) as connection:
+        for _ in range(4):
+            with pytest.raises(MCPToolError):
+                await connection.call("leave", {})
+            assert await connection.call("greet", {}) == "greet"
+    assert 0 < waits[0] < 0.2
+    assert waits[3] > 3 * waits[0]
 
 
 # Servers that are down, slow, or speak nonsense
@@ -392,6 +424,15 @@ async def test_the_sdk_is_imported_beside_the_loop(monkeypatch):
         pass
     assert len(threads) == 1
     assert threads[0] is not threading.main_thread()
+
+
+async def test_an_sdk_that_cannot_be_used_is_told(monkeypatch):
+    def broken():
+        raise ImportError("cannot import name 'Client'")
+
+    monkeypatch.setattr(sdk, "_import", broken)
+    with pytest.raises(ConfigurationError, match=r"cannot be used .*'Client'.*dialog\[mcp\]"):
+        await stdio().connect()
 
 
 def test_nothing_of_the_sdk_is_imported_before_it_is_needed():
