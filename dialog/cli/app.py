@@ -236,6 +236,37 @@ def doctor(
 
 
 @app.command()
+def gateway(  # noqa: PLR0917  # options of the command line, not positions
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:NAME", help="main:gateway: a TwilioGateway, or a function that makes one")
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0",  # noqa: S104 - to be reached
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
+    cert: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="And its key.")] = None,
+    leave_s: Annotated[float, typer.Option(min=0.0, help="Calls are taken for so long after SIGTERM.")] = 5.0,
+    drain_s: Annotated[float, typer.Option(min=0.0, help="Calls may go on for so long after that.")] = 1800.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "info",
+) -> None:
+    """Serve a gateway with its probes, /health and /ready; on SIGTERM let its calls finish."""
+    from dialog.cli.gateway import GatewayPlan, run_gateway
+
+    plan = GatewayPlan(
+        target=target,
+        host=host,
+        port=port,
+        cert=cert,
+        key=key,
+        leave_s=leave_s,
+        drain_s=drain_s,
+        log_level=log_level,
+    )
+    _exit(_run(run_gateway(Console(), plan)))
+
+
+@app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="A new or empty directory.")],
 ) -> None:

@@ -1,0 +1,68 @@
+"""Serving the user's gateway: in this process, until it is told to stop."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from dialog import logs
+from dialog.errors import ConfigurationError
+from dialog.loop import calm_collector
+from dialog.server.making import make_gateway
+from dialog.server.serving import serve
+
+__all__ = ["GatewayPlan", "run_gateway"]
+
+
+class GatewayPlan(NamedTuple):
+    """What to serve, and where."""
+
+    target: str
+    host: str = "0.0.0.0"  # noqa: S104 - a server is there to be reached
+    port: int = 8080
+    cert: Path | None = None
+    key: Path | None = None
+    leave_s: float = 5.0
+    drain_s: float = 1800.0
+    log_level: str = "info"
+
+
+async def run_gateway(console: Console, plan: GatewayPlan) -> int:
+    """Serve until SIGTERM or Ctrl-C; 0 if every call then ended by itself.
+
+    Raises:
+        ConfigurationError: The target is no gateway, or a setting cannot be used.
+    """
+    tls = tls_context(plan.cert, plan.key)
+    with logs.configure(plan.log_level):
+        gateway = make_gateway(plan.target)
+        calm_collector()
+        clean = await serve(
+            gateway,
+            host=plan.host,
+            port=plan.port,
+            leave_s=plan.leave_s,
+            drain_s=plan.drain_s,
+            tls=tls,
+            started=lambda port: console.print(f"{plan.target} takes calls at {plan.host}:{port}", highlight=False),
+        )
+    return 0 if clean else 1
+
+
+def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """The certificate that is served with; ``None`` without one.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    if cert is None:
+        return None
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        tls.load_cert_chain(cert, key)
+    except OSError as exc:
+        raise ConfigurationError(f"the certificate in {cert} cannot be used: {exc}") from exc
+    return tls

@@ -1,0 +1,116 @@
+"""``python -m dialog gateway`` from outside: a process that is started, dialled, and told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from dialog.testing.caller import Caller
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "auth-token-of-the-test"
+ACCOUNT = "AC" + "0" * 32
+
+MAIN = f"""
+from uuid import uuid4
+
+from dialog import TwilioGateway, VoIP
+from dialog.audio.g711 import mulaw_encode
+from dialog.audio.tones import sine
+from dialog.message import Message
+
+
+def on_voip(voip):
+    voip.post(Message(uuid=uuid4(), data=mulaw_encode(sine(300, 600)), done=True))
+
+
+def make():
+    made = TwilioGateway(account_sid="{ACCOUNT}", auth_token="{TOKEN}", base_url="http://127.0.0.1:9")
+    made.on("voip", on_voip)
+    return made
+
+
+gateway = make()
+number = 17
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@asynccontextmanager
+async def command(directory: Path, *arguments: str, target: str = "main:gateway") -> AsyncIterator[tuple]:
+    """The command, once it says where it takes calls: the process, and its address."""
+    (directory / "main.py").write_text(MAIN)
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "dialog", "gateway", target, "--host", "127.0.0.1", "--port", str(port)],
+        *arguments,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            while b"takes calls" not in await process.stdout.readline():
+                assert not process.stdout.at_eof()
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("target", ["main:gateway", "main:make"])
+async def test_a_gateway_takes_calls_and_leaves_without_cutting_one(tmp_path: Path, target: str) -> None:
+    async with command(tmp_path, "--leave-s", "0", target=target) as (process, url), aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/ready") as response:
+            assert response.status == 200
+        async with Caller.dial(f"{url}/twilio", auth_token=TOKEN, account_sid=ACCOUNT) as caller:
+            assert (await caller.listen()).duration_ms == pytest.approx(600, abs=60)
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(10):
+                while True:
+                    async with session.get(f"{url}/ready") as response:
+                        if response.status == 503:
+                            break
+                    await asyncio.sleep(0.01)
+            assert process.returncode is None
+            await caller.hang_up()
+        async with asyncio.timeout(15):
+            assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "complaint"),
+    [
+        ("main:number", "main:number is no gateway and makes none, but int"),
+        ("main:on_void", "main has no 'on_void'; it has make, on_voip"),
+        ("nowhere:gateway", "importing nowhere failed"),
+    ],
+)
+async def test_what_is_no_gateway_is_named(tmp_path: Path, target: str, complaint: str) -> None:
+    (tmp_path / "main.py").write_text(MAIN)
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "dialog", "gateway", target],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        _, error = await process.communicate()
+    assert process.returncode == 1
+    assert complaint in error.decode()
