@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 from dialog.errors import ConfigurationError
 
-__all__ = ["Circuit", "shared_circuit"]
+__all__ = ["Circuit", "chain_circuits", "shared_circuit"]
 
 _LONGEST = 8
 """So many times the first wait is the longest one between two probes."""
+_REMEMBERED = 256
+"""Circuits of a loop, those that were wanted last."""
 
 
 class Circuit:
@@ -104,6 +107,19 @@ def shared_circuit(identity: Hashable, *, failures: int, probe_after_s: float) -
         return Circuit(failures=failures, probe_after_s=probe_after_s)
     circuits = _loops.setdefault(asyncio.get_running_loop(), {})
     key = (identity, failures, probe_after_s)
-    if key not in circuits:
-        circuits[key] = Circuit(failures=failures, probe_after_s=probe_after_s)
-    return circuits[key]
+    circuit = circuits.pop(key, None) or Circuit(failures=failures, probe_after_s=probe_after_s)
+    circuits[key] = circuit
+    if len(circuits) > _REMEMBERED:
+        del circuits[next(iter(circuits))]
+    return circuit
+
+
+def chain_circuits(identities: Sequence[Hashable], *, failures: int, probe_after_s: float) -> list[Circuit]:
+    """The circuits of a chain's members; of two that are the same each has its own. See :func:`shared_circuit`."""
+    seen = Counter[Hashable]()
+    circuits: list[Circuit] = []
+    for identity in identities:
+        seen[identity] += 1
+        one = None if identity is None else (identity, seen[identity])
+        circuits.append(shared_circuit(one, failures=failures, probe_after_s=probe_after_s))
+    return circuits

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from dialog.audio.convert import Converter, negotiate
 from dialog.errors import ConfigurationError, DialogError, ProviderError, StateError, UnsupportedFormat
 from dialog.message import AudioFormat, Failure, Message, SpeechEdge, Utterance
-from dialog.net.circuit import Circuit
+from dialog.net.circuit import Circuit, chain_circuits
 from dialog.net.ring import AudioRing
 from dialog.net.takeover import Takeover, labels
 from dialog.participant import Event, Participant
@@ -55,11 +55,11 @@ _PROBE_AHEAD_MS = 500.0
 class _Member:
     """One of the chain: the recogniser as it was given, its name, and whether it is worth asking."""
 
-    def __init__(self, stt: STT, place: int, label: str, probe_after_s: float) -> None:
+    def __init__(self, stt: STT, place: int, label: str) -> None:
         self.stt = stt
         self.place = place
         self.label = label
-        self.circuit = Circuit(failures=1, probe_after_s=probe_after_s)
+        self.circuit: Circuit
         self.used = False
 
 
@@ -82,6 +82,8 @@ class _Session:
         self.last_error: DialogError | None = None
         self.asked_at: float | None = None
         """When it was asked whether it hears anything."""
+        self.shy = False
+        """It is tried again, and has let others try, too."""
         self.renewed = False
         """It is connected anew, since it heard nothing before."""
         self.kept: Utterance | None = None
@@ -120,6 +122,8 @@ class FallbackSTT(STT):
     on under the same uuid. One that is preferred, and failed, listens along after a while; when it has proven
     that it hears, it takes over in a pause.
 
+    What one call has learnt of them the next one knows: it begins with the first that has not failed lately.
+
     Its capabilities are what all of them can do, so whoever plans with them need not plan again. Each switch
     is a non-fatal ERROR that says who failed and why, and a :attr:`TAKEOVER`; a fatal ERROR comes when all
     have failed.
@@ -147,7 +151,9 @@ class FallbackSTT(STT):
             raise ConfigurationError("FallbackSTT needs at least one recogniser")
         super().__init__()
         names = labels([stt.name for stt in given])
-        self._members = [_Member(stt, place, names[place], probe_after_s) for place, stt in enumerate(given)]
+        self._members = [_Member(stt, place, names[place]) for place, stt in enumerate(given)]
+        Circuit(failures=1, probe_after_s=probe_after_s)  # refuses what is out of range, already here
+        self._probe_after_s = probe_after_s
         # It can take and do what all of them can.
         self.formats = _common_formats(given)  # type: ignore[misc]
         self.capabilities = common_capabilities([stt.capabilities for stt in given])  # type: ignore[misc]
@@ -203,7 +209,13 @@ class FallbackSTT(STT):
         self._watchdog = Watchdog(audio_format)
         self._loop = asyncio.get_running_loop()
         self._ticker = self._loop.call_later(_TICK_S, self._tick)
-        first = self._members[0]
+        identities = [member.stt.identity for member in self._members]
+        circuits = chain_circuits(identities, failures=1, probe_after_s=self._probe_after_s)
+        for member, circuit in zip(self._members, circuits, strict=True):
+            member.circuit = circuit
+        first = next((member for member in self._members if member.circuit.closed), self._members[0])
+        if first.place:
+            logger.info("%s: %s listens, for what is preferred has failed lately", self.name, first.label)
         try:
             self._active = self._start(first)
         except ProviderError as exc:
@@ -267,6 +279,8 @@ class FallbackSTT(STT):
             if timer is not None:
                 timer.cancel()
         super().dispose()
+        if self._probe is not None:
+            self._probe.member.circuit.abandoned()
         for stt in self._all():
             stt.dispose()
         self._active = self._probe = None
@@ -408,6 +422,7 @@ class FallbackSTT(STT):
         if self._ticker is not None:
             self._ticker.cancel()
         if self._probe is not None:
+            self._probe.member.circuit.abandoned()
             self._drop(self._probe)
             self._probe = None
         self._force()  # what was understood before all ended is still worth an answer
@@ -426,7 +441,8 @@ class FallbackSTT(STT):
             self._look_at_probe(self._probe, now)
         elif self._active is not None:
             for member in self._members[: self._active.member.place]:
-                if member.circuit.due(now):
+                # Another call may have found out already that it works again; here it has to hear this caller.
+                if member.circuit.closed or member.circuit.due(now):
                     self._start_probe(member)
                     break
 
@@ -510,6 +526,10 @@ class FallbackSTT(STT):
             logger.info("%s: %s cannot be tried: %r", self.name, member.label, exc)
 
     def _look_at_probe(self, probe: _Session, now: float) -> None:
+        if not probe.shy and now - probe.since >= self._probe_after_s:
+            # Only somebody who speaks proves it, and this caller does not: let others try.
+            probe.shy = True
+            probe.member.circuit.abandoned()
         if self._unconnected(probe, probe.stt.pulse, now, _PROBE_S):
             return
         if not probe.heard and probe.missed >= _PROBE_UTTERANCES:

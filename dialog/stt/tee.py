@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -73,6 +73,11 @@ class TeeSTT(STT):
         for event in _PASSED_ON:
             primary.on(event, partial(self.emit, event))
         self._try(self._listen, secondary)
+
+    @property
+    def identity(self) -> Hashable:
+        """See :attr:`Renewable.identity`: that of the primary."""
+        return self._primary.identity
 
     def open(self, audio_format: AudioFormat) -> None:
         """Start connecting both and return; raises what the primary raises."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from uuid import UUID, uuid4
 
 from msgspec.structs import replace
@@ -80,6 +80,11 @@ class CachedTTS(TTS):
         tts.on(TTS.MESSAGE, self._on_audio)
         tts.on(TTS.ALIGNMENT, self._on_alignment)
         tts.on(Participant.ERROR, self._on_failure)
+
+    @property
+    def identity(self) -> Hashable:
+        """See :attr:`Renewable.identity`: that of its voice."""
+        return self._tts.identity
 
     def ready(self, text: str) -> bool:
         """Whether ``text`` can be said without the voice."""

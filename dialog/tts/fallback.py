@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from dialog.audio.convert import Converter, negotiate
 from dialog.errors import ConfigurationError, DialogError, ProviderError, StateError, UnsupportedFormat
 from dialog.message import Alignment, AudioFormat, Failure, Message
-from dialog.net.circuit import Circuit
+from dialog.net.circuit import Circuit, chain_circuits
 from dialog.net.contexts import PartKey
 from dialog.net.takeover import Takeover, labels
 from dialog.participant import Event, Participant
@@ -32,6 +32,8 @@ _TROUBLED_S = 1.0
 _PROBE_S = 5.0
 _PROBE_TEXT = "Okay."
 """What a voice that failed is asked to say, to nobody, when it is tried again."""
+_FAILURES = 2
+"""So many in a row, and a voice is not asked for new parts."""
 _KEEP_ENDED = 256
 _SENTENCE_ENDS = (".", "!", "?", "…", ":", "\n")
 
@@ -39,11 +41,11 @@ _SENTENCE_ENDS = (".", "!", "?", "…", ":", "\n")
 class _Voice:
     """One of the chain: the voice as it is now, and whether it is worth asking."""
 
-    def __init__(self, tts: TTS, place: int, label: str, probe_after_s: float) -> None:
+    def __init__(self, tts: TTS, place: int, label: str) -> None:
         self.tts = tts
         self.place = place
         self.label = label
-        self.circuit = Circuit(failures=2, probe_after_s=probe_after_s)
+        self.circuit: Circuit
         self.rate = SpokenRate()
         self.format: AudioFormat
         self.listeners: list[tuple[Event[Any], Callable[[Any], object]]] = []
@@ -90,6 +92,8 @@ class FallbackTTS(TTS):
     speaks its words nothing is said twice, else the clause that was cut may be. A voice that failed twice in
     a row, or gave up, is not asked for new parts until it has said a word to nobody; then it is.
 
+    What one call has learnt of them the next one knows: it begins with the first that has not failed lately.
+
     Its capabilities are what all of them can do. Each failure is a non-fatal ERROR that says who failed and
     why, each change of the voice a :attr:`TAKEOVER`; a fatal ERROR comes when all have failed.
 
@@ -134,7 +138,9 @@ class FallbackTTS(TTS):
             raise ConfigurationError(f"FallbackTTS needs timeout_s > 0, got {timeout_s}")
         super().__init__()
         own = labels([tts.name for tts in given])
-        self._voices = [_Voice(tts, place, own[place], probe_after_s) for place, tts in enumerate(given)]
+        self._voices = [_Voice(tts, place, own[place]) for place, tts in enumerate(given)]
+        Circuit(probe_after_s=probe_after_s)  # refuses what is out of range, already here
+        self._probe_after_s = probe_after_s
         # It can make and do what all of them can.
         self.formats = _common_formats(given)  # type: ignore[misc]
         self.capabilities = _common_capabilities([tts.capabilities for tts in given])  # type: ignore[misc]
@@ -174,7 +180,14 @@ class FallbackTTS(TTS):
             Converter(voice.format, audio_format)
         self._format = audio_format
         self._loop = asyncio.get_running_loop()
-        first = self._voices[0]
+        identities = [voice.tts.identity for voice in self._voices]
+        circuits = chain_circuits(identities, failures=_FAILURES, probe_after_s=self._probe_after_s)
+        for voice, circuit in zip(self._voices, circuits, strict=True):
+            voice.circuit = circuit
+        self._speaking = first = next((voice for voice in self._voices if voice.circuit.closed), self._voices[0])
+        if first.place:
+            logger.info("%s: %s speaks, for what is preferred has failed lately", self.name, first.label)
+            self._look_later()
         try:
             self._start(first)
         except ProviderError as exc:
@@ -434,6 +447,9 @@ class FallbackTTS(TTS):
             tts.post(Message(uuid=uuid4(), data=_PROBE_TEXT, done=True))
             async with asyncio.timeout(_PROBE_S):
                 await said.wait()
+        except asyncio.CancelledError:
+            voice.circuit.abandoned()
+            raise
         except TimeoutError:
             errors.append(ProviderError(voice.label, f"no audio for {_PROBE_S:g} s", retryable=True))
         except Exception as exc:  # whatever it raises, it does not work yet

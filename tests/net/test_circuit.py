@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dialog.errors import ConfigurationError
-from dialog.net.circuit import Circuit, shared_circuit
+from dialog.net.circuit import Circuit, chain_circuits, shared_circuit
 
 
 def test_it_opens_after_failures_in_a_row_only():
@@ -79,3 +79,20 @@ async def test_providers_of_one_identity_share_a_circuit_in_their_loop():
 
     await asyncio.to_thread(another_loop)
     assert others[0] is not one
+
+
+async def test_members_of_a_chain_have_a_circuit_each_and_share_it_with_other_calls():
+    identities = ["a", "b", "a", None]
+    first = chain_circuits(identities, failures=2, probe_after_s=5)
+    assert len(set(map(id, first))) == 4
+    second = chain_circuits(identities, failures=2, probe_after_s=5)
+    assert [one is other for one, other in zip(first, second, strict=True)] == [True, True, True, False]
+
+
+async def test_circuits_that_nobody_wanted_lately_are_forgotten():
+    first = shared_circuit("first", failures=2, probe_after_s=5)
+    kept = shared_circuit("kept", failures=2, probe_after_s=5)
+    for number in range(300):
+        shared_circuit(number, failures=2, probe_after_s=5)
+        assert shared_circuit("kept", failures=2, probe_after_s=5) is kept
+    assert shared_circuit("first", failures=2, probe_after_s=5) is not first

@@ -233,6 +233,95 @@ def test_the_preferred_one_comes_back_in_a_pause_when_it_has_heard_something():
     run_virtual(scenario)
 
 
+PAUSE = bytes([SILENT]) * 160 * 100
+
+
+class Member(Reading):
+    """One of several calls that are made alike."""
+
+    down: ClassVar[set[str]] = set()
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label, [])
+
+    def open(self, audio_format) -> None:
+        self.faults = [("die", 0)] if self.label in Member.down else []
+        super().open(audio_format)
+
+
+def calls_of_one_loop(scenario, monkeypatch, **down):
+    monkeypatch.setattr(Member, "down", set(down.get("down", "")))
+
+    async def run(_clock) -> None:
+        ears: list[Ear] = []
+
+        def call() -> Ear:
+            ear = Ear(FallbackSTT([Member("a"), Member("b")], probe_after_s=5.0))
+            ears.append(ear)
+            ear.stt.open(MULAW_8K)
+            return ear
+
+        await scenario(call)
+        for ear in ears:
+            await ear.close()
+
+    run_virtual(run)
+
+
+def test_the_next_call_does_not_begin_with_one_that_has_just_failed(monkeypatch):
+    async def scenario(call):
+        first = call()
+        await first.play(spoken([1, 2]))
+        assert first.stt.active == "Member 2"
+        second = call()
+        assert second.stt.active == "Member 2"
+        await second.play(spoken([3, 4]))
+        assert [final.data for final in second.finals] == ["w3 w4"]
+        assert second.failures == second.takeovers == []
+        Member.down.clear()
+        await second.play(PAUSE * 4)
+        await second.play(spoken([5]) + PAUSE)
+        assert second.stt.active == "Member 1"
+        assert call().stt.active == "Member 1"
+        await first.play(spoken([3], [4]) + PAUSE + spoken([5]))
+        assert first.stt.active == "Member 1", "it has been found out beside another call"
+        assert [final.data for final in first.finals] == ["w1 w2", "w3", "w4", "w5"]
+
+    calls_of_one_loop(scenario, monkeypatch, down="a")
+
+
+def test_a_silent_caller_keeps_no_other_call_from_finding_out_that_one_works_again(monkeypatch):
+    async def scenario(call):
+        silent = call()
+        await silent.play(spoken([1]))
+        Member.down.clear()
+        await silent.play(PAUSE * 6)  # it is tried, and nobody speaks
+        other = call()
+        assert other.stt.active == "Member 2"
+        await other.play(PAUSE * 4)
+        await other.play(spoken([2]) + PAUSE)
+        assert other.stt.active == "Member 1"
+
+    calls_of_one_loop(scenario, monkeypatch, down="a")
+
+
+def test_a_call_that_ends_while_one_is_tried_leaves_it_to_the_next(monkeypatch):
+    async def scenario(call):
+        first = call()
+        await first.play(spoken([1]))
+        Member.down.clear()
+        while first.stt._probe is None:
+            await first.play(bytes([SILENT]) * 160)
+        await first.close()
+        second = call()
+        assert second.stt.active == "Member 2"
+        await second.play(PAUSE)
+        await second.play(spoken([2]) + PAUSE)
+        assert second.stt.active == "Member 1"
+
+    calls_of_one_loop(scenario, monkeypatch, down="a")
+
+
 def test_when_all_have_failed_it_is_fatal_once_and_what_was_heard_is_told():
     async def scenario(_clock) -> None:
         stt = FallbackSTT([Reading("a", [("die", 40)]), Reading("b", [("die", 0)])])

@@ -231,6 +231,77 @@ def test_the_voice_comes_back_after_it_has_said_a_word_to_nobody():
     run_virtual(scenario)
 
 
+class Member(Spelling):
+    """One of several calls that are made alike."""
+
+    fault: ClassVar[str] = ""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label, [])
+
+    def open(self, audio_format) -> None:
+        super().open(audio_format)
+        self.faults = [(Member.fault, 0)] * 9 if self.label == "a" and Member.fault else []
+
+
+def calls_of_one_loop(scenario) -> None:
+    async def run(_clock) -> None:
+        ears: list[Listener] = []
+
+        def call() -> Listener:
+            ears.append(Listener(FallbackTTS([Member("a"), Member("b")], probe_after_s=5.0)))
+            ears[-1].tts.open(MULAW_8K)
+            return ears[-1]
+
+        await scenario(call)
+        for ear in ears:
+            await ear.close()
+
+    run_virtual(run)
+
+
+def test_the_next_call_does_not_begin_with_a_voice_that_has_just_failed(monkeypatch):
+    monkeypatch.setattr(Member, "fault", "die")
+
+    async def scenario(call):
+        first = call()
+        await first.say(TEXT)
+        second = call()
+        assert second.tts.active == "Member 2"
+        key = await second.say(TEXT)
+        assert second.text(key) == TEXT
+        assert second.failures == []
+        await asyncio.sleep(6)  # one of the calls has tried it, in vain
+        Member.fault = ""
+        await asyncio.sleep(12)
+        for ear in (first, second):
+            await ear.say(TEXT)
+            assert ear.tts.active == "Member 1"
+        assert call().tts.active == "Member 1"
+
+    calls_of_one_loop(scenario)
+
+
+def test_a_call_that_ends_while_a_voice_is_tried_leaves_it_to_the_next(monkeypatch):
+    monkeypatch.setattr(Member, "fault", "die")
+
+    async def scenario(call):
+        first = call()
+        await first.say(TEXT)
+        Member.fault = "stall"
+        await asyncio.sleep(6)
+        assert first.tts._probes
+        await first.close()
+        Member.fault = ""
+        second = call()
+        assert second.tts.active == "Member 2"
+        await asyncio.sleep(2)
+        await second.say(TEXT)
+        assert second.tts.active == "Member 1"
+
+    calls_of_one_loop(scenario)
+
+
 def test_when_all_have_failed_parts_still_end_and_it_is_fatal_once():
     async def scenario(_clock) -> None:
         tts = FallbackTTS([Spelling("first", [("die", 2)]), Spelling("second", [("die", 2)])])
