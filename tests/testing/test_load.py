@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import socket
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 from aiohttp import WSMsgType, web
+from rich.console import Console
 
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
+from dialog.cli.load import LoadOptions, run_load
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError, StateError
 from dialog.testing.heard import is_silent
 from dialog.testing.load import Limit, Load, LoadPlan
+from dialog.testing.load_metronome import Metronome
 from dialog.testing.load_page import make_load_page
 from dialog.testing.signing import sign
 
@@ -307,12 +312,14 @@ async def test_dead_air_is_told_with_its_place_and_length(desk):
     assert report.figures.value("max_dead_air_ms") == pytest.approx(outcome.reply_ms[0], abs=0.1)
 
 
-async def test_holes_in_what_is_heard_are_counted(desk):
+@pytest.mark.parametrize("late", [False, True])
+async def test_holes_in_what_is_heard_are_the_servers_unless_the_generator_is_late(desk, monkeypatch, late):
+    monkeypatch.setattr(Metronome, "disturbed", late)
     desk.hole_frames = 8
     desk.reply_ms = 1000.0
     report = await run(desk, calls=2, turns=1)
-    assert report.figures.gaps.count + report.figures.own_gaps == 2
-    assert sum(outcome.gaps + outcome.own_gaps for outcome in report.outcomes) == 2
+    assert (report.figures.gaps.count, report.figures.own_gaps) == ((0, 2) if late else (2, 0))
+    assert [(outcome.gaps, outcome.own_gaps) for outcome in report.outcomes] == [(0, 1) if late else (1, 0)] * 2
 
 
 async def test_a_late_answer_delays_only_its_own_time_and_is_told(desk):
@@ -449,6 +456,25 @@ async def test_callers_say_what_they_are_given_in_turns(desk):
     report = await run(desk, load=Load(desk.plan(turns=2), clock=CLOCK, say=[tone(300), tone(900)]))
     assert report.figures.statuses == {"done": 3}
     assert report.figures.turns == 6
+
+
+async def test_a_generator_that_is_late_itself_calls_its_figures_void(desk, tmp_path):
+    stall: asyncio.TimerHandle
+
+    def stand_still() -> None:
+        nonlocal stall
+        time.sleep(0.06)  # the whole loop, in which the callers live
+        stall = asyncio.get_running_loop().call_later(0.1, stand_still)
+
+    stall = asyncio.get_running_loop().call_later(0.1, stand_still)
+    report = await run(desk, calls=2)
+    assert "the generator itself was late" in report.void
+    console = Console(file=io.StringIO(), width=120)
+    code = await run_load(console, desk.plan(calls=1), LoadOptions(page=tmp_path / "load.html"))
+    stall.cancel()
+    assert code == 3
+    assert "✗ void" in console.file.getvalue()
+    assert "Void: the generator itself was late" in (tmp_path / "load.html").read_text()
 
 
 # Several processes, and the command line.
