@@ -9,19 +9,21 @@ that nobody heard leave no trace; a tool that has started always does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from itertools import takewhile
+from typing import Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from dialog.errors import StateError
 from dialog.llm.llm import Entry, Item, ToolCall, ToolResult
 
-__all__ = ["UNKNOWN", "Draft", "History", "Restored"]
+__all__ = ["UNKNOWN", "Draft", "Excerpt", "History", "Restored"]
 
 _RUNNING = "still running; the result will follow"
 _BACKGROUND = "started in the background; the result will follow"
 UNKNOWN = "outcome unknown: verify before you repeat this"
 """What a model is told of a tool that had started, and of which nobody knows what became of it."""
 _LATE = "(finished after the caller spoke again)"
+_TITLE = "Summary of the conversation so far:\n"
 
 
 class _Said:
@@ -455,6 +457,46 @@ class History:
         """Return what has happened: the ended turns only."""
         return tuple(item for block in self._blocks for item in _ended(block))
 
+    @property
+    def chars(self) -> int:
+        """Characters of all texts of what has happened."""
+        return sum(map(_size, self.items()))
+
+    def oldest_turns(self, keep: int) -> Excerpt | None:
+        """Return the turns before the newest ``keep``, which a summary could replace; ``None``: there are none.
+
+        Every turn is whole, with its tool calls and their results. Instructions are never in it, nor a turn
+        that is under way or has a tool at work, and what comes after that.
+        """
+        turns = [block for block in self._blocks if not (_is_instruction(block) and not _is_summary(block))]
+        chosen: list[_Block] = []
+        for block in turns[: max(0, len(turns) - keep)]:
+            if _is_open(block) or block is self._dropped:
+                break
+            chosen.append(block)
+        if all(map(_is_summary, chosen)):
+            return None
+        excerpt = Excerpt(chosen)
+        return excerpt if excerpt.items else None
+
+    def replace_turns(self, excerpt: Excerpt, summary: str) -> bool:
+        """Put a summary where the turns of ``excerpt`` stand; tell whether it was done.
+
+        It is not when some of them are gone meanwhile. Nothing changes of what has happened, so replies that
+        are under way stay valid: :attr:`version` does not count this.
+        """
+        where = {id(block): number for number, block in enumerate(self._blocks)}
+        old = {id(block) for block in excerpt._blocks}
+        if not old <= where.keys():
+            return False
+        first = min(where[name] for name in old)
+        instructions = tuple(item for block in excerpt._blocks for item in _done(block)[: _leading(block)])
+        made: list[_Block] = [instructions] if instructions else []
+        made.append((Entry(role="system", text=_TITLE + summary.strip()),))
+        self._blocks[first:] = made + [block for block in self._blocks[first:] if id(block) not in old]
+        self.rewritten()
+        return True
+
     def _own(self, draft: Draft) -> bool:
         if draft._history is not self:
             raise StateError("the draft belongs to another history")
@@ -490,6 +532,50 @@ class History:
     def _tell(self, what: Draft | tuple[Item, ...] | None) -> None:
         if self.watcher is not None:
             self.watcher(what)
+
+
+_Block: TypeAlias = Draft | tuple[Item, ...]
+"""A turn, or what was added as it is."""
+
+
+class Excerpt:
+    """The oldest turns of a history, as they were; made by :meth:`History.oldest_turns`."""
+
+    __slots__ = ("_blocks", "items")
+
+    def __init__(self, blocks: Sequence[_Block]) -> None:
+        self._blocks = tuple(blocks)
+        self.items: tuple[Item, ...] = tuple(item for block in blocks for item in _done(block)[_leading(block) :])
+        """What was said and done in them; instructions that they begin with are not among it."""
+
+    @property
+    def size(self) -> int:
+        """Characters of all its texts."""
+        return sum(map(_size, self.items))
+
+    def __repr__(self) -> str:
+        return f"<Excerpt of {len(self._blocks)} turns, {self.size} chars>"
+
+
+def _done(block: _Block) -> Sequence[Item]:
+    return block if isinstance(block, tuple) else block._own(asking=False)
+
+
+def _is_summary(block: _Block) -> bool:
+    """Whether it stands for turns; the next summary takes it in. It is told by its words, also in another process."""
+    if not isinstance(block, tuple) or len(block) != 1:
+        return False
+    (item,) = block
+    return isinstance(item, Entry) and item.role == "system" and item.text.startswith(_TITLE)
+
+
+def _leading(block: _Block) -> int:
+    """How many instructions an earlier conversation begins with, which are to stay."""
+    if isinstance(block, Draft) or _is_summary(block):
+        return 0
+    return sum(
+        1 for _ in takewhile(lambda item: isinstance(item, Entry) and item.role in ("system", "developer"), block)
+    )
 
 
 def _ended(block: Draft | tuple[Item, ...]) -> Sequence[Item]:

@@ -14,21 +14,19 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
-from itertools import takewhile
 from typing import Any, cast
 
 from dialog.agent.agent import Agent
-from dialog.agent.history import Draft, History, _is_instruction, _is_open, _size
+from dialog.agent.history import Excerpt
 from dialog.calls import events as ev
 from dialog.errors import ConfigurationError, DialogError, ProviderError
 from dialog.llm.llm import LLM, Entry, Finish, Item, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
 from dialog.participant import Participant
 
-__all__ = ["Excerpt", "HistorySummaries", "oldest_turns", "replace_turns"]
+__all__ = ["HistorySummaries"]
 
 logger = logging.getLogger(__name__)
 
-_TITLE = "Summary of the conversation so far:\n"
 _INSTRUCTION = (
     "What follows is the beginning of a phone conversation between a caller and an agent. Write down, in the "
     "language of the conversation and in at most 150 words, what the agent has to remember to go on with it: who "
@@ -39,65 +37,6 @@ _PATIENCE_S = 60.0
 _REST_TURNS = 3
 """After a failure, so many turns pass before it is tried again."""
 _NAMES = {"user": "Caller", "assistant": "Agent", "system": "Note", "developer": "Note"}
-
-_Block = Draft | tuple[Item, ...]
-
-
-class Excerpt:
-    """The oldest turns of a history, as they were; made by :func:`oldest_turns`."""
-
-    __slots__ = ("_blocks", "items")
-
-    def __init__(self, blocks: Sequence[_Block]) -> None:
-        self._blocks = tuple(blocks)
-        self.items: tuple[Item, ...] = tuple(item for block in blocks for item in _items(block)[_leading(block) :])
-        """What was said and done in them; instructions that they begin with are not among it."""
-
-    @property
-    def size(self) -> int:
-        """Characters of all its texts."""
-        return sum(map(_size, self.items))
-
-    def __repr__(self) -> str:
-        return f"<Excerpt of {len(self._blocks)} turns, {self.size} chars>"
-
-
-def oldest_turns(history: History, keep: int) -> Excerpt | None:
-    """The turns before the newest ``keep``, or ``None``: they could be replaced by a summary.
-
-    Every turn is whole, with its tool calls and their results. Instructions are never in it, nor a turn
-    that is under way or has a tool at work, and what comes after that.
-    """
-    turns = [block for block in history._blocks if not _stays(block)]
-    chosen: list[_Block] = []
-    for block in turns[: max(0, len(turns) - keep)]:
-        if _is_open(block) or block is history._dropped:
-            break
-        chosen.append(block)
-    if not any(not _is_summary(block) for block in chosen):
-        return None
-    excerpt = Excerpt(chosen)
-    return excerpt if excerpt.items else None
-
-
-def replace_turns(history: History, excerpt: Excerpt, summary: str) -> bool:
-    """Put a summary where the turns of ``excerpt`` stand; tell whether it was done.
-
-    It is not when some of them are gone meanwhile. Nothing changes of what has happened, so replies that
-    are under way stay valid: the history's ``version`` does not count this.
-    """
-    where = {id(block): number for number, block in enumerate(history._blocks)}
-    if any(id(block) not in where for block in excerpt._blocks):
-        return False
-    old = {id(block) for block in excerpt._blocks}
-    first = min(where[name] for name in old)
-    instructions = tuple(item for block in excerpt._blocks for item in _items(block)[: _leading(block)])
-    made: list[_Block] = [instructions] if instructions else []
-    made.append((Entry(role="system", text=_TITLE + summary.strip()),))
-    kept = [block for block in history._blocks[first:] if id(block) not in old]
-    history._blocks[first:] = made + kept
-    history.rewritten()
-    return True
 
 
 class HistorySummaries(Participant):
@@ -156,9 +95,9 @@ class HistorySummaries(Participant):
             self._rest -= 1
             return
         history = self._agent.history
-        if sum(map(_size, history.items())) <= self._over_chars:
+        if history.chars <= self._over_chars:
             return
-        excerpt = oldest_turns(history, self._keep_turns)
+        excerpt = history.oldest_turns(self._keep_turns)
         llm = self._llm or self._agent.llm
         if excerpt is not None and llm is not None:
             self._task = self.spawn(self._summarise(llm, excerpt, event), "summary")
@@ -178,7 +117,7 @@ class HistorySummaries(Participant):
         else:
             if len(summary) >= excerpt.size:
                 self._rest = _REST_TURNS  # nothing is won by it
-            elif not replace_turns(self._agent.history, excerpt, summary):
+            elif not self._agent.history.replace_turns(excerpt, summary):
                 logger.debug("%s: the turns were forgotten before their summary came", self.name)
 
     async def _ask(self, llm: LLM, excerpt: Excerpt, event: ev.TurnMeasured) -> str:
@@ -221,28 +160,3 @@ def _told(items: Sequence[Item]) -> str:
         else:
             lines.append(f"{_NAMES[item.role]}: {item.text}{' (interrupted)' * item.interrupted}")
     return "\n".join(lines)
-
-
-def _items(block: _Block) -> Sequence[Item]:
-    return block if isinstance(block, tuple) else block._own(asking=False)
-
-
-def _is_summary(block: _Block) -> bool:
-    """Whether it stands for turns; the next summary takes it in. It is told by its words, also in another process."""
-    if not isinstance(block, tuple) or len(block) != 1:
-        return False
-    (item,) = block
-    return isinstance(item, Entry) and item.role == "system" and item.text.startswith(_TITLE)
-
-
-def _leading(block: _Block) -> int:
-    """How many instructions an earlier conversation begins with, which are to stay."""
-    if isinstance(block, Draft) or _is_summary(block):
-        return 0
-    return sum(
-        1 for _ in takewhile(lambda item: isinstance(item, Entry) and item.role in ("system", "developer"), block)
-    )
-
-
-def _stays(block: _Block) -> bool:
-    return _is_instruction(block) and not _is_summary(block)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from dialog import Agent, HistorySummaries, RuleAgent, tool
 from dialog.agent.history import History
-from dialog.agent.summaries import oldest_turns, replace_turns
 from dialog.calls import events as ev
 from dialog.errors import ConfigurationError, ProviderError
 from dialog.llm.chat import messages
@@ -19,6 +18,8 @@ from dialog.llm.llm import LLM, Entry, Item, LLMRequest, ToolCall, ToolResult
 from dialog.testing import ScriptedLLM, TextSession, ToolUse
 from dialog.testing.doubles import HummingTTS
 from dialog.testing.openai import pairing_error
+
+oldest_turns, replace_turns = History.oldest_turns, History.replace_turns
 
 SUMMARY = "Summary of the conversation so far:\n"
 
