@@ -10,7 +10,7 @@ __all__ = ["Reply"]
 class Reply:
     """One reply of a turn: asked for, being made, or cancelled."""
 
-    __slots__ = ("audio_ms", "cancelled", "done", "id", "part", "parts", "text", "tries", "uuid", "verbatim")
+    __slots__ = ("audio_ms", "cancelled", "done", "id", "name", "part", "parts", "text", "tries", "uuid", "verbatim")
 
     def __init__(
         self, uuid: UUID, *, text: str = "", part: int | None = None, verbatim: bool = False, cancelled: bool = False
@@ -26,6 +26,8 @@ class Reply:
         """Whatever still comes of it is dropped."""
         self.id: str = ""
         """What the provider calls it, once it is known."""
+        self.name: str = ""
+        """What it was asked for as."""
         self.parts: dict[str, int] = {}
         """Numbers of its parts, by what the provider calls them."""
         self.audio_ms: dict[int, float] = {}

@@ -20,6 +20,7 @@ from abc import abstractmethod
 from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from math import inf
 from typing import ClassVar, Literal
 from uuid import UUID
 
@@ -118,8 +119,8 @@ class SocketS2S(S2S):
         """What is to be said, until it is known to its end."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._renewal_due = False
-        self._committed: UUID | None = None
-        """Manual turns: the uuid of the turn that was committed and that the service has not confirmed."""
+        self._committed: deque[tuple[float, float, UUID]] = deque(maxlen=8)
+        """Manual turns that the service has not confirmed: where they are on the call's audio clock, their uuids."""
 
     # What a provider supplies.
 
@@ -245,7 +246,8 @@ class SocketS2S(S2S):
         if self._in_turn or self._socket is None:
             return
         self._in_turn = True
-        self._safe_ms = max(self._safe_ms, at_ms - _PRE_ROLL_MS)
+        committed_ms = self._committed[-1][1] if self._committed else 0.0
+        self._safe_ms = max(self._safe_ms, committed_ms, at_ms - _PRE_ROLL_MS)
         if self._ready:
             self._send_begin()
             self._replay()
@@ -255,10 +257,9 @@ class SocketS2S(S2S):
         if not self._in_turn or self._socket is None:
             return
         self._in_turn = False
-        self._committed = uuid
+        self._committed.append((self._safe_ms, self._ring.end_ms, uuid))
         if self._ready:
             self._send_commit()
-        # Without a session it is lost with it: what was heard of it is in nobody's memory.
 
     def respond(self, uuid: UUID) -> None:
         """See :meth:`S2S.respond`."""
@@ -325,16 +326,30 @@ class SocketS2S(S2S):
             self._send_all(self._texts_of(item))
         if self._spec.vad == "provider":
             self._replay()
-        elif self._in_turn:
+        for from_ms, until_ms, _ in self._committed:
+            self._send_begin()
+            self._replay(from_ms, until_ms)
+            self._send_commit()
+        if self._in_turn:
             self._send_begin()
             self._replay()
         self._next()
+        self._renew_if_quiet()
 
     def _turn(self, uuid: UUID) -> None:
-        """The caller has finished an utterance."""
-        self._safe_ms = max(self._safe_ms, self._sent_ms)
-        self._ring.release(self._safe_ms - _PRE_ROLL_MS)
+        """The caller has finished an utterance; of a manual turn its own uuid is told."""
+        if self._committed:
+            _, until_ms, uuid = self._committed.popleft()
+            self._ring.release(until_ms)
+        elif self._spec.vad == "provider":
+            self._safe_ms = max(self._safe_ms, self._sent_ms)
+            self._ring.release(self._safe_ms)
         self.emit(S2S.TURN, uuid)
+
+    def _not_said(self) -> None:
+        """There was nothing in the manual turn that was committed."""
+        if self._committed:
+            self._committed.popleft()
 
     def _speech(self, state: Literal["started", "stopped"], at_ms: float) -> None:
         """The caller's voice started or stopped, as the provider hears it; repetitions are told to nobody."""
@@ -489,14 +504,17 @@ class SocketS2S(S2S):
         if self._socket.send(data if self._encode is None else self._encode(data)):
             self._time.add(message.at_ms, len(data) * self._ms_per_byte)
 
-    def _replay(self) -> None:
-        for message in self._ring.since(self._safe_ms):
-            self._send_audio(message)
+    def _replay(self, from_ms: float | None = None, until_ms: float = inf) -> None:
+        for message in self._ring.since(self._safe_ms if from_ms is None else from_ms):
+            if message.at_ms < until_ms:
+                self._send_audio(message)
 
     def _connected(self) -> None:
         """A new session counts its audio from zero and knows nothing."""
         self._time = StreamTime()
         self._calls.clear()
+        self._answering.clear()
+        self._renewal_due = False
         self._forget()
         self._set_timer("ready", _READY_S, self._not_ready)
         self._send_all(self._greet())
@@ -520,6 +538,7 @@ class SocketS2S(S2S):
             self._end(reply, "failed")
         else:
             reply.tries += 1
+            reply.id = ""
             self._asked.appendleft(reply)
 
     def _failed(self, error: ProviderError) -> None:
@@ -540,7 +559,14 @@ class SocketS2S(S2S):
         self._renew_if_quiet()
 
     def _renew_if_quiet(self) -> None:
-        busy = self._speaking or self._in_turn or self._reply is not None or self._asked or self._answering
+        busy = (
+            self._speaking
+            or self._in_turn
+            or self._committed
+            or self._reply is not None
+            or self._asked
+            or self._answering
+        )
         if self._renewal_due and self._ready and not busy:
             self._renew()
 
@@ -550,7 +576,8 @@ class SocketS2S(S2S):
             self._renewal_due = False
             self._ready = False
             self._stop_timers()
-            self._safe_ms = max(self._safe_ms, self._sent_ms)
+            if self._spec.vad == "provider":
+                self._safe_ms = max(self._safe_ms, self._sent_ms)
             self._socket.replace()
 
     # Timers.

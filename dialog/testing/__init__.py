@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dialog.testing.elevenlabs import ElevenLabsEmulator as ElevenLabsEmulator
     from dialog.testing.elevenlabs_stt import ElevenLabsSTTEmulator as ElevenLabsSTTEmulator
     from dialog.testing.flux import FluxEmulator as FluxEmulator
+    from dialog.testing.grok import GrokEmulator as GrokEmulator
     from dialog.testing.load import CallOutcome as CallOutcome
     from dialog.testing.load import Limit as Limit
     from dialog.testing.load import Load as Load
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from dialog.testing.model import ChatReply as ChatReply
     from dialog.testing.model import ToolUse as ToolUse
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
+    from dialog.testing.openai_realtime import OpenAIRealtimeEmulator as OpenAIRealtimeEmulator
+    from dialog.testing.openai_realtime import RealtimeReply as RealtimeReply
     from dialog.testing.openai_realtime_stt import OpenAIRealtimeSTTEmulator as OpenAIRealtimeSTTEmulator
     from dialog.testing.openai_speech import OpenAISpeechEmulator as OpenAISpeechEmulator
     from dialog.testing.reply import Reply as Reply
@@ -86,6 +89,7 @@ _HOMES = {
     "FluxEmulator": "flux",
     "Frame": "server",
     "Gap": "caller",
+    "GrokEmulator": "grok",
     "Heard": "caller",
     "HummingTTS": "doubles",
     "Limit": "load",
@@ -94,8 +98,10 @@ _HOMES = {
     "LoadReport": "load",
     "NothingHeard": "caller",
     "OpenAIEmulator": "openai",
+    "OpenAIRealtimeEmulator": "openai_realtime",
     "OpenAIRealtimeSTTEmulator": "openai_realtime_stt",
     "OpenAISpeechEmulator": "openai_speech",
+    "RealtimeReply": "openai_realtime",
     "Refused": "caller",
     "Reply": "reply",
     "Request": "server",
@@ -138,6 +144,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "FluxEmulator",
     "Frame",
     "Gap",
+    "GrokEmulator",
     "Heard",
     "HummingTTS",
     "Limit",
@@ -146,8 +153,10 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "LoadReport",
     "NothingHeard",
     "OpenAIEmulator",
+    "OpenAIRealtimeEmulator",
     "OpenAIRealtimeSTTEmulator",
     "OpenAISpeechEmulator",
+    "RealtimeReply",
     "Refused",
     "Reply",
     "Request",

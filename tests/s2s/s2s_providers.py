@@ -1,0 +1,197 @@
+"""Every realtime model that is reached over a socket, with its emulator: one entry each, for the conformance suite.
+
+To add one, add an entry to :data:`PROVIDERS`. Its emulator takes ``sentences`` (what the caller says), ``replies``
+(what is answered to a conversation: :class:`~dialog.testing.openai_realtime.RealtimeReply`), ``ms_per_char`` and
+``chunk_s`` (how long a reply is, and how slowly it comes), ``stalling``, ``unintelligible`` and ``faults``; it has an
+``api_key``, a ``base_url``, its ``conversation`` as (role, text), and notes in ``violations`` what the service would
+not take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from array import array
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID, uuid4
+
+from dialog.audio.g711 import mulaw_encode
+from dialog.llm.llm import ToolSpec
+from dialog.message import MULAW_8K, Message, Playback
+from dialog.net.reconnect import Backoff
+from dialog.s2s.grok import GrokS2S
+from dialog.s2s.openai import OpenAIRealtimeS2S
+from dialog.s2s.s2s import S2S, SessionSpec
+from dialog.s2s.streaming import SocketS2S
+from dialog.testing.grok import GrokEmulator
+from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
+from dialog.testing.server import Frame
+
+
+def in_json(frame: Frame) -> bytes:
+    """The caller's audio in a frame, where it goes as base64 in a message."""
+    return b64decode(frame.json().get("audio") or "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One model."""
+
+    name: str
+    factory: Callable[..., SocketS2S]
+    """Called with api_key, base_url and what all models take."""
+    emulator: Callable[..., Any]
+    manual: bool = False
+    """Turns are begun and committed."""
+    silence_ms: int = 900
+    """Silence that ends a turn for sure."""
+    audio: Callable[[Frame], bytes] = in_json
+    """The caller's audio that a received frame brings."""
+    ms_exact: bool = True
+    """It may be told to the millisecond how much was heard."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+PROVIDERS = [
+    Provider(name="openai", factory=OpenAIRealtimeS2S, emulator=OpenAIRealtimeEmulator),
+    Provider(name="openai-manual", factory=OpenAIRealtimeS2S, emulator=OpenAIRealtimeEmulator, manual=True),
+    Provider(name="grok", factory=GrokS2S, emulator=GrokEmulator),
+    Provider(name="grok-manual", factory=GrokS2S, emulator=GrokEmulator, manual=True),
+]
+
+FAST = Backoff(first_s=0.01, limit_s=0.05, give_up_s=2.0)
+CALL = uuid4()
+BOOK = ToolSpec(
+    name="book_table",
+    description="Book a table.",
+    parameters='{"type":"object","properties":{"people":{"type":"integer"}},"required":["people"]}',
+)
+
+
+@cache
+def _tone() -> bytes:
+    step = 2 * math.pi * 500 / 8000
+    return mulaw_encode(array("h", [round(8000 * math.sin(i * step)) for i in range(8 * 4000)]).tobytes())
+
+
+def speech(ms: int) -> bytes:
+    """Somebody speaks."""
+    return _tone()[: 8 * ms]
+
+
+def silence(ms: int) -> bytes:
+    """Nobody does."""
+    return MULAW_8K.silence(ms)
+
+
+class Talker:
+    """A model, all that it told in its order, and the caller who talks to it."""
+
+    def __init__(
+        self, provider: Provider, emulator: Any, *, history: Callable[[], Any] = tuple, **options: Any
+    ) -> None:
+        options.setdefault("api_key", emulator.api_key)
+        options.setdefault("backoff", FAST)
+        self.provider, self.emulator = provider, emulator
+        self.s2s = provider.factory(base_url=emulator.base_url, **options)
+        self.spec = SessionSpec(
+            prompt="Be brief.", tools=(BOOK,), vad="local" if provider.manual else "provider", history=history
+        )
+        self.at_ms = 0.0
+        self.events: list[tuple[str, Any]] = []
+        self._woken = asyncio.Event()
+        for event in (
+            S2S.MESSAGE, S2S.REPLY, S2S.REPLIED, S2S.VAD, S2S.TURN, S2S.INTERIM, S2S.UTTERANCE, S2S.FLUSH,
+            S2S.TOOL_CALL, S2S.TOOL_CANCELLED, S2S.USAGE, S2S.ERROR,
+        ):  # fmt: skip
+            self.s2s.on(event, lambda payload, event=event: self._keep(event, payload))
+
+    def _keep(self, event: str, payload: Any) -> None:
+        self.events.append((str(event), payload))
+        self._woken.set()
+
+    def told(self, event: str) -> list[Any]:
+        """The payloads of one event."""
+        return [payload for name, payload in self.events if name == event]
+
+    @property
+    def failures(self) -> list[Any]:
+        return self.told("error")
+
+    async def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+        """Wait for an event after which ``condition`` holds."""
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                self._woken.clear()
+                await self._woken.wait()
+
+    async def ready(self, sessions: int = 1) -> None:
+        """Wait for a session that is set up."""
+        async with asyncio.timeout(5.0):
+            while self.s2s.session < sessions or not self.s2s._ready:
+                await asyncio.sleep(0.002)
+
+    def say(self, audio: bytes) -> None:
+        """All of it, in frames of 20 ms, at once."""
+        for at in range(0, len(audio), 160):
+            data = audio[at : at + 160]
+            self.s2s.post(Message(uuid=CALL, data=data, at_ms=self.at_ms))
+            self.at_ms += len(data) / 8
+
+    def talk(self, ms: int = 1000) -> None:
+        """Say a sentence, and let it end."""
+        if self.provider.manual:
+            self.say(silence(400))
+            self.say(speech(60))
+            self.s2s.begin(self.at_ms - 60)
+            self.say(speech(ms - 60))
+            self.say(silence(300))
+            self.s2s.commit(uuid4())
+        else:
+            self.say(silence(400) + speech(ms) + silence(self.provider.silence_ms))
+
+    async def turn(self, ms: int = 1000) -> UUID:
+        """Say a sentence; returns its turn once the model has noticed its end."""
+        before = len(self.told("turn"))
+        self.talk(ms)
+        await self.until(lambda: len(self.told("turn")) > before)
+        return self.told("turn")[-1]
+
+    def respond(self, uuid: UUID) -> None:
+        """Let it answer, if it does not by itself."""
+        if self.s2s.capabilities.replies == "asked":
+            self.s2s.respond(uuid)
+
+    async def replied(self, uuid: UUID, *, count: int = 1) -> Any:
+        """Wait for the end of a reply."""
+        await self.until(lambda: len(self.ends(uuid)) >= count)
+        return self.ends(uuid)[-1]
+
+    def ends(self, uuid: UUID) -> list[Any]:
+        """How the replies of a turn ended."""
+        return [replied for replied in self.told("replied") if replied.uuid == uuid]
+
+    async def answer(self) -> UUID:
+        """Say a sentence and hear the answer to its end."""
+        uuid = await self.turn()
+        self.respond(uuid)
+        await self.replied(uuid)
+        return uuid
+
+    def audio_ms(self, uuid: UUID) -> float:
+        """How much audio came of a turn."""
+        return MULAW_8K.ms(sum(len(message.data) for message in self.told("message") if message.uuid == uuid))
+
+    def words(self, uuid: UUID) -> str:
+        """What was said in a turn."""
+        return "".join(message.data for message in self.told("reply") if message.uuid == uuid)
+
+    def cut(self, uuid: UUID, heard_ms: float, part: int = 0) -> None:
+        """The line was cleared."""
+        self.s2s.cancel(Playback(uuid=uuid, part=part, state="cut", heard_ms=heard_ms))
