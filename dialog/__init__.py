@@ -68,12 +68,17 @@ if TYPE_CHECKING:
     from dialog.providers.factories import create_agent as create_agent
     from dialog.providers.factories import create_gateway as create_gateway
     from dialog.providers.factories import create_llm as create_llm
+    from dialog.providers.factories import create_s2s as create_s2s
     from dialog.providers.factories import create_sms as create_sms
     from dialog.providers.factories import create_stt as create_stt
     from dialog.providers.factories import create_tts as create_tts
     from dialog.providers.factories import create_voip as create_voip
     from dialog.providers.factories import provider_class as provider_class
     from dialog.providers.registry import provider_names as provider_names
+    from dialog.s2s.cascade import CascadeS2S as CascadeS2S
+    from dialog.s2s.grok import GrokS2S as GrokS2S
+    from dialog.s2s.openai import OpenAIRealtimeS2S as OpenAIRealtimeS2S
+    from dialog.s2s.s2s import S2S as S2S
     from dialog.scope import CallScope as CallScope
     from dialog.sms.sms import SMS as SMS
     from dialog.sms.twilio import TwilioSMS as TwilioSMS
@@ -101,6 +106,7 @@ if TYPE_CHECKING:
     from dialog.tts.openai import OpenAITTS as OpenAITTS
     from dialog.tts.phrases import PhraseCache as PhraseCache
     from dialog.tts.tts import TTS as TTS
+    from dialog.usage import Usage as Usage
     from dialog.vad.local import LocalVAD as LocalVAD
     from dialog.vad.silero import SileroVAD as SileroVAD
     from dialog.vad.vad import VAD as VAD
@@ -125,6 +131,7 @@ _HOMES = {
     "CarrierError": "errors",
     "CartesiaSTT": "stt.cartesia",
     "CartesiaTTS": "tts.cartesia",
+    "CascadeS2S": "s2s.cascade",
     "Clock": "clock",
     "Comparison": "stt.tee",
     "ConfigurationError": "errors",
@@ -142,6 +149,7 @@ _HOMES = {
     "FallbackLLM": "llm.fallback",
     "FallbackSTT": "stt.fallback",
     "FallbackTTS": "tts.fallback",
+    "GrokS2S": "s2s.grok",
     "Heard": "agent.speech",
     "HistorySummaries": "agent.summaries",
     "KeyedMutex": "keyed",
@@ -151,6 +159,7 @@ _HOMES = {
     "Message": "message",
     "OpenAIAgent": "presets",
     "OpenAILLM": "llm.openai",
+    "OpenAIRealtimeS2S": "s2s.openai",
     "OpenAIRealtimeSTT": "stt.openai",
     "OpenAITTS": "tts.openai",
     "Participant": "participant",
@@ -164,6 +173,7 @@ _HOMES = {
     "Rule": "llm.rules",
     "RuleAgent": "presets",
     "RuleLLM": "llm.rules",
+    "S2S": "s2s.s2s",
     "SMS": "sms.sms",
     "STT": "stt.stt",
     "SemanticVAD": "stt.turn_detection",
@@ -183,12 +193,14 @@ _HOMES = {
     "TwilioOpenAIAgent": "presets",
     "TwilioSMS": "sms.twilio",
     "TwilioVoIP": "voip.twilio.voip",
+    "Usage": "usage",
     "Utterance": "message",
     "VAD": "vad.vad",
     "VoIP": "voip.voip",
     "create_agent": "providers.factories",
     "create_gateway": "providers.factories",
     "create_llm": "providers.factories",
+    "create_s2s": "providers.factories",
     "create_sms": "providers.factories",
     "create_stt": "providers.factories",
     "create_tts": "providers.factories",
@@ -205,6 +217,7 @@ _HOMES = {
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
     "BACKCHANNELS",
     "LLM",
+    "S2S",
     "SMS",
     "STT",
     "TTS",
@@ -224,6 +237,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CarrierError",
     "CartesiaSTT",
     "CartesiaTTS",
+    "CascadeS2S",
     "Clock",
     "Comparison",
     "ConfigurationError",
@@ -241,6 +255,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "FallbackLLM",
     "FallbackSTT",
     "FallbackTTS",
+    "GrokS2S",
     "Heard",
     "HistorySummaries",
     "KeyedMutex",
@@ -249,6 +264,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Message",
     "OpenAIAgent",
     "OpenAILLM",
+    "OpenAIRealtimeS2S",
     "OpenAIRealtimeSTT",
     "OpenAITTS",
     "Participant",
@@ -278,11 +294,13 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "TwilioOpenAIAgent",
     "TwilioSMS",
     "TwilioVoIP",
+    "Usage",
     "Utterance",
     "VoIP",
     "create_agent",
     "create_gateway",
     "create_llm",
+    "create_s2s",
     "create_sms",
     "create_stt",
     "create_tts",

@@ -15,6 +15,8 @@ from dialog.message import AudioFormat
 from dialog.providers.builtin import BUILTIN, DEFAULTS, INTERFACES, Kind
 from dialog.providers.factories import provider_class
 from dialog.providers.variables import VARIABLES, Variable, configured, parameters_of
+from dialog.s2s.cascade import CascadeS2S
+from dialog.s2s.s2s import S2S
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 
@@ -192,6 +194,7 @@ def providers() -> str:
     for kind, title, head, row in (
         ("stt", "Speech to text", STT_HEAD, stt_row),
         ("tts", "Text to speech", TTS_HEAD, tts_row),
+        ("s2s", "Models that hear and speak", S2S_HEAD, s2s_row),
         ("llm", "Language models", LLM_HEAD, llm_row),
     ):
         pages.append(f"\n## {title}\n\n" + table(head, (row(name, cls) for name, cls in classes(kind))))
@@ -212,6 +215,10 @@ STT_HEAD = (
 TTS_HEAD = (
     "name", "class", "default model", "default voice", "default language", "text as it comes", "word times",
     "reads numbers", "parts at once", "audio, best first", "regions", "limits",
+)  # fmt: skip
+S2S_HEAD = (
+    "name", "class", "default model", "default voice", "who decides on interruptions", "replies", "told what was heard",
+    "says word for word", "speech edges", "manual turns", "audio in, best first", "audio out", "limits",
 )  # fmt: skip
 LLM_HEAD = ("name", "class", "default model", "own client", "default server")
 REST: tuple[Kind, ...] = ("agent", "voip", "gateway", "sms")
@@ -252,6 +259,38 @@ def tts_row(name: str, cls: type[TTS]) -> tuple[str, ...]:
         str(can.parallel_parts),
         formats(cls.formats),
         ", ".join(can.regions) or NO,
+        can.limits or NO,
+    )
+
+
+def s2s_row(name: str, cls: type[S2S]) -> tuple[str, ...]:
+    """What a model that hears and speaks declares."""
+    can = cls.capabilities
+    if cls is CascadeS2S:  # what it can do, its parts decide
+        return (
+            name,
+            f"`{cls.__name__}`",
+            *["its parts'"] * 2,
+            "Dialog",
+            "when asked",
+            YES,
+            YES,
+            *["its parts'"] * 4,
+            NO,
+        )
+    return (
+        name,
+        f"`{cls.__name__}`",
+        default(cls, "model"),
+        default(cls, "voice"),
+        "Dialog" if can.interruption == "ours" else "the provider",
+        "when asked" if can.replies == "asked" else "by itself",
+        yes(can.truncate),
+        yes(can.verbatim),
+        yes(can.speech_events),
+        yes(can.manual_turns),
+        formats(cls.formats),
+        formats(cls.output_formats),
         can.limits or NO,
     )
 

@@ -6,12 +6,13 @@ from typing import Literal, TypeAlias
 
 __all__ = ["BUILTIN", "DEFAULTS", "INTERFACES", "Kind"]
 
-Kind: TypeAlias = Literal["stt", "tts", "llm", "agent", "voip", "gateway", "sms"]
+Kind: TypeAlias = Literal["stt", "tts", "s2s", "llm", "agent", "voip", "gateway", "sms"]
 """What a provider is for. The group of its entry points is ``dialog.`` and this."""
 
 INTERFACES: dict[Kind, str] = {
     "stt": "dialog.stt.stt:STT",
     "tts": "dialog.tts.tts:TTS",
+    "s2s": "dialog.s2s.s2s:S2S",
     "llm": "dialog.llm.llm:LLM",
     "agent": "dialog.agent.agent:Agent",
     "voip": "dialog.voip.voip:VoIP",
@@ -37,6 +38,11 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "elevenlabs": "dialog.tts.elevenlabs:ElevenLabsTTS",
         "espeak": "dialog.tts.espeak:EspeakTTS",
         "openai": "dialog.tts.openai:OpenAITTS",
+    },
+    "s2s": {
+        "cascade": "dialog.s2s.cascade:CascadeS2S",
+        "grok": "dialog.s2s.grok:GrokS2S",
+        "openai": "dialog.s2s.openai:OpenAIRealtimeS2S",
     },
     "llm": {
         "anthropic": "dialog.llm.anthropic:AnthropicLLM",
@@ -66,6 +72,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
 DEFAULTS: dict[Kind, str] = {
     "stt": "deepgram",
     "tts": "cartesia",
+    "s2s": "openai",
     "llm": "openai",
     "agent": "openai",
     "voip": "twilio",

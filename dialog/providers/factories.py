@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from dialog.llm.responses import ResponsesLLM
     from dialog.llm.rules import RuleLLM
     from dialog.presets import AnthropicAgent, OpenAIAgent, ResponsesAgent, RuleAgent, TwilioOpenAIAgent
+    from dialog.s2s.cascade import CascadeS2S
+    from dialog.s2s.grok import GrokS2S
+    from dialog.s2s.openai import OpenAIRealtimeS2S
+    from dialog.s2s.s2s import S2S
     from dialog.sms.sms import SMS
     from dialog.sms.twilio import TwilioSMS
     from dialog.stt.azure import AzureSTT
@@ -57,6 +61,7 @@ __all__ = [
     "create_agent",
     "create_gateway",
     "create_llm",
+    "create_s2s",
     "create_sms",
     "create_stt",
     "create_tts",
@@ -170,6 +175,25 @@ class TTSFactory(Factory):
         return made
 
 
+class S2SFactory(Factory):
+    """Makes models that hear and speak."""
+
+    kind: ClassVar[Kind] = "s2s"
+
+    @overload
+    def __call__(self, name: Literal["openai"] = ..., /, **options: Any) -> OpenAIRealtimeS2S: ...
+    @overload
+    def __call__(self, name: Literal["cascade"], /, **options: Any) -> CascadeS2S: ...
+    @overload
+    def __call__(self, name: Literal["grok"], /, **options: Any) -> GrokS2S: ...
+    @overload
+    def __call__(self, name: str, /, **options: Any) -> S2S: ...
+    def __call__(self, name: str = "", /, **options: Any) -> S2S:
+        """See :class:`Factory`."""
+        made: S2S = self._make(name, options)
+        return made
+
+
 class LLMFactory(Factory):
     """Makes language models."""
 
@@ -260,6 +284,7 @@ class SMSFactory(Factory):
 
 create_stt = STTFactory()
 create_tts = TTSFactory()
+create_s2s = S2SFactory()
 create_llm = LLMFactory()
 create_agent = AgentFactory()
 create_voip = VoIPFactory()
@@ -297,6 +322,14 @@ def provider_class(kind: Literal["tts"], name: Literal["espeak"]) -> type[Espeak
 def provider_class(kind: Literal["tts"], name: Literal["openai"]) -> type[OpenAITTS]: ...
 @overload
 def provider_class(kind: Literal["tts"], name: str) -> type[TTS]: ...
+@overload
+def provider_class(kind: Literal["s2s"], name: Literal["openai"] = ...) -> type[OpenAIRealtimeS2S]: ...
+@overload
+def provider_class(kind: Literal["s2s"], name: Literal["cascade"]) -> type[CascadeS2S]: ...
+@overload
+def provider_class(kind: Literal["s2s"], name: Literal["grok"]) -> type[GrokS2S]: ...
+@overload
+def provider_class(kind: Literal["s2s"], name: str) -> type[S2S]: ...
 @overload
 def provider_class(kind: Literal["llm"], name: Literal["openai"] = ...) -> type[OpenAILLM]: ...
 @overload

@@ -124,7 +124,7 @@ INTERNAL = re.compile(
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         mcp\.(connection | results | sdk) |
         providers\.builtin |
-        s2s\.memory |
+        s2s\.(memory | realtime_wire) |
         stt\.(azure_wire | openai_items | openai_wire | seam | watchdog) |
         tts\.(coverage | siblings) |
         net\.(azure | connections | frames | http1 | options | websocket) |

@@ -175,7 +175,7 @@ def test_an_unknown_name_says_what_there_is(kind, name, said) -> None:
 
 
 def test_an_unknown_kind_says_which_there_are() -> None:
-    with pytest.raises(ConfigurationError, match="of the kind 'ears', only: stt, tts, llm"):
+    with pytest.raises(ConfigurationError, match="of the kind 'ears', only: stt, tts, s2s, llm"):
         find_class("ears", "deepgram")  # type: ignore[arg-type]
 
 
