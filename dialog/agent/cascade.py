@@ -8,104 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from dialog.agent.decider import Decider
 from dialog.agent.driver import Driver, as_failure, checked
 from dialog.agent.ears import Ears, LocalHearing
-from dialog.agent.history import Draft, History
+from dialog.agent.history import Draft
+from dialog.agent.host import Host
 from dialog.agent.mouth import Mouth
 from dialog.agent.ownvoice import OwnVoice
+from dialog.agent.parting import Parting
 from dialog.agent.scribe import Scribe
-from dialog.agent.settings import AgentSettings
 from dialog.agent.speakers import Speakers
-from dialog.agent.speech import Heard, Part, PartOptions, Speech
+from dialog.agent.speech import Part, PartOptions, Speech
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.vadmode import Listening
-from dialog.errors import ConfigurationError, DialogError, LimitError, UserCodeError
+from dialog.errors import ConfigurationError, DialogError, LimitError
 from dialog.message import Message, Playback, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
-from dialog.usage import Usage
 from dialog.voip.voip import VoIP
 
-__all__ = ["Cascade", "Host"]
+__all__ = ["Cascade"]
 
 logger = logging.getLogger(__name__)
-
-_GRACE_S = 1.0
-"""How long a cancelled inference may take to end before it is abandoned."""
-_ON_THE_WAY_MS = 600.0
-"""Of a part that sounds: what was played since the last report, and the line's lead."""
-_SENTENCE_MS = 3000.0
-"""How much longer a reply may sound that is let finish its sentence."""
-
-
-class Host(Protocol):
-    """What the engine needs of the conversation it works for."""
-
-    settings: AgentSettings
-    history: History
-    speakers: Speakers
-
-    def infer(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
-        """The agent's ``inference``."""
-        ...
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
-        """A task that the agent owns."""
-        ...
-
-    def failed(self, error: DialogError) -> None:
-        """Something went wrong that does not end the call."""
-        ...
-
-    def stt_ready(self, stt: STT) -> None:
-        """``stt`` is about to be opened."""
-        ...
-
-    def caller_spoke(self, edge: SpeechEdge) -> None: ...  # noqa: D102
-    def caller_said(self, utterance: Utterance, *, final: bool) -> None: ...  # noqa: D102
-    def decided(self, decision: sig.Decision) -> None: ...  # noqa: D102
-    def part_ended(self, turn: Turn, part: Part, heard: str) -> None: ...  # noqa: D102
-    def interrupted(self, turn: Turn, reason: str) -> None: ...  # noqa: D102
-    def turn_ended(self, turn: Turn) -> None: ...  # noqa: D102
-
-    def speculated(self, turn: Turn, *, saved_s: float | None) -> None:
-        """A reply that was begun early is used, and saved so much time; ``None``: it was thrown away."""
-        ...
-
-    def idle(self, count: int) -> None:
-        """Nobody has spoken for a while, for the ``count``-th time running."""
-        ...
-
-    def used(self, turn: UUID | None, usage: Usage) -> None:
-        """A provider tells what was used, by a turn or by none in particular."""
-        ...
-
-    def near_end(self) -> None:
-        """The call comes near its longest duration."""
-        ...
-
-    def warned(self, code: str, text: str) -> None:
-        """Something is not as it was asked for."""
-        ...
-
-    def caller_unheard(self) -> None:
-        """The caller's voice was heard, and no words came of it."""
-        ...
-
-    def stays(self) -> None:
-        """The caller spoke over the goodbye: the call goes on."""
-        ...
-
-    def ending(self, reason: str) -> None:
-        """It is time to end the call."""
-        ...
 
 
 class Cascade:
@@ -158,6 +87,7 @@ class Cascade:
             failed=self._reply_failed,
             fault=host.failed,
         )
+        self._parting = Parting(host, voip, self._mouth, scribe=scribe, unmute=self._unmute, forgotten=self._forgotten)
         self._stopped = False
 
     # -- wiring -----------------------------------------------------------------------------------
@@ -183,9 +113,7 @@ class Cascade:
             return
         self.end_turns()
         self._stopped = True
-        for turn in list(self._turns.values()):
-            self._give_up(turn)
-            self._settle(turn)
+        self._parting.all()
         self._decider.stop()
         self._own.stop()
         self._voip.off(VoIP.PLAYBACK, self._on_playback)
@@ -400,7 +328,7 @@ class Cascade:
     def _infer(self, decision: sig.Infer) -> None:
         for other in list(self._turns.values()):
             if other.cut and not other.settled:
-                self._settle(other)
+                self._parting.settle(other)
         now = self._clock.now()
         newest = decision.utterances[-1]
         text = self._host.speakers.text(decision.utterances)
@@ -472,7 +400,7 @@ class Cascade:
         if turn.speculative:
             return
         self._scribe.complete(turn)
-        self._finish(turn)
+        self._parting.finish(turn)
         self._feed(sig.ReplyEnded(turn.uuid))
 
     def _speak(self, uuid: UUID) -> None:
@@ -504,39 +432,6 @@ class Cascade:
         if all(part.sealed for part in turn.speech.parts):
             self._reply_ended(turn)
 
-    def _cut(self, decision: sig.Cut) -> None:
-        turn = self._turns.get(decision.turn)
-        if turn is None:
-            return
-        turn.cut = True
-        self._scribe.cut(turn)
-        for part in turn.speech.parts:
-            part.stop_at_ms = None
-        # A notice that is heard out all the same was not interrupted, unless more was to follow it.
-        more = turn.task is not None and not turn.task.done()
-        if more or any(not part.final and part.allow_interrupt for part in turn.speech.parts):
-            self._host.interrupted(turn, decision.reason)
-        if decision.at == "sentence":
-            self._let_finish(turn)
-        self._give_up(turn)
-        self._finish(turn)
-
-    def _let_finish(self, turn: Turn) -> None:
-        """What the caller hears now may go on to the end of its sentence."""
-        part = next((part for part in turn.speech.parts if not part.final), None)
-        if part is None or not part.heard_ms or not part.allow_interrupt:
-            return
-        heard_ms, limit_ms = part.heard_ms, part.heard_ms + _SENTENCE_MS
-        total_ms = part.audio_ms if part.audio_done else None
-        # What is on its way to the caller is heard in any case: an end behind it is kept to the word.
-        stop_ms = part.heard_map.sentence_end_ms(heard_ms + _ON_THE_WAY_MS, limit_ms, total_ms)
-        if stop_ms is None:
-            stop_ms = part.heard_map.sentence_end_ms(heard_ms, limit_ms, total_ms) or limit_ms
-        part.stop_at_ms = stop_ms
-        turn.speech.finish(part)
-        self._stop_feeding(turn, part)
-        self._voip.abort(turn.uuid, part=part.number, after_ms=stop_ms)
-
     def _resume(self, decision: sig.Resume) -> None:
         """Let the line speak again; after a false alarm from the start of the word that was cut."""
         from_ms = None
@@ -546,82 +441,20 @@ class Cascade:
             from_ms = part.heard_map.word_start_ms(part.heard_ms)
         self._voip.resume(from_ms=from_ms)
 
+    def _cut(self, decision: sig.Cut) -> None:
+        turn = self._turns.get(decision.turn)
+        if turn is not None:
+            self._parting.cut(turn, decision.reason, at=decision.at)
+
     def _drop(self, decision: sig.Drop) -> None:
         turn = self._turns.get(decision.turn)
-        if turn is None:
-            return
-        turn.dropped = True
-        if turn.speculative:
-            self._host.speculated(turn, saved_s=None)
-        self._give_up(turn)
-        self._settle(turn)
+        if turn is not None:
+            self._parting.drop(turn)
 
-    def _give_up(self, turn: Turn) -> None:
-        """Stop a turn here and now, except for its parts that may not be interrupted."""
-        again, turn.speech.closed = turn.speech.closed, True
-        turn.ended = True
-        task = turn.task
-        if not again and task is not None and not task.done() and task is not asyncio.current_task():
-            task.cancel()
-            asyncio.get_running_loop().call_later(_GRACE_S, self._check_abandoned, task)
-        self.hush(turn)
-
-    def _stop_part(self, turn: Turn, part: Part) -> None:
-        """Nothing more of a part is going to be heard: read, shape and synthesise no more of it."""
-        self._stop_feeding(turn, part)
-        self._mouth.stop_part(turn, part)
-
-    def _stop_feeding(self, turn: Turn, part: Part) -> None:
-        for feeder, fed in turn.feeders.items():
-            if fed is part and feeder is not asyncio.current_task():
-                feeder.cancel()
-
-    def _may_stop(self, turn: Turn, part: Part) -> bool:
-        stays = not part.allow_interrupt or part.stop_at_ms is not None
-        return not stays or turn.dropped or self._stopped
-
-    def _check_abandoned(self, task: asyncio.Task[None]) -> None:
-        if not task.done():
-            self._host.failed(
-                UserCodeError(f"{task.get_name()}: inference goes on {_GRACE_S:g} s after it was cancelled")
-            )
-
-    def _finish(self, turn: Turn) -> None:
-        if turn.over:
-            self._settle(turn)
-            self._forget(turn)
-
-    def _settle(self, turn: Turn) -> None:
-        """Write into history what was heard, once; by estimate where the line has not told yet."""
-        if turn.settled:
-            return
-        turn.settled = True
-        if turn.speculative:
-            turn.draft.history.discard(turn.draft)
-        elif turn.dropped:
-            turn.draft.history.drop(turn.draft)
-        else:
-            heard = {part.number: (part.heard_text(), part.heard_whole) for part in turn.speech.parts}
-            turn.draft.history.commit(turn.draft, heard)
-        for part in turn.speech.parts:
-            if not part.final and turn.dropped:
-                part.speech._resolve(None)
-        if turn.dropped or self._stopped:
-            self._forget(turn)
-
-    def _forget(self, turn: Turn) -> None:
-        if not self._mouth.forget(turn):
-            return
-        for part in turn.speech.parts:
-            self._release_part(turn, part)
+    def _forgotten(self, turn: Turn) -> None:
+        """Nothing more is going to happen in a turn."""
         self._scribe.over(turn)
         self._host.turn_ended(turn)
-
-    def _release_part(self, turn: Turn, part: Part) -> None:
-        if part.options.mute_caller:
-            self._ears.muted = False
-        if not part.speech.done():
-            part.speech._resolve(None if turn.dropped else Heard(part.heard_text(), complete=False, why="hung_up"))
 
     # -- what the agent's code says ---------------------------------------------------------------
 
@@ -725,23 +558,12 @@ class Cascade:
         """Take back a filler that has not begun to sound: the answer is there."""
         for part in turn.speech.parts:
             if part.options.filler and part.playback is None:
-                self._stop_part(turn, part)
+                self._parting.stop_part(turn, part)
                 self._voip.abort(turn.uuid, part=part.number)
 
     def hush(self, turn: Turn) -> None:
         """Say no more of what a turn has said so far, as far as it may be interrupted; the turn goes on."""
-        parts = [part for part in turn.speech.parts if not part.final]
-        stopped = [part for part in parts if self._may_stop(turn, part)]
-        for part in stopped:  # all of them, before the end of one makes room for the next
-            self._stop_part(turn, part)
-        turn.speech.seal()
-        turn.speech.tell()  # the line ends only what it knows
-        if len(stopped) == len(parts):
-            self._voip.abort(turn.uuid)
-        else:
-            for part in reversed(stopped):  # from the end: the line must not begin with the next one
-                self._voip.abort(turn.uuid, part=part.number)
-        turn.speech.pump()
+        self._parting.hush(turn)
 
     @property
     def sounding(self) -> bool:
@@ -819,25 +641,13 @@ class Cascade:
             self._feed(sig.Played(playback, words=True))
         turn.speech.pump()
 
+    def _unmute(self) -> None:
+        self._ears.muted = False
+
     def _mute(self, part: Part) -> None:
         """Stop listening to the caller while a part sounds that asks for it."""
         if part.options.mute_caller and part.playback is not None:
             self._ears.muted = part.playback.state == "playing"
 
     def _part_final(self, turn: Turn, part: Part, text: str, now: float) -> None:
-        playback = part.playback
-        assert playback is not None
-        if playback.heard_ms:
-            turn.times["played"] = now
-        if playback.state == "played":
-            self._mouth.learn(part, playback.heard_ms)
-        else:
-            self._stop_part(turn, part)
-        self._host.part_ended(turn, part, text)
-        if turn.speech.quiet and turn.task is not None:
-            self._mouth.awaited(turn)
-        if not turn.dropped:
-            whole = "played" if part.heard_whole else "interrupted" if turn.cut else "failed"
-            why = {"played": whole, "cut": "interrupted", "lost": "hung_up"}[playback.state]
-            part.speech._resolve(Heard(text, part.heard_whole, why))  # type: ignore[arg-type]
-        self._finish(turn)
+        self._parting.part_final(turn, part, text, now)

@@ -15,9 +15,10 @@ from weakref import WeakSet
 
 from msgspec.structs import replace
 
-from dialog.agent.cascade import Cascade, Host
+from dialog.agent.cascade import Cascade
 from dialog.agent.ears import LocalHearing
 from dialog.agent.history import Draft
+from dialog.agent.host import Host
 from dialog.agent.modelvoice import ModelEars, ModelVoice
 from dialog.agent.scribe import Scribe
 from dialog.agent.speakingmodel import SpeakingModel, leading
@@ -321,8 +322,8 @@ class Realtime(Cascade):
         number = max(numbers) + 1 if numbers else 0
         self._s2s.cancel(Playback(uuid=uuid, part=number, state="cut", heard_ms=0.0))
 
-    def _forget(self, turn: Turn) -> None:
-        super()._forget(turn)
+    def _forgotten(self, turn: Turn) -> None:
+        super()._forgotten(turn)
         _remember(self._gone, turn.uuid, None)
         for key in [key for key in self._parts if key[0] == turn.uuid]:
             del self._parts[key]
