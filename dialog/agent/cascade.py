@@ -625,7 +625,7 @@ class Cascade:
         if part.final:
             return
         part.playback = playback
-        self._driver.extend(turn)
+        self._driver.alive(turn)
         self._mute(part)
         sounds = playback.heard_ms > 0 or playback.state == "playing"
         if "first_frame" not in turn.times and sounds and not part.options.filler:

@@ -89,10 +89,8 @@ class Driver:
                 async for text in stream:
                     if part.sealed:
                         return
-                    now = self._clock.now()
-                    turn.stamp("first_token", now)
-                    if now >= turn.alive_until:
-                        self.extend(turn)
+                    self.alive(turn)
+                    turn.stamp("first_token", self._clock.now())
                     turn.draft.say(part.number, checked(text))
                     turn.speech.write_to(part, text)
                     if turn.speech.backlog > _TEXT_LIMIT:
@@ -103,8 +101,13 @@ class Driver:
             turn.speech.seal_part(part)
             ended(turn)
 
+    def alive(self, turn: Turn) -> None:
+        """The turn shows a sign of life, which every token is."""
+        if self._clock.now() >= turn.alive_until:
+            self.extend(turn)
+
     def extend(self, turn: Turn) -> None:
-        """The turn shows signs of life: give it time again."""
+        """Give the turn time again, as much as it may have now."""
         turn.alive_until = self._clock.now() + _ALIVE_S
         until = asyncio.get_running_loop().time() + self._clock.real(self._patience_s + turn.slow_s)
         for patience in turn.patience:
@@ -131,11 +134,9 @@ class Driver:
                 if not pieces % _PIECES:
                     await asyncio.sleep(0)
                 if text:
-                    now = self._clock.now()
                     if "first_token" not in turn.times:
-                        turn.stamp("first_token", now)
-                    if now >= turn.alive_until:
-                        self.extend(turn)
+                        turn.stamp("first_token", self._clock.now())
+                    self.alive(turn)
                     turn.draft.say(turn.speech.open_number, checked(text))
                     turn.speech.write(text)
                     if turn.speech.backlog > _TEXT_LIMIT:

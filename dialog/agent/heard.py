@@ -83,9 +83,8 @@ class HeardMap:
         """Where the last timing ends, found in the text or not."""
         self._units: list[Unit] = []
         self._weights: list[float] = [0.0]
-        self._ends: list[int] = []
         self._looked_at = 0
-        """How many pieces the units, weights and ends are of."""
+        """How many pieces the units and weights are of."""
 
     @property
     def timed(self) -> bool:
@@ -197,7 +196,7 @@ class HeardMap:
         """
         self._look()
         clock = self._clock(total_ms)
-        for end in self._ends:
+        for end in sentence_ends(self._spoken):
             # The last word ends before the marks; where that is only estimated, a part of the pause is added.
             at_ms = clock.at(len(self._spoken[:end].rstrip(_MARKS)))
             if not self.timed:
@@ -227,12 +226,11 @@ class HeardMap:
             self._taken = len(self._pieces)
 
     def _look(self) -> None:
-        """Find words and sentences in what was posted; only done when somebody asks."""
+        """Find the words in what was posted; only done when somebody asks."""
         self._take()
         if self._looked_at == self._taken:
             return
         self._looked_at = self._taken
-        self._ends = sentence_ends(self._spoken)
         self._weights += accumulate(
             (1.0 + _LONG.get(char, 0.0) for char in self._spoken[len(self._weights) - 1 :]), initial=self._weights.pop()
         )
