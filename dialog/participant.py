@@ -91,7 +91,7 @@ class Participant:
         self._listeners[event] = self._registered(event)
         if event == Participant.ERROR:
             while self._held_errors:
-                self._deliver(self._listeners[event], self._held_errors.popleft())
+                self.emit(event, cast("P_contra", self._held_errors.popleft()))
 
     def off(self, event: Event[P_contra], listener: Callable[[P_contra], object]) -> None:
         """Stop calling ``listener``; one that does not listen is ignored."""
@@ -101,14 +101,23 @@ class Participant:
 
     def emit(self, event: Event[P_contra], payload: P_contra) -> None:
         """Hand ``payload`` to every listener of ``event``; nothing happens after dispose."""
-        if self._disposed:
-            return
         listeners = self._listeners.get(event)
-        if listeners:
-            self._deliver(listeners, payload)
-        elif isinstance(payload, Failure):
-            self._held_errors.append(payload)
-            logger.error("%s: %s", payload.source, payload.error, exc_info=payload.error.__cause__)
+        if not listeners:
+            if isinstance(payload, Failure) and not self._disposed:
+                self._held_errors.append(payload)
+                logger.error("%s: %s", payload.source, payload.error, exc_info=payload.error.__cause__)
+            return
+        # Not the emitter's own way: it would stop at the first listener that raises, go on after
+        # dispose, and costs twice as much.
+        for listener in listeners:
+            if self._disposed:
+                return
+            try:
+                listener(payload)
+            except (Exception, asyncio.CancelledError) as exc:
+                # Foreign code: its failure is its owner's, never ours. A plain function cannot be
+                # cancelled itself; it has looked at a future that was.
+                self._listener_failed(listener, payload, exc)
 
     def fail(self, error: DialogError, *, fatal: bool = False, retryable: bool = False) -> None:
         """Emit ``error`` as an ERROR of this participant."""
@@ -159,19 +168,6 @@ class Participant:
 
     def _registered(self, event: str) -> tuple[Callable[[Any], object], ...]:
         return tuple(cast("list[Callable[[Any], object]]", self._emitter.listeners(event)))
-
-    def _deliver(self, listeners: tuple[Callable[[Any], object], ...], payload: object) -> None:
-        # Not the emitter's own way: it would stop at the first listener that raises, go on after
-        # dispose, and costs twice as much.
-        for listener in listeners:
-            if self._disposed:
-                return
-            try:
-                listener(payload)
-            except (Exception, asyncio.CancelledError) as exc:
-                # Foreign code: its failure is its owner's, never ours. A plain function cannot be
-                # cancelled itself; it has looked at a future that was.
-                self._listener_failed(listener, payload, exc)
 
     def _context(self) -> Context:
         context = copy_context()

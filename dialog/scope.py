@@ -46,10 +46,8 @@ class CallScope:
         self._lingering: dict[Participant, float] = {}
         self._changed = asyncio.Event()
 
-    @staticmethod
-    def current() -> CallScope | None:
-        """The scope of the call that the running task belongs to, if any."""
-        return _current.get()
+    current = staticmethod(_current.get)
+    """The scope of the call that the running task belongs to, if any. On the path of every frame, so it is bare."""
 
     @staticmethod
     def adopt(scope: CallScope | None) -> None:

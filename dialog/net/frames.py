@@ -165,7 +165,9 @@ class FrameReader:
                 return
             payload = data[at:end]
             if masked:
-                payload = _masked(payload, data[at - 4 : at])
+                unmasked = bytearray(payload)
+                _mask_in_place(data[at - 4 : at], unmasked)
+                payload = bytes(unmasked)
             start = end
             if text:
                 self._receive(TEXT, _text(payload))
@@ -210,12 +212,6 @@ class FrameReader:
             payload = bytes(self._fragments)
             self._fragments.clear()
         self._receive(opcode, _text(payload) if opcode == TEXT else payload)
-
-
-def _masked(data: bytes, mask: bytes) -> bytes:
-    masked = bytearray(data)
-    _mask_in_place(mask, masked)
-    return bytes(masked)
 
 
 def _text(payload: bytes) -> str:

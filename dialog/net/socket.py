@@ -130,8 +130,7 @@ class ProviderSocket:
             return False
         self._sent = True
         if self._writer is None:
-            ws.send(data)
-            if ws.unwritten > _UNWRITTEN:
+            if ws.send(data) > _UNWRITTEN:
                 self._writer = asyncio.get_running_loop().call_later(_POLL_S, self._drain)
             return True
         return self._queue(data)

@@ -126,12 +126,13 @@ class WebSocket:
         """Bytes that the kernel has not taken yet."""
         return self._transport.get_write_buffer_size()
 
-    def send(self, data: str | bytes) -> None:
-        """Write a text or binary message; what a closed connection is given is lost."""
+    def send(self, data: str | bytes) -> int:
+        """Write a text or binary message and return :attr:`unwritten`; what a closed connection is given is lost."""
         if isinstance(data, str):
             self._write(TEXT, data.encode())
         else:
             self._write(BINARY, data)
+        return self._transport.get_write_buffer_size()
 
     async def wait_closed(self) -> None:
         """Wait until nothing comes any more.

@@ -291,9 +291,6 @@ class Line:
             gap = timestamp_ms - self._first_timestamp - self._bytes * self._ms_per_byte - self._skipped_ms
             if gap >= _MIN_GAP_MS:
                 self._fill_gap(gap)
-        self._emit_audio(data)
-
-    def _emit_audio(self, data: bytes) -> None:
         at_ms = self._offset_ms + self._bytes * self._ms_per_byte + self._skipped_ms
         self._bytes += len(data)
         if self._taps:
@@ -302,7 +299,7 @@ class Line:
 
     def _fill_gap(self, gap_ms: float) -> None:
         if gap_ms <= _MAX_FILL_MS:
-            self._emit_audio(self.voip.audio_format.silence(gap_ms))
+            self._receive(self.voip.audio_format.silence(gap_ms), None)
             return
         self._skipped_ms += gap_ms
         logger.warning(
