@@ -15,10 +15,11 @@ from test_bridge import FAST
 from dialog.llm.llm import Entry
 from dialog.message import Clips
 from dialog.testing.doubles import HummingTTS, ToldSTT
+from dialog.testing.scripted import ScriptedLLM
 from dialog.voip.voip import VoIP
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "agent"))
-from test_survival import Desk
+from test_survival import Desk, answer
 
 
 class Play:
@@ -36,7 +37,8 @@ class Play:
 
     def on_voip(self, voip: VoIP) -> None:
         self.stts.append(ToldSTT())
-        agent = Desk(self.world, self.keys, voip=voip, stt=self.stts[-1], tts=HummingTTS(char_ms=20.0))
+        llm = ScriptedLLM(answer)
+        agent = Desk(self.world, self.keys, voip=voip, stt=self.stts[-1], tts=HummingTTS(char_ms=20.0), llm=llm)
         self.agents.append(agent)
         agent.activate()
 
