@@ -6,7 +6,7 @@ part that an agent speaks. It is flushed where its stream ends and dropped where
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dialog.audio.g711 import (
     alaw_decode,
@@ -20,7 +20,7 @@ from dialog.audio.resample import Resampler, can_resample
 from dialog.errors import UnsupportedFormat
 from dialog.message import AudioFormat
 
-__all__ = ["Converter", "negotiate"]
+__all__ = ["Converter", "common_formats", "negotiate"]
 
 _RECODE: dict[tuple[str, str], Callable[[bytes], bytes]] = {
     ("mulaw", "alaw"): mulaw_to_alaw,
@@ -124,6 +124,20 @@ def negotiate(wanted: AudioFormat, offered: tuple[AudioFormat, ...]) -> AudioFor
         return lower, not lower and uneven, abs(one.sample_rate - rate), one.encoding != "s16le"
 
     return min(possible, key=cost)
+
+
+def common_formats(offers: Sequence[tuple[AudioFormat, ...]]) -> tuple[AudioFormat, ...]:
+    """Of all formats that are offered those that can be converted for everybody; empty if there are none."""
+    offered = dict.fromkeys(audio_format for offer in offers for audio_format in offer)
+    return tuple(one for one in offered if all(_convertible(one, offer) for offer in offers))
+
+
+def _convertible(audio_format: AudioFormat, offered: tuple[AudioFormat, ...]) -> bool:
+    try:
+        negotiate(audio_format, offered)
+    except UnsupportedFormat:
+        return False
+    return True
 
 
 def _name(audio_format: AudioFormat) -> str:

@@ -10,17 +10,16 @@ from typing import Any, ClassVar
 from uuid import UUID
 from weakref import WeakSet
 
-from msgspec.structs import replace
-
-from dialog.audio.convert import Converter, negotiate
+from dialog.audio.convert import Converter, common_formats, negotiate
 from dialog.errors import ConfigurationError, DialogError, ProviderError, StateError, UnsupportedFormat
 from dialog.message import AudioFormat, Failure, Message, SpeechEdge, Utterance
 from dialog.net.circuit import Circuit, chain_circuits
 from dialog.net.ring import AudioRing
-from dialog.net.takeover import Takeover, labels
+from dialog.net.takeover import Takeover, as_error, caused, failure_of, labels
 from dialog.participant import Event, Participant
 from dialog.stt.echo import OwnSpeech
-from dialog.stt.seam import common_capabilities, joined, seam
+from dialog.stt.member import Member, Session
+from dialog.stt.seam import common_capabilities, seam
 from dialog.stt.stt import STT
 from dialog.stt.watchdog import Watchdog
 
@@ -50,67 +49,6 @@ _PROBE_UTTERANCES = 2
 _QUIET_S = 1.0
 """Both have told all that was said when nothing came for so long."""
 _PROBE_AHEAD_MS = 500.0
-
-
-class _Member:
-    """One of the chain: the recogniser as it was given, its name, and whether it is worth asking."""
-
-    def __init__(self, stt: STT, place: int, label: str) -> None:
-        self.stt = stt
-        self.place = place
-        self.label = label
-        self.circuit: Circuit
-        self.used = False
-
-
-class _Session:
-    """A member at work: one that was opened, what it is given, and what came from it."""
-
-    def __init__(self, member: _Member, stt: STT, converter: Converter, now: float) -> None:
-        self.member = member
-        self.stt = stt
-        self.converter = converter
-        self.fatal: DialogError | None = None
-        """It has given up."""
-        self.listeners: list[tuple[Event[Any], Callable[[Any], object]]] = []
-        self.since = now
-        self.signs = 0
-        """Events that only somebody who hears can tell."""
-        self.seen: tuple[int, int | None] = (0, None)
-        self.down_since: float | None = now
-        self.errors = 0
-        self.last_error: DialogError | None = None
-        self.asked_at: float | None = None
-        """When it was asked whether it hears anything."""
-        self.shy = False
-        """It is tried again, and has let others try, too."""
-        self.renewed = False
-        """It is connected anew, since it heard nothing before."""
-        self.kept: Utterance | None = None
-        """What another one has heard of the utterance that it goes on with …"""
-        self.prefix: Utterance | None = None
-        """… and what of that it does not hear again."""
-        self.theirs: UUID | None = None
-        """Its own name for that utterance."""
-        self.speaking = False
-        """It took over while somebody spoke, which was told already."""
-        self.heard = 0
-        """Utterances, and interims of them."""
-        self.end_ms = float("-inf")
-        self.in_utterance = False
-        self.told_at = now
-        self.missed = 0
-        """Utterances that the active one has told since."""
-
-    def check(self) -> None:
-        if self.fatal is not None:
-            raise self.fatal
-
-    def post(self, message: Message[bytes]) -> None:
-        if not self.converter.identity:
-            data = self.converter.process(message.data)
-            message = Message(uuid=message.uuid, data=data, at_ms=message.at_ms)
-        self.stt.post(message)
 
 
 class FallbackSTT(STT):
@@ -151,21 +89,23 @@ class FallbackSTT(STT):
             raise ConfigurationError("FallbackSTT needs at least one recogniser")
         super().__init__()
         names = labels([stt.name for stt in given])
-        self._members = [_Member(stt, place, names[place]) for place, stt in enumerate(given)]
+        self._members = [Member(stt, place, names[place]) for place, stt in enumerate(given)]
         Circuit(failures=1, probe_after_s=probe_after_s)  # refuses what is out of range, already here
         self._probe_after_s = probe_after_s
         # It can take and do what all of them can.
-        self.formats = _common_formats(given)  # type: ignore[misc]
+        self.formats = common_formats([stt.formats for stt in given])  # type: ignore[misc]
+        if not self.formats:
+            raise UnsupportedFormat(f"FallbackSTT: nothing can be converted for all of {[stt.name for stt in given]}")
         self.capabilities = common_capabilities([stt.capabilities for stt in given])  # type: ignore[misc]
         self._format: AudioFormat | None = None
         self._ring: AudioRing
         self._watchdog: Watchdog
-        self._active: _Session | None = None
-        self._beginning: _Session | None = None
+        self._active: Session | None = None
+        self._beginning: Session | None = None
         """It hears what was said before it took over."""
-        self._probe: _Session | None = None
+        self._probe: Session | None = None
         self._dismissed: WeakSet[STT] = WeakSet()
-        self._tried: set[_Member] = set()
+        self._tried: set[Member] = set()
         """Those that failed since somebody last heard something."""
         self._heard_ms = float("-inf")
         self._discarded_ms = float("-inf")
@@ -240,7 +180,7 @@ class FallbackSTT(STT):
         try:
             active.post(message)
         except Exception as exc:  # a foreign one must not take the call down
-            self._down(active, _as_error(active.member, exc))
+            self._down(active, as_error(active.member.label, exc))
         if self._probe is not None:
             self._try(self._probe, partial(self._probe.post, message))
 
@@ -294,7 +234,7 @@ class FallbackSTT(STT):
 
     # -- who listens -------------------------------------------------------------------------------
 
-    def _start(self, member: _Member) -> _Session:
+    def _start(self, member: Member) -> Session:
         """Open a member, a new one if it was open before; raises what it raises."""
         if member.used:
             member.stt = self._context().run(member.stt.renewed)
@@ -302,8 +242,8 @@ class FallbackSTT(STT):
         stt = member.stt
         assert self._format is not None
         own = negotiate(self._format, stt.formats)
-        session = _Session(member, stt, Converter(self._format, own), self._loop.time())
-        heard: tuple[tuple[Event[Any], Callable[[_Session, Any], None]], ...] = (
+        session = Session(member, stt, Converter(self._format, own), self._loop.time())
+        heard: tuple[tuple[Event[Any], Callable[[Session, Any], None]], ...] = (
             (STT.MESSAGE, self._on_message),
             (STT.INTERIM, self._on_interim),
             (STT.VAD, self._on_edge),
@@ -311,9 +251,7 @@ class FallbackSTT(STT):
             (STT.EAGER_WITHDRAWN, self._on_eager_withdrawn),
             (Participant.ERROR, self._on_error),
         )
-        session.listeners = [(event, partial(listener, session)) for event, listener in heard]
-        for event, listener in session.listeners:
-            stt.on(event, listener)
+        session.listen([(event, partial(listener, session)) for event, listener in heard])
         stt.manual_turns = self.manual_turns
         try:
             self._context().run(stt.open, own)
@@ -326,19 +264,17 @@ class FallbackSTT(STT):
             raise
         return session
 
-    def _drop(self, session: _Session) -> None:
-        for event, listener in session.listeners:
-            session.stt.off(event, listener)
-        session.stt.dispose()
+    def _drop(self, session: Session) -> None:
+        session.dispose()
         self._dismissed.add(session.stt)
 
-    def _try(self, session: _Session, call: Callable[[], object]) -> None:
+    def _try(self, session: Session, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception as exc:  # a foreign one must not take the call down
-            self._down(session, _as_error(session.member, exc))
+            self._down(session, as_error(session.member.label, exc))
 
-    def _down(self, session: _Session, error: DialogError) -> None:
+    def _down(self, session: Session, error: DialogError) -> None:
         """One has failed: the next one takes over, if it was the one that listens."""
         now = self._loop.time()
         if session is self._beginning:
@@ -354,7 +290,7 @@ class FallbackSTT(STT):
             self._leave(session)
             self._replace(session.member, error)
 
-    def _leave(self, session: _Session) -> None:
+    def _leave(self, session: Session) -> None:
         """Nothing that comes from the one that listened counts any more."""
         self._active = None
         self._drop(session)
@@ -364,7 +300,7 @@ class FallbackSTT(STT):
         if eager is not None:
             self.emit(STT.EAGER_WITHDRAWN, eager)
 
-    def _replace(self, old: _Member, error: DialogError) -> None:
+    def _replace(self, old: Member, error: DialogError) -> None:
         failed = [(old, error)]
         while not self._disposed:
             member = self._next()
@@ -381,24 +317,22 @@ class FallbackSTT(STT):
             except Exception as exc:  # it cannot even begin: the next one, then
                 member.circuit.failed(self._loop.time(), hopeless=True)
                 self._tried.add(member)
-                failed.append((member, _as_error(member, exc)))
+                failed.append((member, as_error(member.label, exc)))
                 continue
             self._tell(failed, member)
             self.emit(FallbackSTT.TAKEOVER, Takeover(of=old.label, by=member.label, error=error))
             return
 
-    def _tell(self, failed: list[tuple[_Member, DialogError]], by: _Member | None) -> None:
-        then = f", and {by.label} takes over" if by is not None else ""
+    def _tell(self, failed: list[tuple[Member, DialogError]], by: Member | None) -> None:
         for member, error in failed:
-            why = str(error).removeprefix(f"{member.label}: ")
-            told = ProviderError(member.label, f"failed{then}: {why}", retryable=True)
-            self.fail(_cause(told, error), retryable=True)
+            told = failure_of(member.label, error, by.label if by is not None else None)
+            self.fail(told, retryable=True)
 
-    def _next(self) -> _Member | None:
+    def _next(self) -> Member | None:
         left = [member for member in self._members if member not in self._tried]
         return next((member for member in left if member.circuit.closed), left[0] if left else None)
 
-    def _take_over(self, session: _Session) -> None:
+    def _take_over(self, session: Session) -> None:
         """Let a member hear what was not told for good, and go on from there."""
         session.prefix, from_ms = seam(self._unfinished, self._heard_ms, self._ring.start_ms)
         session.kept = self._unfinished
@@ -428,7 +362,7 @@ class FallbackSTT(STT):
         self._force()  # what was understood before all ended is still worth an answer
         names = ", ".join(member.label for member in self._members)
         told = ProviderError(self.name, f"all of {names} have failed, the last one: {error}", retryable=False)
-        self.fail(_cause(told, error), fatal=True)
+        self.fail(caused(told, error), fatal=True)
 
     # -- what is looked at from time to time -------------------------------------------------------
 
@@ -446,7 +380,7 @@ class FallbackSTT(STT):
                     self._start_probe(member)
                     break
 
-    def _look_at(self, session: _Session, now: float) -> None:
+    def _look_at(self, session: Session, now: float) -> None:
         pulse = session.stt.pulse
         if self._unconnected(session, pulse, now, _PATIENCE_S):
             return
@@ -467,21 +401,14 @@ class FallbackSTT(STT):
         if waited and pulse is not None and session is self._active:
             self._force()
 
-    def _unconnected(self, session: _Session, pulse: int | None, now: float, patience_s: float) -> bool:
+    def _unconnected(self, session: Session, pulse: int | None, now: float, patience_s: float) -> bool:
         """Whether it has had no connection for too long, and is given up for that."""
-        if pulse is not None:
-            session.down_since = None
-            return False
-        if session.down_since is None:
-            session.down_since = now
-        if now - session.down_since < patience_s:
-            return False
-        because = f" ({session.last_error})" if session.last_error is not None else ""
-        error = ProviderError(session.member.label, f"no connection for {patience_s:g} s{because}", retryable=True)
-        self._down(session, _cause(error, session.last_error))
-        return True
+        error = session.unconnected(pulse, now, patience_s)
+        if error is not None:
+            self._down(session, error)
+        return error is not None
 
-    def _watch(self, session: _Session, now: float) -> None:
+    def _watch(self, session: Session, now: float) -> None:
         """No sign of life since the last look: does it hear what we hear?"""
         for message in self._ring.since(self._watchdog.heard_ms):
             self._watchdog.hear(message, now)
@@ -498,7 +425,7 @@ class FallbackSTT(STT):
             session.asked_at = now
             self._try(session, session.stt.finalize)
 
-    def _renew(self, session: _Session, error: ProviderError) -> None:
+    def _renew(self, session: Session, error: ProviderError) -> None:
         """The same provider, connected anew, hears the speech again."""
         self._leave(session)
         try:
@@ -509,23 +436,23 @@ class FallbackSTT(STT):
         except Exception as exc:  # then the next one
             session.member.circuit.failed(self._loop.time(), hopeless=True)
             self._tried.add(session.member)
-            self._replace(session.member, _as_error(session.member, exc))
+            self._replace(session.member, as_error(session.member.label, exc))
             return
         told = ProviderError(
             session.member.label, "there is speech, and nothing comes: it is connected anew", retryable=True
         )
-        self.fail(_cause(told, error), retryable=True)
+        self.fail(caused(told, error), retryable=True)
 
     # -- one that is preferred is tried again ------------------------------------------------------
 
-    def _start_probe(self, member: _Member) -> None:
+    def _start_probe(self, member: Member) -> None:
         try:
             self._probe = self._start(member)
         except Exception as exc:  # not yet
             member.circuit.failed(self._loop.time())
             logger.info("%s: %s cannot be tried: %r", self.name, member.label, exc)
 
-    def _look_at_probe(self, probe: _Session, now: float) -> None:
+    def _look_at_probe(self, probe: Session, now: float) -> None:
         if not probe.shy and now - probe.since >= self._probe_after_s:
             # Only somebody who speaks proves it, and this caller does not: let others try.
             probe.shy = True
@@ -542,7 +469,7 @@ class FallbackSTT(STT):
         if quiet and probe.end_ms <= self._heard_ms + _PROBE_AHEAD_MS:
             self._hand_back(active, probe)
 
-    def _hand_back(self, old: _Session, probe: _Session) -> None:
+    def _hand_back(self, old: Session, probe: Session) -> None:
         self._leave(old)
         self._active, self._probe = probe, None
         probe.member.circuit.succeeded()
@@ -554,35 +481,16 @@ class FallbackSTT(STT):
 
     # -- what they tell ----------------------------------------------------------------------------
 
-    def _note(self, session: _Session, *, words: Utterance | None = None, final: bool = False) -> bool:
+    def _note(self, session: Session, *, words: Utterance | None = None, final: bool = False) -> bool:
         """A sign of life; whether it is the one that listens."""
-        if not (final and session.asked_at is not None):  # who is asked ends an utterance without hearing
-            session.signs += 1
-        session.told_at = self._loop.time()
-        if words is not None:
-            session.heard += 1
-            session.in_utterance = not final
-            if final:
-                session.end_ms = words.end_ms
+        session.note(self._loop.time(), words=words, final=final)
         return session is self._active
 
-    def _translated(self, session: _Session, utterance: Utterance) -> Utterance:
-        """An utterance under our name, and with what was heard of it before."""
-        kept = session.kept
-        if kept is None:
-            return utterance
-        if session.theirs is None:
-            session.theirs = utterance.uuid
-        elif session.theirs != utterance.uuid:
-            session.kept = session.prefix = None
-            return utterance
-        return joined(session.prefix, utterance) if session.prefix is not None else replace(utterance, uuid=kept.uuid)
-
-    def _on_message(self, session: _Session, utterance: Utterance) -> None:
+    def _on_message(self, session: Session, utterance: Utterance) -> None:
         if not self._note(session, words=utterance, final=True):
             return
-        utterance = self._translated(session, utterance)
-        session.kept = session.prefix = session.theirs = None
+        utterance = session.translated(utterance)
+        session.told()
         if session.stt.pulse is None:
             self._last_words = utterance
             self._loop.call_soon(self._say_last_words)
@@ -621,30 +529,30 @@ class FallbackSTT(STT):
         if utterance is None:
             return
         if active is not None:
-            active.kept = active.prefix = active.theirs = None
+            active.told()
         self._end(utterance)
         if active is not None:
             self._try(active, partial(active.stt.discard, utterance.end_ms))
 
-    def _on_interim(self, session: _Session, utterance: Utterance) -> None:
+    def _on_interim(self, session: Session, utterance: Utterance) -> None:
         if self._note(session, words=utterance):
-            self._unfinished = utterance = self._translated(session, utterance)
+            self._unfinished = utterance = session.translated(utterance)
             self.emit(STT.INTERIM, utterance)
 
-    def _on_eager(self, session: _Session, utterance: Utterance) -> None:
+    def _on_eager(self, session: Session, utterance: Utterance) -> None:
         if self._note(session, words=utterance):
-            self._unfinished = utterance = self._translated(session, utterance)
+            self._unfinished = utterance = session.translated(utterance)
             self._eager = utterance.uuid
             self.emit(STT.EAGER, utterance)
 
-    def _on_eager_withdrawn(self, session: _Session, uuid: UUID) -> None:
+    def _on_eager_withdrawn(self, session: Session, uuid: UUID) -> None:
         if self._note(session):
-            ours = session.kept.uuid if session.kept is not None and session.theirs == uuid else uuid
+            ours = session.ours(uuid)
             if self._eager == ours:
                 self._eager = None
             self.emit(STT.EAGER_WITHDRAWN, ours)
 
-    def _on_edge(self, session: _Session, edge: SpeechEdge) -> None:
+    def _on_edge(self, session: Session, edge: SpeechEdge) -> None:
         if not self._note(session, final=edge.state == "stopped"):
             return
         known, session.speaking = session.speaking, False
@@ -652,7 +560,7 @@ class FallbackSTT(STT):
         if not (known and self._speaking):
             self.emit(STT.VAD, edge)
 
-    def _on_error(self, session: _Session, failure: Failure) -> None:
+    def _on_error(self, session: Session, failure: Failure) -> None:
         error = failure.error
         if failure.fatal:
             session.fatal = error
@@ -666,30 +574,3 @@ class FallbackSTT(STT):
                 return
         if session is self._active:
             self.emit(Participant.ERROR, failure)
-
-
-def _common_formats(members: list[STT]) -> tuple[AudioFormat, ...]:
-    offered = dict.fromkeys(audio_format for stt in members for audio_format in stt.formats)
-    common = tuple(one for one in offered if all(_convertible(one, stt.formats) for stt in members))
-    if not common:
-        raise UnsupportedFormat(f"FallbackSTT: nothing can be converted for all of {[stt.name for stt in members]}")
-    return common
-
-
-def _convertible(audio_format: AudioFormat, offered: tuple[AudioFormat, ...]) -> bool:
-    try:
-        negotiate(audio_format, offered)
-    except UnsupportedFormat:
-        return False
-    return True
-
-
-def _as_error(member: _Member, exc: Exception) -> DialogError:
-    if isinstance(exc, DialogError):
-        return exc
-    return _cause(ProviderError(member.label, f"raised {exc!r}", retryable=False), exc)
-
-
-def _cause(error: ProviderError, cause: BaseException | None) -> ProviderError:
-    error.__cause__ = cause
-    return error

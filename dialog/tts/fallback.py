@@ -6,20 +6,21 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
-from uuid import UUID, uuid4
+from typing import ClassVar
+from uuid import UUID
 from weakref import WeakSet
 
 from msgspec.structs import replace
 
-from dialog.audio.convert import Converter, negotiate
+from dialog.audio.convert import Converter, common_formats, negotiate
 from dialog.errors import ConfigurationError, DialogError, ProviderError, StateError, UnsupportedFormat
 from dialog.message import Alignment, AudioFormat, Failure, Message
 from dialog.net.circuit import Circuit, chain_circuits
 from dialog.net.contexts import PartKey
-from dialog.net.takeover import Takeover, labels
+from dialog.net.takeover import Takeover, as_error, failure_of, labels
 from dialog.participant import Event, Participant
-from dialog.tts.coverage import Coverage, SpokenRate
+from dialog.tts.chain import ChainPart, Voice, rehearse
+from dialog.tts.coverage import Coverage
 from dialog.tts.tts import TTS, TTSCapabilities
 
 __all__ = ["FallbackTTS"]
@@ -29,59 +30,10 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.1
 _TROUBLED_S = 1.0
 """A voice that has told of an error gets so long to make audio after all."""
-_PROBE_S = 5.0
-_PROBE_TEXT = "Okay."
-"""What a voice that failed is asked to say, to nobody, when it is tried again."""
 _FAILURES = 2
 """So many in a row, and a voice is not asked for new parts."""
 _KEEP_ENDED = 256
 _SENTENCE_ENDS = (".", "!", "?", "…", ":", "\n")
-
-
-class _Voice:
-    """One of the chain: the voice as it is now, and whether it is worth asking."""
-
-    def __init__(self, tts: TTS, place: int, label: str) -> None:
-        self.tts = tts
-        self.place = place
-        self.label = label
-        self.circuit: Circuit
-        self.rate = SpokenRate()
-        self.format: AudioFormat
-        self.listeners: list[tuple[Event[Any], Callable[[Any], object]]] = []
-        self.used = False
-        self.open = False
-        self.gone = False
-        """It cannot be asked any more as it is, only made anew."""
-        self.last_audio = 0.0
-        self.error: DialogError | None = None
-        """Told since it made audio last."""
-        self.failing: Failure | None = None
-        """Told just now: a part that ends at once ends because of it …"""
-        self.consequences: Failure | None = None
-        """… and one did."""
-        self.down: DialogError | None = None
-        """Why it failed last."""
-
-
-class _Part:
-    """A part that is being spoken."""
-
-    def __init__(self, key: PartKey, voice: _Voice, converter: Converter, speaker: str) -> None:
-        self.key = key
-        self.speaker = speaker
-        """The voice that was asked for."""
-        self.voice = voice
-        self.converter = converter
-        self.tried = {voice}
-        self.covered = Coverage()
-        """Of the present voice."""
-        self.base_ms = 0.0
-        """Where the audio of the present voice begins."""
-        self.audio_ms = 0.0
-        self.done = False
-        self.expected_since: float | None = None
-        """Since when the voice has text that it could speak."""
 
 
 class FallbackTTS(TTS):
@@ -138,20 +90,22 @@ class FallbackTTS(TTS):
             raise ConfigurationError(f"FallbackTTS needs timeout_s > 0, got {timeout_s}")
         super().__init__()
         own = labels([tts.name for tts in given])
-        self._voices = [_Voice(tts, place, own[place]) for place, tts in enumerate(given)]
+        self._voices = [Voice(tts, place, own[place]) for place, tts in enumerate(given)]
         Circuit(probe_after_s=probe_after_s)  # refuses what is out of range, already here
         self._probe_after_s = probe_after_s
         # It can make and do what all of them can.
-        self.formats = _common_formats(given)  # type: ignore[misc]
+        self.formats = common_formats([tts.formats for tts in given])  # type: ignore[misc]
+        if not self.formats:
+            raise UnsupportedFormat(f"FallbackTTS: nothing can be converted for all of {[tts.name for tts in given]}")
         self.capabilities = _common_capabilities([tts.capabilities for tts in given])  # type: ignore[misc]
         self._timeout_s = timeout_s
         self._format: AudioFormat | None = None
-        self._parts: dict[PartKey, _Part] = {}
+        self._parts: dict[PartKey, ChainPart] = {}
         self._ended: dict[PartKey, None] = {}
-        self._speaking: _Voice = self._voices[0]
+        self._speaking: Voice = self._voices[0]
         """Who got the newest part."""
         self._turn: UUID | None = None
-        self._probes: dict[_Voice, TTS] = {}
+        self._probes: dict[Voice, TTS] = {}
         self._dismissed: WeakSet[TTS] = WeakSet()
         self._gone = False
         self._ticker: asyncio.TimerHandle | None = None
@@ -207,7 +161,7 @@ class FallbackTTS(TTS):
         part = self._parts.get(key)
         if part is None:
             voice = self._choose(message.uuid)
-            part = self._parts[key] = _Part(key, voice, self._converter(voice), message.voice)
+            part = self._parts[key] = ChainPart(key, voice, self._converter(voice), message.voice)
             self._look_later()
             self._speak_with(voice)
         part.covered.text += message.data
@@ -241,24 +195,24 @@ class FallbackTTS(TTS):
 
     # -- who speaks --------------------------------------------------------------------------------
 
-    def _choose(self, turn: UUID) -> _Voice:
+    def _choose(self, turn: UUID) -> Voice:
         """Whom to give a new part: the voice does not change within a turn without need."""
         if turn == self._turn and self._speaking.circuit.closed:
             return self._speaking
         self._turn = turn
         return next((voice for voice in self._voices if voice.circuit.closed), self._speaking)
 
-    def _speak_with(self, voice: _Voice, error: DialogError | None = None) -> None:
+    def _speak_with(self, voice: Voice, error: DialogError | None = None) -> None:
         before, self._speaking = self._speaking, voice
         if before is not voice:
             error = error or (None if before.circuit.closed else before.down)
             self.emit(FallbackTTS.TAKEOVER, Takeover(of=before.label, by=voice.label, error=error))
 
-    def _converter(self, voice: _Voice) -> Converter:
+    def _converter(self, voice: Voice) -> Converter:
         assert self._format is not None
         return Converter(voice.format, self._format)
 
-    def _start(self, voice: _Voice) -> None:
+    def _start(self, voice: Voice) -> None:
         """Open a voice, a new one if this one has given up; raises what it raises."""
         if voice.used and voice.gone:
             voice.tts = self._context().run(voice.tts.renewed)
@@ -278,7 +232,7 @@ class FallbackTTS(TTS):
             self._close(voice)
             raise
 
-    def _close(self, voice: _Voice) -> None:
+    def _close(self, voice: Voice) -> None:
         for event, listener in voice.listeners:
             voice.tts.off(event, listener)
         voice.listeners = []
@@ -287,26 +241,26 @@ class FallbackTTS(TTS):
         voice.tts.dispose()
         self._dismissed.add(voice.tts)
 
-    def _opened(self, voice: _Voice) -> bool:
+    def _opened(self, voice: Voice) -> bool:
         """Open a voice if it is not; else its parts have gone on elsewhere."""
         if not voice.open:
             self._try(voice, partial(self._start, voice))
         return voice.open
 
-    def _speaker(self, name: str, voice: _Voice) -> str:
+    def _speaker(self, name: str, voice: Voice) -> str:
         """What a voice that was asked for is called by one of the chain."""
         names = self._names.get(name)
         if names is not None:
             return names[voice.place]
         return name if type(voice.tts) is type(self._voices[0].tts) else ""
 
-    def _try(self, voice: _Voice, call: Callable[[], object]) -> None:
+    def _try(self, voice: Voice, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception as exc:  # a foreign one must not take the call down
-            self._failed(voice, _as_error(voice, exc))
+            self._failed(voice, as_error(voice.label, exc))
 
-    def _give(self, part: _Part, text: str) -> None:
+    def _give(self, part: ChainPart, text: str) -> None:
         """Hand text of a part, which is noted already, to its present voice."""
         voice = part.voice
         if not self._opened(voice) or part.voice is not voice or not (text or part.done):
@@ -320,7 +274,7 @@ class FallbackTTS(TTS):
 
     # -- failures ----------------------------------------------------------------------------------
 
-    def _failed(self, voice: _Voice, error: DialogError) -> None:
+    def _failed(self, voice: Voice, error: DialogError) -> None:
         """A voice has given up, or is given up: its parts go on elsewhere."""
         if voice.open:
             self._close(voice)
@@ -334,23 +288,21 @@ class FallbackTTS(TTS):
         for part in parts:
             self._move(part, error)
 
-    def _tell(self, voice: _Voice, error: DialogError, to: _Voice | None) -> ProviderError:
-        why = str(error).removeprefix(f"{voice.label}: ")
-        then = f", and {to.label} takes over" if to is not None else ""
-        told = ProviderError(voice.label, f"failed{then}: {why}", retryable=True)
-        told.__cause__ = voice.down = error
+    def _tell(self, voice: Voice, error: DialogError, to: Voice | None) -> ProviderError:
+        told = failure_of(voice.label, error, to.label if to is not None else None)
+        voice.down = error
         self.fail(told, retryable=True)
         return told
 
-    def _other(self, voice: _Voice) -> _Voice | None:
+    def _other(self, voice: Voice) -> Voice | None:
         return next((other for other in self._voices if other is not voice and other.circuit.closed), None)
 
-    def _next(self, part: _Part) -> _Voice | None:
+    def _next(self, part: ChainPart) -> Voice | None:
         """Who says the rest: each voice gets one try, those that are worth asking first."""
         left = [voice for voice in self._voices if voice not in part.tried]
         return next((voice for voice in left if voice.circuit.closed), left[0] if left else None)
 
-    def _move(self, part: _Part, error: DialogError) -> None:
+    def _move(self, part: ChainPart, error: DialogError) -> None:
         """Let the next voice say what was not said of a part."""
         if self._parts.get(part.key) is not part:
             return  # aborted by a listener
@@ -402,7 +354,7 @@ class FallbackTTS(TTS):
             elif voice not in self._probes and voice.circuit.due(now):
                 self._probe(voice)
 
-    def _stalled(self, voice: _Voice, now: float) -> ProviderError | None:
+    def _stalled(self, voice: Voice, now: float) -> ProviderError | None:
         """Whether it has text that it could speak, and does not."""
         mine = [part for part in self._parts.values() if part.voice is voice]
         for part in mine[: max(1, voice.tts.capabilities.parallel_parts)]:
@@ -419,49 +371,29 @@ class FallbackTTS(TTS):
 
     # -- a voice that failed is tried again --------------------------------------------------------
 
-    def _probe(self, voice: _Voice) -> None:
+    def _probe(self, voice: Voice) -> None:
         self.spawn(self._ask(voice), f"probe of {voice.label}")
 
-    async def _ask(self, voice: _Voice) -> None:
+    async def _ask(self, voice: Voice) -> None:
         """Let a new one say a word to nobody."""
-        said = asyncio.Event()
-        errors: list[DialogError] = []
-
-        def heard(message: Message[bytes]) -> None:
-            if (message.data or message.done) and not said.is_set():
-                if not message.data:
-                    errors.append(ProviderError(voice.label, "said nothing", retryable=True))
-                said.set()
-
-        def failed(failure: Failure) -> None:
-            if failure.fatal:
-                errors.append(failure.error)
-                said.set()
-
+        tts: TTS | None = None
+        error: DialogError | None
         try:
-            tts = voice.tts.renewed()
-            self._probes[voice] = tts
-            tts.on(TTS.MESSAGE, heard)
-            tts.on(Participant.ERROR, failed)
-            tts.open(voice.format)
-            tts.post(Message(uuid=uuid4(), data=_PROBE_TEXT, done=True))
-            async with asyncio.timeout(_PROBE_S):
-                await said.wait()
+            tts = self._probes[voice] = voice.tts.renewed()
+            error = await rehearse(tts, voice.label, voice.format)
         except asyncio.CancelledError:
             voice.circuit.abandoned()
             raise
-        except TimeoutError:
-            errors.append(ProviderError(voice.label, f"no audio for {_PROBE_S:g} s", retryable=True))
         except Exception as exc:  # whatever it raises, it does not work yet
-            errors.append(_as_error(voice, exc))
+            error = as_error(voice.label, exc)
         finally:
-            probe = self._probes.pop(voice, None)
-            if probe is not None:
-                probe.dispose()
-                self._dismissed.add(probe)
-        if errors:
+            self._probes.pop(voice, None)
+            if tts is not None:
+                tts.dispose()
+                self._dismissed.add(tts)
+        if error is not None:
             voice.circuit.failed(self._loop.time())
-            logger.info("%s: %s does not work again yet: %s", self.name, voice.label, errors[0])
+            logger.info("%s: %s does not work again yet: %s", self.name, voice.label, error)
         else:
             voice.circuit.succeeded()
             self._gone = False
@@ -469,11 +401,11 @@ class FallbackTTS(TTS):
 
     # -- what they tell ----------------------------------------------------------------------------
 
-    def _mine(self, voice: _Voice, key: PartKey) -> _Part | None:
+    def _mine(self, voice: Voice, key: PartKey) -> ChainPart | None:
         part = self._parts.get(key)
         return part if part is not None and part.voice is voice else None
 
-    def _on_audio(self, voice: _Voice, message: Message[bytes]) -> None:
+    def _on_audio(self, voice: Voice, message: Message[bytes]) -> None:
         part = self._mine(voice, (message.uuid, message.part))
         if part is None:
             return
@@ -497,7 +429,7 @@ class FallbackTTS(TTS):
         voice.rate.learn(len(part.covered.text.strip()), part.covered.audio_ms)
         self._finish(part)
 
-    def _refused(self, part: _Part, error: DialogError) -> None:
+    def _refused(self, part: ChainPart, error: DialogError) -> None:
         """A voice has not said a part to its end; others it may."""
         voice = part.voice
         if not part.speaker or getattr(error, "retryable", True):  # else it may be the name of the speaker
@@ -505,14 +437,14 @@ class FallbackTTS(TTS):
         self._tell(voice, error, self._next(part))
         self._move(part, error)
 
-    def _emit(self, part: _Part, data: bytes, *, done: bool = False) -> None:
+    def _emit(self, part: ChainPart, data: bytes, *, done: bool = False) -> None:
         assert self._format is not None
         at_ms = part.audio_ms
         part.audio_ms += self._format.ms(len(data))
         if data or done:
             self.emit(TTS.MESSAGE, Message(uuid=part.key[0], part=part.key[1], data=data, at_ms=at_ms, done=done))
 
-    def _finish(self, part: _Part) -> None:
+    def _finish(self, part: ChainPart) -> None:
         self._forget(part.key)
         self._emit(part, part.converter.flush(), done=True)
 
@@ -522,7 +454,7 @@ class FallbackTTS(TTS):
         if len(self._ended) > _KEEP_ENDED:
             del self._ended[next(iter(self._ended))]
 
-    def _on_alignment(self, voice: _Voice, alignment: Alignment) -> None:
+    def _on_alignment(self, voice: Voice, alignment: Alignment) -> None:
         part = self._mine(voice, (alignment.uuid, alignment.part))
         if part is None:
             return
@@ -535,7 +467,7 @@ class FallbackTTS(TTS):
             alignment = Alignment(uuid=alignment.uuid, part=alignment.part, words=tuple(moved))
         self.emit(TTS.ALIGNMENT, alignment)
 
-    def _on_error(self, voice: _Voice, failure: Failure) -> None:
+    def _on_error(self, voice: Voice, failure: Failure) -> None:
         error = failure.error
         if failure.fatal:
             self._failed(voice, error)
@@ -547,7 +479,7 @@ class FallbackTTS(TTS):
             return
         self.emit(Participant.ERROR, failure)
 
-    def _passed(self, voice: _Voice, failure: Failure) -> None:
+    def _passed(self, voice: Voice, failure: Failure) -> None:
         """No part has ended with an error: the voice may recover by itself."""
         if voice.failing is failure:
             voice.failing = None
@@ -559,22 +491,6 @@ def _blank(text: str) -> bool:
     return not any(char.isalnum() for char in text)
 
 
-def _common_formats(members: list[TTS]) -> tuple[AudioFormat, ...]:
-    offered = dict.fromkeys(audio_format for tts in members for audio_format in tts.formats)
-    common = tuple(one for one in offered if all(_convertible(one, tts.formats) for tts in members))
-    if not common:
-        raise UnsupportedFormat(f"FallbackTTS: nothing can be converted for all of {[tts.name for tts in members]}")
-    return common
-
-
-def _convertible(audio_format: AudioFormat, offered: tuple[AudioFormat, ...]) -> bool:
-    try:
-        negotiate(audio_format, offered)
-    except UnsupportedFormat:
-        return False
-    return True
-
-
 def _common_capabilities(members: list[TTSCapabilities]) -> TTSCapabilities:
     return TTSCapabilities(
         text="tokens" if all(one.text == "tokens" for one in members) else "sentences",
@@ -583,11 +499,3 @@ def _common_capabilities(members: list[TTSCapabilities]) -> TTSCapabilities:
         voices=members[0].voices,  # the others stand in as well as they can
         parallel_parts=min(one.parallel_parts for one in members),
     )
-
-
-def _as_error(voice: _Voice, exc: Exception) -> DialogError:
-    if isinstance(exc, DialogError):
-        return exc
-    error = ProviderError(voice.label, f"raised {exc!r}", retryable=False)
-    error.__cause__ = exc
-    return error

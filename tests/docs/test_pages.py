@@ -125,8 +125,8 @@ INTERNAL = re.compile(
         mcp\.(connection | results | sdk) |
         providers\.builtin |
         s2s\.(memory | realtime_wire) |
-        stt\.(azure_wire | openai_items | openai_wire | seam | watchdog) |
-        tts\.(coverage | siblings) |
+        stt\.(azure_wire | member | openai_items | openai_wire | seam | watchdog) |
+        tts\.(chain | coverage | siblings) |
         net\.(azure | connections | frames | http1 | options | websocket) |
         testing\.(
             call | carrier | carrier_stream | evaluate_stage | heard | hearing | media | model | stream | textline |
