@@ -211,7 +211,8 @@ class Realtime(Cascade):
         utterance = self._utterance(uuid, text)
         can = self._s2s.capabilities
         if text or self._taking.turn is None or not can.transcribes or can.replies == "unasked":
-            self._finished(utterance)
+            # What sounds unfinished is waited for, unless nobody knows the words, or the reply is on its way.
+            self._finished(utterance, complete=not text or can.replies == "unasked")
         else:  # a cough must not cut what is being said: words have to tell
             _remember(self._unsure, uuid, utterance)
 
@@ -222,7 +223,7 @@ class Realtime(Cascade):
         if uuid in self._unsure:
             del self._unsure[uuid]
             if text:
-                self.on_utterance(utterance, complete=True)
+                self.on_utterance(utterance, complete=self._s2s.capabilities.replies == "unasked")
             else:
                 self._feed(sig.Final(utterance))
             return
@@ -288,7 +289,7 @@ class Realtime(Cascade):
         if uuid not in self._early:
             _remember(self._early, uuid, [], limit=4)
             if uuid not in self._fed:
-                self._finished(self._utterance(uuid, self._words.get(uuid, "")))
+                self._finished(self._utterance(uuid, self._words.get(uuid, "")), complete=True)
             turn = self._turns.get(uuid)
             if turn is not None and turn.speech.granted:
                 self._early.pop(uuid, None)
@@ -298,9 +299,9 @@ class Realtime(Cascade):
             early.append((handle, event))
         return None
 
-    def _finished(self, utterance: Utterance) -> None:
+    def _finished(self, utterance: Utterance, *, complete: bool) -> None:
         _remember(self._fed, utterance.uuid, None)
-        self._feed(sig.Final(utterance, complete=True))
+        self._feed(sig.Final(utterance, complete=complete))
 
     def _cut(self, decision: sig.Cut) -> None:
         turn = self._turns.get(decision.turn)

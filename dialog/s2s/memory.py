@@ -66,8 +66,13 @@ class Memory:
         self._items.append(call)
 
     def answer(self, call_id: str, result: str) -> None:
-        """A tool has answered."""
+        """A tool has answered: that is the newest, also if something was said while it was waited for."""
         self._results[call_id] = result
+        place = next(
+            (i for i, item in enumerate(self._items) if isinstance(item, ToolCall) and item.id == call_id), None
+        )
+        if place is not None and all(isinstance(item, Spoken | ToolCall) for item in self._items[place:]):
+            self._items.append(self._items.pop(place))
 
     def speak(self, key: tuple[UUID, int]) -> Spoken:
         """A part begins to be spoken."""

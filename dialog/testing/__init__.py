@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from dialog.testing.server import Frame as Frame
     from dialog.testing.server import Request as Request
     from dialog.testing.session import TextSession as TextSession
+    from dialog.testing.told_s2s import ToldS2S as ToldS2S
     from dialog.testing.twilio_rest import TwilioRestEmulator as TwilioRestEmulator
     from dialog.testing.virtual import run_virtual as run_virtual
     from dialog.testing.virtual import virtual_time as virtual_time
@@ -110,6 +111,7 @@ _HOMES = {
     "ScriptedLLM": "scripted",
     "Spoken": "caller",
     "TextSession": "session",
+    "ToldS2S": "told_s2s",
     "ToldSTT": "doubles",
     "ToolUse": "model",
     "TwilioRestEmulator": "twilio_rest",
@@ -165,6 +167,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "ScriptedLLM",
     "Spoken",
     "TextSession",
+    "ToldS2S",
     "ToldSTT",
     "ToolUse",
     "TwilioRestEmulator",

@@ -16,20 +16,24 @@ from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.clock import Clock
+from dialog.llm.openai import OpenAILLM
 from dialog.presets import OpenAIAgent
+from dialog.s2s.cascade import CascadeS2S
 from dialog.stt.deepgram import DeepgramSTT
+from dialog.stt.stt import STT
 from dialog.testing.caller import Caller
 from dialog.testing.openai import ChatReply, OpenAIEmulator, ToolUse
 from dialog.testing.scenario_providers import EagerDeepgramSTT, Ears, HearingDeepgram, SpellingCartesia
 from dialog.testing.server import Faults
 from dialog.testing.twilio_rest import CallUpdate, TwilioRestEmulator
 from dialog.tts.cartesia import CartesiaTTS
+from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
 
 if TYPE_CHECKING:
     from dialog.voip.twilio.gateway import TwilioGateway
 
-__all__ = ["House", "HouseAgent", "Reply", "Setup", "serve"]
+__all__ = ["House", "HouseAgent", "RealtimeHouseAgent", "Reply", "Setup", "serve"]
 
 ACCOUNT = "AC" + "0" * 32
 TOKEN = "scenario-auth-token"  # noqa: S105  # signs on loopback only
@@ -50,12 +54,10 @@ class Reply(Struct, frozen=True, kw_only=True):
     token_s: float = 0.02
 
 
-class HouseAgent(OpenAIAgent):
-    """A host with tools that take their time."""
+class _Tools(Agent):
+    """What a host can do, which takes its time."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.booked: list[int] = []
+    booked: list[int]
 
     @tool
     async def book_table(self, people: int) -> str:
@@ -103,6 +105,23 @@ class HouseAgent(OpenAIAgent):
         """Say goodbye and hang up."""
         await self.dispatch_message(GOODBYE)
         await self.voip.hangup()
+
+
+class HouseAgent(_Tools, OpenAIAgent):
+    """A host that hears, thinks and speaks with three providers."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.booked = []
+
+
+class RealtimeHouseAgent(_Tools):
+    """The same host in realtime mode: one model hears, thinks and speaks, made of the same three providers."""
+
+    def __init__(self, *, stt: STT, tts: TTS, api_key: str, base_url: str, **options: Any) -> None:
+        llm = OpenAILLM(api_key=api_key, base_url=base_url)
+        super().__init__(s2s=CascadeS2S(stt=stt, tts=tts, llm=llm), **options)
+        self.booked = []
 
 
 class Setup(Struct, frozen=True, kw_only=True):

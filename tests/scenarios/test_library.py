@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 from mutations import MUTATIONS
 
+from dialog.testing.scenario_house import RealtimeHouseAgent
 from dialog.testing.scenario_library import LIBRARY, play
 
 SEED = int(os.environ.get("SCENARIO_SEED") or random.randrange(1_000_000))
@@ -44,6 +45,22 @@ async def test_every_scenario_fails_when_what_it_guards_is_switched_off():
     outcomes = await play(mutants, seed=SEED, attempts=1)
     alive = [f"{outcome.scenario}: {MUTATIONS[outcome.scenario].name}" for outcome in outcomes if not outcome.problems]
     assert not alive, f"SCENARIO_SEED={SEED}: not noticed:\n" + "\n".join(alive)
+
+
+NOT_IN_REALTIME = {
+    "slow first token": "a model that is about to speak can say nothing else",
+    "speculation promoted": "a model that speaks cannot prepare a reply unheard",
+    "speculation withdrawn": "likewise",
+}
+
+
+@pytest.mark.timeout(180)
+async def test_every_scenario_holds_in_realtime_mode():
+    print(f"SCENARIO_SEED={SEED}")
+    cases = [case for case in LIBRARY if case.name not in PENDING | NOT_IN_REALTIME.keys()]
+    cases = [replace(case, setup=replace(case.setup, agent=RealtimeHouseAgent)) for case in cases]
+    outcomes = await play(cases, seed=SEED)
+    assert not failures(outcomes), f"SCENARIO_SEED={SEED}\n" + "\n".join(failures(outcomes))
 
 
 def test_every_case_has_one_name_one_guard_and_one_mutation():
