@@ -17,10 +17,12 @@ from pathlib import Path
 
 from dialog.loop import calm_collector, new_event_loop
 from dialog.voip.memory import MemoryLine, memory_call
+from dialog.workers.hosted import HostingSettings
 from dialog.workers.pool import WorkerPool
 
 APP = Path(__file__).with_name("survival_app.py")
 GAP_S = 0.05
+PATIENT = HostingSettings(most_losses=1000)  # by default a call is given up that loses one worker after the other
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -53,7 +55,7 @@ class Caller:
 
 
 async def measure(kills: int, calls: int, processes: int) -> None:
-    pool = WorkerPool(f"{APP}:on_voip", processes=processes, calls_per_process=calls)
+    pool = WorkerPool(f"{APP}:on_voip", processes=processes, calls_per_process=calls, hosting=PATIENT)
     await pool.start()
     calm_collector()
     chance = random.Random(5)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from dialog.audio.sound import Sound, hold
 from dialog.calls.checkpoint import Checkpoint, fold
 from dialog.calls.events import CallerSaid, ToolStarted
+from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import CarrierError, DialogError, LimitError, UserCodeError
 from dialog.message import (
     CallEnd,
@@ -97,6 +98,10 @@ class HostingSettings(Struct, frozen=True, kw_only=True):
     """After so long without a worker, on a silent line, the apology is played, if nobody waits for a reply."""
     resume_s: float = 8.0
     """How long another worker may take to be found, before the caller is told goodbye."""
+    most_losses: int = 5
+    """A call that has lost so many workers in a row, each within ``soon_s``, is what kills them: it is given up."""
+    soon_s: float = 10.0
+    """See ``most_losses``."""
     failure_transfer: str = ""
     """Who takes the callers then; empty: they are hung up on."""
     wrap_up_s: float = 320.0
@@ -158,7 +163,12 @@ class Hosted(Participant):
         self._answer: asyncio.Future[Taken | Refused] | None = None
         self._offered_to = ""
         self._missed: list[CallBody] = []
-        """What happened while no worker had the call, or reached none."""
+        """What happened while no worker had the call, or reached none …"""
+        self._told_again: list[CallBody] = []
+        """… and was told to the present one for the second time."""
+        self._taken_at = 0.0
+        self._losses = 0
+        """Workers in a row that were lost soon after they had taken the call."""
         self._paused = False
         self._holding = False
         """The caller is in the queue."""
@@ -231,6 +241,8 @@ class Hosted(Participant):
             self.dispose()
             return
         self.handed_over += 1
+        soon = SYSTEM_CLOCK.now() - self._taken_at < self._settings.soon_s
+        self._losses = self._losses + 1 if soon else 0
         self._lost.set()
 
     def tick(self, now: float) -> None:
@@ -422,6 +434,13 @@ class Hosted(Participant):
         while True:
             await self._lost.wait()
             self._lost.clear()
+            if self._losses >= self._settings.most_losses:
+                self.fail(
+                    NoWorker(f"call {self.call_id}: {self._losses} workers in a row died with it; it is given up")
+                )
+                await self._settle()
+                await self._give_up("lost_worker")
+                return
             if not await self._hand_over():
                 return
 
@@ -482,6 +501,7 @@ class Hosted(Participant):
             answer = await self._offer(node)
             if isinstance(answer, Taken):
                 self.worker = node
+                self._taken_at = SYSTEM_CLOCK.now()
                 if not self._taken.done():
                     self._taken.set_result(None)
                 logger.info("call %s: taken by worker %s", self.call_id, node)
@@ -512,6 +532,7 @@ class Hosted(Participant):
         self._placement.send(node, Frame(self.call_id, self.epoch, 0, offer))
         self._stream = stream
         missed, self._missed = self._missed, []
+        self._told_again = missed
         for message in self._ring.since(self._safe_ms):
             self._send(CallerAudio(message.at_ms, message.data), len(message.data) * self._ms_per_byte)
         for body in missed:
@@ -591,8 +612,10 @@ class Hosted(Participant):
         if self._stream is not None:
             self._free_slot()
             self._placement.released(self._stream.peer)
-            undelivered = self._stream.outbound.undelivered()
-            self._missed += [body for body in undelivered if isinstance(body, _KEPT)]
+            for body in self._stream.outbound.undelivered():
+                # Once more at most: what kills a worker must not kill one after the other.
+                if isinstance(body, _KEPT) and not any(body is told for told in self._told_again):
+                    self._missed.append(body)
         self._stream = None
         self.worker = ""
 

@@ -166,7 +166,7 @@ async def test_a_call_that_ends_while_no_worker_has_it_is_over():
 
 
 async def test_workers_die_one_after_the_other_and_the_call_goes_on():
-    async with bridge(clock=FAST) as house:
+    async with bridge(clock=FAST, settings=HostingSettings(most_losses=10)) as house:
         await house.worker("zero", give_clips)
         call, line, _ = await house.ring()
         hosted = house.hosted(call)
@@ -195,3 +195,20 @@ async def test_keys_that_were_pressed_while_nobody_was_there_are_told_to_the_nex
         await until(lambda: len(pressed) >= 3)
         assert pressed[-2:] == ["2", "3"]
         assert set(pressed[:-2]) == {"1"}, "a key is told again at most if nobody knows whether it was taken"
+
+
+async def test_a_call_that_kills_its_workers_is_given_up_before_it_has_killed_them_all():
+    async with bridge(clock=FAST, settings=HostingSettings(most_losses=2)) as house:
+        for count in range(4):
+            await house.worker(f"w{count}", give_clips)
+        call, line, _ = await house.ring()
+        hosted = house.hosted(call)
+        lost = hosted.worker
+        house.kill(lost)
+        await until(lambda: hosted.worker not in ("", lost))
+        house.kill(hosted.worker)
+        await asyncio.wait_for(call.wait_closed(), 10)
+        assert call.voip.end is not None
+        assert call.voip.end.reason == "lost_worker"
+        assert line.heard_audio.endswith(GOODBYE)
+        assert len(house.host.directory) == 2
