@@ -5,8 +5,8 @@ comes (:meth:`StreamingSTT._receive`), and reports it with a few calls: :meth:`~
 :meth:`~StreamingSTT._finish`, :meth:`~StreamingSTT._speech_started`, :meth:`~StreamingSTT._speech_stopped`,
 :meth:`~StreamingSTT._eager`, :meth:`~StreamingSTT._withdraw`, :meth:`~StreamingSTT._refused`. They are calls and
 not values, since they happen many times a second and call. Everything else is here: connecting ahead,
-reconnecting and replaying what is not safe yet, one uuid for an utterance over all of that, the bound on
-:meth:`~StreamingSTT.finalize`, discarding, echoes of our own voice, and the end of a provider's session.
+reconnecting and replaying what is not safe yet, the bound on :meth:`~StreamingSTT.finalize`, and the end of a
+provider's session. What is told of what was reported is :class:`~dialog.stt.telling.TellingSTT`'s.
 """
 
 from __future__ import annotations
@@ -15,28 +15,21 @@ import asyncio
 import dataclasses
 from abc import abstractmethod
 from binascii import b2a_base64
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import ClassVar
-from uuid import UUID
 
 import msgspec
-from msgspec.structs import replace
 
 from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
-from dialog.message import AudioFormat, Message, SpeechEdge
+from dialog.message import AudioFormat, Message
 from dialog.net.reconnect import Backoff
 from dialog.net.ring import AudioRing, StreamTime
 from dialog.net.socket import ProviderSocket, SocketSettings
 from dialog.net.urls import websocket_url
-from dialog.stt.echo import Echo
-from dialog.stt.segments import Segment, SegmentCollector
-from dialog.stt.stt import STT
+from dialog.stt.telling import TellingSTT
 
 __all__ = ["StreamingSTT"]
 
-_STALE_MS = 1000.0
-"""In a replay, a start of speech that is older than this is history, not a reason to pause anybody."""
 _QUIET_RENEWAL = 0.8
 """From this part of a session's length on, the connection is replaced when nobody speaks …"""
 _FORCED_RENEWAL = 0.97
@@ -46,7 +39,7 @@ _LONGEST_SILENCE_S = 30.0
 """Silence that is sent for a turn in which audio stopped, before its words count as they are."""
 
 
-class StreamingSTT(STT):
+class StreamingSTT(TellingSTT):
     """A recogniser at the other end of a WebSocket, open for the whole call.
 
     Args:
@@ -90,7 +83,7 @@ class StreamingSTT(STT):
         if not api_key:
             raise ConfigurationError(f"{type(self).__name__} needs an api_key")
         self._base_url = websocket_url(base_url)
-        super().__init__()
+        super().__init__(echo_discard_s=echo_discard_s)
         self._headers: dict[str, str] = {}
         self._timeout_s = timeout_s
         self._settings = SocketSettings(
@@ -106,24 +99,11 @@ class StreamingSTT(STT):
         """Makes a frame of audio; ``None``: the audio is the frame."""
         self._around = 0
         """Characters or bytes of a frame that holds audio, but for the audio."""
-        self._ring: AudioRing
         self._format: AudioFormat
         self._ms_per_byte = 0.0
         self._time = StreamTime()
-        self._collector = SegmentCollector()
-        self._echo = Echo(echo_discard_s * 1000.0)
-        self._final_keys: deque[tuple[float, float, str]] = deque(maxlen=8)
-        self._safe_ms = 0.0
-        self._discarded_ms = float("-inf")
-        self._replayed_ms = 0.0
         self._connections = 0
         self._ready = False
-        self._speaking = False
-        self._tells_words = True
-        """Whether the times of words come from the service; else they are guesses, for us alone."""
-        self._knows_times = True
-        """Whether it is known when an utterance was said; else it was when its words came."""
-        self._eager_uuid: UUID | None = None
         self._renewal_due = False
         self._unasked = False
         self._asked_ms = 0.0
@@ -159,11 +139,6 @@ class StreamingSTT(STT):
     """Audio waits on every connection until the provider calls :meth:`_start_audio`."""
 
     # What the agent calls.
-
-    @property
-    def safe_ms(self) -> float:
-        """Up to here, on the call's audio clock, nothing will be revised."""
-        return self._safe_ms
 
     @property
     def pulse(self) -> int | None:
@@ -233,17 +208,9 @@ class StreamingSTT(STT):
 
     def discard(self, before_ms: float) -> None:
         """Forget what was said before ``before_ms`` on the call's audio clock, also what is recognised later."""
-        self._collector.discard(before_ms)
-        self._discarded_ms = max(self._discarded_ms, before_ms)
-        self._withdraw()
-        # Another connection has no need to hear it again.
-        self._safe_ms = max(self._safe_ms, before_ms)
+        super().discard(before_ms)
         if self._socket is not None:
             self._ring.release(self._safe_ms)
-
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        """See :meth:`STT.set_speaking`."""
-        self._echo.set_speaking(speaking, text, at_ms)
 
     def dispose(self) -> None:
         """End for good: says goodbye to the service, for at most a second, in the background."""
@@ -252,78 +219,11 @@ class StreamingSTT(STT):
 
     # What a provider reports.
 
-    def _segment(self, segment: Segment, *, final: bool, last: bool = False) -> None:
-        """The segment that is being said, anew, or for good (``final``); the utterance's ``last`` one ends it."""
-        if final and segment.text:
-            key = (segment.start_ms, segment.end_ms, segment.text)
-            if key in self._final_keys:
-                return  # told twice
-            self._final_keys.append(key)
-        utterance = self._collector.add(segment, final=final, last=last)
-        if final:
-            end_ms = segment.end_ms
-            self._safe_ms = max(self._safe_ms, end_ms)
-            if last:
-                self._finish(interim=False, end_ms=end_ms)
-            self._ring.release(self._safe_ms)  # the answer does not wait for it
-            if last:
-                return
-        if utterance is not None:
-            if self._echo.active and self._echo.repeats(utterance, timed=self._knows_times):
-                return
-            self._speech_started(utterance.at_ms)  # not everybody says so before the words
-            self.emit(STT.INTERIM, utterance if self._tells_words else replace(utterance, words=()))
-        elif final and self._collector.empty:
-            self._speech_stopped(segment.end_ms)  # it was a noise
-
     def _finish(self, interim: bool, end_ms: float = 0.0) -> None:
-        """The utterance is over; ``interim`` words count too."""
         self._stop_finalizing()
-        utterance = self._collector.finish(interim=interim)
-        if interim and utterance is not None:  # said is said: nobody needs to hear it again
-            self._safe_ms = max(self._safe_ms, utterance.end_ms)
-            self._ring.release(self._safe_ms)
-        self._speech_stopped(utterance.end_ms if utterance is not None else end_ms or self._safe_ms)
-        if utterance is not None and self._echo.active and self._echo.is_echo(utterance, timed=self._knows_times):
-            utterance = None
-        if utterance is None:
-            self._withdraw()
-        else:
-            self._eager_uuid = None
-            self.emit(STT.MESSAGE, utterance if self._tells_words else replace(utterance, words=()))
+        super()._finish(interim, end_ms)
         if self._renewal_due:
             self._renew_if_quiet()
-
-    def _eager(self) -> None:
-        """The utterance so far is probably all."""
-        utterance = self._collector.utterance
-        if utterance is None or (self._echo.active and self._echo.repeats(utterance, timed=self._knows_times)):
-            return
-        self._eager_uuid = utterance.uuid
-        self.emit(STT.EAGER, utterance if self._tells_words else replace(utterance, words=()))
-
-    def _withdraw(self) -> None:
-        """The utterance that was probably all is not, or nothing is left of it."""
-        uuid, self._eager_uuid = self._eager_uuid, None
-        if uuid is not None:
-            self.emit(STT.EAGER_WITHDRAWN, uuid)
-
-    def _speech_started(self, at_ms: float) -> None:
-        """Somebody speaks since ``at_ms``; repetitions and history are told to nobody."""
-        if at_ms < self._discarded_ms:
-            return
-        if self._speaking and (self._collector.begun or at_ms < self._replayed_ms):
-            return
-        if at_ms < self._replayed_ms and self._ring.end_ms - at_ms > _STALE_MS:
-            return
-        # Nobody says that a noise was over: another start before any word is a new one.
-        self._speaking = True
-        self.emit(STT.VAD, SpeechEdge(state="started", at_ms=at_ms))
-
-    def _speech_stopped(self, at_ms: float) -> None:
-        if self._speaking:
-            self._speaking = False
-            self.emit(STT.VAD, SpeechEdge(state="stopped", at_ms=at_ms))
 
     def _refused(self, error: ProviderError) -> None:
         """This connection is no good, says the service: another is tried if ``error`` is retryable."""

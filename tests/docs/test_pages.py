@@ -125,7 +125,7 @@ INTERNAL = re.compile(
         mcp\.(connection | results | sdk) |
         providers\.builtin |
         s2s\.(memory | realtime_wire) |
-        stt\.(azure_wire | member | openai_items | openai_wire | seam | watchdog) |
+        stt\.(azure_wire | member | openai_items | openai_wire | seam | telling | watchdog) |
         tts\.(chain | coverage | siblings) |
         net\.(azure | connections | frames | http1 | options | websocket) |
         testing\.(
