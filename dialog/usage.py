@@ -31,6 +31,22 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     characters: int = 0
     """Characters that were spoken, where the provider bills those."""
 
+    def plus(self, other: Usage) -> Usage:
+        """Both together, of this model."""
+        return Usage(
+            model=self.model,
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            input_audio_tokens=self.input_audio_tokens + other.input_audio_tokens,
+            cached_audio_tokens=self.cached_audio_tokens + other.cached_audio_tokens,
+            output_audio_tokens=self.output_audio_tokens + other.output_audio_tokens,
+            input_audio_s=self.input_audio_s + other.input_audio_s,
+            output_audio_s=self.output_audio_s + other.output_audio_s,
+            session_s=self.session_s + other.session_s,
+            characters=self.characters + other.characters,
+        )
+
     @property
     def input_text_tokens(self) -> int:
         """Tokens that went in and are no audio."""

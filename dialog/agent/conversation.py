@@ -107,7 +107,9 @@ class Conversation:
         self.events: list[ev.CallEvent] = []
         if checkpoint is not None and checkpoint.started is not None:
             self.events.append(checkpoint.started)
-        self.meter: CallMeter = CallMeter(checkpoint.meter if checkpoint is not None else None)
+        self.meter: CallMeter = CallMeter(
+            checkpoint.meter if checkpoint is not None else None, prices=settings.all_prices
+        )
         """Counts all events, also those that the report has no room for."""
         self.voip = voip
         self.stt = stt

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct, field
 
 from dialog.agent.shaping import FilterFactory
 from dialog.agent.turns.settings import TurnSettings
 from dialog.agent.vadmode import VADMode
 from dialog.audio.sound import Sound
+from dialog.calls.prices import PRICES, Price
 from dialog.errors import ConfigurationError
 
 __all__ = ["AgentSettings"]
@@ -73,12 +76,19 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     """The voice gets no new sentence while so much audio waits to be heard."""
     last_words_s: float = 0.5
     """How long the transcript of the caller's last words is waited for after the call has ended."""
+    prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
+    """What models cost, over :data:`dialog.calls.prices.PRICES`; by what their providers call them."""
     record: bool = False
     """Let the carrier record the call, from its first stream on."""
     transcribe: bool = False
     """Let the carrier transcribe the call, from its first stream on."""
     wrap_up_s: float = 300.0
     """How long recording and transcription are waited for after the call has ended."""
+
+    @property
+    def all_prices(self) -> Mapping[str, Price]:
+        """What models cost, with :attr:`prices` over the list prices."""
+        return {**PRICES, **self.prices} if self.prices else PRICES
 
     def __post_init__(self) -> None:
         for name in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from uuid import UUID
 
@@ -11,7 +11,9 @@ from msgspec import Struct
 
 from dialog.calls import events as ev
 from dialog.calls.metrics import LATENCY_STAGES, DeadAir, Latency, SessionMetrics, SpeechSources
+from dialog.calls.prices import PRICES, Price, cost_usd
 from dialog.calls.timeline import TurnTimeline
+from dialog.usage import Usage
 
 __all__ = ["DEAD_AIR_S", "METERED", "CallMeter", "MeterState", "measure"]
 
@@ -52,6 +54,7 @@ _SUMS = (
     "cached_tokens",
     "output_tokens",
 )
+_MAX_MODELS = 64
 _SAME_VOICE_S = 1.0
 """A voice is noticed after it started: an end of speech this long before still belongs to it."""
 
@@ -60,6 +63,8 @@ class MeterState(Struct, frozen=True, kw_only=True):
     """What a meter has counted, to go on from. Of turns and voices it holds the newest few hundred."""
 
     counts: dict[str, int] = {}
+    usage: dict[str, Usage] = {}
+    """By model."""
     saved_ms: float = 0.0
     at_s: float = 0.0
     asked: tuple[int, tuple[UUID, ...]] = (0, ())
@@ -79,10 +84,13 @@ class CallMeter:
 
     Args:
         state: Of the meter that has counted the call's events before.
+        prices: What models cost.
     """
 
-    def __init__(self, state: MeterState | None = None) -> None:
+    def __init__(self, state: MeterState | None = None, *, prices: Mapping[str, Price] = PRICES) -> None:
         state = state or MeterState()
+        self._prices = prices
+        self._usage = dict(state.usage)
         self._counts: dict[str, int] = dict.fromkeys((*_COUNTED.values(), *_SUMS), 0) | state.counts
         self._saved_ms = state.saved_ms
         self._at_s = state.at_s
@@ -100,6 +108,7 @@ class CallMeter:
         return MeterState(
             counts=dict(self._counts),
             saved_ms=self._saved_ms,
+            usage=dict(self._usage),
             at_s=self._at_s,
             asked=self._asked.state,
             heard=self._heard.state,
@@ -130,6 +139,7 @@ class CallMeter:
         elif isinstance(event, ev.UsageReported):
             for name in ("input_tokens", "cached_tokens", "output_tokens"):
                 self._counts[name] += getattr(event.usage, name)
+            self._used(event.usage)
         elif isinstance(event, ev.TurnMeasured):
             self._measured(event.timeline)
 
@@ -152,8 +162,21 @@ class CallMeter:
             speech_sources=_sources(answers),
             longest_silence=max(silences, key=attrgetter("seconds"), default=None),
             dead_air=tuple(silence for silence in silences if silence.seconds > DEAD_AIR_S),
+            usage=tuple(self._usage.values()),
+            cost_usd=self._cost_usd,
             **self._counts,
         )
+
+    def _used(self, usage: Usage) -> None:
+        before = self._usage.get(usage.model)
+        if before is not None or len(self._usage) < _MAX_MODELS:
+            self._usage[usage.model] = usage if before is None else before.plus(usage)
+
+    @property
+    def _cost_usd(self) -> float | None:
+        costs = [cost_usd(usage, self._prices) for usage in self._usage.values()]
+        known = [cost for cost in costs if cost is not None]
+        return round(sum(known), 6) if known and len(known) == len(costs) else None
 
     def _voice(self, event: ev.CallerSpoke) -> None:
         if event.state == "started":

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from dialog.usage import Usage
+
 __all__ = ["LATENCY_STAGES", "DeadAir", "Latency", "SessionMetrics", "SpeechSources"]
 
 LATENCY_STAGES: tuple[tuple[str, str, str], ...] = (
@@ -89,6 +91,10 @@ class SessionMetrics(Struct, frozen=True, kw_only=True):
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    usage: tuple[Usage, ...] = ()
+    """All that was used, by model."""
+    cost_usd: float | None = None
+    """What that costs by the prices known; ``None``: a model has no price, or nothing was used."""
     latencies: tuple[Latency, ...] = ()
     """One per stage of :data:`LATENCY_STAGES`, in their order."""
     speech_sources: SpeechSources = SpeechSources()

@@ -94,6 +94,8 @@ def _counts(metrics: SessionMetrics) -> list[tuple[str, str]]:
         cached = f" ({metrics.cached_tokens:,} cached)" if metrics.cached_tokens else ""
         counts.append(("Tokens in", f"{metrics.input_tokens:,}{cached}"))
         counts.append(("Tokens out", f"{metrics.output_tokens:,}"))
+    if metrics.cost_usd is not None:
+        counts.append(("Cost of the models", f"${metrics.cost_usd:.4f}"))
     return counts
 
 

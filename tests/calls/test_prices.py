@@ -1,0 +1,72 @@
+"""What usage costs."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from dialog import AgentSettings, Usage
+from dialog.calls import events as ev
+from dialog.calls.meter import CallMeter
+from dialog.calls.prices import PRICES, Price, cost_usd
+
+REPLY = Usage(
+    model="gpt-realtime",
+    input_tokens=1000,
+    cached_tokens=400,
+    output_tokens=300,
+    input_audio_tokens=700,
+    cached_audio_tokens=200,
+    output_audio_tokens=250,
+)
+
+
+def used(seq: int, usage: Usage) -> ev.UsageReported:
+    return ev.UsageReported(seq=seq, at_s=float(seq), turn=uuid4(), usage=usage)
+
+
+def test_text_audio_and_cached_tokens_are_priced_apart():
+    text = (100 * 4.0 + 200 * 0.4 + 50 * 16.0) / 1e6
+    audio = (500 * 32.0 + 200 * 0.4 + 250 * 64.0) / 1e6
+    assert cost_usd(REPLY) == pytest.approx(text + audio)
+
+
+def test_minutes_and_characters_are_priced():
+    prices = {"m": Price(heard_minute=0.6, spoken_minute=1.2, session_minute=6.0, characters=10.0)}
+    usage = Usage(model="m", input_audio_s=60, output_audio_s=30, session_s=20, characters=100_000)
+    assert cost_usd(usage, prices) == pytest.approx(0.6 + 0.6 + 2.0 + 1.0)
+
+
+def test_a_version_of_a_model_costs_what_the_model_costs_and_another_model_does_not():
+    assert cost_usd(Usage(model="gpt-4.1-mini-2025-04-14", output_tokens=1_000_000)) == pytest.approx(1.6)
+    assert cost_usd(Usage(model="grok-voice-latest", session_s=60)) == pytest.approx(0.05)
+    assert cost_usd(Usage(model="gpt-realtime-99", output_tokens=1)) is None
+
+
+def test_a_call_sums_up_by_model_and_is_not_priced_by_halves():
+    meter = CallMeter()
+    meter.feed(used(1, REPLY))
+    meter.feed(used(2, REPLY))
+    meter.feed(used(3, Usage(model="gpt-transcribe", input_audio_s=60)))
+    metrics = meter.metrics
+    assert [(usage.model, usage.input_tokens) for usage in metrics.usage] == [
+        ("gpt-realtime", 2000),
+        ("gpt-transcribe", 0),
+    ]
+    assert metrics.usage[0].cached_audio_tokens == 400
+    assert metrics.cost_usd == pytest.approx(2 * (cost_usd(REPLY) or 0) + 0.0045)
+    assert CallMeter(meter.state).metrics.cost_usd == metrics.cost_usd
+    meter.feed(used(4, Usage(model="unheard-of", output_tokens=1)))
+    assert meter.metrics.cost_usd is None
+
+
+def test_prices_of_ones_own_win():
+    settings = AgentSettings(prices={"gpt-realtime": Price(), "mine": Price(output=1.0)})
+    assert settings.all_prices["gpt-realtime"] == Price()
+    assert settings.all_prices["gpt-transcribe"] == PRICES["gpt-transcribe"]
+    meter = CallMeter(prices=settings.all_prices)
+    meter.feed(used(1, REPLY))
+    meter.feed(used(2, Usage(model="mine", output_tokens=1_000_000)))
+    assert meter.metrics.cost_usd == pytest.approx(1.0)
+    assert CallMeter().metrics.cost_usd is None
