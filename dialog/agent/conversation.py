@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -19,12 +18,12 @@ from dialog.agent.digits import Digits, Keypad
 from dialog.agent.ears import LocalHearing, last_words
 from dialog.agent.endings import Endings, Transfer
 from dialog.agent.engine import Engine
-from dialog.agent.history import Draft, History
+from dialog.agent.history import History
+from dialog.agent.ledger import Ledger
 from dialog.agent.realtime import Realtime
 from dialog.agent.record import CallRecord
 from dialog.agent.responder import Responder
-from dialog.agent.resumer import Resumer, elapsed_s
-from dialog.agent.scribe import JournalScribe, Scribe
+from dialog.agent.resumer import Resumer
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speakers import Speakers
 from dialog.agent.speech import Part, PartOptions
@@ -33,10 +32,9 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
 from dialog.calls import events as ev
 from dialog.calls.checkpoint import Checkpoint
-from dialog.calls.journal import JournalEvent
 from dialog.calls.meter import CallMeter
 from dialog.calls.report import SessionReport, make_report
-from dialog.errors import CarrierError, DialogError, LimitError, StateError, UserCodeError
+from dialog.errors import CarrierError, DialogError, StateError, UserCodeError
 from dialog.llm.llm import LLM
 from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
 from dialog.participant import Participant
@@ -52,12 +50,7 @@ __all__ = ["Conversation", "Owner"]
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=ev.CallEvent)
-J = TypeVar("J", bound=JournalEvent)
 
-_seqs: WeakKeyDictionary[VoIP, int] = WeakKeyDictionary()
-"""Of calls with a journal that an agent has let go of: the number of the next event, if it is taken again."""
-_ACKNOWLEDGED_S = 2.0
-"""How long a tool waits for the journal to keep that it starts."""
 _MAX_EVENTS = 20_000
 """Events kept for the report of one call; beyond it only the stream of events goes on."""
 
@@ -122,23 +115,8 @@ class Conversation:
         self._llm = llm
         self._record = record
         self._clock = voip.clock
-        self._since = self._clock.now() - elapsed_s(voip, checkpoint)
-        self._journal = voip.journal
-        self._scribe = Scribe()
-        self._seq = 0
-        if checkpoint is not None:
-            self._seq = checkpoint.seq
-        elif self._journal is not None:
-            self._seq = _seqs.get(voip, 0)
-        if self._journal is not None:
-            drafts = (block for block in history.blocks() if isinstance(block, Draft))
-            self._scribe = JournalScribe(
-                self._note,
-                block=checkpoint.blocks
-                if checkpoint is not None
-                else max((draft.number for draft in drafts), default=0),
-                state=checkpoint.state if checkpoint is not None else b"",
-            )
+        self._ledger = Ledger(voip, checkpoint, history)
+        self._scribe = self._ledger.scribe
         self._failing = False
         self._closed = False
         self._over = False
@@ -222,8 +200,7 @@ class Conversation:
             return
         self._closed = True
         self.history.watcher = None
-        if self._journal is not None:
-            _seqs[self.voip] = self._seq
+        self._ledger.close()
         self.keypad.close()
         self._toolbox.changed = None
         self.engine.stop()
@@ -298,7 +275,7 @@ class Conversation:
     @property
     def elapsed_s(self) -> float:
         """Seconds since an agent took the call."""
-        return self._clock.now() - self._since
+        return self._ledger.elapsed_s
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -311,67 +288,25 @@ class Conversation:
         if self._over:
             return -1
         self._over = event is ev.CallEnded
-        made = self._note(event, **fields)
+        made = self._ledger.note(event, **fields)
         self.meter.feed(made)
         if len(self.events) < _MAX_EVENTS or isinstance(made, ev.CallMeasured | ev.CallEnded):
             self.events.append(made)
         self._owner.happened(made)
         return made.seq
 
-    def _note(self, entry: Callable[..., J], /, **fields: Any) -> J:
-        """Give an event, or an entry that only the journal is told, its number and time."""
-        made = entry(seq=self._seq, at_s=round(self.elapsed_s, 4), **fields)
-        self._seq += 1
-        if self._journal is not None:
-            self._journal.append(made)
-        return made
-
     async def may_act(self, seq: int) -> str:
-        """Wait until the journal keeps the event of that number.
-
-        Returns:
-            Why a tool must not start all the same; empty: it may.
-        """
-        if not self.voip.may_act():
-            return "the line was not heard of"
-        if self._journal is None or seq < 0:
-            return ""
-        try:
-            async with asyncio.timeout(_ACKNOWLEDGED_S):
-                await self._journal.acknowledged(seq)
-        except (DialogError, TimeoutError) as exc:
-            error = (
-                exc
-                if isinstance(exc, DialogError)
-                else LimitError(
-                    f"call {self.voip.metadata.call_id}: event {seq} was not kept within {_ACKNOWLEDGED_S:g} s"
-                )
-            )
-            self.failed(error)
-            return "it could not be written down"
-        return "" if self.voip.may_act() else "the line was not heard of"
+        """Wait until the event of that number is kept; why a tool must not start all the same, else empty."""
+        return await self._ledger.may_act(seq, self.failed)
 
     def acts(self, turn: Turn) -> None:
         """Tools of ``turn`` are about to start."""
         self._scribe.acts(turn)
 
     def acted(self) -> None:
-        """A tool has ended, and is about to tell its result: what it has changed must not be known later than that."""
-        self._save_state()
-
-    def _save_state(self) -> None:
-        """Write down the user's state, if it has changed."""
-        if self._journal is None or self._over:
-            return
-        try:
-            state = self._owner.state()
-            encoded = b"" if state is None else msgspec.msgpack.encode(state)
-        except Exception as exc:  # the user's code, or what msgpack cannot encode
-            error = UserCodeError(f"state() of {self._agent.name} cannot be kept: {exc!r}")
-            error.__cause__ = exc
-            self.failed(error)
-            return
-        self._scribe.state(encoded)
+        """Something has changed the user's state, perhaps: it must not be known later than what comes of it."""
+        if not self._over:
+            self._ledger.save(self._agent.name, self._owner.state, self.failed)
 
     def failed(self, error: DialogError) -> None:
         """Something failed that does not end the call."""
@@ -591,8 +526,8 @@ class Conversation:
     def turn_ended(self, turn: Turn) -> None:
         """Nothing more is going to happen in a turn."""
         if not turn.dropped:
-            self.happened(ev.TurnMeasured, timeline=turn.timeline(self._since))
-        self._save_state()
+            self.happened(ev.TurnMeasured, timeline=turn.timeline(self._ledger.since))
+        self.acted()
         self.keypad.played()
 
     # -- the model ------------------------------------------------------------------------------

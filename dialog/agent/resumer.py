@@ -19,7 +19,7 @@ from dialog.llm.llm import ToolCall
 from dialog.message import Utterance
 from dialog.voip.voip import VoIP
 
-__all__ = ["Engine", "Host", "Resumer", "elapsed_s"]
+__all__ = ["Engine", "Host", "Resumer"]
 
 
 class Engine(Protocol):
@@ -58,15 +58,6 @@ class Host(Protocol):
     def end_after(self, reason: str, transfer: Transfer | None = None) -> None:
         """End the call, or transfer it, once what is said was heard."""
         ...
-
-
-def elapsed_s(voip: VoIP, checkpoint: Checkpoint | None) -> float:
-    """How long the call has lasted already; the line's clock knows of the time when there was no agent."""
-    if checkpoint is None:
-        return 0.0
-    if checkpoint.live_s is None:
-        return checkpoint.elapsed_s
-    return max(checkpoint.elapsed_s, checkpoint.live_s + voip.snapshot.at_ms / 1000.0)
 
 
 class Resumer:

@@ -108,8 +108,9 @@ INTERNAL = re.compile(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
         agent\.(
             alignment | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
-            mcptools | mode | modelvoice | mouth | ownvoice | parting | realtime | responder | resume | resumer | scribe |
-            speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn | vadmode | voices
+            ledger | mcptools | mode | modelvoice | mouth | ownvoice | parting | realtime | responder | resume | resumer |
+            scribe | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn |
+            vadmode | voices
         ) |
         workers\.(
             blocked | directory | fabric | faults | host | link | ordered | process | sockets | sources | stream | ticker |
