@@ -105,6 +105,9 @@ async def _speak(tts: TTS, text: str, wanted: AudioFormat) -> bytes | None:
     except TimeoutError:
         tts.abort(uuid)
         return None
+    except Exception as exc:  # a provider's; the call itself has lost nothing
+        logger.warning("%s raised %r when it was to make a clip", tts.name, exc)
+        return None
     finally:
         tts.off(TTS.MESSAGE, on_audio)
     return bytes(audio) or None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextvars import Context
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +29,8 @@ _RELAYED = (
     VoIP.DTMF,
     VoIP.PLAYBACK,
     VoIP.ENDED,
+    VoIP.RECORDING_URL,
+    VoIP.TRANSCRIPT,
 )
 
 
@@ -199,6 +203,7 @@ class Survivor:
         await asyncio.gather(*self._tasks)
         for agent in self.agents:
             await agent.wait_disposed()
+            agent.voip.dispose()
 
     def _offered(self, gateway: VoIP) -> None:
         self._gateway = gateway
@@ -213,7 +218,9 @@ class Survivor:
         after = self._kills.pop(0) if self._kills else None
         self.life = Life(self.events, after, died=self._died, wrote=self._wrote)
         cable = Cable(self._gateway, self.life)
-        voip = VoIP(self._gateway.metadata, cable, audio_format=self._gateway.audio_format, clock=self.clock)
+        # It belongs to the worker, not to the scope of the gateway's side.
+        made = partial(VoIP, self._gateway.metadata, cable, audio_format=self._gateway.audio_format, clock=self.clock)
+        voip = Context().run(made)
         cable.attach(voip)
         voip.journal = self.life
         if checkpoint is not None:

@@ -23,7 +23,7 @@ from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.journal import call_events
 from dialog.calls.page import make_page
 from dialog.calls.report import make_report
-from dialog.errors import LimitError
+from dialog.errors import LimitError, StateError
 from dialog.llm.llm import Entry, ToolResult
 from dialog.message import MULAW_8K, Clips, Message, SpeechEdge
 from dialog.participant import Participant
@@ -416,6 +416,22 @@ def test_speech_edges_of_audio_that_comes_late_pause_nothing():
     survives(scenario)
 
 
+def test_recording_is_started_once_and_what_comes_of_it_is_waited_for():
+    async def scenario(call: Survivor) -> None:
+        carrier = call.call._carrier
+        carrier.recordings["url"] = b"RIFF"
+        await call.clock.sleep(0.5)
+        call.life.die()
+        await call.clock.sleep(0.5)
+        call.line.hang_up()
+        await call.clock.sleep(3)
+        call.call.voip.receive(VoIP.RECORDING_URL, "url")
+        assert call.agent.record.recording_url == "url"
+        assert [type(command).__name__ for command in carrier.commands] == ["StartRecording"]
+
+    survives(scenario, settings=AgentSettings(record=True, wrap_up_s=30))
+
+
 # -- who goes on --------------------------------------------------------------------------------------
 
 
@@ -563,13 +579,18 @@ def test_without_a_line_that_wants_them_no_clips_are_made():
     run_virtual(run)
 
 
-def test_a_voice_that_says_nothing_makes_no_clips():
+class Mute(HummingTTS):
+    def post(self, message: Message[str]) -> None:
+        raise StateError("not today")
+
+
+@pytest.mark.parametrize("tts", [HummingTTS(hold=True), Mute()])
+def test_a_voice_that_says_nothing_makes_no_clips(tts: HummingTTS):
     async def run(clock: Any) -> None:
-        tts = HummingTTS(hold=True)
         call, line, taken = clips_of(clock, tts)
         await clock.sleep(40)
         assert taken == []
-        assert tts.aborted
+        assert call.state == "live"
         line.hang_up()
         await call.wait_closed()
 
