@@ -80,17 +80,19 @@ class Call:
         voip_class: type[VoIP] = VoIP,
         audio_format: AudioFormat = MULAW_8K,
         on_closed: Callable[[Call], object] | None = None,
+        generation: int = 0,
     ) -> None:
         """Create the call's scope and VoIP, and wait for its first stream from now on.
 
-        ``on_closed`` is called once, when nothing of the call is left: forget it then.
+        ``on_closed`` is called once, when nothing of the call is left: forget it then. With ``generation`` the
+        call has had so many streams at another gateway, and has lost the last one.
         """
         self.metadata = metadata
         self.settings = settings
         self.clock = clock
         self.scope: CallScope = CallScope(str(metadata.call_id))
         self._carrier = carrier
-        self._life = Lifecycle(settings, clock.now())
+        self._life = Lifecycle(settings, clock.now(), generation)
         self._taps: list[Tap] = []
         self._link = DirectLink(
             audio_format,
@@ -104,6 +106,8 @@ class Call:
         )
         with self.scope.entered():
             self.voip: VoIP = voip_class(metadata, self._link, audio_format=audio_format, clock=clock)
+        if generation:
+            self.voip.adopt(self.state, generation)
         self._link.attach(self.voip)
         self._belongings = Belongings(
             self.voip, self.scope, settings, None if on_closed is None else partial(on_closed, self)
