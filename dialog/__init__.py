@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dialog.agent.turns.settings import TurnSettings as TurnSettings
     from dialog.audio.sound import Sound as Sound
     from dialog.calls.metrics import SessionMetrics as SessionMetrics
+    from dialog.calls.publish import CallEvents as CallEvents
+    from dialog.calls.redact import Redaction as Redaction
     from dialog.calls.report import SessionReport as SessionReport
     from dialog.clock import Clock as Clock
     from dialog.errors import CarrierError as CarrierError
@@ -126,6 +128,7 @@ _HOMES = {
     "BargeIn": "agent.turns.settings",
     "BodyBuffer": "keyed",
     "CachedTTS": "tts.cache",
+    "CallEvents": "calls.publish",
     "CallMetadata": "message",
     "CallScope": "scope",
     "CarrierError": "errors",
@@ -167,6 +170,7 @@ _HOMES = {
     "Playback": "message",
     "PocketsphinxSTT": "stt.pocketsphinx",
     "ProviderError": "errors",
+    "Redaction": "calls.redact",
     "ResponsesAgent": "presets",
     "ResponsesLLM": "llm.responses",
     "RouterLLM": "llm.router",
@@ -232,6 +236,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "BargeIn",
     "BodyBuffer",
     "CachedTTS",
+    "CallEvents",
     "CallMetadata",
     "CallScope",
     "CarrierError",
@@ -272,6 +277,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Playback",
     "PocketsphinxSTT",
     "ProviderError",
+    "Redaction",
     "ResponsesAgent",
     "ResponsesLLM",
     "RouterLLM",

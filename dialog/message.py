@@ -38,6 +38,7 @@ __all__ = [
     "StreamStarted",
     "StreamStopped",
     "TranscriptStatus",
+    "TransferStatus",
     "Utterance",
     "Word",
 ]
@@ -285,6 +286,19 @@ class TranscriptStatus(Struct, frozen=True, kw_only=True, gc=False):
 
     def __repr__(self) -> str:
         return f"<TranscriptStatus {self.state} {self.track} {len(self.text)} chars>"
+
+
+class TransferStatus(Struct, frozen=True, kw_only=True, gc=False):
+    """The caller is being connected to somebody else: that was ordered, or what has become of it."""
+
+    to: str
+    """In E.164."""
+    state: Literal["started", "refused", "returned", "answered"]
+    """``refused`` by the carrier; ``returned``: nobody answered, and the caller is back."""
+    detail: str = ""
+
+    def __repr__(self) -> str:
+        return f"<TransferStatus {self.state}>"
 
 
 class SentSMS(Struct, frozen=True, kw_only=True, gc=False):

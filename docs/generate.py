@@ -1,16 +1,24 @@
 """Writes what is made from the list of providers and what they declare: ``python docs/generate.py``.
 
-Two pages of the documentation, and the overloads of the factories. A test finds them out of date.
+The overloads of the factories, and pages of the documentation: those of the providers, and that of a call's events
+with their JSON schema. A test finds them out of date.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
+import json
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
+
+from dialog.calls.events import CallEvent, EventBase
 from dialog.message import AudioFormat
 from dialog.providers.builtin import BUILTIN, DEFAULTS, INTERFACES, Kind
 from dialog.providers.factories import provider_class
@@ -330,7 +338,132 @@ def overloads() -> str:
     return source
 
 
-MADE = {HERE / "environment.md": environment, HERE / "providers.md": providers, FACTORIES: overloads}
+EVENTS = """\
+# Events of a call
+
+Everything that happens in a call is one stream of typed, numbered events. The session report, metrics and what
+another process goes on from are made of it and of nothing else. Whatever the carrier, and wherever a call's agent
+runs, its gateway publishes them at one place:
+
+```python
+from dialog import TwilioGateway
+from dialog.calls.events import CallerSaid
+from dialog.calls.publish import Notice
+
+gateway = TwilioGateway(account_sid="AC…", auth_token="…")
+
+
+def told(notice: Notice) -> None:
+    if isinstance(notice.event, CallerSaid) and notice.event.final:
+        print(notice.call.call_id, notice.event.seq, len(notice.event.text))
+
+
+gateway.events.on(told)  # a plain function, called on the event loop
+
+
+async def feed(send) -> None:  # a task, with a queue of its own: a WebSocket, a stream of server-sent events
+    with gateway.events.read(limit=500) as reader:
+        async for notice in reader:
+            await send(notice.to_json())
+```
+
+`read(call_id)` is the stream of one call, and comes to its end with it. A reader that falls behind by more than
+`limit` events gets those that wait, then a last one of the type `reader.dropped`, which tells the first that it has
+missed, and then the end: it slows nobody down.
+
+Every call is told of from a `call.started` to exactly one `call.ended`, also one that was declined, that never had an
+agent, or whose worker died. Within the process of the agent there is `agent.on(Agent.EVENT, …)` besides.
+
+## Redaction
+
+What must not be stored or sent is masked at this place, before anybody gets it:
+
+```python
+from dialog import CallEvents, Redaction, TwilioGateway
+
+redaction = Redaction(("card", "phone", "email"), patterns={"policy": r"\\bP-\\d{6}\\b"})
+gateway = TwilioGateway(account_sid="AC…", auth_token="…", events=CallEvents(redaction=redaction))
+print(redaction.text("It is 4111 1111 1111 1111, and the policy is P-123456."))  # It is [card], … is [policy].
+```
+
+It goes over what the caller and the agent say, arguments and results of tools (which stay JSON), and the texts of
+errors. Numbers are found in figures and in English digits ("four one one …"); a card is one whose check digit is
+right. The first digits of a number that is not complete, in an interim or in what was heard of a reply that was cut,
+go too. The numbers of the call itself, `from` and `to`, stay. A number that is read out in pieces, over several turns,
+is found only by `digits`, which masks every number of three digits or more, and the keys that the caller presses.
+What `agent.on(Agent.EVENT, …)`, `Agent.REPORT` and the agent's own history hold is not masked.
+
+## In JSON
+
+`seq` and `at_s` are in all of them. `seq` grows within the call; a number may be missing, none comes twice. `at_s`
+are seconds since an agent took the call. Ids are UUIDs in text. Fields are added in later versions, and so are types:
+ignore those that you do not know. [events.json](events.json) is the JSON schema.
+
+"""
+
+
+def events() -> str:
+    """The page of a call's events."""
+    pages: list[str] = [NOTE.format(source="dialog/calls/events.py"), EVENTS]
+    for cls in get_args(CallEvent):
+        pages += [f"### `{cls.__struct_config__.tag}`\n\n", f"`{cls.__name__}`: {prose(cls.__doc__)}\n\n"]
+        rows = [
+            (f"`{field.encode_name}`", kind_of(field.type), prose(notes_of(cls).get(field.name)))
+            for field in msgspec.structs.fields(cls)
+            if field.name not in EventBase.__struct_fields__
+        ]
+        pages += [table(("field", "type", ""), rows), "\n"] if rows else []
+    return "".join(pages).rstrip() + "\n"
+
+
+def schema() -> str:
+    """The JSON schema of a call's events."""
+    (ref,), components = msgspec.json.schema_components((CallEvent,), ref_template="#/$defs/{name}")
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "CallEvent", **ref}
+    return json.dumps({**whole, "$defs": components}, indent=2, ensure_ascii=False) + "\n"
+
+
+def notes_of(cls: type[Any]) -> dict[str, str]:
+    """What stands below the fields of a class."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(tree, ast.ClassDef)
+    notes: dict[str, str] = {}
+    for field, note in itertools.pairwise(tree.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
+            notes[ast.unparse(field.target)] = str(note.value.value)
+    return notes
+
+
+def prose(text: str | None) -> str:
+    """A docstring in Markdown, on one line."""
+    text = re.sub(r":\w+:`~?([\w.]+\.)?(\w+)`", r"`\2`", " ".join((text or "").split()))
+    return text.replace("``", "`")
+
+
+def kind_of(annotation: Any) -> str:
+    """A type, as JSON has it."""
+    found = msgspec.json.schema(annotation, ref_template="{name}")
+    return json_kind(found)
+
+
+def json_kind(found: dict[str, Any]) -> str:
+    """What a schema says, in few words."""
+    if "$ref" in found:
+        return f"`{found['$ref']}`"
+    if "enum" in found:
+        return ", ".join(f"`{each}`" for each in sorted(found["enum"]))
+    if "anyOf" in found:
+        return " or ".join(json_kind(each) for each in found["anyOf"])
+    return found.get("format") or found.get("type", "")
+
+
+MADE = {
+    HERE / "environment.md": environment,
+    HERE / "providers.md": providers,
+    HERE / "events.md": events,
+    HERE / "events.json": schema,
+    FACTORIES: overloads,
+}
 """What is written where."""
 
 if __name__ == "__main__":

@@ -33,10 +33,20 @@ from dialog.agent.turns import signals as sig
 from dialog.calls import events as ev
 from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.meter import CallMeter
+from dialog.calls.prices import cost_usd
 from dialog.calls.report import SessionReport, make_report
 from dialog.errors import CarrierError, DialogError, StateError, UserCodeError
 from dialog.llm.llm import LLM
-from dialog.message import CallEnd, Failure, Message, SpeechEdge, StreamStarted, StreamStopped, Utterance
+from dialog.message import (
+    CallEnd,
+    Failure,
+    Message,
+    SpeechEdge,
+    StreamStarted,
+    StreamStopped,
+    TransferStatus,
+    Utterance,
+)
 from dialog.participant import Participant
 from dialog.s2s.s2s import S2S
 from dialog.scope import CallScope
@@ -177,12 +187,14 @@ class Conversation:
         for participant in self._participants():
             participant.on(Participant.ERROR, self._on_failure)
         voip.on(VoIP.DTMF, self._on_digit)
+        voip.on(VoIP.TRANSFER, self._on_transfer)
+        voip.on(VoIP.RECORDING_URL, self._on_recording)
         self.engine.start()
         self._follow(self._toolbox)
         voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         voip.on(VoIP.ENDED, self._on_ended)
-        if self._llm is not None and self._realtime is None:
+        if self._llm is not None:
             self._llm.warm()
         if self._record is not None and voip.state == "live":
             self._record.begin()
@@ -209,6 +221,8 @@ class Conversation:
         for participant in self._participants():
             participant.off(Participant.ERROR, self._on_failure)
         self.voip.off(VoIP.DTMF, self._on_digit)
+        self.voip.off(VoIP.TRANSFER, self._on_transfer)
+        self.voip.off(VoIP.RECORDING_URL, self._on_recording)
         self.voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
         self.voip.off(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         self.voip.off(VoIP.ENDED, self._on_ended)
@@ -293,6 +307,7 @@ class Conversation:
         if len(self.events) < _MAX_EVENTS or isinstance(made, ev.CallMeasured | ev.CallEnded):
             self.events.append(made)
         self._owner.happened(made)
+        self.voip.emit(VoIP.EVENT, made)
         return made.seq
 
     async def may_act(self, seq: int) -> str:
@@ -360,6 +375,12 @@ class Conversation:
         self.happened(ev.DigitPressed, digit=digit)
         self.engine.on_digit(digit)
         self.keypad.press(digit)
+
+    def _on_transfer(self, status: TransferStatus) -> None:
+        self.happened(ev.TransferChanged, to=status.to, state=status.state, detail=status.detail)
+
+    def _on_recording(self, url: str) -> None:
+        self.happened(ev.RecordingReady, url=url)  # after the end, whoever publishes the events tells of it
 
     def _on_streaming_started(self, started: StreamStarted) -> None:
         self.happened(ev.StreamChanged, state="live", generation=started.generation)
@@ -479,7 +500,7 @@ class Conversation:
 
     def used(self, turn: UUID | None, usage: Usage) -> None:
         """A provider tells what was used, by a turn or by none in particular."""
-        self.happened(ev.UsageReported, turn=turn, usage=usage)
+        self.happened(ev.UsageReported, turn=turn, usage=usage, cost_usd=cost_usd(usage, self.settings.all_prices))
 
     def near_end(self) -> None:
         """The call comes near its longest duration."""

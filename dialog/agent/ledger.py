@@ -25,7 +25,7 @@ _KEPT_S = 2.0
 _SILENT = "the line was not heard of"
 
 _next: WeakKeyDictionary[VoIP, int] = WeakKeyDictionary()
-"""Of calls with a journal that an agent has let go of: the number of the next event, if it is taken again."""
+"""Of calls that an agent has let go of: the number of the next event, if it is taken again."""
 
 
 class Ledger:
@@ -43,11 +43,7 @@ class Ledger:
         self._journal = voip.journal
         self.since: float = self._clock.now() - _elapsed_s(voip, checkpoint)
         """When an agent took the call, on the call's clock."""
-        self._seq = 0
-        if checkpoint is not None:
-            self._seq = checkpoint.seq
-        elif self._journal is not None:
-            self._seq = _next.get(voip, 0)
+        self._seq = _next.get(voip, 0) if checkpoint is None else checkpoint.seq
         self._careless = False
         self.scribe: Scribe = Scribe()
         """Writes down what is for the journal alone."""
@@ -110,8 +106,7 @@ class Ledger:
 
     def close(self) -> None:
         """The agent lets go of the call."""
-        if self._journal is not None:
-            _next[self._voip] = self._seq
+        _next[self._voip] = self._seq
 
 
 def _elapsed_s(voip: VoIP, checkpoint: Checkpoint | None) -> float:

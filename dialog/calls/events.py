@@ -1,21 +1,22 @@
 """The events of a call, in one typed and numbered stream.
 
-Everything that reports on a call (the session report, logs, metrics, later webhooks and checkpoints)
-is made from these. ``at_s`` counts on the call's clock from the moment the agent took the call.
+Everything that reports on a call (the session report, metrics, the call log, webhooks, checkpoints) is made from
+these. In JSON each is an object with its ``type``, ``seq``, ``at_s`` and fields; ``docs/events.json`` has the schema.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from dialog.calls.metrics import SessionMetrics
 from dialog.calls.timeline import TurnTimeline
 from dialog.usage import Usage
 
 __all__ = [
+    "CALL_EVENTS",
     "AgentSaid",
     "CallEnded",
     "CallEvent",
@@ -33,12 +34,14 @@ __all__ = [
     "Interrupted",
     "PausedForCaller",
     "ProviderSwitched",
+    "RecordingReady",
     "ReplyDropped",
     "ResumedAfterPause",
     "SpeculationEnded",
     "StreamChanged",
     "ToolEnded",
     "ToolStarted",
+    "TransferChanged",
     "TurnMeasured",
     "UsageReported",
     "Warned",
@@ -49,7 +52,9 @@ class EventBase(Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """What all events have."""
 
     seq: int
+    """Its number in the call, from 0. It grows from event to event; a number may be missing, none comes twice."""
     at_s: float
+    """Seconds since an agent took the call, on the call's clock."""
 
 
 class CallStarted(EventBase, frozen=True, kw_only=True, gc=False, tag="call.started"):
@@ -58,13 +63,13 @@ class CallStarted(EventBase, frozen=True, kw_only=True, gc=False, tag="call.star
     call_id: UUID
     carrier: str
     carrier_call_id: str
-    from_: str
+    from_: str = field(name="from")
     to: str
     direction: str
     started_at: str
     """Wall clock, ISO 8601 with zone."""
     agent: str = ""
-    """The agent, named as its class is."""
+    """The agent, named as its class is; empty: the call has ended without one."""
 
 
 class CallResumed(EventBase, frozen=True, kw_only=True, gc=False, tag="call.resumed"):
@@ -85,6 +90,21 @@ class StreamChanged(EventBase, frozen=True, kw_only=True, gc=False, tag="stream"
 
     state: Literal["live", "moving", "lost", "ended"]
     generation: int
+
+
+class TransferChanged(EventBase, frozen=True, kw_only=True, gc=False, tag="call.transfer"):
+    """The caller is being connected to somebody else: that was ordered, or what has become of it."""
+
+    to: str
+    state: Literal["started", "refused", "returned", "answered"]
+    """``refused`` by the carrier; ``returned``: nobody answered, and the caller is back."""
+    detail: str = ""
+
+
+class RecordingReady(EventBase, frozen=True, kw_only=True, gc=False, tag="call.recording"):
+    """The carrier's recording can be fetched. It may come minutes after :class:`CallEnded`."""
+
+    url: str
 
 
 class CallerSpoke(EventBase, frozen=True, kw_only=True, gc=False, tag="caller.speech"):
@@ -200,12 +220,14 @@ class UsageReported(EventBase, frozen=True, kw_only=True, gc=False, tag="usage")
     turn: UUID | None
     """``None``: no turn in particular did."""
     usage: Usage
+    cost_usd: float | None = None
+    """What that costs by the prices known; ``None``: the model has none."""
 
 
 class HandedOver(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.handed_over"):
     """Another agent answers from now on; both are named as their classes are."""
 
-    from_: str
+    from_: str = field(name="from")
     to: str
 
 
@@ -259,7 +281,7 @@ class ErrorRaised(EventBase, frozen=True, kw_only=True, gc=False, tag="error"):
 
 
 class CallEnded(EventBase, frozen=True, kw_only=True, gc=False, tag="call.ended"):
-    """The last event of every call."""
+    """The end of every call; of all events only :class:`RecordingReady` may come after it."""
 
     reason: str
     detail: str = ""
@@ -269,6 +291,8 @@ CallEvent: TypeAlias = (
     CallStarted
     | CallResumed
     | StreamChanged
+    | TransferChanged
+    | RecordingReady
     | CallerSpoke
     | CallerSaid
     | CallerUnheard
@@ -291,3 +315,6 @@ CallEvent: TypeAlias = (
     | ErrorRaised
     | CallEnded
 )
+
+CALL_EVENTS: frozenset[type[EventBase]] = frozenset(get_args(CallEvent))
+"""Their classes; what else a journal holds is for :func:`dialog.calls.checkpoint.fold` alone."""

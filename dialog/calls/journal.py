@@ -8,12 +8,12 @@ of them, and a call without a journal makes none.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Protocol, TypeAlias, cast, get_args
+from typing import Literal, Protocol, TypeAlias, cast
 from uuid import UUID
 
 from msgspec import Struct
 
-from dialog.calls.events import CallEvent, EventBase
+from dialog.calls.events import CALL_EVENTS, CallEvent, EventBase
 from dialog.llm.llm import Item
 from dialog.message import Piece, Word
 
@@ -191,16 +191,13 @@ JournalEvent: TypeAlias = (
 """What a journal is given. It encodes to msgpack and JSON as it is."""
 
 
-_TOLD = get_args(CallEvent)
-
-
 def call_events(journal: Iterable[JournalEvent]) -> tuple[CallEvent, ...]:
     """The events of a call that its journal holds, without the entries that are for the journal alone.
 
     They are what :func:`dialog.calls.report.make_report` makes the report of a whole call from, however many
     processes had it.
     """
-    return tuple(cast("CallEvent", event) for event in journal if isinstance(event, _TOLD))
+    return tuple(cast("CallEvent", event) for event in journal if type(event) in CALL_EVENTS)
 
 
 class Journal(Protocol):

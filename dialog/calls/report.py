@@ -62,7 +62,7 @@ class SessionReport(Struct, frozen=True, kw_only=True):
     call_id: UUID
     carrier: str
     carrier_call_id: str
-    from_: str
+    from_: str = msgspec.field(name="from")
     to: str
     direction: str
     started_at: str

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from dialog.testing.load import LoadReport as LoadReport
     from dialog.testing.model import ChatReply as ChatReply
     from dialog.testing.model import ToolUse as ToolUse
-    from dialog.testing.nats_server import NatsServer as NatsServer
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
     from dialog.testing.openai_realtime import OpenAIRealtimeEmulator as OpenAIRealtimeEmulator
     from dialog.testing.openai_realtime import RealtimeReply as RealtimeReply
@@ -98,7 +97,6 @@ _HOMES = {
     "Load": "load",
     "LoadPlan": "load",
     "LoadReport": "load",
-    "NatsServer": "nats_server",
     "NothingHeard": "caller",
     "OpenAIEmulator": "openai",
     "OpenAIRealtimeEmulator": "openai_realtime",
@@ -155,7 +153,6 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Load",
     "LoadPlan",
     "LoadReport",
-    "NatsServer",
     "NothingHeard",
     "OpenAIEmulator",
     "OpenAIRealtimeEmulator",

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import Protocol
 
+from dialog.calls.feed import CallFeed
+from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import StateError, UserCodeError
 from dialog.message import MULAW_8K, AudioFormat, CallEnd, CallMetadata, StreamStarted, StreamStopped
@@ -79,20 +80,20 @@ class Call:
         clock: Clock = SYSTEM_CLOCK,
         voip_class: type[VoIP] = VoIP,
         audio_format: AudioFormat = MULAW_8K,
+        events: CallEvents | None = None,
         on_closed: Callable[[Call], object] | None = None,
-        generation: int = 0,
     ) -> None:
         """Create the call's scope and VoIP, and wait for its first stream from now on.
 
-        ``on_closed`` is called once, when nothing of the call is left: forget it then. With ``generation`` the
-        call has had so many streams at another gateway, and has lost the last one.
+        ``events`` are told what happens in it. ``on_closed`` is called once, when nothing of the call is left: forget
+        it then.
         """
         self.metadata = metadata
         self.settings = settings
         self.clock = clock
         self.scope: CallScope = CallScope(str(metadata.call_id))
         self._carrier = carrier
-        self._life = Lifecycle(settings, clock.now(), generation)
+        self._life = Lifecycle(settings, clock.now())
         self._taps: list[Tap] = []
         self._link = DirectLink(
             audio_format,
@@ -106,12 +107,10 @@ class Call:
         )
         with self.scope.entered():
             self.voip: VoIP = voip_class(metadata, self._link, audio_format=audio_format, clock=clock)
-        if generation:
-            self.voip.adopt(self.state, generation)
         self._link.attach(self.voip)
-        self._belongings = Belongings(
-            self.voip, self.scope, settings, None if on_closed is None else partial(on_closed, self)
-        )
+        self._events = None if events is None else CallFeed(self.voip, events)
+        self._on_closed = on_closed
+        self._belongings = Belongings(self.voip, self.scope, settings, self._closed)
         self._outcomes: deque[Outcome] = deque()
         self._delivering = False
         self._wire: Wire | None = None
@@ -268,6 +267,12 @@ class Call:
         logger.info("call %s ended: %s %s", self.metadata.call_id, end.reason, end.detail)
         self.voip.receive(VoIP.ENDED, end)
         self._belongings.end()
+
+    def _closed(self) -> None:
+        if self._events is not None:
+            self._events.close()
+        if self._on_closed is not None:
+            self._on_closed(self)
 
     def _voip_disposed(self) -> None:
         if self.state != "ended":

@@ -22,6 +22,7 @@ from uuid import UUID, uuid4
 
 from msgspec import Struct
 
+from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import CarrierError, NotSupportedError
 from dialog.message import MULAW_8K, AudioFormat, CallMetadata, SentSMS
@@ -383,6 +384,7 @@ def memory_call(
     from_: str = "caller",
     to: str = "agent",
     join: bool = True,
+    events: CallEvents | None = None,
     on_closed: Callable[[Call], object] | None = None,
 ) -> tuple[Call, MemoryLine]:
     """Make a call in memory, offer it to ``on_voip``, and start its stream (unless ``join=False``).
@@ -401,6 +403,7 @@ def memory_call(
         clock=clock,
         voip_class=voip_class,
         audio_format=line.audio_format,
+        events=events,
         on_closed=on_closed,
     )
     call.offer(on_voip)

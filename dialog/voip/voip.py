@@ -8,7 +8,7 @@ from uuid import UUID
 
 from dialog.audio.sound import Sound
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import CarrierError, ConfigurationError, NotSupportedError, StateError
+from dialog.errors import CarrierError, ConfigurationError, DialogError, NotSupportedError, StateError
 from dialog.message import (
     MULAW_8K,
     AudioFormat,
@@ -22,6 +22,7 @@ from dialog.message import (
     StreamStarted,
     StreamStopped,
     TranscriptStatus,
+    TransferStatus,
 )
 from dialog.participant import Event, Participant
 from dialog.sms.sms import check_e164, check_text
@@ -43,6 +44,7 @@ from dialog.voip.played import PlayedPoints
 
 if TYPE_CHECKING:  # an interface below it: what they hold is for the agent
     from dialog.calls.checkpoint import Checkpoint
+    from dialog.calls.events import CallEvent
     from dialog.calls.journal import Journal
 
 __all__ = ["CallState", "VoIP"]
@@ -80,8 +82,12 @@ class VoIP(Participant):
     """A key that the caller pressed: ``0-9 * # A-D``."""
     STREAMING_STARTED: ClassVar[Event[StreamStarted]] = Event("streaming_started")
     STREAMING_STOPPED: ClassVar[Event[StreamStopped]] = Event("streaming_stopped")
+    TRANSFER: ClassVar[Event[TransferStatus]] = Event("transfer")
+    """:meth:`transfer_to` was called, or what has become of it."""
     ENDED: ClassVar[Event[CallEnd]] = Event("ended")
     """Exactly once per call, whatever happened."""
+    EVENT: ClassVar[Event[CallEvent]] = Event("event")
+    """What the call's agent tells of it, wherever that runs: :data:`dialog.agent.agent.Agent.EVENT`."""
 
     medium: ClassVar[Literal["audio", "text"]] = "audio"
     """``text``: nothing sounds; see :class:`dialog.voip.text.TextVoIP`."""
@@ -123,6 +129,8 @@ class VoIP(Participant):
         self._final_parts: dict[tuple[UUID, int], Playback] = {}
         """The last parts that had their final report, and that; what still comes for them is dropped."""
         self._points = PlayedPoints(clock)
+        self._transfer = ""
+        """Whom the caller is being connected to."""
 
     @property
     def state(self) -> CallState:
@@ -210,7 +218,14 @@ class VoIP(Participant):
             CarrierError: The carrier refused.
             NotSupportedError: This carrier cannot transfer.
         """
-        await self._command(TransferTo(tel=tel, back_within_s=back_within_s))
+        before, self._transfer = self._transfer, tel
+        self.emit(VoIP.TRANSFER, TransferStatus(to=tel, state="started"))
+        try:
+            await self._command(TransferTo(tel=tel, back_within_s=back_within_s))
+        except DialogError as exc:
+            self._transfer = before
+            self.emit(VoIP.TRANSFER, TransferStatus(to=tel, state="refused", detail=str(exc)))
+            raise
 
     async def send_digits(self, digits: str) -> None:
         """Press keys towards the other side (``0-9 * # w``)."""
@@ -316,6 +331,8 @@ class VoIP(Participant):
                 return
             self.end = payload
             self._state = "ended"
+        if self._transfer:
+            self._transferred(payload)
         self.emit(event, payload)
         if isinstance(payload, CallEnd):
             self._points.close(self._never_played)
@@ -327,6 +344,15 @@ class VoIP(Participant):
             self._link.close()
             self._points.close(self._never_played)
             self._reports.clear()
+
+    def _transferred(self, payload: object) -> None:
+        """What ``payload`` says of the transfer that was ordered."""
+        to = self._transfer
+        if isinstance(payload, StreamStarted) and payload.resumed == "transfer_failed":
+            self._transfer = ""
+            self.emit(VoIP.TRANSFER, TransferStatus(to=to, state="returned"))
+        elif isinstance(payload, CallEnd) and payload.reason == "transferred":
+            self.emit(VoIP.TRANSFER, TransferStatus(to=to, state="answered", detail=payload.detail))
 
     def _never_played(self, uuid: UUID, part: int) -> StateError:
         return StateError(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, cast
 from uuid import UUID, uuid4
 
 from msgspec import Struct
 
 from dialog.audio.sound import Sound, hold
 from dialog.calls.checkpoint import Checkpoint, fold
-from dialog.calls.events import CallerSaid, ToolStarted
+from dialog.calls.events import CALL_EVENTS, CallerSaid, CallEvent, ToolStarted
 from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import CarrierError, DialogError, LimitError, UserCodeError
 from dialog.message import (
@@ -172,8 +172,6 @@ class Hosted(Participant):
         self._paused = False
         self._holding = False
         """The caller is in the queue."""
-        self._done = False
-        """The worker has let go of the call."""
         self._slot = False
         """The call counts with its worker."""
         self._taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -252,11 +250,6 @@ class Hosted(Participant):
         if self._stream is not None:
             self._stream.tick(now)
 
-    def repeat(self) -> None:
-        """Send again what is not acknowledged."""
-        if self._stream is not None:
-            self._stream.repeat()
-
     def stalled_s(self, now: float) -> float:
         """For how long the worker has taken nothing, in seconds."""
         return self._stream.stalled_s(now) if self._stream is not None else 0.0
@@ -288,6 +281,8 @@ class Hosted(Participant):
         match body:
             case Happened(event):
                 self.checkpoint = fold(self.checkpoint or Checkpoint(), event)
+                if type(event) in CALL_EVENTS:
+                    voip.emit(VoIP.EVENT, cast("CallEvent", event))
                 if isinstance(event, CallerSaid) and event.final:
                     self._safe_ms = max(self._safe_ms, event.end_ms)
                 elif isinstance(event, ToolStarted) and self._stream is not None:
@@ -344,7 +339,6 @@ class Hosted(Participant):
 
     def _released(self) -> None:
         """The agent's side is done."""
-        self._done = True
         if self.voip.state == "ended":
             self.dispose()
         else:
@@ -406,7 +400,7 @@ class Hosted(Participant):
 
     def _on_ended(self, end: CallEnd) -> None:
         self._refuse(NoWorker(f"call {self.call_id} ended before a worker had it"))
-        if self._stream is None or not self.worker or self._done:
+        if self._stream is None or not self.worker:
             self.dispose()
             return
         scope = CallScope.current()
@@ -510,7 +504,6 @@ class Hosted(Participant):
             if isinstance(answer, Taken):
                 self.worker = node
                 self._taken_at = SYSTEM_CLOCK.now()
-                self._done = False
                 if not self._taken.done():
                     self._taken.set_result(None)
                 logger.info("call %s: taken by worker %s", self.call_id, node)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from aiohttp import ClientSession, web
 
+from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError, StateError
 from dialog.net import shared
@@ -21,11 +22,9 @@ from dialog.participant import Event
 from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Tap
-from dialog.voip.peers import Peers
 from dialog.voip.twilio.aiohttp_shell import AiohttpShell
 from dialog.voip.twilio.asgi import AsgiShell
 from dialog.voip.twilio.commands import TwilioCommands
-from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.rest import TwilioRest
 from dialog.voip.twilio.signature import SignatureChecker
 from dialog.voip.twilio.switchboard import Switchboard, SwitchboardSettings
@@ -88,6 +87,7 @@ class TwilioGateway:
         resolver_timeout_s: float = 3.0,
         workers: Workers | None = None,
         when_busy: Declined = _BUSY,
+        events: CallEvents | None = None,
         stream_parameters: tuple[str, ...] = (),
         call_settings: CallSettings = _DEFAULT_SETTINGS,
         error_text: str = "We are sorry, an error has occurred. Please call again later.",
@@ -121,6 +121,8 @@ class TwilioGateway:
             resolver_timeout_s: After that the caller hears ``error_text``.
             workers: Run the agents, instead of the listeners for ``voip``. They start and close with the gateway.
             when_busy: What callers are told while no worker has room, or the gateway drains.
+            events: Where the events of its calls are published, with what is masked in them; several gateways may
+                share one.
             stream_parameters: Webhook parameters that also travel with the stream, to another process.
             call_settings: Bounds of a call.
             error_text: Spoken by Twilio when a call cannot be taken because of an error.
@@ -181,26 +183,25 @@ class TwilioGateway:
             StreamTokens(key, previous=(derive_key(previous),) if previous and token_key is None else ()),
             self._emit,
             workers=workers,
+            events=events,
             clock=clock,
         )
-        self._exchange = Exchange(self._switchboard, self._webhooks)
         self._aiohttp = AiohttpShell(
             self._webhooks,
-            self._exchange,
+            self._switchboard,
             body_timeout_s=body_timeout_s,
             start_timeout_s=start_timeout_s,
             max_message=max_message,
         )
         self._asgi = AsgiShell(
             self._webhooks,
-            self._exchange,
+            self._switchboard,
             body_timeout_s=body_timeout_s,
             start_timeout_s=start_timeout_s,
             max_message=max_message,
             on_shutdown=self.close,
         )
         self._session: shared.Lease[ClientSession] | None = None
-        self._started = False
         self._closed = False
 
     def __repr__(self) -> str:
@@ -265,25 +266,12 @@ class TwilioGateway:
         if self._session is None:
             self._session = shared.session()
 
-    def use_peers(self, peers: Peers, *, media_url: str = "") -> None:
-        """Share the address with other gateways: what is of a call of theirs is passed on to them.
-
-        Before :meth:`start`; the peers start and close with the gateway.
-
-        Args:
-            peers: The others, and our own name among them.
-            media_url: Public ``wss://`` URL that leads the carrier to this gateway and no other one, if there is one.
-
-        Raises:
-            ConfigurationError: The URL has the wrong scheme or no host.
-            StateError: The gateway has started, or has peers already.
-        """
-        if self._started or self._exchange.peers is not None:
-            raise StateError("a gateway gets its peers once, before it starts")
-        self._webhooks.name_node(peers.node, media_url)
-        self._exchange.peers = peers
-
     # Calls.
+
+    @property
+    def events(self) -> CallEvents:
+        """The events of all calls, wherever their agents run."""
+        return self._switchboard.events
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -323,14 +311,11 @@ class TwilioGateway:
         if self._closed:
             return
         self._closed = True
-        await self._exchange.close()
         await self._switchboard.close()
         if self._workers is not None:
             await self._workers.close()
         await self._aiohttp.close()
         await self._asgi.close()
-        if self._exchange.peers is not None:
-            await self._exchange.peers.close()
         await self._commands.close()
         session, self._session = self._session, None
         if session is not None:
@@ -345,9 +330,6 @@ class TwilioGateway:
     async def start(self) -> None:
         """Get ready for calls: done when :meth:`app`'s server starts, and up to the host's lifespan under ASGI."""
         self.prepare()
-        self._started = True
-        if self._exchange.peers is not None:
-            await self._exchange.peers.start(self._exchange)
         if self._workers is not None:
             await self._workers.start()
 
@@ -360,22 +342,13 @@ class TwilioGateway:
     async def drain(self, timeout_s: float) -> bool:
         """Take no more calls, and wait until those that are there have ended, at most ``timeout_s``.
 
-        What waits for a late recording does not count; a socket that is relayed for another gateway does.
-        :meth:`close` comes after it.
+        What waits for a late recording does not count. :meth:`close` comes after it.
 
         Returns:
             Whether all calls have ended by themselves.
         """
         self._switchboard.draining = True
-        until = asyncio.get_running_loop().time() + timeout_s
-        clean = await self._switchboard.wait_idle(timeout_s)
-        if clean and self._exchange.peers is not None:
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._exchange.peers.wait_idle()
-            except TimeoutError:
-                return False
-        return clean
+        return await self._switchboard.wait_idle(timeout_s)
 
     async def _on_startup(self, _: web.Application) -> None:
         await self.start()
