@@ -74,10 +74,18 @@ class Server:
         if not line.startswith("LISTENING"):
             raise RuntimeError(f"{script} did not start: {line!r}")
         self.url = f"http://127.0.0.1:{line.split()[1]}/voice"
+        self.pids = [self.process.pid, *map(int, line.split()[2:])]
+        """The server's process, and those that it works with."""
+        for pid in self.pids[1:]:
+            prefer(pid)
 
-    def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+    def cpus_s(self) -> list[float]:
+        """Processor time of each of its processes so far."""
+        used = []
+        for pid in self.pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            used.append((int(fields[11]) + int(fields[12])) / TICKS)
+        return used
 
     def rss_mb(self) -> float:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -99,6 +107,8 @@ class Load:
 
     figures: Figures = field(default_factory=Figures)
     cpu_per_minute: float = 0.0
+    cpus_per_minute: list[float] = field(default_factory=list)
+    """Of each process of the server."""
     rss_mb: float = 0.0
     others: float = 0.0
     """Cores that other programs of the machine used meanwhile: more than 0.1 disturbs the figures."""
@@ -144,11 +154,13 @@ async def load(
     await asyncio.sleep(2.5)
     world.figures = out.figures
     out.figures.greeting = setup
-    cpu, own, busy, started = server.cpu_s(), time.process_time(), busy_s(), now()
+    cpus, own, busy, started = server.cpus_s(), time.process_time(), busy_s(), now()
     await asyncio.sleep(seconds)
     elapsed = now() - started
-    served, own = server.cpu_s() - cpu, time.process_time() - own
-    out.cpu_per_minute = served / (calls * elapsed / 60)
+    each = [after - before for after, before in zip(server.cpus_s(), cpus, strict=True)]
+    served, own = sum(each), time.process_time() - own
+    out.cpus_per_minute = [used / (calls * elapsed / 60) for used in each]
+    out.cpu_per_minute = sum(out.cpus_per_minute)
     out.own_cpu = own / elapsed
     out.others = max(0.0, busy_s() - busy - served - own) / elapsed
     out.rss_mb = server.rss_mb()

@@ -264,6 +264,8 @@ class Agent(Participant):
         if self.greeting and not greeted and self.voip.state != "ended":
             options = PartOptions(allow_interrupt=self.settings.greeting_interruptible)
             self._conversation.engine.dispatch_message(self.greeting, options, greeting=True)
+        elif self.settings.model_opens and checkpoint is None and self.voip.state != "ended":
+            self._conversation.ask()
         if self.voip.on_clips is not None:
             self.spawn(make_clips(self.voip, self._conversation, self.settings), "clips for the line")
 

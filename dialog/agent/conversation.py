@@ -194,7 +194,7 @@ class Conversation:
         voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         voip.on(VoIP.ENDED, self._on_ended)
-        if self._llm is not None:
+        if self._llm is not None and self._realtime is None:
             self._llm.warm()
         if self._record is not None and voip.state == "live":
             self._record.begin()

@@ -38,8 +38,8 @@ def check_model(
         )
     if greeting and tts is None and not can.verbatim:
         raise ConfigurationError(
-            f"{name}: {model} says nothing word for word. Give the agent a tts for its greeting; or no greeting, and "
-            "instructions that tell the model how to greet"
+            f"{name}: {model} says nothing word for word. Give the agent a tts for its greeting; or no greeting, "
+            "AgentSettings(model_opens=True), and instructions that tell the model how to greet"
         )
     if can.interruption == "theirs":
         turns = settings.turns

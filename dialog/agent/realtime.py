@@ -109,7 +109,7 @@ class Realtime(Cascade):
         s2s.on(S2S.REPLY, self._on_words)
         s2s.on(S2S.REPLIED, self._on_replied)
         s2s.on(S2S.TURN, self._on_turn)
-        s2s.on(S2S.INTERIM, self.on_interim)
+        s2s.on(S2S.INTERIM, self._on_words_so_far)
         s2s.on(S2S.UTTERANCE, self._on_caller_words)
         s2s.on(S2S.FLUSH, self._on_flush)
         s2s.on(S2S.TOOL_CALL, self._on_tool)
@@ -126,7 +126,7 @@ class Realtime(Cascade):
         s2s.off(S2S.REPLY, self._on_words)
         s2s.off(S2S.REPLIED, self._on_replied)
         s2s.off(S2S.TURN, self._on_turn)
-        s2s.off(S2S.INTERIM, self.on_interim)
+        s2s.off(S2S.INTERIM, self._on_words_so_far)
         s2s.off(S2S.UTTERANCE, self._on_caller_words)
         s2s.off(S2S.FLUSH, self._on_flush)
         s2s.off(S2S.TOOL_CALL, self._on_tool)
@@ -215,6 +215,13 @@ class Realtime(Cascade):
             self._finished(utterance, complete=not text or can.replies == "unasked")
         else:  # a cough must not cut what is being said: words have to tell
             _remember(self._unsure, uuid, utterance)
+
+    def _on_words_so_far(self, utterance: Utterance) -> None:
+        """The caller is saying this, or has said it in a turn that was answered already."""
+        if utterance.uuid in self._fed:
+            self._host.caller_said(utterance, final=False)
+        else:
+            self.on_interim(utterance)
 
     def _on_caller_words(self, utterance: Utterance) -> None:
         """What the caller said, perhaps long ago."""

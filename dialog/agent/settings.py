@@ -30,6 +30,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     vad_strict: bool = False
     """Refuse the call where ``vad`` cannot be had with this STT, instead of doing with less and a warning."""
     greeting_interruptible: bool = True
+    model_opens: bool = False
+    """Where the agent has no greeting, its model says the first words; else the caller does."""
     apology: str = "I'm sorry, something went wrong. Could you say that again?"
     """Said when a reply failed before anything of it was said."""
     failure: str = "I'm sorry, we have a technical problem. Please call again later. Goodbye."

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from dialog.testing.load import LoadReport as LoadReport
     from dialog.testing.model import ChatReply as ChatReply
     from dialog.testing.model import ToolUse as ToolUse
+    from dialog.testing.nats_server import NatsServer as NatsServer
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
     from dialog.testing.openai_realtime import OpenAIRealtimeEmulator as OpenAIRealtimeEmulator
     from dialog.testing.openai_realtime import RealtimeReply as RealtimeReply
@@ -97,6 +98,7 @@ _HOMES = {
     "Load": "load",
     "LoadPlan": "load",
     "LoadReport": "load",
+    "NatsServer": "nats_server",
     "NothingHeard": "caller",
     "OpenAIEmulator": "openai",
     "OpenAIRealtimeEmulator": "openai_realtime",
@@ -153,6 +155,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Load",
     "LoadPlan",
     "LoadReport",
+    "NatsServer",
     "NothingHeard",
     "OpenAIEmulator",
     "OpenAIRealtimeEmulator",

@@ -82,18 +82,19 @@ class Call:
         audio_format: AudioFormat = MULAW_8K,
         events: CallEvents | None = None,
         on_closed: Callable[[Call], object] | None = None,
+        generation: int = 0,
     ) -> None:
         """Create the call's scope and VoIP, and wait for its first stream from now on.
 
         ``events`` are told what happens in it. ``on_closed`` is called once, when nothing of the call is left: forget
-        it then.
+        it then. With ``generation`` the call has had so many streams at another gateway, and has lost the last one.
         """
         self.metadata = metadata
         self.settings = settings
         self.clock = clock
         self.scope: CallScope = CallScope(str(metadata.call_id))
         self._carrier = carrier
-        self._life = Lifecycle(settings, clock.now())
+        self._life = Lifecycle(settings, clock.now(), generation)
         self._taps: list[Tap] = []
         self._link = DirectLink(
             audio_format,
@@ -107,6 +108,8 @@ class Call:
         )
         with self.scope.entered():
             self.voip: VoIP = voip_class(metadata, self._link, audio_format=audio_format, clock=clock)
+        if generation:
+            self.voip.adopt(self.state, generation)
         self._link.attach(self.voip)
         self._events = None if events is None else CallFeed(self.voip, events)
         self._on_closed = on_closed

@@ -142,11 +142,12 @@ class _Order(Struct, frozen=True):
 class Lifecycle:
     """Decides what each happening means for the call. Times are seconds of one clock."""
 
-    def __init__(self, settings: CallSettings, now: float) -> None:
-        self.state: CallState = "offered"
-        self.generation: int = 0
+    def __init__(self, settings: CallSettings, now: float, generation: int = 0) -> None:
+        """``generation``: of the stream that was lost, if the call was somewhere else before."""
+        self.state: CallState = "lost" if generation else "offered"
+        self.generation: int = generation
         """Generation of the newest stream."""
-        self.deadline: float | None = now + settings.never_connected_s
+        self.deadline: float | None = now + (settings.rejoin_s if generation else settings.never_connected_s)
         """When to feed :class:`Tick`."""
         self._settings = settings
         self._order: _Order | None = None

@@ -9,15 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dialog.workers.fleet import Fleet as Fleet
     from dialog.workers.hosted import HostingSettings as HostingSettings
+    from dialog.workers.nats import NatsSettings as NatsSettings
+    from dialog.workers.nats import NatsUnavailable as NatsUnavailable
     from dialog.workers.pool import WorkerPool as WorkerPool
 
 _HOMES = {
+    "Fleet": "fleet",
     "HostingSettings": "hosted",
+    "NatsSettings": "nats",
+    "NatsUnavailable": "nats",
     "WorkerPool": "pool",
 }
 
-__all__ = ["HostingSettings", "WorkerPool"]  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+    "Fleet",
+    "HostingSettings",
+    "NatsSettings",
+    "NatsUnavailable",
+    "WorkerPool",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,9 @@ class Receiver(Protocol):
     def gone(self, node: str, reason: str) -> None:
         """The connection to a node has ended; nothing more comes from it."""
 
+    def back(self) -> None:
+        """The connection to everybody is back; what was sent while it was away is lost."""
+
 
 class Fabric(ABC):
     """Sends frames to other nodes by their names, in order, without ever blocking.
@@ -60,6 +63,15 @@ class Fabric(ABC):
         elif not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._flush, context=self._context)
+
+    def attentive(self, now: float) -> bool:
+        """Whether somebody who is not heard is silent: not if it is we who hear nobody."""
+        del now
+        return True
+
+    @abstractmethod
+    def announce(self, frame: Frame) -> None:
+        """Send ``frame`` to all nodes of the other role: workers to hosts, hosts to workers."""
 
     def _flush(self) -> None:
         self._due = False

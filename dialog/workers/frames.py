@@ -40,6 +40,7 @@ from dialog.message import (
 from dialog.voip.bed import Layer
 from dialog.voip.link import Command
 from dialog.workers.faults import Fault
+from dialog.workers.peerframes import PeerBody, RelayBody
 
 __all__ = [
     "NOBODY",
@@ -267,6 +268,7 @@ CallBody: TypeAlias = (
     | SetClips
     | More
     | Released
+    | RelayBody
 )
 """What is numbered."""
 
@@ -346,7 +348,18 @@ class Goodbye(_Wire, tag=48, frozen=True, array_like=True, gc=False):
 
 
 Body: TypeAlias = (
-    CallBody | Acknowledged | Repeat | Offered | Taken | Refused | Revoked | Hello | Heartbeat | Unknown | Goodbye
+    CallBody
+    | Acknowledged
+    | Repeat
+    | Offered
+    | Taken
+    | Refused
+    | Revoked
+    | Hello
+    | Heartbeat
+    | Unknown
+    | Goodbye
+    | PeerBody
 )
 
 

@@ -12,12 +12,12 @@ from dialog.message import CallMetadata
 from dialog.voip.voip import VoIP
 from dialog.workers.directory import Directory, Known
 from dialog.workers.fabric import Fabric
-from dialog.workers.frames import NOBODY, VERSION, Frame, Goodbye, Heartbeat, Hello, Unknown
+from dialog.workers.frames import NOBODY, VERSION, Frame, Goodbye, Heartbeat, Hello, Refused, Revoked, Unknown
 from dialog.workers.hosted import Hosted, HostingSettings
 from dialog.workers.stream import CallStream
 from dialog.workers.ticker import SILENCE_S, Ticker
 
-__all__ = ["Host", "Labels"]
+__all__ = ["Host", "Labels", "no_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +26,13 @@ Labels = Callable[[CallMetadata], tuple[str, ...]]
 
 _WINDOW_MS = 2_000.0
 _KEEP_MS = 10_000.0
-_IDLE_BEATS = 5
-"""Between nodes that share no call, so many beats are one sign of life."""
 _STALLED_S = 2.0
 """A worker that lives and takes nothing for so long has lost the call."""
 _DEFAULTS = HostingSettings()
 
 
-def _no_labels(_: CallMetadata) -> tuple[str, ...]:
+def no_labels(_: CallMetadata) -> tuple[str, ...]:
+    """Any worker will do."""
     return ()
 
 
@@ -50,7 +49,7 @@ class Host:
         self,
         fabric: Fabric,
         *,
-        labels: Labels = _no_labels,
+        labels: Labels = no_labels,
         settings: HostingSettings = _DEFAULTS,
     ) -> None:
         self.directory = Directory()
@@ -59,7 +58,10 @@ class Host:
         self._labels = labels
         self._calls: dict[UUID, Hosted] = {}
         self._room = asyncio.Event()
-        self._beats = 0
+        self._listening_from = 0.0
+        """What was not heard before counts against nobody."""
+        self._foreign: set[str] = set()
+        """Workers of another release, which get no calls."""
         self._ticker = Ticker(self._tick)
         fabric.receiver = self
 
@@ -67,6 +69,10 @@ class Host:
     def calls(self) -> tuple[Hosted, ...]:
         """The calls that are here, oldest first."""
         return tuple(self._calls.values())
+
+    def seek(self) -> None:
+        """Ask all workers to say what they are, as they would sooner or later."""
+        self._fabric.announce(Frame(NOBODY, 0, 0, Unknown()))
 
     def take(self, voip: VoIP) -> Hosted:
         """Give a call to a worker, as ``on_voip`` gives it to an agent; in the call's scope."""
@@ -89,9 +95,11 @@ class Host:
         if isinstance(body, Hello):
             self._greeted(sender, body, now)
         elif isinstance(body, Goodbye):
-            self.gone(body.node or sender, "it has left")
+            node = body.node or sender
+            self._foreign.discard(node)
+            self.gone(node, "it has left" if node == sender else "its process has ended")
         elif isinstance(body, Heartbeat):
-            if self.directory.get(sender) is None:
+            if self.directory.get(sender) is None and sender not in self._foreign:
                 self.send(sender, Frame(NOBODY, 0, 0, Unknown()))
             self.directory.heard(sender, now, body)
             self._room.set()
@@ -101,6 +109,9 @@ class Host:
             if call is not None:
                 with call.scope.entered():
                     call.receive(sender, frame)
+            elif not isinstance(body, Refused):
+                # It was not told that the call is over, or the word was lost.
+                self.send(sender, Frame(frame.call_id, frame.epoch, 0, Revoked()))
 
     def gone(self, node: str, reason: str) -> None:
         """See :class:`~dialog.workers.fabric.Receiver`."""
@@ -108,6 +119,13 @@ class Host:
             return
         for call in self.calls:
             call.lost_worker(node, reason)
+
+    def back(self) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        self._forgive(SYSTEM_CLOCK.now())
+        for call in self.calls:
+            call.repeat()
+        self.seek()
 
     # The calls' side.
 
@@ -164,6 +182,7 @@ class Host:
 
     def _greeted(self, node: str, hello: Hello, now: float) -> None:
         if hello.version != VERSION:
+            self._foreign.add(node)
             logger.error(
                 "worker %s speaks version %d of the bridge, this host %d: it gets no calls; run the same release of "
                 "Dialog on both sides",
@@ -180,17 +199,21 @@ class Host:
         self._room.set()
 
     def _tick(self, now: float) -> None:
-        if self._ticker.late_s > SILENCE_S / 2:
+        if self._ticker.late_s > SILENCE_S / 2 or not self._fabric.attentive(now):
             # It was us who did not listen: what came meanwhile is read after this.
-            self.directory.forgive(now)
+            self._forgive(now)
         for node in self.directory.silent(now, self._fabric.silence_s, idle_s=3 * self._fabric.silence_s):
             self.gone(node, f"not heard for {self._fabric.silence_s:g} s")
-        self._beats += 1
         beat = Heartbeat(len(self._calls), lag_ms=round(self._ticker.lag_ms(), 1))
         for known in self.directory:
-            if known.ours or self._beats % _IDLE_BEATS == 0:
+            if known.ours:
                 self.send(known.node, Frame(NOBODY, 0, 0, beat))
         for call in self.calls:
             call.tick(now)
-            if call.worker and call.stalled_s(now) >= _STALLED_S:
+            stalled_s = min(call.stalled_s(now), now - self._listening_from)
+            if call.worker and stalled_s >= _STALLED_S:
                 call.lost_worker(call.worker, f"it has taken nothing for {_STALLED_S:g} s")
+
+    def _forgive(self, now: float) -> None:
+        self._listening_from = now
+        self.directory.forgive(now)

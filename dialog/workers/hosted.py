@@ -172,6 +172,8 @@ class Hosted(Participant):
         self._paused = False
         self._holding = False
         """The caller is in the queue."""
+        self._done = False
+        """The worker has let go of the call."""
         self._slot = False
         """The call counts with its worker."""
         self._taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -249,6 +251,11 @@ class Hosted(Participant):
         """Acknowledge and repeat; a few times a second."""
         if self._stream is not None:
             self._stream.tick(now)
+
+    def repeat(self) -> None:
+        """Send again what is not acknowledged."""
+        if self._stream is not None:
+            self._stream.repeat()
 
     def stalled_s(self, now: float) -> float:
         """For how long the worker has taken nothing, in seconds."""
@@ -339,6 +346,7 @@ class Hosted(Participant):
 
     def _released(self) -> None:
         """The agent's side is done."""
+        self._done = True
         if self.voip.state == "ended":
             self.dispose()
         else:
@@ -400,7 +408,7 @@ class Hosted(Participant):
 
     def _on_ended(self, end: CallEnd) -> None:
         self._refuse(NoWorker(f"call {self.call_id} ended before a worker had it"))
-        if self._stream is None or not self.worker:
+        if self._stream is None or not self.worker or self._done:
             self.dispose()
             return
         scope = CallScope.current()
@@ -504,6 +512,7 @@ class Hosted(Participant):
             if isinstance(answer, Taken):
                 self.worker = node
                 self._taken_at = SYSTEM_CLOCK.now()
+                self._done = False
                 if not self._taken.done():
                     self._taken.set_result(None)
                 logger.info("call %s: taken by worker %s", self.call_id, node)

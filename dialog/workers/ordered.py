@@ -120,6 +120,19 @@ class Outbound:
             out.append(self._number(body, now, audio_ms))
         return out
 
+    @property
+    def waiting_ms(self) -> float:
+        """Audio that could not be sent yet."""
+        return self._waiting_ms
+
+    def withdraw(self) -> list[CallBody]:
+        """Take back what was not sent yet."""
+        bodies = [body for body, _ in self._waiting]
+        self._control -= sum(not audio_ms for _, audio_ms in self._waiting)
+        self._waiting.clear()
+        self._waiting_ms = 0.0
+        return bodies
+
     def undelivered(self) -> list[CallBody]:
         """What the other side may not have, audio included, in its order."""
         return [*(sent.numbered.body for sent in self._sent), *(body for body, _ in self._waiting)]

@@ -10,7 +10,7 @@ from typing import ClassVar, cast
 from dialog.errors import RemoteProtocolError
 from dialog.scope import CallScope
 from dialog.workers.fabric import Fabric
-from dialog.workers.frames import MAX_FRAME, decode_frame
+from dialog.workers.frames import MAX_FRAME, Frame, decode_frame
 
 __all__ = ["SocketFabric"]
 
@@ -88,6 +88,11 @@ class SocketFabric(Fabric):
         connection = _Connection(self, peer)
         await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
         self._connections[peer] = connection
+
+    def announce(self, frame: Frame) -> None:
+        """See :class:`~dialog.workers.fabric.Fabric`."""
+        for peer in self._connections:
+            self.send(peer, frame)
 
     def disconnect(self, peer: str) -> None:
         """Leave a node at once."""

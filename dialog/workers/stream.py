@@ -92,6 +92,15 @@ class CallStream:
         if seq is not None:
             self._beside(Acknowledged(seq))
 
+    def show(self) -> None:
+        """Let the other side see that the call is here; one that has it no more says so."""
+        self._beside(Acknowledged(self.inbound.seq))
+
+    def repeat(self) -> None:
+        """Send again what is not acknowledged: the connection was away."""
+        self._again(0)
+        self.show()
+
     def tick(self, now: float) -> None:
         """Acknowledge, and repeat what seems lost; a few times a second."""
         self.acknowledge()

@@ -40,7 +40,13 @@ logger = logging.getLogger(__name__)
 _AGENT_AUDIO_MS = 90_000.0
 """Beyond what a playout takes: whoever posts more is stopped there."""
 _IDLE_BEATS = 5
-"""Between nodes that share no call, so many beats are one sign of life."""
+"""So many beats are one sign of life for hosts without a call here."""
+_SHOW_BEATS = 50
+"""… and one sign of every call for its host, which may have lost the word that it is over."""
+_LAST_WORDS_S = 10.0
+"""How long what a call said last is repeated until its host has it."""
+_FORGET_S = 60.0
+"""A host that has no call here and is not heard is forgotten after so long."""
 _DEFAULTS = CallSettings()
 
 
@@ -147,6 +153,8 @@ class Worker:
         self._calls: dict[UUID, _RemoteCall] = {}
         self._leaving: set[_RemoteCall] = set()
         """Calls of an older epoch, whose call is here again."""
+        self._last_words: dict[CallStream, float] = {}
+        """Of calls that are over: what their hosts have not acknowledged, and how long it is tried."""
         self._hosts: dict[str, float] = {}
         """When each host was heard last."""
         self._changed = asyncio.Event()
@@ -163,6 +171,11 @@ class Worker:
     def left(self) -> int:
         """Calls of which something is left, if only the wait for a recording."""
         return len(self._calls) + len(self._leaving)
+
+    def start(self) -> None:
+        """Show that this worker is there, to whoever asks what it is."""
+        self._ticker.start()
+        self._announce(self.heartbeat())
 
     def greet(self, host: str) -> None:
         """Tell a host what this worker is; it may offer calls from then on."""
@@ -185,8 +198,7 @@ class Worker:
     def drain(self) -> None:
         """Take no more calls."""
         self.draining = True
-        for host in self._hosts:
-            self._beside(host, self.heartbeat())
+        self._announce(self.heartbeat())
         self._changed.set()
 
     async def wait_idle(self, timeout_s: float | None = None) -> bool:
@@ -205,7 +217,8 @@ class Worker:
         self.draining = True
         self._ticker.stop()
         for host in self._hosts:
-            self._beside(host, Goodbye())
+            self._beside(host, Goodbye())  # before what the calls say last: they go on elsewhere
+        self._announce(Goodbye())
         calls = [*self._calls.values(), *self._leaving]
         for call in calls:
             call.end("shutdown", "the worker was closed")
@@ -230,8 +243,10 @@ class Worker:
             self.gone(sender, "")
         elif isinstance(body, Unknown):
             self.greet(sender)
-        elif frame.call_id == NOBODY or call is None:
-            return  # a heartbeat; or a call that is over, on its way before the other side knew
+        elif frame.call_id == NOBODY:
+            return  # a heartbeat
+        elif call is None:
+            self._after_the_end(sender, frame)
         elif isinstance(body, Revoked):
             if call.epoch <= frame.epoch:
                 call.end("revoked", "another worker has the call")
@@ -248,19 +263,26 @@ class Worker:
             if call.host == node:
                 call.end("lost", "the process of the line is gone")
 
+    def back(self) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        self._announce(self.heartbeat())
+        for stream in self._streams():
+            stream.repeat()
+
     # The calls' side.
 
     def freed(self) -> None:
         """A call has ended: there is room."""
         self._changed.set()
-        for host in self._hosts:
-            self._beside(host, self.heartbeat())
+        self._announce(self.heartbeat())
 
     def forget(self, call_id: UUID, call: _RemoteCall) -> None:
         """Nothing of a call is left."""
         self._leaving.discard(call)
         if self._calls.get(call_id) is call:
             del self._calls[call_id]
+            if not call.stream.outbound.idle:
+                self._last_words[call.stream] = SYSTEM_CLOCK.now() + _LAST_WORDS_S
         self._changed.set()
 
     def _offered(self, host: str, epoch: int, offer: Offered) -> None:
@@ -285,13 +307,32 @@ class Worker:
             return
         self._answer(host, call_id, epoch, Taken())
 
+    def _streams(self) -> list[CallStream]:
+        return [*(call.stream for call in (*self._calls.values(), *self._leaving)), *self._last_words]
+
+    def _after_the_end(self, host: str, frame: Frame) -> None:
+        """Something about a call that is over, on its way before the other side knew."""
+        for stream in self._last_words:
+            if (stream.call_id, stream.epoch, stream.peer) == (frame.call_id, frame.epoch, host):
+                stream.take(frame)
+
     def _tick(self, now: float) -> None:
-        for call in (*self._calls.values(), *self._leaving):
-            call.stream.tick(now)
         self._beats += 1
+        for stream in self._streams():
+            stream.tick(now)
+            if self._beats % _SHOW_BEATS == 0:
+                stream.show()
+        for stream, until in tuple(self._last_words.items()):
+            if stream.outbound.idle or now >= until:
+                del self._last_words[stream]
         beat, busy = self.heartbeat(), {call.host for call in self._calls.values()}
-        for host in self._hosts:
-            if host in busy or self._beats % _IDLE_BEATS == 0:
+        if self._beats % _IDLE_BEATS == 0:
+            self._announce(beat)
+            for host, heard_at in tuple(self._hosts.items()):
+                if host not in busy and now - heard_at > _FORGET_S:
+                    del self._hosts[host]
+        else:
+            for host in busy:
                 self._beside(host, beat)
 
     def _answer(self, host: str, call_id: UUID, epoch: int, body: Taken | Refused) -> None:
@@ -299,6 +340,9 @@ class Worker:
 
     def _beside(self, host: str, body: Hello | Heartbeat | Goodbye) -> None:
         self.fabric.send(host, Frame(NOBODY, 0, 0, body))
+
+    def _announce(self, body: Heartbeat | Goodbye) -> None:
+        self.fabric.announce(Frame(NOBODY, 0, 0, body))
 
 
 def voip_class(carrier: str) -> type[VoIP]:

@@ -19,6 +19,8 @@ from dialog.cli.demo_call import DemoCall
 from dialog.demo.script import DEMO_SCRIPT, Step
 from dialog.errors import ConfigurationError
 
+pytestmark = pytest.mark.alone
+
 
 async def demo(tmp_path: Path, script: str = "", *, quiet: bool = False, speed: float = 2.0) -> tuple[int, str]:
     path = None

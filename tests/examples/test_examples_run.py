@@ -22,13 +22,17 @@ from dialog.env import parse_env
 from dialog.testing.caller import Caller
 from dialog.testing.cartesia import CartesiaEmulator
 from dialog.testing.deepgram import DeepgramEmulator
+from dialog.testing.grok import GrokEmulator
+from dialog.testing.model import ToolUse
 from dialog.testing.openai import OpenAIEmulator
+from dialog.testing.openai_realtime import OpenAIRealtimeEmulator, RealtimeReply
 from dialog.testing.twilio_rest import TwilioRestEmulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ROOT = EXAMPLES.parent
 TOKEN = "auth-token-of-the-test"
 NAMES = ["twilio_openai_agent", "custom_agent"]
+REALTIME = "realtime_agent"
 SPEECH = mulaw_encode(sine(300, 600))
 
 
@@ -190,7 +194,37 @@ async def test_the_custom_agent_shows_its_model_when_things_were_said(tmp_path: 
         assert len(first.messages) == 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+def tells_the_time(items) -> RealtimeReply:
+    if not items:
+        return RealtimeReply(text="Good evening, who is there?")
+    told = [item for item in items if item.kind == "function_call_output"]
+    if items[-1].kind == "function_call_output":
+        return RealtimeReply(text="It is half past nine.")
+    return RealtimeReply(text="You are welcome.") if told else RealtimeReply(tools=(ToolUse("time_of_day"),))
+
+
+@pytest.mark.parametrize(("provider", "emulator"), [("openai", OpenAIRealtimeEmulator), ("grok", GrokEmulator)])
+async def test_the_realtime_agent_holds_a_conversation(tmp_path: Path, provider: str, emulator) -> None:
+    async with emulator(sentences=["what time is it", "thank you"], replies=tells_the_time) as model, House() as house:
+        keys = {"OPENAI_API_KEY": model.api_key, "XAI_API_KEY": model.api_key}
+        more = {"REALTIME_PROVIDER": provider, "REALTIME_BASE_URL": model.base_url, **keys}
+        async with house.running(REALTIME, tmp_path, **more) as process:
+            await exchange(house)
+        assert process.returncode == 0, house.output
+        assert model.api_key not in house.output
+        assert "Traceback" not in house.output
+        assert "half past nine" not in house.output
+        assert model.violations == []
+        assert model.sessions[0].instructions == "You are a clock."
+        said = [(item.role or item.kind, item.text) for item in model.sessions[0].items]
+        assert [role for role, _ in said] == [
+            "assistant", "user", "function_call", "function_call_output", "assistant", "user", "assistant",
+        ]  # fmt: skip
+        assert re.fullmatch(r"\d\d:\d\d", said[3][1])
+        assert said[4] == ("assistant", "It is half past nine.")
+
+
+@pytest.mark.parametrize("name", [*NAMES, REALTIME])
 async def test_what_is_not_signed_is_refused(name: str, tmp_path: Path) -> None:
     async with House() as house, house.running(name, tmp_path), aiohttp.ClientSession() as session:
         async with session.post(house.url, data={"CallSid": "CA1"}) as response:
@@ -236,7 +270,7 @@ async def test_missing_settings_are_named(name: str, tmp_path: Path) -> None:
     assert "not set: TWILIO_AUTH_TOKEN, DEEPGRAM_API_KEY, CARTESIA_API_KEY, TWILIO_ACCOUNT_SID, WEBHOOK_URL" in last
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, REALTIME])
 def test_the_template_names_every_setting_that_is_read(name: str) -> None:
     source = (EXAMPLES / name / "main.py").read_text()
     template = (EXAMPLES / name / ".env.template").read_text()

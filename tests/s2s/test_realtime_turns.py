@@ -132,6 +132,22 @@ def test_words_that_come_while_the_reply_is_said_stand_before_it():
     on_a_call(scenario)
 
 
+def test_words_that_trickle_in_after_their_turn_are_no_interruption():
+    async def scenario(talk):
+        uuid = talk.s2s.turn()
+        await talk.clock.sleep(0.01)
+        for text in ("what", "what time", "what time is it"):
+            talk.s2s.emit(S2S.INTERIM, Utterance(uuid=uuid, data=text))
+        talk.s2s.words(uuid, "what time is it")
+        talk.s2s.answers_with(uuid, "Half past nine.")
+        await talk.quiet()
+        assert talk(ReplyDropped) == []
+        assert talk.s2s.asked == [uuid]
+        assert talk.spoken() == [("user", "what time is it", ""), ("assistant", "Half past nine.", "")]
+
+    on_a_call(scenario)
+
+
 def test_a_turn_over_a_reply_cuts_it_only_when_there_were_words():
     async def scenario(talk):
         first = talk.s2s.hears("hello")

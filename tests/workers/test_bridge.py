@@ -21,6 +21,7 @@ from dialog.voip.voip import VoIP
 from dialog.workers.hosted import HostingSettings
 
 FAST = Clock(4.0)
+pytestmark = pytest.mark.usefixtures("over_both")
 
 
 def tone(ms: float) -> bytes:

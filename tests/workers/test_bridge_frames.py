@@ -22,6 +22,7 @@ from dialog.errors import (
 from dialog.message import MULAW_8K, CallEnd, CallMetadata, Playback, StreamStarted, StreamStopped, TranscriptStatus
 from dialog.voip.link import Hangup, SendDigits, StartTranscription, TransferTo
 from dialog.workers import frames as fr
+from dialog.workers import peerframes as pf
 from dialog.workers.faults import Fault, error_of, fault_of
 
 CALL = uuid4()
@@ -62,6 +63,21 @@ BODIES = [
     fr.Heartbeat(3, True, 1.5, 100.0),
     fr.Unknown(),
     fr.Goodbye("worker-1"),
+    pf.Ask(1 << 48, b"request"),
+    pf.Told(1, b"answer"),
+    pf.Told(1, None),
+    pf.Where(2),
+    pf.Located(2, True),
+    pf.RelayOpened(b"opening"),
+    pf.RelayAudio(20.0, b"\xff" * 160),
+    pf.RelayMark("a mark", 0.05),
+    pf.RelayDigit("#"),
+    pf.RelayStop(),
+    pf.RelayClosed(),
+    pf.WireAudio(b"\x01" * 1200, "a mark"),
+    pf.WireMark("a mark"),
+    pf.WireClear(),
+    pf.WireClose(1008),
 ]
 
 

@@ -45,7 +45,7 @@ class Play:
     async def hand_over(self, hosted) -> None:
         await self.worker()
         before, count = hosted.handed_over, len(self.agents)
-        self.house.kill(hosted.worker)
+        await self.house.kill(hosted.worker)
         await until(lambda: hosted.handed_over > before and hosted.worker and len(self.agents) > count)
 
     async def quiet(self) -> None:

@@ -13,9 +13,9 @@ from dialog.errors import LimitError
 from dialog.keyed import BodyBuffer
 from dialog.net.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameError, FrameReader, accept_key
 from dialog.scope import CallScope
+from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.session import MediaSession
 from dialog.voip.twilio.stream import TwilioStream
-from dialog.voip.twilio.switchboard import Switchboard
 from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
 from dialog.voip.twilio.wire import CLOSE_S, AiohttpWire
 
@@ -32,14 +32,14 @@ class AiohttpShell:
     def __init__(
         self,
         webhooks: Webhooks,
-        switchboard: Switchboard,
+        exchange: Exchange,
         *,
         body_timeout_s: float,
         start_timeout_s: float,
         max_message: int,
     ) -> None:
         self._webhooks = webhooks
-        self._switchboard = switchboard
+        self._exchange = exchange
         self._body_timeout_s = body_timeout_s
         self._start_timeout_s = start_timeout_s
         self._max_message = max_message
@@ -59,7 +59,7 @@ class AiohttpShell:
             body = await self._body(request)
             seen = _request(request, body)
             fields = self._webhooks.check(seen)
-            response = await self._switchboard.respond(endpoint, fields, self._webhooks.site(seen))
+            response = await self._exchange.respond(endpoint, fields, self._webhooks.site(seen))
         except Refusal as refusal:
             answer = _refused(request, refusal)
             if refusal.status in (408, 413):
@@ -73,7 +73,7 @@ class AiohttpShell:
         try:
             self._webhooks.head(seen)
             self._webhooks.check(seen)
-            if self._switchboard.closing:
+            if self._exchange.closing:
                 raise Refusal(503, "the gateway is closing")  # noqa: TRY301
             if not web.WebSocketResponse(compress=False).can_prepare(request):
                 raise Refusal(400, "this is a WebSocket endpoint")  # noqa: TRY301
@@ -86,7 +86,7 @@ class AiohttpShell:
             return upgraded  # gone again
         stream = TwilioStream()
         wire = AiohttpWire(stream, request.transport)
-        session = MediaSession(self._switchboard, stream, wire, site)
+        session = MediaSession(self._exchange, stream, wire, site)
         socket = _Socket(session, wire, self._max_message)
         handler = asyncio.current_task()
         assert handler is not None
@@ -104,7 +104,7 @@ class AiohttpShell:
         return upgraded
 
     def _lose_patience(self, session: MediaSession) -> None:
-        if session.call is None:
+        if session.end is None:
             session.refuse(1008, f"no start message within {self._start_timeout_s:g} s")
 
     async def close(self) -> None:
@@ -167,10 +167,10 @@ class _Socket:
     def _receive(self, opcode: int, data: str | bytes) -> None:
         if opcode == TEXT:
             self._session.receive(data)
-            if not self._in_call and self._session.call is not None:
+            if not self._in_call and self._session.end is not None:
                 self._in_call = True
                 # Whatever listeners create belongs to the call.
-                CallScope.adopt(self._session.call.scope)
+                CallScope.adopt(self._session.end.scope)
         elif opcode == PONG:
             self._wire.receive_pong()
         elif opcode == BINARY:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 from dialog.errors import LimitError
 from dialog.keyed import BodyBuffer
+from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.session import MediaSession
 from dialog.voip.twilio.stream import TwilioStream
-from dialog.voip.twilio.switchboard import Switchboard
 from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
 from dialog.voip.twilio.wire import CLOSE_S, AsgiWire
 
@@ -33,7 +34,7 @@ class AsgiShell:
     def __init__(
         self,
         webhooks: Webhooks,
-        switchboard: Switchboard,
+        exchange: Exchange,
         *,
         body_timeout_s: float,
         start_timeout_s: float,
@@ -41,7 +42,7 @@ class AsgiShell:
         on_shutdown: Callable[[], Awaitable[None]],
     ) -> None:
         self._webhooks = webhooks
-        self._switchboard = switchboard
+        self._exchange = exchange
         self._body_timeout_s = body_timeout_s
         self._start_timeout_s = start_timeout_s
         self._max_message = max_message
@@ -82,7 +83,7 @@ class AsgiShell:
             body = await self._body(receive)
             seen = _request(scope, body)
             fields = self._webhooks.check(seen)
-            response = await self._switchboard.respond(endpoint, fields, self._webhooks.site(seen))
+            response = await self._exchange.respond(endpoint, fields, self._webhooks.site(seen))
         except Refusal as refusal:
             response = _refused(scope, refusal)
         await _respond(send, "http.response", response)
@@ -112,7 +113,7 @@ class AsgiShell:
             seen = _request(scope)
             self._webhooks.head(seen)
             self._webhooks.check(seen)
-            if self._switchboard.closing:
+            if self._exchange.closing:
                 raise Refusal(503, "the gateway is closing")  # noqa: TRY301
             site = self._webhooks.site(seen)
         except Refusal as refusal:
@@ -125,7 +126,7 @@ class AsgiShell:
         await send({"type": "websocket.accept"})
         stream = TwilioStream()
         wire = AsgiWire(stream, send)
-        session = MediaSession(self._switchboard, stream, wire, site)
+        session = MediaSession(self._exchange, stream, wire, site)
         self._wires.add(wire)
         writer = asyncio.create_task(wire.run(), name="write to a Twilio stream")
         try:
@@ -140,14 +141,14 @@ class AsgiShell:
     async def _serve(self, receive: Receive, session: MediaSession, wire: AsgiWire) -> None:
         try:
             async with asyncio.timeout(self._start_timeout_s):
-                while session.call is None and not wire.closed:
+                while session.end is None and not wire.closed:
                     if not self._take(await receive(), session, wire):
                         return
         except TimeoutError:
             session.refuse(1008, f"no start message within {self._start_timeout_s:g} s")
-        if session.call is None:
+        if session.end is None:
             return
-        with session.call.scope.entered():
+        with session.end.scope.entered() if session.end.scope is not None else nullcontext():
             while self._take(await receive(), session, wire):
                 pass
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias, TypeVar
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct, field
 
 from dialog.errors import RemoteProtocolError
+from dialog.message import CallMetadata
 
 __all__ = [
     "FINAL_STATUSES",
@@ -30,6 +32,7 @@ __all__ = [
     "VoiceForm",
     "decode_form",
     "decode_transcription_data",
+    "metadata_of",
 ]
 
 CallStatus: TypeAlias = Literal[
@@ -60,6 +63,20 @@ class VoiceForm(_Form, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<VoiceForm {self.call_sid} {self.direction} {self.call_status}>"
+
+
+def metadata_of(call_id: UUID, form: VoiceForm, fields: Sequence[tuple[str, str]]) -> CallMetadata:
+    """What a voice webhook tells of its call."""
+    return CallMetadata(
+        call_id=call_id,
+        carrier="twilio",
+        carrier_call_id=form.call_sid,
+        account_id=form.account_sid,
+        from_=form.from_,
+        to=form.to,
+        direction="outbound" if form.direction.startswith("outbound") else "inbound",
+        parameters=tuple(fields),
+    )
 
 
 class AfterForm(_Form, frozen=True, kw_only=True):

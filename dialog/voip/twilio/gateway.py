@@ -22,9 +22,11 @@ from dialog.participant import Event
 from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Tap
+from dialog.voip.peers import Peers
 from dialog.voip.twilio.aiohttp_shell import AiohttpShell
 from dialog.voip.twilio.asgi import AsgiShell
 from dialog.voip.twilio.commands import TwilioCommands
+from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.rest import TwilioRest
 from dialog.voip.twilio.signature import SignatureChecker
 from dialog.voip.twilio.switchboard import Switchboard, SwitchboardSettings
@@ -186,22 +188,24 @@ class TwilioGateway:
             events=events,
             clock=clock,
         )
+        self._exchange = Exchange(self._switchboard, self._webhooks)
         self._aiohttp = AiohttpShell(
             self._webhooks,
-            self._switchboard,
+            self._exchange,
             body_timeout_s=body_timeout_s,
             start_timeout_s=start_timeout_s,
             max_message=max_message,
         )
         self._asgi = AsgiShell(
             self._webhooks,
-            self._switchboard,
+            self._exchange,
             body_timeout_s=body_timeout_s,
             start_timeout_s=start_timeout_s,
             max_message=max_message,
             on_shutdown=self.close,
         )
         self._session: shared.Lease[ClientSession] | None = None
+        self._started = False
         self._closed = False
 
     def __repr__(self) -> str:
@@ -266,6 +270,24 @@ class TwilioGateway:
         if self._session is None:
             self._session = shared.session()
 
+    def use_peers(self, peers: Peers, *, media_url: str = "") -> None:
+        """Share the address with other gateways: what is of a call of theirs is passed on to them.
+
+        Before :meth:`start`; the peers start and close with the gateway.
+
+        Args:
+            peers: The others, and our own name among them.
+            media_url: Public ``wss://`` URL that leads the carrier to this gateway and no other one, if there is one.
+
+        Raises:
+            ConfigurationError: The URL has the wrong scheme or no host.
+            StateError: The gateway has started, or has peers already.
+        """
+        if self._started or self._exchange.peers is not None:
+            raise StateError("a gateway gets its peers once, before it starts")
+        self._webhooks.name_node(peers.node, media_url)
+        self._exchange.peers = peers
+
     # Calls.
 
     @property
@@ -311,11 +333,14 @@ class TwilioGateway:
         if self._closed:
             return
         self._closed = True
+        await self._exchange.close()
         await self._switchboard.close()
         if self._workers is not None:
             await self._workers.close()
         await self._aiohttp.close()
         await self._asgi.close()
+        if self._exchange.peers is not None:
+            await self._exchange.peers.close()
         await self._commands.close()
         session, self._session = self._session, None
         if session is not None:
@@ -330,6 +355,9 @@ class TwilioGateway:
     async def start(self) -> None:
         """Get ready for calls: done when :meth:`app`'s server starts, and up to the host's lifespan under ASGI."""
         self.prepare()
+        self._started = True
+        if self._exchange.peers is not None:
+            await self._exchange.peers.start(self._exchange)
         if self._workers is not None:
             await self._workers.start()
 
@@ -342,13 +370,22 @@ class TwilioGateway:
     async def drain(self, timeout_s: float) -> bool:
         """Take no more calls, and wait until those that are there have ended, at most ``timeout_s``.
 
-        What waits for a late recording does not count. :meth:`close` comes after it.
+        What waits for a late recording does not count; a socket that is relayed for another gateway does.
+        :meth:`close` comes after it.
 
         Returns:
             Whether all calls have ended by themselves.
         """
         self._switchboard.draining = True
-        return await self._switchboard.wait_idle(timeout_s)
+        until = asyncio.get_running_loop().time() + timeout_s
+        clean = await self._switchboard.wait_idle(timeout_s)
+        if clean and self._exchange.peers is not None:
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._exchange.peers.wait_idle()
+            except TimeoutError:
+                return False
+        return clean
 
     async def _on_startup(self, _: web.Application) -> None:
         await self.start()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 
 from dialog.errors import RemoteProtocolError
-from dialog.voip.call import Call
-from dialog.voip.line import Line
+from dialog.voip.peers import MediaEnd
+from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.messages import Dtmf, Mark, Media, Start, Stop
 from dialog.voip.twilio.stream import TwilioStream
-from dialog.voip.twilio.switchboard import Switchboard
 from dialog.voip.twilio.webhooks import Site
 from dialog.voip.twilio.wire import TwilioWire
 
@@ -19,22 +18,20 @@ logger = logging.getLogger(__name__)
 
 
 class MediaSession:
-    """Feeds a call's line with what its socket receives.
+    """Feeds a call's line, here or at another gateway, with what its socket receives.
 
     A shell makes the wire, then calls :meth:`receive` for every text frame and :meth:`closed` once.
     """
 
-    __slots__ = ("_line", "_stopped", "_stream", "_switchboard", "call", "site", "wire")
+    __slots__ = ("_exchange", "_stream", "end", "site", "wire")
 
-    def __init__(self, switchboard: Switchboard, stream: TwilioStream, wire: TwilioWire, site: Site) -> None:
+    def __init__(self, exchange: Exchange, stream: TwilioStream, wire: TwilioWire, site: Site) -> None:
         self.wire = wire
         self.site = site
-        self.call: Call | None = None
+        self.end: MediaEnd | None = None
         """Known from the ``start`` message on."""
-        self._switchboard = switchboard
+        self._exchange = exchange
         self._stream = stream
-        self._line: Line | None = None
-        self._stopped = False
 
     def receive(self, text: str | bytes) -> None:
         """Take a text frame. What breaks the protocol closes the socket with 1008, and is logged."""
@@ -43,12 +40,12 @@ class MediaSession:
         try:
             message = self._stream.receive(text)
             if isinstance(message, Media):
-                assert self._line is not None
+                assert self.end is not None
                 media = message.media
-                self._line.receive_audio(media.payload, media.timestamp)
+                self.end.receive_audio(media.payload, media.timestamp)
             elif isinstance(message, Mark):
-                assert self._line is not None
-                self._line.receive_mark(message.mark.name)
+                assert self.end is not None
+                self.end.receive_mark(message.mark.name)
             elif message is not None:
                 self._control(message)
         except RemoteProtocolError as exc:
@@ -62,16 +59,16 @@ class MediaSession:
 
     def closed(self) -> None:
         """The socket is closed."""
-        if self.call is not None and self._line is not None:
-            self.call.stream_closed(self._line)
+        if self.end is not None:
+            self.end.closed()
         self.wire.close()
 
     def _control(self, message: object) -> None:
         if isinstance(message, Start):
-            self.call, self._line = self._switchboard.join(message, self.wire, self.site)
+            self.end = self._exchange.join(message, self.wire, self.site)
         elif isinstance(message, Dtmf):
-            assert self._line is not None
-            self._line.receive_digit(message.dtmf.digit)
+            assert self.end is not None
+            self.end.receive_digit(message.dtmf.digit)
         elif isinstance(message, Stop):
-            assert self.call is not None
-            self.call.stream_stopped(self._line)
+            assert self.end is not None
+            self.end.stopped()

@@ -22,9 +22,10 @@ from dialog.message import CallMetadata
 from dialog.voip.admission import Accept, Decision, Declined, Document, NoWorker, Offer, Reject, Resolver, Say, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Line, Wire
+from dialog.voip.peers import Orphan, Taker
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.commands import TwilioCommands
-from dialog.voip.twilio.forms import FINAL_STATUSES, AfterForm, DialForm, VoiceForm, decode_form
+from dialog.voip.twilio.forms import FINAL_STATUSES, AfterForm, DialForm, VoiceForm, decode_form, metadata_of
 from dialog.voip.twilio.messages import Start
 from dialog.voip.twilio.record import CallRecord, FinishedCalls, call_id_of
 from dialog.voip.twilio.reports import Reports, end_reason, named_record
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-_OWN_PARAMETERS = ("call_id", "token", "From", "To", "direction")
+_OWN_PARAMETERS = ("call_id", "token", "node", "From", "To", "direction")
 _MAX_ATTEMPTS = 2
 
 
@@ -110,15 +111,27 @@ class Switchboard:
                 record = next((r for r in self._records.values() if r.call_sid == call), None)
         return record.call if record is not None else None
 
+    def holds(self, call_id: UUID) -> bool:
+        """Whether a call is here, or was within the last minutes."""
+        return call_id in self._records or self._finished.get(call_id) is not None
+
+    def check_account(self, fields: Fields) -> None:
+        """Check that a request is of our account.
+
+        Raises:
+            Refusal: 403.
+        """
+        account = next((value for name, value in fields if name == "AccountSid"), "")
+        if account and account != self._settings.account_sid:
+            raise Refusal(403, "the request is of another account")
+
     async def respond(self, endpoint: Endpoint, fields: Fields, site: Site) -> Response:
         """Answer a checked webhook.
 
         Raises:
             Refusal: It lacks what it needs, or is of another account.
         """
-        account = next((value for name, value in fields if name == "AccountSid"), "")
-        if account and account != self._settings.account_sid:
-            raise Refusal(403, "the request is of another account")
+        self.check_account(fields)
         try:
             match endpoint:
                 case "voice":
@@ -150,12 +163,28 @@ class Switchboard:
             call_id = UUID(parameters.get("call_id", ""))
         except ValueError as exc:
             raise RemoteProtocolError(f"call {detail.call_sid}: the stream names no call of ours") from exc
-        generation = self._tokens.verify(parameters.get("token", ""), call_id)
+        generation = self._tokens.verify(parameters.get("token", ""), call_id, node=parameters.get("node", ""))
         call = self._call_of(call_id, detail.call_sid, parameters, site)
         try:
             return call, call.join(wire, generation)
         except StateError as exc:
             raise RemoteProtocolError(str(exc)) from exc
+
+    async def adopt(self, orphan: Orphan, taker: Taker, site: Site) -> None:
+        """Go on with a call that another gateway had; if ``taker`` fails, its caller is told so."""
+        metadata = orphan.metadata
+        record = CallRecord(metadata.call_id, metadata.carrier_call_id, site)
+        self._records[metadata.call_id] = record
+        try:
+            self._take(record, metadata, taker=taker, generation=orphan.generation)
+            if record.taken is not None:
+                await asyncio.shield(record.taken)
+        except (UserCodeError, NoWorker) as exc:
+            self._abandon(record, "error", exc, self._apology())
+
+    def give_up(self, call_id: UUID) -> None:
+        """Nobody goes on with a call that another gateway had: tell its caller."""
+        self._finished.add(call_id, self._apology())
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until every call has ended, at most ``timeout_s`` of the calls' clock; whether that came."""
@@ -229,16 +258,7 @@ class Switchboard:
             return self._finish(record, self._apology())
 
     async def _decide(self, record: CallRecord, form: VoiceForm, fields: Fields) -> str:
-        metadata = CallMetadata(
-            call_id=record.call_id,
-            carrier="twilio",
-            carrier_call_id=form.call_sid,
-            account_id=form.account_sid,
-            from_=form.from_,
-            to=form.to,
-            direction="outbound" if form.direction.startswith("outbound") else "inbound",
-            parameters=tuple(fields),
-        )
+        metadata = metadata_of(record.call_id, form, fields)
         decision = await self._resolve(Offer(metadata))
         if not isinstance(decision, Accept):
             declined(self.events, metadata, type(decision).__name__.lower())
@@ -275,8 +295,10 @@ class Switchboard:
         logger.error("call %s: the resolver returned %r instead of a decision", call_id, type(decision))
         return apology
 
-    def _take(self, record: CallRecord, metadata: CallMetadata) -> Call:
-        """Create the call and offer it to the agent.
+    def _take(
+        self, record: CallRecord, metadata: CallMetadata, *, taker: Taker | None = None, generation: int = 0
+    ) -> Call:
+        """Create the call and offer it to the agent, or to ``taker`` after it has had streams elsewhere.
 
         Raises:
             UserCodeError: ``on_voip`` raised; the call has ended and every further request is told so.
@@ -296,19 +318,22 @@ class Switchboard:
             voip_class=TwilioVoIP,
             events=self.events,
             on_closed=self._forget,
+            generation=generation,
         )
         record.call = call
         logger.info("call %s: %s call %s", call.metadata.call_id, metadata.direction, metadata.carrier_call_id)
         try:
-            call.offer(partial(self._offer, record))
+            call.offer(partial(self._offer, record, taker))
         except UserCodeError as exc:
             self._abandon(record, "error", exc, self._apology())
             raise
         return call
 
-    def _offer(self, record: CallRecord, voip: VoIP) -> None:
+    def _offer(self, record: CallRecord, taker: Taker | None, voip: VoIP) -> None:
         assert isinstance(voip, TwilioVoIP)
-        if self._workers is not None:
+        if taker is not None:
+            record.taken = taker(voip)
+        elif self._workers is not None:
             record.taken = self._workers.take(voip)
         else:
             self._on_voip(voip)
@@ -329,12 +354,13 @@ class Switchboard:
             site, call_id = record.site, record.call_id
             settings = self._settings.call
             life_s = max(TOKEN_LIFE_S, settings.never_connected_s) if generation == 1 else TOKEN_LIFE_S
-            token = self._tokens.sign(call_id, generation, life_s=life_s)
+            token = self._tokens.sign(call_id, generation, node=site.node, life_s=life_s)
+            node = (("node", site.node),) if site.node else ()
             document = record.documents[generation] = twiml.connect_stream(
                 site.media,
                 action=site.url("after", call=call_id, generation=generation),
                 status_callback=site.url("stream", call=call_id),
-                parameters=(("call_id", str(call_id)), ("token", token), *record.parameters),
+                parameters=(("call_id", str(call_id)), ("token", token), *node, *record.parameters),
             )
         return document
 
@@ -368,10 +394,10 @@ class Switchboard:
     def _dial(self, fields: Fields) -> str:
         """A transfer failed, or its conversation is over."""
         form = decode_form(DialForm, fields)
-        _, record = named_record(self._records, fields)
+        call_id, record = named_record(self._records, fields)
         call = record.call if record is not None else None
         if record is None or call is None or call.state == "ended":
-            return twiml.hangup()
+            return (self._finished.get(call_id) if call_id else None) or twiml.hangup()
         if form.dial_call_status in ("completed", "answered"):
             call.end("transferred")
             return twiml.hangup()

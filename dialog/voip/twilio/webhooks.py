@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dialog.errors import ConfigurationError
 from dialog.voip.twilio.signature import SIGNATURE_HEADER, SignatureChecker, seen_origin
@@ -100,9 +101,13 @@ class Site(Struct, frozen=True):
     """URL of the media socket: ``wss://…``, without query."""
     public: bool
     """The address is known to be public: configured, or forwarded by a trusted proxy."""
+    node: str = ""
+    """The gateway that owns what these addresses are about; empty if there is only one."""
 
     def url(self, endpoint: Endpoint, **query: object) -> str:
-        """The URL of an endpoint."""
+        """The URL of an endpoint; it names the node too, so that any other one can pass the request on."""
+        if self.node:
+            query["node"] = self.node
         path = self.webhook if endpoint == "voice" else f"{self.webhook.rstrip('/')}/{endpoint}"
         return f"{path}?{urlencode(query)}" if query else path
 
@@ -136,6 +141,22 @@ class Webhooks:
         self._trust_forwarded = trust_forwarded
         self._site = site_of(webhook_url, media_url) if webhook_url else None
         self._media_url = media_url
+        self._node = ""
+
+    def name_node(self, node: str, media_url: str = "") -> None:
+        """Let every address name ``node``; ``media_url`` is that of this node alone, if it has one.
+
+        Raises:
+            ConfigurationError: The URL has the wrong scheme or no host.
+        """
+        self._node = node
+        self._media_url = media_url or self._media_url
+        if self._site is not None:
+            self._site = replace(site_of(self._site.webhook, self._media_url or self._site.media), node=node)
+
+    def ours(self, site: Site) -> Site:
+        """The addresses of this node, for a request that another one passed on, which came to ``site``."""
+        return self._site or replace(site, node=self._node)
 
     def paths(self) -> dict[Endpoint, str]:
         """The local path of every endpoint."""
@@ -159,7 +180,7 @@ class Webhooks:
         _, _, mount = self._locate(request)
         origin, prefix = self._origin(request)
         webhook = f"{origin}{prefix}{mount}{self.path}"
-        return site_of(webhook, self._media_url, public=self._trust_forwarded)
+        return replace(site_of(webhook, self._media_url, public=self._trust_forwarded), node=self._node)
 
     def head(self, request: Request) -> Endpoint:
         """Check all that can be checked before the body is read, and say what the request is for.
@@ -279,6 +300,11 @@ def parse_fields(data: bytes) -> list[tuple[str, str]]:
         return parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
     except ValueError as exc:
         raise Refusal(400, "the form cannot be decoded") from exc
+
+
+def query_node(fields: Fields) -> str:
+    """The ``node`` that a callback URL of ours names; empty if it names none."""
+    return next((value for name, value in reversed(fields) if name == "node"), "")
 
 
 def query_call(fields: Fields) -> UUID | None:

@@ -1,0 +1,79 @@
+"""A phone agent in realtime mode: Twilio brings the calls, one model hears, thinks and speaks.
+
+Run it with ``python main.py``; the settings are explained in ``.env.template``.
+"""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime
+
+from aiohttp import web
+
+from dialog import Agent, AgentSettings, OpenAILLM, TwilioGateway, VoIP, create_s2s, end_call_tool, logs, tool
+from dialog.env import read_env, required
+from dialog.loop import calm_collector, new_event_loop
+
+KEYS = {"openai": "OPENAI_API_KEY", "grok": "XAI_API_KEY"}
+"""What each model is reached with."""
+
+env = read_env()
+provider = env.get("REALTIME_PROVIDER", "openai")
+
+
+class Clerk(Agent):
+    """Runs as it is with an ``stt``, an ``llm`` and a ``tts``, too: only the arguments differ."""
+
+    end_call = end_call_tool()
+
+    @tool
+    async def time_of_day(self) -> str:
+        """Tell what time it is."""
+        return datetime.now().astimezone().strftime("%H:%M")
+
+
+def on_voip(voip: VoIP) -> None:
+    """Somebody calls: give them an agent of their own."""
+    options = {"base_url": env["REALTIME_BASE_URL"]} if "REALTIME_BASE_URL" in env else {}
+    Clerk(
+        voip=voip,
+        s2s=lambda: create_s2s(provider, api_key=env[KEYS[provider]], **options),
+        # A text chat (python -m dialog chat main:on_voip) is not heard: there this one answers.
+        llm=OpenAILLM(api_key=env["OPENAI_API_KEY"]) if "OPENAI_API_KEY" in env else None,
+        system=env.get(
+            "SYSTEM_PROMPT",
+            "You are a friendly assistant on the phone. Greet the caller first. Answer in one or two sentences.",
+        ),
+        settings=AgentSettings(model_opens=True),
+    ).activate()
+
+
+def main() -> None:
+    """Serve until Ctrl-C."""
+    keys = ("TWILIO_AUTH_TOKEN", KEYS[provider])
+    required(env, *keys, "TWILIO_ACCOUNT_SID", "WEBHOOK_URL")
+    gateway = TwilioGateway(
+        account_sid=env["TWILIO_ACCOUNT_SID"],
+        auth_token=env["TWILIO_AUTH_TOKEN"],
+        webhook_url=env["WEBHOOK_URL"],
+        base_url=env.get("TWILIO_BASE_URL"),
+    )
+    gateway.on("voip", on_voip)
+    tls = None
+    if "CERT_FILE" in env:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(env["CERT_FILE"], env.get("KEY_FILE"))
+    calm_collector()
+    with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in keys]):
+        web.run_app(
+            gateway.app(),
+            host=env.get("HOST_NAME", "127.0.0.1"),
+            port=int(env.get("PORT", "8080")),
+            ssl_context=tls,
+            access_log=None,
+            loop=new_event_loop(),
+        )
+
+
+if __name__ == "__main__":
+    main()

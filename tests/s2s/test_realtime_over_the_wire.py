@@ -1,0 +1,99 @@
+"""An agent in realtime mode with the real clients, on a line in memory: the caller cuts a reply."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+
+import pytest
+
+from dialog import Agent, AgentSettings, Clock, GrokS2S, OpenAIRealtimeS2S, VoIP
+from dialog.audio.g711 import mulaw_decode, mulaw_encode
+from dialog.audio.tones import sine
+from dialog.calls.events import AgentSaid, CallerSaid, Interrupted
+from dialog.llm.llm import Entry
+from dialog.message import AudioFormat, Message, SpeechEdge
+from dialog.testing.grok import GrokEmulator
+from dialog.testing.openai_realtime import OpenAIRealtimeEmulator, RealtimeReply
+from dialog.vad.vad import VAD
+from dialog.voip.memory import memory_call
+
+STORY = "Once upon a time there was a table by the window, and nobody sat at it for a very long time."
+SPEECH = mulaw_encode(sine(500, 700))
+
+
+def story_first(items) -> RealtimeReply:
+    told = any(item.role == "assistant" for item in items)
+    return RealtimeReply(text="All right, I stop." if told else STORY)
+
+
+class EnergyVAD(VAD):
+    """Takes what is loud for a voice: a test has only tones."""
+
+    def open(self, audio_format: AudioFormat) -> None:
+        self._loud = self._quiet = 0
+
+    def playing(self, level_dbfs: float) -> None:
+        """There is no echo here."""
+
+    def post(self, message: Message[bytes]) -> None:
+        pcm = array("h", mulaw_decode(message.data))
+        loud = max(map(abs, pcm)) > 2000
+        self._loud, self._quiet = (self._loud + 1, 0) if loud else (0, self._quiet + 1)
+        if self._loud == 5:
+            self.emit(VAD.SPEECH, SpeechEdge(state="started", at_ms=message.at_ms - 80))
+        elif self._quiet == 5 and message.at_ms > 500:
+            self.emit(VAD.SPEECH, SpeechEdge(state="stopped", at_ms=message.at_ms - 80))
+
+
+@pytest.mark.parametrize("vad", ["provider", "local"])
+@pytest.mark.parametrize(
+    ("factory", "emulated"),
+    [(OpenAIRealtimeS2S, OpenAIRealtimeEmulator), (GrokS2S, GrokEmulator)],
+    ids=["openai", "grok"],
+)
+async def test_the_model_knows_how_far_it_was_heard(factory, emulated, vad):
+    async with emulated(sentences=["tell me a story", "stop"], replies=story_first, ms_per_char=60) as emulator:
+        agents: list[Agent] = []
+
+        def on_voip(voip: VoIP) -> None:
+            s2s = factory(api_key=emulator.api_key, base_url=emulator.base_url)
+            agents.append(Agent(voip=voip, s2s=s2s, settings=AgentSettings(vad=vad), vad=EnergyVAD))
+            agents[0].activate()
+
+        call, line = memory_call(on_voip, clock=Clock(4.0))
+        [agent] = agents
+        happened = asyncio.Event()
+        agent.on(Agent.EVENT, lambda _: happened.set())
+
+        async def until(condition) -> None:
+            async with asyncio.timeout(10):
+                while not condition():
+                    happened.clear()
+                    await happened.wait()
+
+        def events(kind):
+            return [event for event in agent.events if isinstance(event, kind)]
+
+        line.pump()
+        line.say(SPEECH)
+        async with asyncio.timeout(10):
+            while len(line.heard_audio) < 8000:  # a second of the story
+                await asyncio.sleep(0.02)
+        line.say(SPEECH)
+        await until(lambda: events(Interrupted))
+        await until(lambda: len(events(AgentSaid)) == 2)
+        cut, answer = events(AgentSaid)
+        assert cut.state == "cut"
+        assert 1000 <= cut.heard_ms < 4000
+        assert (answer.text, answer.state) == ("All right, I stop.", "played")
+        assert [said.text for said in events(CallerSaid) if said.final] == ["tell me a story", "stop"]
+        entries = [(item.role, item.text) for item in agent.history.items() if isinstance(item, Entry)]
+        assert [role for role, _ in entries] == ["user", "assistant", "user", "assistant"]
+        assert STORY.startswith(entries[1][1])
+        [truncated] = [item for item in emulator.sessions[0].items if item.truncated_ms is not None]
+        assert truncated.truncated_ms == int(cut.heard_ms)
+        assert emulator.violations == []
+        line.hang_up()
+        await call.wait_closed()
+        await line.wait_closed()

@@ -1,0 +1,77 @@
+"""A way between two ends of TCP that can be cut without either end being told."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+
+class Cable:
+    """Forwards to a port; while it is cut, nothing passes, and both ends believe that they are connected."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._through = asyncio.Event()
+        self._through.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Let nothing pass."""
+        self._through.clear()
+
+    def mend(self) -> None:
+        """Let everything pass, what was held up too."""
+        self._through.set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._joined, "127.0.0.1", 0)
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._both(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        ways = [asyncio.create_task(self._pass(reader, back)), asyncio.create_task(self._pass(there, writer))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.wait(ways)
+            for end in (writer, back):
+                end.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                await self._through.wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            return  # an end has gone, and so does the other
+
+
+@asynccontextmanager
+async def cable(port: int):
+    made = Cable(port)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
