@@ -107,8 +107,9 @@ To have the sentences before the first call, `open` one such voice where the pro
 and a TTS. The first member works; when it refuses, breaks down or falls silent, the next goes on in the middle of
 the utterance or of the sentence. What was not understood is heard again, what was not said is said, under the same
 uuid and part. Without word timings the clause that was cut may be said twice. The preferred one is tried again
-after `probe_after_s`, and used when it has proven that it works. Each failure is a non-fatal ERROR, each change a
-`TAKEOVER`; it is fatal when all have failed.
+after `probe_after_s`, and used when it has proven that it works. What one call has found out the others know: the
+next one begins with a member that has not failed lately. Each failure is a non-fatal ERROR, each change a `TAKEOVER`;
+it is fatal when all have failed.
 
 `FallbackLLM([OpenAILLM(…), AnthropicLLM(…)])` asks the next model when one refuses, breaks off or gives nothing
 for `timeout_s`: before any word in its place, after words as their continuation. `provider.switched` tells of it.
