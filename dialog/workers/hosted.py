@@ -291,7 +291,8 @@ class Hosted(Participant):
                 if type(event) in CALL_EVENTS:
                     voip.emit(VoIP.EVENT, cast("CallEvent", event))
                 if isinstance(event, CallerSaid) and event.final:
-                    self._safe_ms = max(self._safe_ms, event.end_ms)
+                    # An STT that does not tell when: what has come in is what it heard.
+                    self._safe_ms = max(self._safe_ms, event.end_ms or self._ring.end_ms)
                 elif isinstance(event, ToolStarted) and self._stream is not None:
                     self._stream.acknowledge()  # the tool waits for it
             case Abort(uuid, part, after_ms):

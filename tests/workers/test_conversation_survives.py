@@ -17,6 +17,7 @@ from dialog.message import Clips
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.scripted import ScriptedLLM
 from dialog.voip.voip import VoIP
+from dialog.workers.hosted import HostingSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "agent"))
 from test_survival import Desk, answer
@@ -59,7 +60,7 @@ class Play:
 @pytest.mark.parametrize("seed", range(12))
 async def test_nothing_is_said_twice_nothing_is_lost_and_no_tool_runs_again(seed):
     chance = random.Random(seed)
-    async with bridge(clock=FAST) as house:
+    async with bridge(clock=FAST, settings=HostingSettings(most_losses=10)) as house:
         play = Play(house)
         await play.worker()
         call, line, _ = await house.ring()

@@ -64,7 +64,7 @@ class TwilioCommands:
                 return None  # nothing is left to hang up
             raise CarrierError("twilio", str(call.metadata.call_id), "the call is over")
         if isinstance(command, Hangup):
-            await self._hangup(call, record)
+            await self._hangup(call, record, command.reason)
             return None
         if not record.call_sid:
             raise CarrierError("twilio", str(call.metadata.call_id), "the call has no CallSid yet: wait for the stream")
@@ -111,11 +111,11 @@ class TwilioCommands:
             await asyncio.wait(tuple(self._tasks))
         await self.rest.close()
 
-    async def _hangup(self, call: Call, record: CallRecord) -> None:
+    async def _hangup(self, call: Call, record: CallRecord, reason: str) -> None:
         # The end comes first: it closes the socket, upon which Twilio asks what to do next and is told
         # to hang up, even if the request below fails. That request outlives whoever waits for it, since
         # the end of the call disposes them.
-        call.end("agent_hangup")
+        call.end(reason)
         if record.call_sid:
             task = asyncio.create_task(self.rest.hangup(record.call_sid), name=f"hang up {record.call_sid}")
             self._tasks.add(task)

@@ -1,0 +1,260 @@
+"""One call with both its ends in the test's hands: the agent's VoIP, and whoever is at the other end of the line.
+
+A rig is what the conformance suite needs of a way to carry calls. A new carrier or bridge brings one, and its line in
+``RIGS``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from aiohttp import web
+
+from dialog.audio.g711 import mulaw_encode
+from dialog.audio.tones import sine
+from dialog.clock import Clock
+from dialog.errors import StateError
+from dialog.testing.call import CallEnded
+from dialog.testing.caller import Caller
+from dialog.testing.twilio_rest import TwilioRestEmulator
+from dialog.voip.call import Call, CallSettings
+from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
+from dialog.voip.twilio.gateway import TwilioGateway
+from dialog.voip.voip import VoIP
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
+import bridges
+
+__all__ = ["CLOCK", "RIGS", "FarEnd", "speech", "until"]
+
+CLOCK = Clock(4.0)
+SETTINGS = CallSettings(settle_s=0.2, lost_s=8.0, rejoin_s=8.0)
+OnVoip = Callable[[VoIP], object]
+ACCOUNT, TOKEN = "AC" + "0" * 32, "secret-token"
+
+
+def speech(ms: float) -> bytes:
+    """Something that is heard."""
+    return mulaw_encode(sine(300, ms))
+
+
+async def until(true: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Wait for what happens at the other end."""
+    async with asyncio.timeout(timeout_s):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+class FarEnd(ABC):
+    """The person on the phone, and their carrier."""
+
+    voip: VoIP
+    """The agent's side."""
+
+    @abstractmethod
+    def say(self, audio: bytes) -> None:
+        """Speak, at the pace of speech, and be silent afterwards."""
+
+    @abstractmethod
+    def press(self, digits: str) -> None:
+        """Press keys."""
+
+    @abstractmethod
+    async def hang_up(self) -> None:
+        """End the call."""
+
+    @abstractmethod
+    async def lose_stream(self) -> None:
+        """The media connection breaks; the carrier opens another one."""
+
+    @abstractmethod
+    def heard_ms(self) -> float:
+        """How much of the agent's audio has sounded so far."""
+
+    @abstractmethod
+    async def wait_gone(self) -> None:
+        """Wait until nothing of the call is left on any side."""
+
+
+class _Memory(FarEnd):
+    def __init__(self, call: Call, carrier: MemoryCarrier, voip: VoIP) -> None:
+        self.call = call
+        self.carrier = carrier
+        self.voip = voip
+        self.line.pump()
+
+    @property
+    def line(self) -> MemoryLine:
+        return self.carrier.lines[-1]
+
+    def say(self, audio: bytes) -> None:
+        self.line.say(audio)
+
+    def press(self, digits: str) -> None:
+        self.line.press(digits)
+
+    async def hang_up(self) -> None:
+        self.line.hang_up()
+
+    async def lose_stream(self) -> None:
+        self.line.drop()
+        await until(lambda: self.voip.state == "lost")
+        line = MemoryLine(clock=CLOCK)
+        self.carrier.lines.append(line)
+        line.join(self.call)
+        line.pump()
+
+    def heard_ms(self) -> float:
+        return sum(len(line.heard_audio) for line in self.carrier.lines) / 8
+
+    async def wait_gone(self) -> None:
+        await asyncio.wait_for(self.call.wait_closed(), 10)
+        for line in self.carrier.lines:
+            await line.wait_closed()
+
+
+@asynccontextmanager
+async def direct(on_voip: OnVoip):
+    """Both halves in one process."""
+    carrier = MemoryCarrier(transfer="failed")
+    call, _ = memory_call(on_voip, clock=CLOCK, carrier=carrier, line=MemoryLine(clock=CLOCK), settings=SETTINGS)
+    far = _Memory(call, carrier, call.voip)
+    try:
+        yield far
+    finally:
+        if call.state != "ended":
+            await far.hang_up()
+        await far.wait_gone()
+
+
+class _Bridged(_Memory):
+    house: bridges.Bridge
+
+    async def wait_gone(self) -> None:
+        await super().wait_gone()
+        await until(lambda: not self.house.host.calls)
+        await until(lambda: not any(worker.left for worker in self.house.workers.values()))
+
+
+@asynccontextmanager
+async def _bridged(on_voip: OnVoip, medium: str):
+    before, bridges.medium = bridges.medium, medium
+    try:
+        async with bridges.bridge(clock=CLOCK) as house:
+            await house.worker("one", on_voip)
+            carrier = MemoryCarrier(transfer="failed")
+            call, _, voip = await house.ring(carrier=carrier)
+            far = _Bridged(call, carrier, voip)
+            far.house = house
+            try:
+                yield far
+            finally:
+                if call.state != "ended":
+                    await far.hang_up()
+                await far.wait_gone()
+    finally:
+        bridges.medium = before
+
+
+def process(on_voip: OnVoip):
+    """Over the sockets that join a gateway to its worker processes."""
+    return _bridged(on_voip, "sockets")
+
+
+def nats(on_voip: OnVoip):
+    """Over a NATS server."""
+    return _bridged(on_voip, "nats")
+
+
+class _Phone(FarEnd):
+    """A caller over the real sockets of Twilio's protocol."""
+
+    def __init__(self, caller: Caller, gateway: TwilioGateway, voip: VoIP) -> None:
+        self.caller = caller
+        self.gateway = gateway
+        self.voip = voip
+        self._saying: set[asyncio.Task[object]] = set()
+
+    def say(self, audio: bytes) -> None:
+        task = asyncio.ensure_future(self.caller.say(audio, wait=False))
+        self._saying.add(task)
+        task.add_done_callback(self._saying.discard)
+
+    def press(self, digits: str) -> None:
+        self.caller.press(digits)
+
+    async def hang_up(self) -> None:
+        with suppress(CallEnded, StateError):
+            await self.caller.hang_up()
+
+    async def lose_stream(self) -> None:
+        streams = self.caller.streams
+        await self.caller.drop()
+        await self.caller.wait_streaming(streams=streams + 1)
+
+    def heard_ms(self) -> float:
+        heard = bytes(self.caller._ear_track.data)
+        return sum(20 for at in range(0, len(heard), 160) if len(set(heard[at : at + 160])) > 8)
+
+    async def wait_gone(self) -> None:
+        await until(lambda: not self.gateway.calls)
+
+
+@asynccontextmanager
+async def twilio(on_voip: OnVoip):
+    """A real gateway, dialled as Twilio does, with the account's REST API."""
+    voips: list[VoIP] = []
+
+    def taken(voip: VoIP) -> None:
+        voips.append(voip)
+        on_voip(voip)
+
+    async with TwilioRestEmulator(account_sid=ACCOUNT, auth_token=TOKEN) as rest:
+        sock = socket.create_server(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/twilio"
+        gateway = TwilioGateway(
+            account_sid=ACCOUNT,
+            auth_token=TOKEN,
+            webhook_url=url,
+            base_url=rest.url,
+            clock=CLOCK,
+            call_settings=SETTINGS,
+        )
+        gateway.on("voip", taken)
+        runner = web.AppRunner(gateway.app(), access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, sock).start()
+        sid, updates = "CA" + "1" * 32, set()
+        try:
+            async with Caller.dial(
+                url, auth_token=TOKEN, account_sid=ACCOUNT, clock=CLOCK, call_sid=sid, transfer="no-answer"
+            ) as caller:
+
+                async def carry_out(update) -> None:
+                    with suppress(StateError):  # the caller was faster
+                        await caller.update(status=update.status, twiml=update.twiml, url=update.url)
+
+                def updated(update) -> None:
+                    updates.add(asyncio.ensure_future(carry_out(update)))
+
+                rest.add_call(sid, on_update=updated)
+                far = _Phone(caller, gateway, voips[0])
+                try:
+                    yield far
+                finally:
+                    await far.hang_up()
+                    await far.wait_gone()
+                    rest.end_call(sid)
+                    if updates:
+                        await asyncio.wait(updates)
+        finally:
+            await runner.cleanup()
+
+
+RIGS = {"direct": direct, "twilio": twilio, "process": process, "nats": nats}
