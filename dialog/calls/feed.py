@@ -28,6 +28,7 @@ class CallFeed:
         self._seq = -1
         """Of the last event."""
         self._started = False
+        """An agent has the call, or had it."""
         self._over = False
         self._recordings: list[str] = []
         """Those that no event has told of yet."""
@@ -43,7 +44,7 @@ class CallFeed:
         if self._over:
             return
         self._seq = event.seq
-        if isinstance(event, CallStarted):
+        if not self._started:  # with a CallStarted, unless the call was at another gateway before
             self._started = True
             self._since = self._clock.now() - event.at_s
         elif isinstance(event, RecordingReady):

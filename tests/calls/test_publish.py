@@ -15,15 +15,19 @@ from dialog.agent.agent import Agent
 from dialog.calls import events as ev
 from dialog.calls.publish import CallEvents, Missed, Notice
 from dialog.calls.redact import Redaction
+from dialog.clock import Clock
 from dialog.errors import CarrierError, StateError, UserCodeError
 from dialog.message import CallMetadata, Message
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.virtual import run_virtual
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.voip import VoIP
+from dialog.workers.hosted import HostingSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
 from bridges import bridge, until
+
+FAST = Clock(10)
 
 
 class Echo(Agent):
@@ -241,18 +245,17 @@ async def test_events_of_an_agent_in_another_process_come_by_the_same_place():
 
 
 async def test_a_call_whose_worker_is_lost_for_good_ends_all_the_same():
-    from dialog.workers.hosted import HostingSettings
-
-    async with bridge(settings=HostingSettings(resume_s=0.2, settle_s=0.05)) as house:
+    async with bridge(clock=FAST, settings=HostingSettings(resume_s=0.2, settle_s=0.05)) as house:
         told = Told()
 
         def on_voip(voip: VoIP) -> None:
             Echo(voip=voip, stt=ToldSTT(), tts=HummingTTS()).activate()
 
         await house.worker("one", on_voip)
-        call, _ = memory_call(house.host.take, clock=house.clock, events=told.events, line=MemoryLine())
+        line = MemoryLine(clock=FAST)
+        call, _ = memory_call(house.host.take, clock=FAST, events=told.events, line=line)
         await until(lambda: ev.CallStarted in told.kinds(call))
-        house.kill("one")
+        await house.kill("one")
         await until(lambda: ev.CallEnded in told.kinds(call))
         await call.wait_closed()
         assert_whole(told.of(call))
