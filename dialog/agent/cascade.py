@@ -276,8 +276,7 @@ class Cascade:
         elif isinstance(decision, sig.Drop):
             self._drop(decision)
         elif isinstance(decision, sig.Unanswered):
-            draft = self._host.history.draft(self._host.speakers.text(decision.utterances))
-            self._host.history.commit(draft, {})
+            self._unanswered(decision.utterances)
         elif isinstance(decision, sig.Overflow):
             self._host.failed(
                 LimitError(
@@ -324,6 +323,12 @@ class Cascade:
                 greeting=turn.greeting,
             )
         )
+
+    def _unanswered(self, utterances: tuple[Utterance, ...]) -> Draft:
+        """Keep what nobody will answer any more."""
+        draft = self._host.history.draft(self._host.speakers.text(utterances))
+        self._host.history.commit(draft, {})
+        return draft
 
     def _infer(self, decision: sig.Infer) -> None:
         for other in list(self._turns.values()):

@@ -399,7 +399,7 @@ class Conversation:
             bound += self.settings.tool_patience_s + 1.0
         if self._record is not None:
             bound += self.settings.wrap_up_s
-        for participant in (self._agent, self.stt):
+        for participant in (self._agent, self.stt, self.s2s):
             if scope is not None and participant is not None:
                 scope.linger(participant, bound if participant is self._agent else self.settings.last_words_s + 1.0)
         unfinished = self.engine.expecting_words
@@ -413,6 +413,8 @@ class Conversation:
         """Keep the caller's last words and the results of tools, write the report, give everything back."""
         if self.stt is not None and unfinished:
             await self._last_words(self.stt)
+        elif self._realtime is not None and unfinished:
+            await self._realtime.last_words(self._clock.real(self.settings.last_words_s))
         self._guarded(self.engine.stop)
         for participant in (self.stt, self.tts, self.s2s):
             if participant is not None:

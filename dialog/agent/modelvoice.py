@@ -31,6 +31,7 @@ class ModelEars(STT):
         self.formats = s2s.formats  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # as the model
         self.capabilities = STTCapabilities(  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
             speech_events=can.speech_events,
+            speech_stops=can.speech_stops,
             interim_interval_ms=can.interim_interval_ms,
             manual_turns=can.manual_turns,
         )

@@ -8,17 +8,21 @@ of it was heard.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 from weakref import WeakSet
 
 from msgspec.structs import replace
 
+from dialog.agent.callerwords import CallerWords
 from dialog.agent.cascade import Cascade
 from dialog.agent.ears import LocalHearing
 from dialog.agent.history import Draft
 from dialog.agent.host import Host
+from dialog.agent.modelparts import ModelParts, Origin
 from dialog.agent.modelvoice import ModelEars, ModelVoice
 from dialog.agent.scribe import Scribe
 from dialog.agent.speakingmodel import SpeakingModel, leading
@@ -29,6 +33,7 @@ from dialog.audio.convert import negotiate
 from dialog.errors import ConfigurationError, NotSupportedError
 from dialog.llm.llm import Entry, Item, ToolSpec
 from dialog.message import AudioFormat, Message, Playback, SpeechEdge, Utterance
+from dialog.participant import Event
 from dialog.s2s.s2s import S2S, Replied, ReplyUsage, SessionSpec, ToolAsked
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
@@ -36,14 +41,9 @@ from dialog.voip.voip import VoIP
 
 __all__ = ["Realtime"]
 
-_MODEL = PartOptions(model=True)
-_REMEMBERED = 64
-_EARLY = 3000
-"""Messages of a reply that wait for the floor, a minute of audio at least."""
+logger = logging.getLogger(__name__)
 
-_Event: TypeAlias = Message[bytes] | Message[str] | ToolAsked | Replied
 E = TypeVar("E", Message[bytes], Message[str], ToolAsked, Replied)
-V = TypeVar("V")
 
 _opened: WeakSet[S2S] = WeakSet()
 """Those that were opened, which happens once: an agent may let go of its call and take it again."""
@@ -81,39 +81,29 @@ class Realtime(Cascade):
         """What answers turns, for whoever runs their tools."""
         self._tools = tools
         super().__init__(host, voip, self._model_ears, tts or self._voice, local=local, scribe=scribe)
-        self._parts: dict[tuple[UUID, int], Part] = {}
-        """What the model speaks, by its own numbers …"""
-        self._numbers: dict[tuple[UUID, int], tuple[int, int]] = {}
-        """… and the other way round: its session and its number."""
-        self._words: dict[UUID, str] = {}
-        """What the caller said, as far as it is known by now."""
-        self._unsure: dict[UUID, Utterance] = {}
-        """Utterances over a reply, of which nobody knows yet whether they are words."""
-        self._typed: set[UUID] = set()
-        """Utterances that the model does not hear."""
-        self._drafts: dict[UUID, tuple[Draft, tuple[UUID, ...]]] = {}
-        """Of every turn: the utterances that it answers."""
-        self._fed: dict[UUID, None] = {}
-        """Utterances that turn taking knows of."""
-        self._early: dict[UUID, list[tuple[Callable[[Any], None], _Event]]] = {}
-        """What came unasked for a turn that has not the floor yet."""
-        self._gone: dict[UUID, None] = {}
-        """Turns that are over, or were given up."""
+        self._words = CallerWords()
+        self._worded = asyncio.Event()
+        """Set whenever words of the caller come."""
+        self._parts = ModelParts()
+        self._wiring: tuple[tuple[Event[Any], Callable[[Any], object]], ...] = (
+            (S2S.MESSAGE, self._on_audio),
+            (S2S.REPLY, self._on_words),
+            (S2S.REPLIED, self._on_replied),
+            (S2S.TURN, self._on_turn),
+            (S2S.INTERIM, self._on_words_so_far),
+            (S2S.UTTERANCE, self._on_caller_words),
+            (S2S.FLUSH, self._on_flush),
+            (S2S.TOOL_CALL, self._on_tool),
+            (S2S.TOOL_CANCELLED, self.model.does_not_want),
+            (S2S.USAGE, self._on_usage),
+        )
 
     # -- life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Open the model's session and listen to it."""
-        s2s = self._s2s
-        s2s.on(S2S.MESSAGE, self._on_audio)
-        s2s.on(S2S.REPLY, self._on_words)
-        s2s.on(S2S.REPLIED, self._on_replied)
-        s2s.on(S2S.TURN, self._on_turn)
-        s2s.on(S2S.INTERIM, self._on_words_so_far)
-        s2s.on(S2S.UTTERANCE, self._on_caller_words)
-        s2s.on(S2S.FLUSH, self._on_flush)
-        s2s.on(S2S.TOOL_CALL, self._on_tool)
-        s2s.on(S2S.USAGE, self._on_usage)
+        for event, listener in self._wiring:
+            self._s2s.on(event, listener)
         super().start()
 
     def stop(self) -> None:
@@ -121,16 +111,8 @@ class Realtime(Cascade):
         if self._stopped:
             return
         super().stop()
-        s2s = self._s2s
-        s2s.off(S2S.MESSAGE, self._on_audio)
-        s2s.off(S2S.REPLY, self._on_words)
-        s2s.off(S2S.REPLIED, self._on_replied)
-        s2s.off(S2S.TURN, self._on_turn)
-        s2s.off(S2S.INTERIM, self._on_words_so_far)
-        s2s.off(S2S.UTTERANCE, self._on_caller_words)
-        s2s.off(S2S.FLUSH, self._on_flush)
-        s2s.off(S2S.TOOL_CALL, self._on_tool)
-        s2s.off(S2S.USAGE, self._on_usage)
+        for event, listener in self._wiring:
+            self._s2s.off(event, listener)
 
     def _open_session(self, audio_format: AudioFormat, vad: Literal["provider", "local"]) -> None:
         s2s = self._s2s
@@ -171,8 +153,7 @@ class Realtime(Cascade):
     def resume(self, live_s: float | None, waiting: tuple[Utterance, ...], *, warned: bool) -> None:
         """Go on with a call of another process: what waits for an answer this model has not heard, but reads."""
         for utterance in waiting:
-            self._typed.add(utterance.uuid)
-            _remember(self._words, utterance.uuid, utterance.data.strip())
+            self._words.typed(utterance)
         super().resume(live_s, waiting, warned=warned)
 
     def set_stt(self, stt: STT) -> None:  # noqa: ARG002  # refused whichever it is
@@ -207,18 +188,33 @@ class Realtime(Cascade):
 
     def _on_turn(self, uuid: UUID) -> None:
         """The caller has finished; the words may be known, or follow."""
-        text = self._words.get(uuid, "")
-        utterance = self._utterance(uuid, text)
+        text = self._words.text(uuid)
+        utterance = self._utterance(uuid)
         can = self._s2s.capabilities
         if text or self._taking.turn is None or not can.transcribes or can.replies == "unasked":
             # What sounds unfinished is waited for, unless nobody knows the words, or the reply is on its way.
             self._finished(utterance, complete=not text or can.replies == "unasked")
         else:  # a cough must not cut what is being said: words have to tell
-            _remember(self._unsure, uuid, utterance)
+            self._words.doubt(utterance)
+
+    @property
+    def expecting_words(self) -> bool:
+        """The caller has begun an utterance that is not final yet, or nobody knows what it was."""
+        return super().expecting_words or (self._s2s.capabilities.transcribes and self._words.owed)
+
+    async def last_words(self, timeout_s: float) -> None:
+        """Wait, so long at most, until the words of all that the caller said are known."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._words.owed:
+                    self._worded.clear()
+                    await self._worded.wait()
+        except TimeoutError:
+            logger.debug("call %s: no last words came", self._voip.metadata.call_id)
 
     def _on_words_so_far(self, utterance: Utterance) -> None:
         """The caller is saying this, or has said it in a turn that was answered already."""
-        if utterance.uuid in self._fed:
+        if self._words.is_told(utterance.uuid):
             self._host.caller_said(utterance, final=False)
         else:
             self.on_interim(utterance)
@@ -226,9 +222,13 @@ class Realtime(Cascade):
     def _on_caller_words(self, utterance: Utterance) -> None:
         """What the caller said, perhaps long ago."""
         uuid, text = utterance.uuid, utterance.data.strip()
-        _remember(self._words, uuid, text)
-        if uuid in self._unsure:
-            del self._unsure[uuid]
+        doubtful = self._words.come(uuid, text)
+        self._worded.set()
+        if doubtful and text and self._taking.closed:  # nobody will answer it
+            self._host.caller_said(utterance, final=True)
+            self._host.history.user(text)
+            return
+        if doubtful:
             if text:
                 self.on_utterance(utterance, complete=self._s2s.capabilities.replies == "unasked")
             else:
@@ -236,29 +236,22 @@ class Realtime(Cascade):
             return
         if text:
             self._host.caller_said(utterance, final=True)
-        for number, (draft, answered) in self._drafts.items():
-            if uuid in answered and not (draft.state == "dropped" and not draft.started):
-                draft.hear(" ".join(filter(None, (self._words.get(each, "") for each in answered))))
-                turn = self._turns.get(number)
-                if draft.open and turn is not None:
-                    turn.utterances = self._worded(turn.utterances)
-                    self._scribe.begun(turn)  # its question is known now
+        for number, draft in self._words.questions(uuid):
+            turn = self._turns.get(number)
+            if draft.open and turn is not None:
+                turn.utterances = self._words.worded(turn.utterances)
+                self._scribe.begun(turn)  # its question is known now
 
     def on_utterance(self, utterance: Utterance, *, complete: bool = False) -> None:
         """The caller has said or typed something."""
-        if utterance.uuid not in self._words:
-            self._typed.add(utterance.uuid)
-            _remember(self._words, utterance.uuid, utterance.data.strip())
+        self._words.typed(utterance)
         super().on_utterance(utterance, complete=complete)
 
-    def _worded(self, utterances: tuple[Utterance, ...]) -> tuple[Utterance, ...]:
-        """The same, with their words as far as they are known by now."""
-        return tuple(replace(each, data=self._words.get(each.uuid, each.data)) for each in utterances)
-
-    def _utterance(self, uuid: UUID, text: str) -> Utterance:
-        end_ms = self._ears.position_ms or 0.0
-        last = self._ears.last_stop
-        return Utterance(uuid=uuid, data=text, at_ms=end_ms, end_ms=0.0 if last is not None else end_ms)
+    def _utterance(self, uuid: UUID) -> Utterance:
+        """The one that has just ended, with what is known of its words."""
+        now_ms = self._ears.position_ms or 0.0
+        end_ms = 0.0 if self._ears.last_stop is not None else now_ms  # the voice's stop tells better
+        return Utterance(uuid=uuid, data=self._words.text(uuid), at_ms=now_ms, end_ms=end_ms)
 
     # -- turns ------------------------------------------------------------------------------------
 
@@ -266,21 +259,25 @@ class Realtime(Cascade):
         if decision.speculative:
             return  # a model speaks what it thinks: nothing can be prepared unheard
         uuid = decision.turn
-        utterances = self._worded(decision.utterances)
-        self._gone.pop(uuid, None)
+        utterances = self._words.worded(decision.utterances)
+        early = self._parts.begin(uuid)
         super()._infer(sig.Infer(uuid, utterances))
         turn = self._turns.get(uuid)
         if turn is None:
             return
-        _remember(self._drafts, uuid, (turn.draft, tuple(each.uuid for each in utterances)))
-        typed = [each for each in utterances if each.uuid in self._typed]
+        self._words.answered(uuid, turn.draft, utterances)
+        typed = self._words.take_typed(utterances)
         for each in typed:
-            self._typed.discard(each.uuid)
             self._s2s.add(Entry(role="user", text=each.data))
         if not typed:
             self.model.heard(turn)
-        for handle, event in self._early.pop(uuid, ()):
+        for handle, event in early:
             handle(event)
+
+    def _unanswered(self, utterances: tuple[Utterance, ...]) -> Draft:
+        draft = super()._unanswered(self._words.worded(utterances))
+        self._words.answered(utterances[-1].uuid, draft, utterances)
+        return draft
 
     def _turn_of(self, event: E, handle: Callable[[E], None]) -> Turn | None:
         """The turn that ``event``, something of a reply, belongs to, if it is to be heard.
@@ -291,23 +288,20 @@ class Realtime(Cascade):
         turn = self._turns.get(uuid)
         if turn is not None and turn.speech.granted:
             return None if turn.speech.closed else turn
-        if uuid in self._gone or self._s2s.capabilities.replies == "asked":
+        if self._parts.is_gone(uuid) or self._s2s.capabilities.replies == "asked":
             return None
-        if uuid not in self._early:
-            _remember(self._early, uuid, [], limit=4)
-            if uuid not in self._fed:
-                self._finished(self._utterance(uuid, self._words.get(uuid, "")), complete=True)
+        if not self._parts.is_early(uuid):
+            self._parts.wait(uuid)
+            if not self._words.is_told(uuid):
+                self._finished(self._utterance(uuid), complete=True)
             turn = self._turns.get(uuid)
             if turn is not None and turn.speech.granted:
-                self._early.pop(uuid, None)
                 return turn
-        early = self._early.get(uuid)
-        if early is not None and len(early) < _EARLY:
-            early.append((handle, event))
+        self._parts.keep(uuid, handle, event)
         return None
 
     def _finished(self, utterance: Utterance, *, complete: bool) -> None:
-        _remember(self._fed, utterance.uuid, None)
+        self._words.tell(utterance.uuid)
         self._feed(sig.Final(utterance, complete=complete))
 
     def _cut(self, decision: sig.Cut) -> None:
@@ -326,27 +320,21 @@ class Realtime(Cascade):
 
     def _stop_reply(self, uuid: UUID) -> None:
         """Nothing of what the model still makes for a turn will be heard."""
-        numbers = [number for turn, number in self._parts if turn == uuid]
-        number = max(numbers) + 1 if numbers else 0
-        self._s2s.cancel(Playback(uuid=uuid, part=number, state="cut", heard_ms=0.0))
+        self._s2s.cancel(Playback(uuid=uuid, part=self._parts.next_number(uuid), state="cut", heard_ms=0.0))
 
     def _forgotten(self, turn: Turn) -> None:
         super()._forgotten(turn)
-        _remember(self._gone, turn.uuid, None)
-        for key in [key for key in self._parts if key[0] == turn.uuid]:
-            del self._parts[key]
-        for key in [key for key in self._numbers if key[0] == turn.uuid]:
-            del self._numbers[key]
+        for key in self._parts.forget(turn):
             self._voice.forget(key)
 
     def _part_final(self, turn: Turn, part: Part, text: str, now: float) -> None:
         playback = part.playback
         assert playback is not None
-        session, number = self._numbers.get((turn.uuid, part.number), (0, part.number))
+        origin = self._parts.origin((turn.uuid, part.number))
         super()._part_final(turn, part, text, now)
-        if session and session == self._s2s.session:
+        if origin is not None and origin.session == self._s2s.session:
             if playback.state != "played":
-                self._s2s.cancel(replace(playback, part=number))
+                self._s2s.cancel(replace(playback, part=origin.number))
         elif text and not part.options.filler:  # somebody else said it, or the model in a session that is over
             self._s2s.add(Entry(role="assistant", text=text))
 
@@ -355,14 +343,14 @@ class Realtime(Cascade):
     def _on_audio(self, message: Message[bytes]) -> None:
         key = (message.uuid, message.part)
         if self._voice.says(key):
-            self._numbers.setdefault(key, (self._s2s.session, message.part))
+            self._parts.note(key, Origin(self._s2s.session, message.part))
             self._voice.take(message)
             return
         turn = self._turn_of(message, self._on_audio)
         if turn is None:
             return
         self._driver.extend(turn)
-        part = self._part(turn, message.part)
+        part = self._parts.part(turn, Origin(self._s2s.session, message.part))
         self._mouth.on_audio(message if part.number == message.part else replace(message, part=part.number))
 
     def _on_words(self, message: Message[str]) -> None:
@@ -372,26 +360,10 @@ class Realtime(Cascade):
         if turn is None:
             return
         self._driver.extend(turn)
-        part = self._part(turn, message.part)
+        part = self._parts.part(turn, Origin(self._s2s.session, message.part))
         turn.stamp("first_token", self._clock.now())
         turn.draft.say(part.number, message.data)
         turn.speech.write_to(part, message.data)
-
-    def _part(self, turn: Turn, number: int) -> Part:
-        """The part that the model calls ``number``."""
-        part = self._parts.get((turn.uuid, number))
-        if part is None:
-            self._seal(turn)
-            turn.speech.seal()
-            part = turn.speech.open_part(_MODEL)
-            self._parts[turn.uuid, number] = part
-            self._numbers[turn.uuid, part.number] = (self._s2s.session, number)
-        return part
-
-    def _seal(self, turn: Turn) -> None:
-        for part in turn.speech.parts:
-            if part.options.model:
-                turn.speech.seal_part(part)
 
     def _on_replied(self, replied: Replied) -> None:
         if replied.part is not None:
@@ -399,7 +371,7 @@ class Realtime(Cascade):
             return
         turn = self._turn_of(replied, self._on_replied)
         if turn is not None:
-            self._seal(turn)
+            self._parts.seal(turn)
             self.model.replied(turn, replied)
 
     def _on_tool(self, asked: ToolAsked) -> None:
@@ -447,10 +419,3 @@ class Realtime(Cascade):
         """Say a filler in ``turn``, if somebody can, and nothing of it sounds or waits to."""
         able = self._other_voice is not None or (self._s2s.capabilities.verbatim and not self.model.replies(turn))
         return able and super().fill(turn, text)
-
-
-def _remember(where: dict[UUID, V], uuid: UUID, what: V, *, limit: int = _REMEMBERED) -> None:
-    """Note it, and forget the oldest."""
-    where[uuid] = what
-    if len(where) > limit:
-        del where[next(iter(where))]

@@ -9,10 +9,13 @@ from uuid import UUID
 from dialog.agent.turn import Turn, current_turn
 from dialog.errors import ConfigurationError, ProviderError
 from dialog.llm.llm import LLM, Entry, Finish, Item, LLMEvent, LLMRequest, ToolCall, ToolResult
+from dialog.message import Playback
 from dialog.s2s.s2s import S2S, Replied, ToolAsked
 
 __all__ = ["SpeakingModel", "leading"]
 
+_NONE = 1_000_000
+"""Number of a part that there is not: all that was said stands."""
 _NOT_RUN = "not run: the caller spoke"
 
 
@@ -70,6 +73,8 @@ class SpeakingModel(LLM):
         finally:
             if self._replies.get(turn.uuid) is reply:
                 del self._replies[turn.uuid]
+            if reply.replied is None and not turn.speech.closed:  # it took too long: what it still makes is not wanted
+                self._s2s.cancel(Playback(uuid=turn.uuid, part=_NONE, state="cut", heard_ms=0.0))
         assert reply.replied is not None
         state = reply.replied.state
         if state == "failed":
@@ -97,6 +102,10 @@ class SpeakingModel(LLM):
         """The model wants a tool."""
         self._asked[asked.call.id] = turn
         self.reply(turn).calls.append(asked.call)
+
+    def does_not_want(self, call_id: str) -> None:
+        """The answer of a tool is not wanted any more; the tool itself goes on as it is declared."""
+        self._asked.pop(call_id, None)
 
     def replied(self, turn: Turn, replied: Replied) -> None:
         """The reply has ended."""

@@ -57,6 +57,7 @@ class CascadeS2S(S2S):
             verbatim=True,
             manual_turns=stt.capabilities.manual_turns,
             speech_events=stt.capabilities.speech_events,
+            speech_stops=stt.capabilities.speech_stops,
             interim_interval_ms=stt.capabilities.interim_interval_ms,
             runs_inference=True,
         )

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 _UPDATE, _RESPOND, _CANCEL, _CUT, _ITEM = (f"dialog_{what}" for what in ("session", "respond", "cancel", "cut", "item"))
 """Ids of our messages: errors say which of them they are about."""
 _BUSY_CODE = "conversation_already_has_active_response"
+_BUSY_TIMES = 2
 _BUSY_S = 2.0
 """A reply that nobody awaits ends within this, or asking for another is tried all the same."""
 _KEY_CODES = frozenset({"invalid_api_key", "authentication_error", "invalid_authentication"})
@@ -368,6 +369,17 @@ class RealtimeS2S(SocketS2S):
         self._wanted.clear()
         self._over(state)
 
+    def _busy(self, reply: Reply, reason: str) -> None:
+        """The service makes a reply that nobody awaits: its end is waited for, but not for ever."""
+        reply.id = ""
+        self._asked.appendleft(reply)
+        self._reply = None
+        reply.refused += 1
+        if reply.refused > _BUSY_TIMES:
+            self._refused(ProviderError(self.provider, reason, retryable=True))
+        else:
+            self._set_timer("busy", _BUSY_S, self._next)
+
     # What is wrong.
 
     def _on_error(self, error: Error) -> None:
@@ -381,10 +393,7 @@ class RealtimeS2S(SocketS2S):
         elif code in _LASTING_CODES or not self._ready:
             self._refused(ProviderError(self.provider, reason, retryable=error.type == "server_error"))
         elif code == _BUSY_CODE and self._reply is not None:
-            self._reply.id = ""
-            self._asked.appendleft(self._reply)
-            self._reply = None
-            self._set_timer("busy", _BUSY_S, self._next)
+            self._busy(self._reply, reason)
         elif error.event_id == _RESPOND:
             self.fail(ProviderError(self.provider, reason, retryable=True), retryable=True)
             self._over("failed")

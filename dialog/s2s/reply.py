@@ -10,7 +10,20 @@ __all__ = ["Reply"]
 class Reply:
     """One reply of a turn: asked for, being made, or cancelled."""
 
-    __slots__ = ("audio_ms", "cancelled", "done", "id", "name", "part", "parts", "text", "tries", "uuid", "verbatim")
+    __slots__ = (
+        "audio_ms",
+        "cancelled",
+        "done",
+        "id",
+        "name",
+        "part",
+        "parts",
+        "refused",
+        "text",
+        "tries",
+        "uuid",
+        "verbatim",
+    )
 
     def __init__(
         self, uuid: UUID, *, text: str = "", part: int | None = None, verbatim: bool = False, cancelled: bool = False
@@ -34,5 +47,7 @@ class Reply:
         """How much audio of each part came."""
         self.done: set[int] = set()
         """Parts that are complete."""
+        self.refused: int = 0
+        """So often it was not made because another one was."""
         self.tries: int = 0
         """So often the session was lost before anything of it came."""

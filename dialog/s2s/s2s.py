@@ -40,6 +40,8 @@ class S2SCapabilities(Struct, frozen=True, kw_only=True):
     """Emits FLUSH."""
     speech_events: bool = False
     """Emits VAD: it hears when speech starts and stops."""
+    speech_stops: bool = True
+    """It also tells when speech stops, not only when it starts."""
     transcribes: bool = True
     """Emits UTTERANCE."""
     interim_interval_ms: int | None = None

@@ -27,7 +27,14 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
-from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
+from dialog.errors import (
+    ConfigurationError,
+    LimitError,
+    ProviderError,
+    RemoteProtocolError,
+    StateError,
+    UnsupportedFormat,
+)
 from dialog.llm.llm import Item, ToolCall, ToolSpec
 from dialog.message import AudioFormat, Message, Playback, SpeechEdge
 from dialog.net.reconnect import Backoff
@@ -50,6 +57,7 @@ _PRE_ROLL_MS = 300.0
 _READY_S = 5.0
 """How long the service may take to accept the settings."""
 _REMEMBERED = 64
+_MOST_ASKED = 32
 
 
 class SocketS2S(S2S):
@@ -469,6 +477,10 @@ class SocketS2S(S2S):
         if self._socket is None or self._socket.failed:
             self._end(reply, "failed")
             return
+        if len(self._asked) >= _MOST_ASKED:
+            limit = f"{self.provider}: {_MOST_ASKED} replies wait to be made, the oldest is given up"
+            self._end(self._asked.popleft(), "failed")
+            self.fail(LimitError(limit))
         self._asked.append(reply)
         self._next()
 

@@ -9,6 +9,7 @@ from s2s_providers import PROVIDERS, Talker
 
 from dialog import SemanticVAD, ServerVAD
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
+from dialog.s2s import realtime_protocol, streaming
 from dialog.s2s.openai import OpenAIRealtimeS2S
 from dialog.testing.openai_realtime import OpenAIRealtimeEmulator, RealtimeReply
 
@@ -126,6 +127,22 @@ async def test_a_reply_that_nobody_asked_for_is_waited_for_and_not_heard(open_):
         assert talker.words(uuid) == "word " * 20
         assert {message.uuid for message in talker.told("message")} == {uuid}
         assert talker.failures == []
+
+
+async def test_a_service_that_does_not_end_a_reply_is_left(open_, monkeypatch):
+    monkeypatch.setattr(streaming, "_STOPPING_S", 0.02)
+    monkeypatch.setattr(realtime_protocol, "_BUSY_S", 0.02)
+    async with OpenAIRealtimeEmulator(stalling=1) as emulator:
+        talker = await open_(emulator)
+        stuck, uuid = uuid4(), uuid4()
+        talker.s2s.respond(stuck)
+        await emulator.until(lambda: emulator.stalling == 0)
+        monkeypatch.setattr(emulator.sessions[0], "_stop", lambda _: None)
+        talker.cut(stuck, 0)
+        talker.s2s.respond(uuid)
+        await talker.replied(uuid)
+        assert talker.s2s.session == 2
+        assert talker.words(uuid) == "Hello."
 
 
 async def test_an_error_in_the_middle_of_a_reply_costs_nothing(open_):

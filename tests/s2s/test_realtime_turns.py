@@ -402,6 +402,51 @@ def test_a_reply_that_failed_is_apologised_for():
     on_a_call(scenario)
 
 
+def test_a_reply_that_never_ends_is_given_up_and_apologised_for():
+    async def scenario(talk):
+        uuid = talk.s2s.hears("hello")
+        await talk.clock.sleep(AgentSettings().reply_timeout_s + 1)
+        assert [heard.uuid for heard in talk.s2s.cancelled] == [uuid]
+        assert list(talk.s2s.said.values()) == [AgentSettings().apology]
+
+    on_a_call(scenario)
+
+
+def test_an_answer_that_is_not_wanted_any_more_is_not_given():
+    async def scenario(talk):
+        uuid = talk.s2s.hears("book it")
+        await talk.clock.sleep(0.01)
+        call_id = talk.s2s.wants(uuid, "book_table")
+        talk.s2s.ends(uuid)
+        await talk.clock.sleep(0.1)
+        talk.s2s.emit(S2S.TOOL_CANCELLED, call_id)
+        await talk.clock.sleep(1)
+        assert talk.s2s.answers == {}
+        assert len(talk(ToolStarted)) == 1, "what acts in the world has acted"
+
+    on_a_call(scenario)
+
+
+@pytest.mark.parametrize("over_a_reply", [False, True])
+def test_the_last_words_are_kept_although_they_come_after_the_call(over_a_reply):
+    async def scenario(talk):
+        if over_a_reply:
+            first = talk.s2s.hears("hello")
+            await talk.clock.sleep(0.01)
+            talk.s2s.answers_with(first, LONG)
+            await talk.clock.sleep(1)
+        uuid = talk.s2s.turn()
+        await talk.clock.sleep(0.01)
+        talk.line.hang_up()
+        await talk.clock.sleep(0.1)
+        talk.s2s.words(uuid, "goodbye")
+        await talk.call.wait_closed()
+        assert talk.spoken()[-1][:2] == ("user", "goodbye")
+        assert [said.text for said in talk(CallerSaid)][-1] == "goodbye"
+
+    on_a_call(scenario)
+
+
 def test_what_an_earlier_session_said_is_told_to_the_next_one():
     async def scenario(talk):
         uuid = talk.s2s.hears("hello")
