@@ -238,10 +238,15 @@ def doctor(
 @app.command()
 def gateway(  # noqa: PLR0917  # options of the command line, not positions
     target: Annotated[
-        str, typer.Argument(metavar="MODULE:NAME", help="main:gateway: a TwilioGateway, or a function that makes one")
-    ],
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0",  # noqa: S104 - to be reached
-    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
+        str,
+        typer.Argument(
+            metavar="[MODULE:NAME]",
+            help="main:gateway: a TwilioGateway, or a function that makes one; without it one from the environment",
+        ),
+    ] = "",
+    nats: Annotated[str, typer.Option(help="Give the calls to workers that meet here: nats://host:4222")] = "",
+    host: Annotated[str, typer.Option(envvar="HOST_NAME", show_envvar=True, help="Address to listen at.")] = "0.0.0.0",  # noqa: S104 - to be reached
+    port: Annotated[int, typer.Option(envvar="PORT", show_envvar=True, help="Port to listen at.")] = 8080,
     cert: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
     ] = None,
@@ -249,12 +254,14 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
     leave_s: Annotated[float, typer.Option(min=0.0, help="Calls are taken for so long after SIGTERM.")] = 5.0,
     drain_s: Annotated[float, typer.Option(min=0.0, help="Calls may go on for so long after that.")] = 1800.0,
     log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "info",
+    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
 ) -> None:
     """Serve a gateway with its probes, /health and /ready; on SIGTERM let its calls finish."""
     from dialog.cli.gateway import GatewayPlan, run_gateway
 
     plan = GatewayPlan(
         target=target,
+        nats=nats,
         host=host,
         port=port,
         cert=cert,
@@ -262,8 +269,46 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
         leave_s=leave_s,
         drain_s=drain_s,
         log_level=log_level,
+        env_file=env_file,
     )
     _exit(_run(run_gateway(Console(), plan)))
+
+
+@app.command()
+def worker(  # noqa: PLR0917  # options of the command line, not positions
+    target: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="main:on_voip, as for a gateway")],
+    nats: Annotated[str, typer.Option(help="Where the fleet meets; else NATS_URL.")] = "",
+    processes: Annotated[int, typer.Option(min=1, help="So many processes, as a rule one for each core.")] = 1,
+    calls: Annotated[int, typer.Option(min=1, help="Calls that each of them takes.")] = 200,
+    labels: Annotated[str, typer.Option(help="What calls may ask for, with commas: gpu,german")] = "",
+    prewarm: Annotated[str, typer.Option(help="module:function that each process runs before its first call.")] = "",
+    memory_mb: Annotated[
+        float | None, typer.Option(min=1.0, help="A process that takes more is replaced when its calls have ended.")
+    ] = None,
+    drain_s: Annotated[float, typer.Option(min=0.0, help="Calls may go on for so long after SIGTERM.")] = 1800.0,
+    health_host: Annotated[str, typer.Option(help="Address of the probes.")] = "0.0.0.0",  # noqa: S104 - as above
+    health_port: Annotated[int, typer.Option(help="Port of /health, /ready and /metrics; 0: none.")] = 0,
+    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "info",
+    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+) -> None:
+    """Run the agents of a fleet's calls on this machine; on SIGTERM let them finish."""
+    from dialog.cli.worker import WorkerPlan, run_worker
+
+    plan = WorkerPlan(
+        target=target,
+        nats=nats,
+        processes=processes,
+        calls=calls,
+        labels=labels,
+        prewarm=prewarm,
+        memory_mb=memory_mb,
+        drain_s=drain_s,
+        health_host=health_host,
+        health_port=health_port,
+        log_level=log_level,
+        env_file=env_file,
+    )
+    _exit(_run(run_worker(Console(), plan)))
 
 
 @app.command()

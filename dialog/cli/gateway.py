@@ -9,10 +9,14 @@ from typing import NamedTuple
 from rich.console import Console
 
 from dialog import logs
+from dialog.cli.fleet import settings_from
+from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.loop import calm_collector
+from dialog.providers.factories import create_gateway
 from dialog.server.making import make_gateway
-from dialog.server.serving import serve
+from dialog.server.serving import Gateway, serve
+from dialog.workers.fleet import Fleet
 
 __all__ = ["GatewayPlan", "run_gateway"]
 
@@ -20,7 +24,8 @@ __all__ = ["GatewayPlan", "run_gateway"]
 class GatewayPlan(NamedTuple):
     """What to serve, and where."""
 
-    target: str
+    target: str = ""
+    nats: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - a server is there to be reached
     port: int = 8080
     cert: Path | None = None
@@ -28,6 +33,7 @@ class GatewayPlan(NamedTuple):
     leave_s: float = 5.0
     drain_s: float = 1800.0
     log_level: str = "info"
+    env_file: Path = Path(".env")
 
 
 async def run_gateway(console: Console, plan: GatewayPlan) -> int:
@@ -38,7 +44,7 @@ async def run_gateway(console: Console, plan: GatewayPlan) -> int:
     """
     tls = tls_context(plan.cert, plan.key)
     with logs.configure(plan.log_level):
-        gateway = make_gateway(plan.target)
+        gateway, named = _gateway(plan)
         calm_collector()
         clean = await serve(
             gateway,
@@ -47,9 +53,20 @@ async def run_gateway(console: Console, plan: GatewayPlan) -> int:
             leave_s=plan.leave_s,
             drain_s=plan.drain_s,
             tls=tls,
-            started=lambda port: console.print(f"{plan.target} takes calls at {plan.host}:{port}", highlight=False),
+            started=lambda port: console.print(f"{named} takes calls at {plan.host}:{port}", highlight=False),
         )
     return 0 if clean else 1
+
+
+def _gateway(plan: GatewayPlan) -> tuple[Gateway, str]:
+    """The gateway of a plan, and how it is called: the user's own, or one that has nothing but a fleet."""
+    if plan.target and not plan.nats:
+        return make_gateway(plan.target), plan.target
+    env = read_env(plan.env_file)
+    fleet = Fleet(settings_from(env, plan.nats))
+    if plan.target:
+        return make_gateway(plan.target, workers=fleet), plan.target
+    return create_gateway.from_env("twilio", env=env, workers=fleet), "the gateway"
 
 
 def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:

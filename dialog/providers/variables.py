@@ -30,7 +30,7 @@ __all__ = [
     "variable",
 ]
 
-Form = Literal["text", "key", "sid", "url", "port", "file", "tel"]
+Form = Literal["text", "key", "sid", "url", "port", "file", "tel", "nats"]
 
 
 class Variable(Struct, frozen=True, kw_only=True):
@@ -197,6 +197,16 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="PORT", what="port that the programs listen on", default="8080", form="port"),
     Variable(name="CERT_FILE", what="certificate chain, PEM: TLS without a proxy", form="file"),
     Variable(name="KEY_FILE", what="key of the certificate, PEM", form="file"),
+    Variable(name="NATS_URL", what="servers where a fleet meets: `nats://host:4222`, several with commas", form="nats"),
+    Variable(name="NATS_PREFIX", what="of all subjects: fleets with different ones share a cluster", default="dialog"),
+    Variable(name="NATS_USER", what="user at NATS"),
+    Variable(name="NATS_PASSWORD", what="and its password", form="key"),
+    Variable(name="NATS_TOKEN", what="token at NATS", form="key"),
+    Variable(name="NATS_CREDENTIALS", what="credentials file (`.creds`) for NATS", form="file"),
+    Variable(name="NATS_NKEY_SEED", what="file with the seed of an nkey for NATS", form="file"),
+    Variable(name="NATS_CA", what="certificates to trust at NATS, PEM, instead of the system's", form="file"),
+    Variable(name="NATS_CERTIFICATE", what="our certificate for NATS, PEM, where it asks for one", form="file"),
+    Variable(name="NATS_KEY", what="key of that certificate, PEM", form="file"),
     Variable(name="LOG_LEVEL", what="debug, info, notice, warning, error …", default="info"),
 )
 """All of them, in the order of the documentation."""
@@ -239,6 +249,8 @@ def fault(variable: Variable, value: str) -> Fault | None:
         return Fault("is no number in E.164", "write + and the country first, without blanks: +15551230002")
     if variable.form == "port" and (not value.isdigit() or int(value) > 65_535):
         return Fault(f"is no port: {value}", "a number up to 65535")
+    if variable.form == "nats" and not all(_is_address(part.strip(), ("nats", "tls")) for part in value.split(",")):
+        return Fault("is no address of NATS servers", "write nats://host:4222, several with commas in between")
     if variable.form == "url":
         schemes = ("http", "https") if variable.name == "WEBHOOK_URL" else ("http", "https", "ws", "wss")
         if not _is_address(value, schemes):

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, cast
 
 from dialog.errors import ConfigurationError
 from dialog.loading import load_target
 from dialog.server.serving import Gateway
+from dialog.voip.admission import Workers
 
 __all__ = ["make_gateway"]
 
 
-def make_gateway(target: str) -> Gateway:
+def make_gateway(target: str, *, workers: Workers | None = None) -> Gateway:
     """The gateway that ``module:name`` or ``path/to/file.py:name`` names, or what the function of that name makes.
 
-    To be called on the event loop that will serve it.
+    To be called on the event loop that will serve it. ``workers`` are handed to the function.
 
     Raises:
-        ConfigurationError: There is no such name, or it is and makes no gateway.
+        ConfigurationError: There is no such name, or it is and makes no gateway, or takes no workers.
     """
     found: Any = load_target(target)
-    made: Any = found() if callable(found) and not _is_gateway(found) else found
+    makes = callable(found) and not _is_gateway(found)
+    if workers is not None and not (makes and "workers" in inspect.signature(found).parameters):
+        raise ConfigurationError(
+            f"{target} takes no workers: name a function with a parameter ``workers`` that hands it to the gateway"
+        )
+    made: Any = (found(workers=workers) if workers is not None else found()) if makes else found
     if not _is_gateway(made):
         raise ConfigurationError(f"{target} is no gateway and makes none, but {type(made).__name__}")
     return cast("Gateway", made)

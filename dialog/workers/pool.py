@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
-import sys
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,6 +16,7 @@ from dialog.errors import ConfigurationError
 from dialog.scope import CallScope
 from dialog.voip.lifecycle import CallSettings
 from dialog.voip.voip import VoIP
+from dialog.workers.child import Child, backoff_s
 from dialog.workers.directory import Known
 from dialog.workers.host import Host
 from dialog.workers.hosted import Hosted, HostingSettings
@@ -32,30 +30,20 @@ __all__ = ["WorkerPool"]
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
-_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 _EXIT_S = 3.0
-_KILL_MEMORY = 1.5
 _DEFAULT_HOSTING = HostingSettings()
 _DEFAULT_CALLS = CallSettings()
 
 
-class _Process:
-    """One worker process, from its start to its end."""
+class _Process(Child):
+    """A process of the pool."""
 
-    def __init__(self, node: str) -> None:
-        self.node = node
-        self.process: asyncio.subprocess.Process | None = None
-        self.ready = asyncio.Event()
+    def __init__(self, orders: Orders) -> None:
+        super().__init__(orders)
         self.known: Known | None = None
         """Since it has said hello."""
-        self.retired = False
-        """It gets no more calls, and goes when it has none."""
         self.outdated = False
-        """… because its code is old."""
-        self.blocked_since: float | None = None
-        self.told = False
-        """… and was told so."""
-        self.killed = False
+        """It is retired because its code is old."""
 
 
 class _Host(Host):
@@ -204,7 +192,7 @@ class WorkerPool:
         self._closing = True
         self.host.close()
         await self._fabric.close()
-        ending = [asyncio.create_task(self._end(each), name=f"end {each.node}") for each in self._processes.values()]
+        ending = [asyncio.create_task(each.end(_EXIT_S), name=f"end {each.node}") for each in self._processes.values()]
         if ending:
             await asyncio.wait(ending)
         for task in self._tasks:
@@ -223,7 +211,7 @@ class WorkerPool:
         each.known = known
         each.ready.set()
         known.retired = each.retired
-        each.blocked_since = None
+        each.silent_since = None
         self._failures = 0
         self._broken = None
         self._changed.set()
@@ -257,16 +245,16 @@ class WorkerPool:
             return
         for each in tuple(self._processes.values()):
             if each.retired and not each.told and (each.known is None or each.known.held == 0) and not self._last(each):
-                self._signal(each, signal.SIGTERM)
+                each.tell()
         wanted = self.processes - sum(not each.retired for each in self._processes.values())
         if self._per_call:
             waiting = sum(not each.retired for each in self._processes.values())
             wanted = min(self._spare - waiting, self.processes - len(self._processes))
         for _ in range(wanted):
             self._number += 1
-            each = _Process(f"worker-{self._number}")
+            each = _Process(msgspec.structs.replace(self._orders, node=f"worker-{self._number}"))
             self._processes[each.node] = each
-            self._task(self._live(each, self._delay()), each.node)
+            self._task(self._live(each, backoff_s(self._failures)), each.node)
 
     # Processes.
 
@@ -276,57 +264,26 @@ class WorkerPool:
             return False
         return not any(other.known is not None and not other.retired for other in self._processes.values())
 
-    def _delay(self) -> float:
-        return 0.0 if not self._failures else _BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1]
-
     async def _live(self, each: _Process, delay_s: float) -> None:
         """One process, from its start to its end."""
         node, code = each.node, -1
         try:
             await asyncio.sleep(delay_s)
-            process = each.process = await self._spawn(node)
-            exited = asyncio.create_task(process.wait(), name=f"{node} exits")
-            ready = asyncio.create_task(each.ready.wait(), name=f"{node} is ready")
-            try:
-                await asyncio.wait({exited, ready}, timeout=self._start_s, return_when=asyncio.FIRST_COMPLETED)
-                if not exited.done() and not ready.done():
-                    logger.error("worker %s did not start within %g s, and is killed", node, self._start_s)
-                    process.kill()
-                code = await exited
-            finally:
-                ready.cancel()
-                exited.cancel()
-                await asyncio.wait({ready, exited})
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            with theirs:
+                try:
+                    await each.start(theirs.fileno())
+                except BaseException:
+                    ours.close()
+                    raise
+            await self._fabric.connect(node, ours)
+            code = await each.wait(self._start_s)
         finally:
-            if each.process is not None and each.process.returncode is None:
-                with suppress(ProcessLookupError):
-                    each.process.kill()
-                await each.process.wait()
+            await each.collect()
             self._fabric.disconnect(node)
             self._processes.pop(node, None)
         self._ended(each, code)
-
-    async def _spawn(self, node: str) -> asyncio.subprocess.Process:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        orders = msgspec.structs.replace(self._orders, node=node)
-        with theirs:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "dialog.workers.process",
-                    msgspec.json.encode(orders).decode(),
-                    str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is for us: we end them
-                )
-            except BaseException:
-                ours.close()
-                raise
-        await self._fabric.connect(node, ours)
-        return process
 
     def _ended(self, each: _Process, code: int) -> None:
         """A process is gone."""
@@ -360,59 +317,18 @@ class WorkerPool:
         if each.known is not None:
             each.known.retired = True
 
-    def _signal(self, each: _Process, number: signal.Signals) -> None:
-        each.told = True
-        if each.process is not None and each.process.returncode is None:
-            with suppress(ProcessLookupError):
-                each.process.send_signal(number)
-
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
             self.check_code()
             now = SYSTEM_CLOCK.now()
             for each in tuple(self._processes.values()):
-                if each.known is not None:
-                    self._check_memory(each, each.known)
-                    self._check_blocked(each, now)
-
-    def _check_memory(self, each: _Process, known: Known) -> None:
-        cap, used = self._memory_mb, known.beat.memory_mb
-        if cap is None or used <= cap:
-            return
-        if used > cap * _KILL_MEMORY and not each.killed:
-            logger.error("worker %s takes %.0f MB and is killed; the cap is %.0f MB", each.node, used, cap)
-            self._kill(each)
-        elif not each.retired:
-            logger.warning("worker %s takes %.0f MB and gets no more calls; the cap is %.0f MB", each.node, used, cap)
-            self._retire(each)
-            self.look()
-
-    def _check_blocked(self, each: _Process, now: float) -> None:
-        if self.host.directory.get(each.node) is not None:
-            each.blocked_since = None
-        elif each.blocked_since is None:
-            each.blocked_since = now
-        elif now - each.blocked_since >= self._blocked_kill_s and not each.killed:
-            logger.error("worker %s has been blocked for %g s and is killed", each.node, self._blocked_kill_s)
-            self._kill(each)
-
-    def _kill(self, each: _Process) -> None:
-        each.killed = True
-        if each.process is not None and each.process.returncode is None:
-            with suppress(ProcessLookupError):
-                each.process.kill()
-
-    async def _end(self, each: _Process) -> None:
-        self._signal(each, signal.SIGTERM)
-        if each.process is None:
-            return
-        try:
-            async with asyncio.timeout(_EXIT_S):
-                await each.process.wait()
-        except TimeoutError:
-            self._kill(each)
-            await each.process.wait()
+                if each.known is None:
+                    continue
+                if each.memory_verdict(each.known.beat.memory_mb, self._memory_mb):
+                    self._retire(each)
+                    self.look()
+                each.silence_verdict(self.host.directory.get(each.node) is None, now, self._blocked_kill_s)
 
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"worker pool {name}")

@@ -1,6 +1,7 @@
-"""The program of a worker process: loads the user's code, then takes the calls of one host.
+"""The program of a worker process: loads the user's code, then takes calls.
 
-Started by :class:`~dialog.workers.pool.WorkerPool`, with its orders as JSON and one end of a socket.
+Started by :class:`~dialog.workers.child.Child`, with its orders as JSON on standard input. It has one host, to which
+it is given one end of a socket, or those of a fleet.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 from msgspec import Struct
 
-from dialog.errors import DialogError
+from dialog.errors import ConfigurationError, DialogError
 from dialog.loading import load_function
+from dialog.logs import LEVELS
 from dialog.loop import calm_collector, new_event_loop
 from dialog.voip.lifecycle import CallSettings
 from dialog.workers.blocked import LoopWatch
+from dialog.workers.nats import NatsFabric, NatsSettings
 from dialog.workers.sockets import SocketFabric
 from dialog.workers.sources import fingerprint, user_sources
 from dialog.workers.worker import Worker
@@ -34,6 +37,7 @@ CANNOT_START = 3
 """Exit code of a process whose user's code cannot be loaded."""
 HOST = "host"
 """How the pool is called on its sockets."""
+_CONNECT_S = 20.0
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6 if hasattr(os, "sysconf") else 0.0
 
 
@@ -46,6 +50,9 @@ class Orders(Struct, frozen=True, kw_only=True):
     capacity: int = 200
     labels: tuple[str, ...] = ()
     drain_s: float = 3600.0
+    nats: NatsSettings | None = None
+    """Where its fleet meets; ``None``: it has one host, at the other end of its socket."""
+    log_level: str = "warning"
     settings: CallSettings = CallSettings()
 
 
@@ -70,42 +77,82 @@ async def prewarm(target: str) -> None:
             await done
 
 
-async def until_told(worker: Worker, drain_s: float, over: asyncio.Event) -> None:
-    """Work until ``over`` or a signal comes; after the first signal, until no call is left, at most ``drain_s``."""
+async def until_told(worker: Worker, drain_s: float, orphaned: asyncio.Event, over: asyncio.Event) -> None:
+    """Work until ``over``, which SIGINT sets.
+
+    After SIGTERM, or once it is orphaned, only until no call is left, at most ``drain_s``.
+    """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    waits: list[asyncio.Task[Any]] = [asyncio.create_task(told.wait()), asyncio.create_task(over.wait())]
+    loop.add_signal_handler(signal.SIGTERM, told.set)
+    loop.add_signal_handler(signal.SIGINT, over.set)
+    ended = asyncio.create_task(over.wait())
+    waits: list[asyncio.Task[Any]] = [
+        ended,
+        asyncio.create_task(told.wait()),
+        asyncio.create_task(orphaned.wait()),
+    ]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if not over.is_set():
+        if not ended.done():
             worker.drain()
             idle = asyncio.create_task(worker.wait_idle(drain_s))
             waits.append(idle)
-            await asyncio.wait([idle, waits[1]], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([idle, ended], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
         await asyncio.wait(waits)
 
 
-class _Fabric(SocketFabric):
-    """The socket to the pool; its end is ours."""
+class _Lifeline(asyncio.Protocol):
+    """Standard input: when it ends, whoever started us is gone."""
 
-    def __init__(self, node: str) -> None:
-        super().__init__(node)
-        self.over = asyncio.Event()
+    def __init__(self, cut: asyncio.Event) -> None:
+        self._cut = cut
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._cut.set()
 
 
-async def _work(orders: Orders, sock: socket.socket) -> None:
+def _own_input() -> BinaryIO:
+    """Standard input, which what the user's code starts does not inherit: it would hold it open."""
+    ours = os.fdopen(os.dup(0), "rb", buffering=0)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
+        os.dup2(nothing.fileno(), 0)
+    return ours
+
+
+class _PoolWorker(Worker):
+    """A worker with one host, which does not outlive it."""
+
+    over: asyncio.Event
+
+    def gone(self, node: str, reason: str) -> None:
+        super().gone(node, reason)
+        self.over.set()
+
+
+async def _work(orders: Orders, sock: socket.socket | None) -> None:
+    over, orphaned = asyncio.Event(), asyncio.Event()
+    lifeline, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _Lifeline(orphaned), _own_input())
+    try:
+        await _serve(orders, sock, orphaned, over)
+    finally:
+        lifeline.close()
+
+
+async def _serve(orders: Orders, sock: socket.socket | None, orphaned: asyncio.Event, over: asyncio.Event) -> None:
     on_voip = load_function(orders.target)
     await prewarm(orders.prewarm)
     sources = user_sources()
     calm_collector()
     watch = LoopWatch()
-    fabric = _Fabric(orders.node)
-    worker = _PoolWorker(
+    fabric: SocketFabric | NatsFabric = SocketFabric(orders.node)
+    if orders.nats is not None:
+        fabric = NatsFabric(orders.node, orders.nats, listens="workers", tells="hosts")
+    worker = (_PoolWorker if orders.nats is None else Worker)(
         fabric,
         on_voip,
         capacity=orders.capacity,
@@ -113,39 +160,38 @@ async def _work(orders: Orders, sock: socket.socket) -> None:
         code=fingerprint(sources),
         settings=orders.settings,
     )
-    worker.sources = sources
     worker.memory_mb = memory_mb
-    await fabric.connect(HOST, sock)
-    worker.greet(HOST)
+    if isinstance(fabric, NatsFabric):
+        await fabric.connect(within_s=_CONNECT_S)
+        worker.start()
+    else:
+        assert isinstance(worker, _PoolWorker)
+        assert sock is not None
+        worker.over = over
+        worker.sources = sources
+        await fabric.connect(HOST, sock)
+        worker.greet(HOST)
     try:
-        await until_told(worker, orders.drain_s, fabric.over)
+        await until_told(worker, orders.drain_s, orphaned, over)
     finally:
         await worker.close()
         await fabric.close()
         watch.close()
 
 
-class _PoolWorker(Worker):
-    """A worker with one host, which does not outlive it."""
-
-    def gone(self, node: str, reason: str) -> None:
-        super().gone(node, reason)
-        assert isinstance(self.fabric, _Fabric)
-        self.fabric.over.set()
-
-
 def main() -> None:
-    """Run a worker process: orders and the number of its socket are on the command line."""
-    orders = msgspec.json.decode(sys.argv[1], type=Orders)
-    sock = socket.socket(fileno=int(sys.argv[2]))
-    sock.setblocking(False)
-    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {orders.node} %(name)s: %(message)s")
+    """Run a worker process: orders are the first line of its input, the number of its socket on the command line."""
+    orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
+    sock = socket.socket(fileno=int(sys.argv[1])) if len(sys.argv) > 1 else None
+    if sock is not None:
+        sock.setblocking(False)
+    logging.basicConfig(level=LEVELS[orders.log_level], format=f"%(levelname)s {orders.node} %(name)s: %(message)s")
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_work(orders, sock))
     except DialogError as exc:
         logger.critical("worker %s cannot start: %s", orders.node, exc)
-        sys.exit(CANNOT_START)
+        sys.exit(CANNOT_START if isinstance(exc, ConfigurationError) else 1)
 
 
 if __name__ == "__main__":

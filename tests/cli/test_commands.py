@@ -47,11 +47,11 @@ def run(*arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedP
 def test_help_lists_every_command() -> None:
     result = run("-m", "dialog", "--help")
     assert result.returncode == 0
-    for command in ("demo", "call", "load", "evaluate", "chat", "gateway", "doctor", "init"):
+    for command in ("demo", "call", "load", "evaluate", "chat", "gateway", "worker", "doctor", "init"):
         assert re.search(rf"^\W*{command} ", result.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["demo", "call", "load", "evaluate", "chat", "gateway", "doctor", "init"])
+@pytest.mark.parametrize("command", ["demo", "call", "load", "evaluate", "chat", "gateway", "worker", "doctor", "init"])
 def test_every_command_explains_itself(command: str) -> None:
     result = run("-m", "dialog", command, "--help")
     assert result.returncode == 0

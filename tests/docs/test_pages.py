@@ -113,7 +113,7 @@ INTERNAL = re.compile(
             vadmode | voices
         ) |
         workers\.(
-            blocked | directory | fabric | faults | host | link | ordered | process | sockets | sources | stream | ticker |
+            blocked | child | directory | fabric | faults | host | link | ordered | process | sockets | sources | stream | ticker |
             worker
         ) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |

@@ -1,0 +1,198 @@
+"""Gateways and workers as processes of their own, that come, go and die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+
+import pytest
+from roles import APPS, ROOT, asked, fleet, hanging_up, ring, role, until
+
+from dialog.testing.caller import Caller
+from dialog.testing.nats_server import NatsServer
+from dialog.voip.admission import NoWorker
+
+TOKEN = "auth-token-of-the-test"
+ACCOUNT = "AC" + "0" * 32
+ANSWERING = f"{APPS}/answering.py:on_voip"
+
+
+async def gone(pid: int) -> None:
+    def is_gone() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    await until(is_gone)
+
+
+async def test_calls_run_in_the_processes_of_a_worker_and_it_tells_its_load():
+    async with (
+        NatsServer() as server,
+        role("worker", ANSWERING, "--nats", server.url, "--processes", "2", "--calls", "3") as worker,
+        fleet(server.url) as made,
+    ):
+        await until(lambda: len(made.host.directory) == 2)
+        lines = [(await ring(made))[1] for _ in range(2)]
+        pids = {(await asked(line, "0")) for line in lines}
+        assert len(pids) == 2, "each process has one of them"
+        async with asyncio.timeout(10):
+            while json.loads((await worker.get("/health"))[1])["calls"] != 2:
+                await asyncio.sleep(0.05)
+        assert json.loads((await worker.get("/ready"))[1]) == {
+            "status": "ready",
+            "calls": 2,
+            "capacity": 6,
+            "processes": 2,
+            "draining": False,
+        }
+        _, text = await worker.get("/metrics")
+        assert "\ndialog_worker_calls 2\n" in text
+        assert "\ndialog_worker_capacity 6\n" in text
+
+
+async def test_a_worker_that_is_told_to_stop_lets_its_call_finish():
+    async with (
+        NatsServer() as server,
+        role("worker", ANSWERING, "--nats", server.url) as worker,
+        fleet(server.url) as made,
+    ):
+        await until(lambda: made.ready)
+        call, line = await ring(made)
+        pid = await asked(line, "0")
+        worker.process.send_signal(signal.SIGTERM)
+        assert json.loads(await worker.reaches("/ready", 503))["status"] == "leaving"
+        await until(lambda: not made.ready)
+        with pytest.raises(NoWorker):
+            await ring(made)
+        assert await asked(line, "0") == pid
+        assert worker.process.returncode is None
+        line.hang_up()
+        assert await worker.ended() == 0
+        await call.wait_closed()
+        assert made.host.directory.get("anybody") is None
+        assert not list(made.host.directory)
+
+
+async def test_a_worker_that_is_told_twice_leaves_its_call_to_another_one():
+    async with (
+        NatsServer() as server,
+        role("worker", ANSWERING, "--nats", server.url) as first,
+        fleet(server.url) as made,
+    ):
+        await until(lambda: made.ready)
+        _, line = await ring(made)
+        pid = await asked(line, "0")
+        async with role("worker", ANSWERING, "--nats", server.url), hanging_up(made):
+            await until(lambda: len(made.host.directory) == 2)
+            first.process.send_signal(signal.SIGTERM)
+            await first.reaches("/ready", 503)
+            first.process.send_signal(signal.SIGTERM)
+            assert await first.ended() == 1
+            (hosted,) = made.host.calls
+            await until(lambda: hosted.handed_over == 1 and hosted.worker)
+            assert await asked(line, "0") != pid
+
+
+async def test_a_killed_process_is_announced_and_replaced_and_its_call_goes_on(caplog):
+    async with (
+        NatsServer() as server,
+        role("worker", ANSWERING, "--nats", server.url, "--processes", "2"),
+        fleet(server.url) as made,
+    ):
+        await until(lambda: len(made.host.directory) == 2)
+        _, line = await ring(made)
+        pid = int((await asked(line, "0")).split()[1])
+        with caplog.at_level(logging.WARNING):
+            os.kill(pid, signal.SIGKILL)
+            (hosted,) = made.host.calls
+            await until(lambda: hosted.handed_over == 1 and hosted.worker)
+        assert "its process has ended" in caplog.text
+        assert int((await asked(line, "0")).split()[1]) != pid
+        await until(lambda: len(made.host.directory) == 2)
+
+
+async def test_processes_whose_supervisor_is_killed_finish_their_calls_and_go():
+    async with (
+        NatsServer() as server,
+        role("worker", ANSWERING, "--nats", server.url) as worker,
+        fleet(server.url) as made,
+    ):
+        await until(lambda: made.ready)
+        _, line = await ring(made)
+        pid = int((await asked(line, "0")).split()[1])
+        worker.process.kill()
+        await until(lambda: not made.ready)
+        assert await asked(line, "0") == f"pid {pid}"
+        line.hang_up()
+        await gone(pid)
+
+
+async def test_labels_lead_calls_to_the_machines_that_have_what_they_need():
+    async with (
+        NatsServer() as server,
+        role("worker", ANSWERING, "--nats", server.url),
+        role("worker", ANSWERING, "--nats", server.url, "--labels", "gpu, german") as able,
+        fleet(server.url, labels=lambda call: ("gpu",)) as made,
+    ):
+        await until(lambda: len(made.host.directory) == 2)
+        for _ in range(3):
+            await ring(made)
+        async with asyncio.timeout(10):
+            while json.loads((await able.get("/health"))[1])["calls"] != 3:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_gateway_without_any_code_and_a_worker_make_a_phone_line():
+    async with NatsServer() as server:
+        env = {
+            "NATS_URL": server.url,
+            "TWILIO_ACCOUNT_SID": ACCOUNT,
+            "TWILIO_AUTH_TOKEN": TOKEN,
+            "TWILIO_BASE_URL": "http://127.0.0.1:9",
+        }
+        async with (
+            role("gateway", "--leave-s", "0", env=env) as gateway,
+            role("worker", f"{APPS}/greeting.py:on_voip", env=env) as worker,
+        ):
+            await gateway.reaches("/ready", 200)
+            async with Caller.dial(f"{gateway.url}/twilio", auth_token=TOKEN, account_sid=ACCOUNT) as caller:
+                heard = await caller.listen()
+                assert heard.duration_ms == pytest.approx(600, abs=60)
+                caller.press("1")  # it hangs up
+                await caller.wait_ended()
+            worker.process.send_signal(signal.SIGTERM)
+            assert await worker.ended() == 0
+            await gateway.reaches("/ready", 503)
+            gateway.process.send_signal(signal.SIGTERM)
+            assert await gateway.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("worker", ANSWERING), "where does the fleet meet?"),
+        (("worker", ANSWERING, "--nats", "http://x"), "is no address of NATS servers"),
+        (("worker", f"{APPS}/answering.py:nothing", "--nats", "{url}"), "cannot be loaded"),
+        (("gateway", "--nats", "{url}"), "TWILIO_ACCOUNT_SID is not set"),
+        (("gateway", f"{APPS}/answering.py:on_voip", "--nats", "{url}"), "takes no workers"),
+    ],
+)
+async def test_what_cannot_work_is_said_at_the_start(arguments, complaint, tmp_path):
+    async with NatsServer() as server:
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "dialog", *(part.replace("{url}", server.url) for part in arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(30):
+            _, error = await process.communicate()
+        assert process.returncode == 1
+        assert complaint in " ".join(error.decode().split())
