@@ -49,13 +49,13 @@ if TYPE_CHECKING:
     from dialog.testing.nats_server import NatsServer as NatsServer
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
     from dialog.testing.openai_realtime import OpenAIRealtimeEmulator as OpenAIRealtimeEmulator
-    from dialog.testing.openai_realtime import RealtimeReply as RealtimeReply
     from dialog.testing.openai_realtime_stt import OpenAIRealtimeSTTEmulator as OpenAIRealtimeSTTEmulator
     from dialog.testing.openai_speech import OpenAISpeechEmulator as OpenAISpeechEmulator
     from dialog.testing.reply import Reply as Reply
     from dialog.testing.reply import Said as Said
     from dialog.testing.reply import UsedTool as UsedTool
     from dialog.testing.responses import ResponsesEmulator as ResponsesEmulator
+    from dialog.testing.s2s import RealtimeReply as RealtimeReply
     from dialog.testing.scripted import ScriptedLLM as ScriptedLLM
     from dialog.testing.server import EmulatorServer as EmulatorServer
     from dialog.testing.server import Faults as Faults
@@ -104,7 +104,7 @@ _HOMES = {
     "OpenAIRealtimeEmulator": "openai_realtime",
     "OpenAIRealtimeSTTEmulator": "openai_realtime_stt",
     "OpenAISpeechEmulator": "openai_speech",
-    "RealtimeReply": "openai_realtime",
+    "RealtimeReply": "s2s",
     "Refused": "caller",
     "Reply": "reply",
     "Request": "server",

@@ -1,7 +1,7 @@
 """Every realtime model that is reached over a socket, with its emulator: one entry each, for the conformance suite.
 
 To add one, add an entry to :data:`PROVIDERS`. Its emulator takes ``sentences`` (what the caller says), ``replies``
-(what is answered to a conversation: :class:`~dialog.testing.openai_realtime.RealtimeReply`), ``ms_per_char`` and
+(what is answered to a conversation: :class:`~dialog.testing.s2s.RealtimeReply`), ``ms_per_char`` and
 ``chunk_s`` (how long a reply is, and how slowly it comes), ``stalling``, ``unintelligible`` and ``faults``; it has an
 ``api_key``, a ``base_url``, its ``conversation`` as (role, text), and notes in ``violations`` what the service would
 not take.

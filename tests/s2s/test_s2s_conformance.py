@@ -16,7 +16,7 @@ from dialog.net import shared
 from dialog.s2s import streaming
 from dialog.s2s.s2s import SessionSpec
 from dialog.testing.model import ToolUse
-from dialog.testing.openai_realtime import RealtimeReply
+from dialog.testing.s2s import RealtimeReply
 from dialog.testing.server import Faults
 
 pytestmark = pytest.mark.parametrize("provider", PROVIDERS, ids=str)
