@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dialog.testing.elevenlabs import ElevenLabsEmulator as ElevenLabsEmulator
     from dialog.testing.elevenlabs_stt import ElevenLabsSTTEmulator as ElevenLabsSTTEmulator
     from dialog.testing.flux import FluxEmulator as FluxEmulator
+    from dialog.testing.gemini import GeminiLiveEmulator as GeminiLiveEmulator
     from dialog.testing.grok import GrokEmulator as GrokEmulator
     from dialog.testing.load import CallOutcome as CallOutcome
     from dialog.testing.load import Limit as Limit
@@ -91,6 +92,7 @@ _HOMES = {
     "FluxEmulator": "flux",
     "Frame": "server",
     "Gap": "caller",
+    "GeminiLiveEmulator": "gemini",
     "GrokEmulator": "grok",
     "Heard": "caller",
     "HummingTTS": "doubles",
@@ -148,6 +150,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "FluxEmulator",
     "Frame",
     "Gap",
+    "GeminiLiveEmulator",
     "GrokEmulator",
     "Heard",
     "HummingTTS",

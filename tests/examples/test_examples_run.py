@@ -22,10 +22,12 @@ from dialog.env import parse_env
 from dialog.testing.caller import Caller
 from dialog.testing.cartesia import CartesiaEmulator
 from dialog.testing.deepgram import DeepgramEmulator
+from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.grok import GrokEmulator
 from dialog.testing.model import ToolUse
 from dialog.testing.openai import OpenAIEmulator
-from dialog.testing.openai_realtime import OpenAIRealtimeEmulator, RealtimeReply
+from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
+from dialog.testing.s2s import RealtimeReply
 from dialog.testing.twilio_rest import TwilioRestEmulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -203,10 +205,13 @@ def tells_the_time(items) -> RealtimeReply:
     return RealtimeReply(text="You are welcome.") if told else RealtimeReply(tools=(ToolUse("time_of_day"),))
 
 
-@pytest.mark.parametrize(("provider", "emulator"), [("openai", OpenAIRealtimeEmulator), ("grok", GrokEmulator)])
+@pytest.mark.parametrize(
+    ("provider", "emulator"),
+    [("openai", OpenAIRealtimeEmulator), ("gemini", GeminiLiveEmulator), ("grok", GrokEmulator)],
+)
 async def test_the_realtime_agent_holds_a_conversation(tmp_path: Path, provider: str, emulator) -> None:
     async with emulator(sentences=["what time is it", "thank you"], replies=tells_the_time) as model, House() as house:
-        keys = {"OPENAI_API_KEY": model.api_key, "XAI_API_KEY": model.api_key}
+        keys = {"OPENAI_API_KEY": model.api_key, "XAI_API_KEY": model.api_key, "GEMINI_API_KEY": model.api_key}
         more = {"REALTIME_PROVIDER": provider, "REALTIME_BASE_URL": model.base_url, **keys}
         async with house.running(REALTIME, tmp_path, **more) as process:
             await exchange(house)
