@@ -50,6 +50,8 @@ _TRAILING_S = 1.0
 """… and as long are they awaited."""
 _LATE_WORDS_S = 0.5
 """Words of the model may come so long after it has said that it is done."""
+_STOPS_S = 1.0
+"""A model that makes something else leaves it within this when it is asked for a reply."""
 _QUIET_S = 1.0
 """While the model waits for tools it says nothing: words that stop for so long are the end of an utterance."""
 _KEY_TROUBLE = re.compile(r"API key|unregistered callers|authentication credential|PERMISSION_DENIED", re.IGNORECASE)
@@ -280,11 +282,16 @@ class GeminiLiveS2S(SocketS2S):
         turns, self._pending = self._pending, []
         continues, self._continues = self._continues, False
         if turns or not continues:
-            self._tell(turns or [text_turn(_NOTHING)], complete=True)
+            self._ask_for(turns or [text_turn(_NOTHING)])
 
     def _send_say(self, reply: Reply) -> None:
         turns, self._pending = self._pending, []
-        self._tell([*turns, text_turn(reply.order)], complete=True)
+        self._ask_for([*turns, text_turn(reply.order)])
+
+    def _ask_for(self, turns: Sequence[dict[str, Any]]) -> None:
+        self._tell(turns, complete=True)
+        if self._unwanted:
+            self._set_timer("stops", _STOPS_S, self._stopped)
 
     def _send_cancel(self, reply: Reply) -> bool:
         del reply  # it cannot be stopped
@@ -450,11 +457,16 @@ class GeminiLiveS2S(SocketS2S):
                 continue
             self._audio(reply, "", data)
 
+    def _stopped(self) -> None:
+        """The service does not make any more what nobody wants."""
+        self._set_timer("stops")
+        self._unwanted = False
+        self._tell_pending()
+
     def _on_generated(self) -> None:
         self._turn_ends = True
         if self._unwanted:
-            self._unwanted = False
-            self._tell_pending()
+            self._stopped()
         elif self._reply is not None:
             self._generated = True
             self._set_timer("late words", _LATE_WORDS_S, lambda: self._over("completed"))
@@ -465,8 +477,7 @@ class GeminiLiveS2S(SocketS2S):
             if self._generated:
                 self._over("completed")
         elif self._unwanted:
-            self._unwanted = False
-            self._tell_pending()
+            self._stopped()
         elif self._reply is not None:
             self._over("completed")
         elif (self._said.text or self._committed) and not self._answering and self._making() is not None:
@@ -477,7 +488,7 @@ class GeminiLiveS2S(SocketS2S):
         self._turn_ends = True
         reply = self._reply
         if self._unwanted:
-            self._unwanted = False
+            self._stopped()
         elif reply is not None and reply.parts:
             self._generated = True
             if self._theirs:

@@ -26,6 +26,8 @@ __all__ = ["GeminiSession", "Refusal", "camel"]
 
 _NOTHING = "."
 """What clients send that only want an answer."""
+_STANDARD = str.maketrans("-_", "+/")
+"""Bytes come in the alphabet of URLs, too: the SDK writes them so."""
 _ORDER = re.compile(r"^Say the following\b")
 _OPAQUE = frozenset({"parameters", "parametersJsonSchema", "args", "response"})
 """Whose fields are the client's own."""
@@ -214,7 +216,7 @@ class GeminiSession:
             if self.manual and not self._active:
                 self.emulator.violations.append("audio outside of an activity")
                 return
-            for _ in self._ear.feed(b64decode(value["data"], validate=True)):
+            for _ in self._ear.feed(b64decode(value["data"].translate(_STANDARD), validate=True)):
                 await self._listen()
         elif kind == "text":
             self.items.append(TalkItem("message", "user", value))
