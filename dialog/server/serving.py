@@ -109,8 +109,10 @@ async def serve(
         await runner.setup()
         for each in (port,) if own_port is None else (port, own_port):
             await web.TCPSite(runner, host, each, ssl_context=tls, reuse_port=reuse_port or None).start()
+        bound = runner.addresses[0][1]
+        logger.info("Running on %s://%s:%d", "https" if tls is not None else "http", host, bound)
         if started is not None:
-            started(runner.addresses[0][1])
+            started(bound)
         await told.wait()
         probes.leaving = True
         logger.info("leaving: calls are taken for another %g s, and may finish within %g s", leave_s, drain_s)

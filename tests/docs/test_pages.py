@@ -113,9 +113,10 @@ INTERNAL = re.compile(
             vadmode | voices
         ) |
         workers\.(
-            blocked | child | directory | fabric | faults | host | link | ordered | process | sockets | sources | stream | ticker |
-            worker
+            blocked | child | directory | fabric | faults | host | link | ordered | peerframes | process | relay |
+            sockets | sources | stream | ticker | worker
         ) |
+        server\.(process | tls) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
             completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |
