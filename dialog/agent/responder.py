@@ -134,7 +134,7 @@ class Responder:
                 elif isinstance(event, ToolCall):
                     answer.calls.append(event)
                 elif isinstance(event, Usage):
-                    self._host.happened(ev.UsageReported, turn=turn.uuid, usage=event)
+                    self._host.used(turn.uuid, event)
                 elif isinstance(event, ModelSwitched):
                     switch = {"provider": event.model, "instead_of": event.instead_of, "reason": event.reason}
                     self._host.happened(ev.ProviderSwitched, kind="llm", turn=turn.uuid, **switch)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
+from uuid import UUID
 
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import outside_speech
@@ -19,6 +20,7 @@ from dialog.agent.turn import Turn
 from dialog.calls import events as ev
 from dialog.clock import Clock
 from dialog.llm.llm import ToolCall, ToolResult
+from dialog.usage import Usage
 from dialog.voip.voip import VoIP
 
 __all__ = ["Engine", "Host", "Job", "ToolRunner"]
@@ -48,6 +50,10 @@ class Host(Protocol):
 
     def happened(self, event: Callable[..., Any], **fields: Any) -> int:
         """Note an event of the call; returns its number."""
+        ...
+
+    def used(self, turn: UUID | None, usage: Usage) -> None:
+        """A provider tells what was used."""
         ...
 
     def acts(self, turn: Turn) -> None:

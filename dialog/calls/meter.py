@@ -268,12 +268,8 @@ def measure(events: Iterable[ev.CallEvent]) -> SessionMetrics:
 
 def _latency(stage: tuple[str, str, str], timelines: Sequence[TurnTimeline]) -> Latency:
     name, begin, end = stage
-    took: list[float] = []
-    for timeline in timelines:
-        since, until = getattr(timeline, begin), getattr(timeline, end)
-        # A filler is spoken before the model's first word: then this stage was not on the way.
-        if since is not None and until is not None and until >= since:
-            took.append((until - since) * 1000.0)
+    lengths = (timeline.between_s(begin, end) for timeline in timelines)
+    took = [length * 1000.0 for length in lengths if length is not None]
     if not took:
         return Latency(stage=name, turns=0)
     took.sort()

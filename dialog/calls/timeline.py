@@ -34,6 +34,15 @@ class TurnTimeline(Struct, frozen=True, kw_only=True, gc=False):
     """The last audio that was heard ended."""
     interrupted: bool = False
 
+    def between_s(self, begin: str, end: str) -> float | None:
+        """From one stage to another, in seconds; ``None`` if one was not seen, or came before the other.
+
+        A filler is spoken before the model's first word: then the stage between was not on the way.
+        """
+        since: float | None = getattr(self, begin)
+        until: float | None = getattr(self, end)
+        return until - since if since is not None and until is not None and until >= since else None
+
     def latency_ms(self) -> float | None:
         """End of speech to the first audio on the line, what a caller feels; ``None`` if not seen."""
         if self.end_of_speech is None or self.first_frame is None:

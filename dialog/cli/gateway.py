@@ -1,7 +1,8 @@
-"""Serving a gateway until it is told to stop: in this process, or in several that share a port."""
+"""Serving the user's gateway: in this process, until it is told to stop."""
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +11,12 @@ from rich.console import Console
 from dialog import logs
 from dialog.cli.fleet import settings_from
 from dialog.env import read_env
+from dialog.errors import ConfigurationError
 from dialog.loop import calm_collector
-from dialog.server.making import make_fleet_gateway, make_gateway
-from dialog.server.processes import Processes, ProcessesSettings
+from dialog.providers.factories import create_gateway
+from dialog.server.making import make_gateway
 from dialog.server.serving import Gateway, serve
-from dialog.server.tls import tls_context
-from dialog.workers.nats import NatsSettings
+from dialog.workers.fleet import Fleet
 
 __all__ = ["GatewayPlan", "run_gateway"]
 
@@ -27,9 +28,6 @@ class GatewayPlan(NamedTuple):
     nats: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - a server is there to be reached
     port: int = 8080
-    processes: int = 1
-    own_ports: int | None = None
-    media_url: str = ""
     cert: Path | None = None
     key: Path | None = None
     leave_s: float = 5.0
@@ -45,20 +43,8 @@ async def run_gateway(console: Console, plan: GatewayPlan) -> int:
         ConfigurationError: The target is no gateway, or a setting cannot be used.
     """
     tls = tls_context(plan.cert, plan.key)
-    named = plan.target or "the gateway"
-
-    def started(port: int) -> None:
-        console.print(f"{named} takes calls at {plan.host}:{port}", highlight=False)
-
     with logs.configure(plan.log_level):
-        fleet = _fleet(plan)
-        if plan.processes > 1 or plan.own_ports is not None or plan.media_url:
-            return 0 if await Processes(_settings(plan, fleet)).run(started) else 1
-        gateway: Gateway
-        if fleet is None:
-            gateway = make_gateway(plan.target)
-        else:
-            gateway = make_fleet_gateway(plan.target, fleet, env_file=plan.env_file)
+        gateway, named = _gateway(plan)
         calm_collector()
         clean = await serve(
             gateway,
@@ -67,31 +53,33 @@ async def run_gateway(console: Console, plan: GatewayPlan) -> int:
             leave_s=plan.leave_s,
             drain_s=plan.drain_s,
             tls=tls,
-            started=started,
+            started=lambda port: console.print(f"{named} takes calls at {plan.host}:{port}", highlight=False),
         )
     return 0 if clean else 1
 
 
-def _fleet(plan: GatewayPlan) -> NatsSettings | None:
-    """How to reach the fleet of a plan; ``None`` if the gateway is the user's own and looks after itself."""
+def _gateway(plan: GatewayPlan) -> tuple[Gateway, str]:
+    """The gateway of a plan, and how it is called: the user's own, or one that has nothing but a fleet."""
     if plan.target and not plan.nats:
+        return make_gateway(plan.target), plan.target
+    env = read_env(plan.env_file)
+    fleet = Fleet(settings_from(env, plan.nats))
+    if plan.target:
+        return make_gateway(plan.target, workers=fleet), plan.target
+    return create_gateway.from_env("twilio", env=env, workers=fleet), "the gateway"
+
+
+def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """The certificate that is served with; ``None`` without one.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    if cert is None:
         return None
-    return settings_from(read_env(plan.env_file), plan.nats)
-
-
-def _settings(plan: GatewayPlan, fleet: NatsSettings | None) -> ProcessesSettings:
-    return ProcessesSettings(
-        target=plan.target,
-        fleet=fleet,
-        env_file=str(plan.env_file),
-        processes=plan.processes,
-        host=plan.host,
-        port=plan.port,
-        own_ports=plan.own_ports,
-        media_url=plan.media_url,
-        cert=str(plan.cert or ""),
-        key=str(plan.key or ""),
-        leave_s=plan.leave_s,
-        drain_s=plan.drain_s,
-        log_level=plan.log_level,
-    )
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        tls.load_cert_chain(cert, key)
+    except OSError as exc:
+        raise ConfigurationError(f"the certificate in {cert} cannot be used: {exc}") from exc
+    return tls

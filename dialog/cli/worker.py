@@ -17,7 +17,7 @@ from dialog import logs
 from dialog.cli.fleet import settings_from
 from dialog.env import read_env
 from dialog.workers.process import Orders
-from dialog.workers.supervisor import Supervisor
+from dialog.workers.supervisor import Load, Supervisor
 
 __all__ = ["WorkerPlan", "run_worker"]
 
@@ -103,16 +103,7 @@ async def _probes(supervisor: Supervisor, host: str, port: int) -> AsyncGenerato
         return web.json_response({"status": "ready", **load})
 
     async def metrics(_: web.Request) -> web.Response:
-        load = supervisor.load
-        lines = (
-            "# TYPE dialog_worker_calls gauge",
-            f"dialog_worker_calls {load.calls}",
-            "# TYPE dialog_worker_capacity gauge",
-            f"dialog_worker_capacity {load.capacity}",
-            "# TYPE dialog_worker_processes gauge",
-            f"dialog_worker_processes {load.processes}",
-        )
-        return web.Response(text="\n".join(lines) + "\n", headers={"Content-Type": "text/plain; version=0.0.4"})
+        return web.Response(text=_exposition(supervisor.load), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     app = web.Application()
     app.router.add_get("/health", health)
@@ -125,3 +116,19 @@ async def _probes(supervisor: Supervisor, host: str, port: int) -> AsyncGenerato
         yield
     finally:
         await runner.cleanup()
+
+
+def _exposition(load: Load) -> str:
+    """In Prometheus' format. What happens in calls the gateways tell, to whom the workers tell it."""
+    gauges = (
+        ("calls", "Calls that the processes have.", load.calls),
+        ("capacity", "Calls that they may have.", load.capacity),
+        ("load", "Those by these; 1 also where there is no process that takes calls.", load.load),
+        ("processes", "Processes that are there.", load.processes),
+        ("lag_seconds", "The longest delay of an event loop within the last ten seconds.", load.lag_ms / 1000.0),
+        ("memory_mb", "What the processes take together.", load.memory_mb),
+    )
+    return "".join(
+        f"# HELP dialog_worker_{name} {text}\n# TYPE dialog_worker_{name} gauge\ndialog_worker_{name} {value:g}\n"
+        for name, text, value in gauges
+    )

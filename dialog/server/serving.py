@@ -11,6 +11,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from dialog.errors import MissingExtra
 from dialog.loop import calm_collector, new_event_loop
 
 __all__ = ["Gateway", "Probes", "run", "serve"]
@@ -64,7 +65,6 @@ async def serve(
     *,
     host: str = "0.0.0.0",  # noqa: S104 - a server is there to be reached
     port: int = 8080,
-    own_port: int | None = None,
     leave_s: float = 5.0,
     drain_s: float = 1800.0,
     tls: ssl.SSLContext | None = None,
@@ -74,6 +74,8 @@ async def serve(
 ) -> bool:
     """Serve ``gateway`` until SIGTERM or SIGINT, or ``stop``; then drain it.
 
+    With the extra ``metrics`` it answers ``GET /metrics``, too: see :class:`dialog.telemetry.Metrics`.
+
     After the first signal ``/ready`` says 503. For ``leave_s`` calls are still taken: whoever sends them has to
     notice first. Then no more are, and those that are there may finish, for ``drain_s``. A second signal ends them.
 
@@ -81,7 +83,6 @@ async def serve(
         gateway: What is served.
         host: Address to listen at.
         port: And port; 0: any free one.
-        own_port: Another port, which no other process of a shared ``port`` listens at.
         leave_s: See above, in seconds.
         drain_s: See above, in seconds.
         tls: Certificate and key, unless a proxy in front has them.
@@ -96,6 +97,7 @@ async def serve(
     app = web.Application()
     probes.add_routes(app)
     gateway.add_routes(app)
+    _add_metrics(gateway, app)
     runner = web.AppRunner(app, access_log=None)
     told, again = stop or asyncio.Event(), asyncio.Event()
 
@@ -107,12 +109,10 @@ async def serve(
         loop.add_signal_handler(number, signalled)
     try:
         await runner.setup()
-        for each in (port,) if own_port is None else (port, own_port):
-            await web.TCPSite(runner, host, each, ssl_context=tls, reuse_port=reuse_port or None).start()
-        bound = runner.addresses[0][1]
-        logger.info("Running on %s://%s:%d", "https" if tls is not None else "http", host, bound)
+        site = web.TCPSite(runner, host, port, ssl_context=tls, reuse_port=reuse_port or None)
+        await site.start()
         if started is not None:
-            started(bound)
+            started(runner.addresses[0][1])
         await told.wait()
         probes.leaving = True
         logger.info("leaving: calls are taken for another %g s, and may finish within %g s", leave_s, drain_s)
@@ -121,6 +121,20 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         await runner.cleanup()
+
+
+def _add_metrics(gateway: Gateway, app: web.Application) -> None:
+    try:
+        from dialog.telemetry import Metrics
+    except MissingExtra as exc:
+        logger.info("/metrics is not served: %s", exc)
+        return
+    from dialog.telemetry.gauges import Watched
+
+    metrics = Metrics()
+    if isinstance(gateway, Watched):
+        metrics.watch(gateway)
+    metrics.add_routes(app)
 
 
 async def _leave(gateway: Gateway, again: asyncio.Event, leave_s: float, drain_s: float) -> bool:

@@ -142,6 +142,11 @@ class Call:
         return self._link.line
 
     @property
+    def queued_ms(self) -> float:
+        """The agent's audio that waits to be sent, in milliseconds."""
+        return self._link.queued_ms
+
+    @property
     def closed(self) -> bool:
         """Whether nothing of the call is left."""
         return self._belongings.closed

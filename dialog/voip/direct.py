@@ -61,6 +61,11 @@ class DirectLink:
         """The live stream."""
         return self._line
 
+    @property
+    def queued_ms(self) -> float:
+        """The agent's audio that waits to be sent, in milliseconds."""
+        return self._playout.queued_ms
+
     def attach(self, voip: VoIP) -> None:
         """Name the VoIP that this link serves; called once, right after its construction."""
         self._voip = voip

@@ -34,6 +34,15 @@ class Load(Struct, frozen=True, kw_only=True):
     """Calls that the processes that are there may have."""
     processes: int = 0
     draining: bool = False
+    lag_ms: float = 0.0
+    """The longest delay of an event loop of theirs within the last ten seconds, in milliseconds."""
+    memory_mb: float = 0.0
+    """What they take together."""
+
+    @property
+    def load(self) -> float:
+        """Calls by slots; 1 also where there is no slot."""
+        return self.calls / self.capacity if self.capacity else 1.0
 
 
 class _Worker(Child):
@@ -102,6 +111,8 @@ class Supervisor:
             capacity=sum(child.orders.capacity for child in there if not child.retired),
             processes=len(there),
             draining=self.draining,
+            lag_ms=max((child.beat.lag_ms for child in there), default=0.0),
+            memory_mb=round(sum(child.beat.memory_mb for child in there), 1),
         )
 
     @property

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
 from dialog import AgentSettings, Usage
+from dialog.agent.agent import Agent
 from dialog.calls import events as ev
 from dialog.calls.meter import CallMeter
 from dialog.calls.prices import PRICES, Price, cost_usd
+from dialog.llm.llm import LLM, Finish, LLMEvent, LLMRequest, TextDelta
+from dialog.testing.doubles import HummingTTS, ToldSTT
+from dialog.testing.virtual import run_virtual
+from dialog.voip.memory import memory_call
+from dialog.voip.voip import VoIP
 
 REPLY = Usage(
     model="gpt-realtime",
@@ -70,3 +77,30 @@ def test_prices_of_ones_own_win():
     meter.feed(used(2, Usage(model="mine", output_tokens=1_000_000)))
     assert meter.metrics.cost_usd == pytest.approx(1.0)
     assert CallMeter().metrics.cost_usd is None
+
+
+def test_what_an_answer_costs_is_told_with_its_usage():
+    class Model(LLM):
+        async def stream(self, request: LLMRequest) -> AsyncIterator[LLMEvent]:
+            yield TextDelta("It is noon.")
+            yield Usage(model="gpt-4.1-mini", input_tokens=1_000_000, output_tokens=10)
+            yield Finish(reason="stop")
+
+    async def scenario(clock):
+        told, stt = [], ToldSTT()
+
+        def on_voip(voip):
+            Agent(voip=voip, stt=stt, tts=HummingTTS(), llm=Model()).activate()
+
+        call, line = memory_call(on_voip, clock=clock)
+        call.voip.on(VoIP.EVENT, told.append)
+        stt.heard("what time is it")
+        await clock.sleep(10)
+        (event,) = [event for event in told if isinstance(event, ev.UsageReported)]
+        assert event.cost_usd == cost_usd(event.usage)
+        assert event.cost_usd > 0
+        line.hang_up()
+        await call.wait_closed()
+        await line.wait_closed()
+
+    run_virtual(scenario)

@@ -113,10 +113,9 @@ INTERNAL = re.compile(
             vadmode | voices
         ) |
         workers\.(
-            blocked | child | directory | fabric | faults | host | link | ordered | peerframes | process | relay |
-            sockets | sources | stream | ticker | worker
+            blocked | child | directory | fabric | faults | host | link | ordered | process | sockets | sources | stream | ticker |
+            worker
         ) |
-        server\.(process | tls) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
             completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |
@@ -126,7 +125,7 @@ INTERNAL = re.compile(
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         mcp\.(connection | results | sdk) |
         providers\.builtin |
-        s2s\.(gemini_wire | memory | realtime_wire) |
+        s2s\.(memory | realtime_wire) |
         stt\.(azure_wire | member | openai_items | openai_wire | seam | telling | watchdog) |
         tts\.(chain | coverage | siblings) |
         net\.(azure | connections | frames | http1 | options | websocket) |
@@ -138,6 +137,7 @@ INTERNAL = re.compile(
             caller | dialler | fleet | hosts | metronome | page | plots | speech | stream | talk
         ) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
+        telemetry\.(callmetrics | labels | prometheus) |
         vad\.played |
         voip\.(
             bed | belongings | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout |

@@ -45,16 +45,14 @@ async def test_calls_run_in_the_processes_of_a_worker_and_it_tells_its_load():
         async with asyncio.timeout(10):
             while json.loads((await worker.get("/health"))[1])["calls"] != 2:
                 await asyncio.sleep(0.05)
-        assert json.loads((await worker.get("/ready"))[1]) == {
-            "status": "ready",
-            "calls": 2,
-            "capacity": 6,
-            "processes": 2,
-            "draining": False,
-        }
+        told = json.loads((await worker.get("/ready"))[1])
+        assert told.pop("memory_mb") > 0
+        assert told.pop("lag_ms") >= 0
+        assert told == {"status": "ready", "calls": 2, "capacity": 6, "processes": 2, "draining": False}
         _, text = await worker.get("/metrics")
         assert "\ndialog_worker_calls 2\n" in text
         assert "\ndialog_worker_capacity 6\n" in text
+        assert "\ndialog_worker_load 0.333333\n" in text
 
 
 async def test_a_worker_that_is_told_to_stop_lets_its_call_finish():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextvars import copy_context
 from typing import Any, cast
 
@@ -61,7 +62,7 @@ class AiohttpShell:
             fields = self._webhooks.check(seen)
             response = await self._exchange.respond(endpoint, fields, self._webhooks.site(seen))
         except Refusal as refusal:
-            answer = _refused(request, refusal)
+            answer = _refused(request, refusal, self._exchange.refusals.webhooks)
             if refusal.status in (408, 413):
                 await _cut_off(request, answer)
             return answer
@@ -78,7 +79,7 @@ class AiohttpShell:
             if not web.WebSocketResponse(compress=False).can_prepare(request):
                 raise Refusal(400, "this is a WebSocket endpoint")  # noqa: TRY301
         except Refusal as refusal:
-            return _refused(request, refusal)
+            return _refused(request, refusal, self._exchange.refusals.sockets)
         site = self._webhooks.site(seen)
         upgraded = _upgrade(request)
         await upgraded.prepare(request)
@@ -207,7 +208,8 @@ def _response(response: Response) -> web.Response:
     return web.Response(status=response.status, body=response.body or None, headers=headers)
 
 
-def _refused(request: web.Request, refusal: Refusal) -> web.Response:
+def _refused(request: web.Request, refusal: Refusal, counts: Counter[int]) -> web.Response:
+    counts[refusal.status] += 1
     logger.warning("%s %s was refused with %d: %s", request.method, request.path, refusal.status, refusal)
     return _response(refusal.response())
 

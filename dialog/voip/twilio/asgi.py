@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import nullcontext
 from typing import Any, TypeAlias
@@ -85,7 +86,7 @@ class AsgiShell:
             fields = self._webhooks.check(seen)
             response = await self._exchange.respond(endpoint, fields, self._webhooks.site(seen))
         except Refusal as refusal:
-            response = _refused(scope, refusal)
+            response = _refused(scope, refusal, self._exchange.refusals.webhooks)
         await _respond(send, "http.response", response)
 
     async def _body(self, receive: Receive) -> bytes:
@@ -117,7 +118,7 @@ class AsgiShell:
                 raise Refusal(503, "the gateway is closing")  # noqa: TRY301
             site = self._webhooks.site(seen)
         except Refusal as refusal:
-            response = _refused(scope, refusal)
+            response = _refused(scope, refusal, self._exchange.refusals.sockets)
             if "websocket.http.response" in (scope.get("extensions") or {}):
                 await _respond(send, "websocket.http.response", response)
             else:
@@ -196,6 +197,7 @@ async def _respond(send: Send, kind: str, response: Response) -> None:
     await send({"type": f"{kind}.body", "body": response.body})
 
 
-def _refused(scope: Message, refusal: Refusal) -> Response:
+def _refused(scope: Message, refusal: Refusal, counts: Counter[int]) -> Response:
+    counts[refusal.status] += 1
     logger.warning("%s %s was refused with %d: %s", scope.get("method", "GET"), scope["path"], refusal.status, refusal)
     return refusal.response()

@@ -19,6 +19,7 @@ from dialog.scope import CallScope
 from dialog.voip.call import Call
 from dialog.voip.line import Line, Wire
 from dialog.voip.peers import MediaEnd, MediaWire, Orphan, PeerLost, Peers
+from dialog.voip.refusals import Refusals
 from dialog.voip.twilio.forms import FINAL_STATUSES, VoiceForm, decode_form, metadata_of
 from dialog.voip.twilio.messages import Start
 from dialog.voip.twilio.record import call_id_of
@@ -62,6 +63,8 @@ class Exchange:
 
     def __init__(self, switchboard: Switchboard, webhooks: Webhooks) -> None:
         self.peers: Peers | None = None
+        self.refusals: Refusals = Refusals()
+        """What the shells and sessions have refused."""
         self._switchboard = switchboard
         self._webhooks = webhooks
         self._rescues: dict[UUID, asyncio.Task[None]] = {}

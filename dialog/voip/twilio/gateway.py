@@ -23,6 +23,7 @@ from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Tap
 from dialog.voip.peers import Peers
+from dialog.voip.refusals import Refusals
 from dialog.voip.twilio.aiohttp_shell import AiohttpShell
 from dialog.voip.twilio.asgi import AsgiShell
 from dialog.voip.twilio.commands import TwilioCommands
@@ -294,6 +295,16 @@ class TwilioGateway:
     def events(self) -> CallEvents:
         """The events of all calls, wherever their agents run."""
         return self._switchboard.events
+
+    @property
+    def refusals(self) -> Refusals:
+        """How many requests and media sockets were refused."""
+        return self._exchange.refusals
+
+    @property
+    def workers(self) -> Workers | None:
+        """Who runs the agents; ``None``: the listeners for ``voip``."""
+        return self._workers
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -54,6 +54,7 @@ class MediaSession:
     def refuse(self, code: int, reason: str) -> None:
         """Close the socket because of what the other side did."""
         if not self.wire.closed:
+            self._exchange.refusals.sockets[code] += 1
             logger.warning("closing a media socket with %d: %s", code, reason)
             self.wire.fail(code)
 
