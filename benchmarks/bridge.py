@@ -1,8 +1,9 @@
 """What the bridge to worker processes costs: latency per frame and direction, and CPU.
 
-``python benchmarks/bridge.py [--calls 100] [--seconds 10] [--nats URL]``. The host runs on one core, the worker
-process on another. Every frame of 20 ms carries the time at which the carrier's socket would have read it; the worker
-answers each with a frame that carries its own. Both ends read the same clock.
+``python benchmarks/bridge.py [--calls 100] [--seconds 10] [--nats URL]``. First over a socket of this machine, then
+over NATS: the server at URL, or else one that is started here. The host runs on one core, the worker process on
+another, a NATS server of ours on both. Every frame of 20 ms carries the time at which the carrier's socket would have
+read it; the worker answers each with a frame that carries its own. Both ends read the same clock.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import argparse
 import asyncio
 import os
 import struct
+import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from dialog.loop import calm_collector, new_event_loop
 from dialog.message import Message
+from dialog.testing.nats_server import NatsServer
 from dialog.voip.memory import MemoryLine, memory_call
+from dialog.workers.fleet import Fleet
 from dialog.workers.pool import WorkerPool
 
 APP = Path(__file__).with_name("bridge_app.py")
@@ -107,15 +112,54 @@ async def local(calls: int, seconds: float) -> dict[str, float]:
     await pool.start()
     calm_collector()
     pids = list(pool.pids.values())
+    try:
+        with apart(pids):
+            return await measure(pool, calls, seconds, pids)
+    finally:
+        await pool.close()
+
+
+async def fleet(calls: int, seconds: float, url: str) -> dict[str, float]:
+    server = NatsServer()
+    if not url:
+        await server.start()
+    workers = Fleet(url or server.url)
+    command = [sys.executable, "-m", "dialog", "worker", f"{APP}:on_voip", "--nats", url or server.url]
+    role = await asyncio.create_subprocess_exec(*command, "--calls", str(calls), "--log-level", "error")
+    try:
+        await workers.start()
+        async with asyncio.timeout(30):
+            while not workers.ready:
+                await asyncio.sleep(0.05)
+        calm_collector()
+        children = await asyncio.to_thread(Path(f"/proc/{role.pid}/task/{role.pid}/children").read_text)
+        pids = [int(pid) for pid in children.split()]
+        with apart(pids):
+            before = cpu(server.pid) if server.pid else 0.0
+            figures = await measure(workers, calls, seconds, pids)
+            if server.pid:
+                minutes = calls * (seconds + 1.0) / 60
+                figures["NATS CPU s per call-minute"] = (cpu(server.pid) - before) / minutes
+            return figures
+    finally:
+        await workers.close()
+        role.terminate()
+        await role.wait()
+        await server.close()
+
+
+@contextmanager
+def apart(pids: list[int]):
+    """Host and workers on cores of their own."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
         os.sched_setaffinity(0, cores[:1])
         for pid in pids:
             os.sched_setaffinity(pid, cores[1:2])
     try:
-        return await measure(pool, calls, seconds, pids)
+        yield
     finally:
-        await pool.close()
+        os.sched_setaffinity(0, cores)
 
 
 def table(title: str, figures: dict[str, float]) -> None:
@@ -129,9 +173,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--nats", default="", metavar="URL")
     options = parser.parse_args()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         table(f"local bridge, {options.calls} calls", runner.run(local(options.calls, options.seconds)))
+        table(f"NATS, {options.calls} calls", runner.run(fleet(options.calls, options.seconds, options.nats)))
 
 
 if __name__ == "__main__":

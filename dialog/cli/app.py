@@ -245,8 +245,8 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
         ),
     ] = "",
     nats: Annotated[str, typer.Option(help="Give the calls to workers that meet here: nats://host:4222")] = "",
-    host: Annotated[str, typer.Option(envvar="HOST_NAME", show_envvar=True, help="Address to listen at.")] = "0.0.0.0",  # noqa: S104 - to be reached
-    port: Annotated[int, typer.Option(envvar="PORT", show_envvar=True, help="Port to listen at.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen at; else HOST_NAME, or 0.0.0.0.")] = "",
+    port: Annotated[int | None, typer.Option(help="Port to listen at; else PORT, or 8080.")] = None,
     cert: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
     ] = None,

@@ -50,6 +50,11 @@ class NatsServer:
         """Its address."""
         return f"{self._scheme}://127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int:
+        """Of its process; 0 while it does not run."""
+        return 0 if self._process is None else self._process.pid
+
     async def start(self) -> None:
         """Start it, and wait until it answers.
 
