@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from dialog.providers.factories import provider_class as provider_class
     from dialog.providers.registry import provider_names as provider_names
     from dialog.s2s.cascade import CascadeS2S as CascadeS2S
+    from dialog.s2s.gemini import ActivityDetection as ActivityDetection
+    from dialog.s2s.gemini import GeminiLiveS2S as GeminiLiveS2S
     from dialog.s2s.grok import GrokS2S as GrokS2S
     from dialog.s2s.openai import OpenAIRealtimeS2S as OpenAIRealtimeS2S
     from dialog.s2s.s2s import S2S as S2S
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
     from dialog.voip.voip import VoIP as VoIP
 
 _HOMES = {
+    "ActivityDetection": "s2s.gemini",
     "Agent": "agent.agent",
     "AgentSettings": "agent.settings",
     "AnthropicAgent": "presets",
@@ -152,6 +155,7 @@ _HOMES = {
     "FallbackLLM": "llm.fallback",
     "FallbackSTT": "stt.fallback",
     "FallbackTTS": "tts.fallback",
+    "GeminiLiveS2S": "s2s.gemini",
     "GrokS2S": "s2s.grok",
     "Heard": "agent.speech",
     "HistorySummaries": "agent.summaries",
@@ -226,6 +230,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "STT",
     "TTS",
     "VAD",
+    "ActivityDetection",
     "Agent",
     "AgentSettings",
     "AnthropicAgent",
@@ -260,6 +265,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "FallbackLLM",
     "FallbackSTT",
     "FallbackTTS",
+    "GeminiLiveS2S",
     "GrokS2S",
     "Heard",
     "HistorySummaries",

@@ -247,6 +247,15 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
     nats: Annotated[str, typer.Option(help="Give the calls to workers that meet here: nats://host:4222")] = "",
     host: Annotated[str, typer.Option(help="Address to listen at; else HOST_NAME, or 0.0.0.0.")] = "",
     port: Annotated[int | None, typer.Option(help="Port to listen at; else PORT, or 8080.")] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that share the port, with a gateway each: one per core.")
+    ] = 1,
+    own_ports: Annotated[
+        int | None, typer.Option(min=0, help="First of the ports that lead to one process each, for a proxy.")
+    ] = None,
+    media_url: Annotated[
+        str, typer.Option(help="Public wss:// URL of each process's media, with {process} for its number from 0.")
+    ] = "",
     cert: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
     ] = None,
@@ -264,6 +273,9 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
         nats=nats,
         host=host,
         port=port,
+        processes=processes,
+        own_ports=own_ports,
+        media_url=media_url,
         cert=cert,
         key=key,
         leave_s=leave_s,

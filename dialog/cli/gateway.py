@@ -1,8 +1,7 @@
-"""Serving the user's gateway: in this process, until it is told to stop."""
+"""Serving a gateway until it is told to stop: in this process, or in several that share a port."""
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +13,12 @@ from dialog.cli.fleet import settings_from
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.loop import calm_collector
-from dialog.providers.factories import create_gateway
 from dialog.providers.variables import fault, variable
-from dialog.server.making import make_gateway
+from dialog.server.making import make_fleet_gateway, make_gateway
+from dialog.server.processes import Processes, ProcessesSettings
 from dialog.server.serving import Gateway, serve
-from dialog.workers.fleet import Fleet
+from dialog.server.tls import tls_context
+from dialog.workers.nats import NatsSettings
 
 __all__ = ["GatewayPlan", "run_gateway"]
 
@@ -30,6 +30,9 @@ class GatewayPlan(NamedTuple):
     nats: str = ""
     host: str = ""
     port: int | None = None
+    processes: int = 1
+    own_ports: int | None = None
+    media_url: str = ""
     cert: Path | None = None
     key: Path | None = None
     leave_s: float = 5.0
@@ -48,8 +51,20 @@ async def run_gateway(console: Console, plan: GatewayPlan) -> int:
     env = read_env(plan.env_file)
     host = plan.host or env.get("HOST_NAME") or "0.0.0.0"  # noqa: S104 - a server is there to be reached
     at = _port(env) if plan.port is None else plan.port
+    named = plan.target or "the gateway"
+
+    def started(port: int) -> None:
+        console.print(f"{named} takes calls at {host}:{port}", highlight=False)
+
     with logs.configure(plan.log_level):
-        gateway, named = _gateway(plan, env)
+        fleet = _fleet(plan, env)
+        if plan.processes > 1 or plan.own_ports is not None or plan.media_url:
+            return 0 if await Processes(_settings(plan, fleet, host, at)).run(started) else 1
+        gateway: Gateway
+        if fleet is None:
+            gateway = make_gateway(plan.target)
+        else:
+            gateway = make_fleet_gateway(plan.target, fleet, env_file=plan.env_file)
         calm_collector()
         clean = await serve(
             gateway,
@@ -58,7 +73,7 @@ async def run_gateway(console: Console, plan: GatewayPlan) -> int:
             leave_s=plan.leave_s,
             drain_s=plan.drain_s,
             tls=tls,
-            started=lambda port: console.print(f"{named} takes calls at {host}:{port}", highlight=False),
+            started=started,
         )
     return 0 if clean else 1
 
@@ -71,27 +86,26 @@ def _port(env: Mapping[str, str]) -> int:
     return int(value)
 
 
-def _gateway(plan: GatewayPlan, env: Mapping[str, str]) -> tuple[Gateway, str]:
-    """The gateway of a plan, and how it is called: the user's own, or one that has nothing but a fleet."""
+def _fleet(plan: GatewayPlan, env: Mapping[str, str]) -> NatsSettings | None:
+    """How to reach the fleet of a plan; ``None`` if the gateway is the user's own and looks after itself."""
     if plan.target and not plan.nats:
-        return make_gateway(plan.target), plan.target
-    fleet = Fleet(settings_from(env, plan.nats))
-    if plan.target:
-        return make_gateway(plan.target, workers=fleet), plan.target
-    return create_gateway.from_env("twilio", env=env, workers=fleet), "the gateway"
-
-
-def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """The certificate that is served with; ``None`` without one.
-
-    Raises:
-        ConfigurationError: It cannot be used.
-    """
-    if cert is None:
         return None
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        tls.load_cert_chain(cert, key)
-    except OSError as exc:
-        raise ConfigurationError(f"the certificate in {cert} cannot be used: {exc}") from exc
-    return tls
+    return settings_from(env, plan.nats)
+
+
+def _settings(plan: GatewayPlan, fleet: NatsSettings | None, host: str, port: int) -> ProcessesSettings:
+    return ProcessesSettings(
+        target=plan.target,
+        fleet=fleet,
+        env_file=str(plan.env_file),
+        processes=plan.processes,
+        host=host,
+        port=port,
+        own_ports=plan.own_ports,
+        media_url=plan.media_url,
+        cert=str(plan.cert or ""),
+        key=str(plan.key or ""),
+        leave_s=plan.leave_s,
+        drain_s=plan.drain_s,
+        log_level=plan.log_level,
+    )

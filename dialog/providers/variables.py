@@ -138,7 +138,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     _key("ANTHROPIC_API_KEY", "key of the Anthropic console", "*.anthropic.api_key"),
     _base_url("ANTHROPIC_BASE_URL", "Anthropic's protocol", "*.anthropic.base_url"),
-    _key("GEMINI_API_KEY", "key of Google's AI Studio", aliases=("GOOGLE_API_KEY",)),
+    _key("GEMINI_API_KEY", "key of Google's AI Studio", "s2s.gemini.api_key", aliases=("GOOGLE_API_KEY",)),
     _key("XAI_API_KEY", "key of the xAI console", "s2s.grok.api_key"),
     _key("DEEPGRAM_API_KEY", "key of the Deepgram console", "*.deepgram.api_key", "stt.deepgram-flux.api_key"),
     _base_url("DEEPGRAM_BASE_URL", "Deepgram's protocol", "*.deepgram.base_url", "stt.deepgram-flux.base_url"),

@@ -136,9 +136,8 @@ class RealtimeS2S(SocketS2S):
         self._send(self._event("response.create", _RESPOND, response=self._named(reply)))
 
     def _send_say(self, reply: Reply) -> None:
-        instructions = f"Say the following to the caller, in these words and nothing else: {reply.text}"
         self._send(
-            self._event("response.create", _RESPOND, response={"instructions": instructions, **self._named(reply)})
+            self._event("response.create", _RESPOND, response={"instructions": reply.order, **self._named(reply)})
         )
 
     def _named(self, reply: Reply) -> dict[str, Any]:

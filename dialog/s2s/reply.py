@@ -51,3 +51,8 @@ class Reply:
         """So often it was not made because another one was."""
         self.tries: int = 0
         """So often the session was lost before anything of it came."""
+
+    @property
+    def order(self) -> str:
+        """How a model that says nothing word for word is asked to say :attr:`text`."""
+        return f"Say the following to the caller, in these words and nothing else: {self.text}"

@@ -19,7 +19,7 @@ import dataclasses
 from abc import abstractmethod
 from binascii import b2a_base64
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 from typing import ClassVar, Literal
 from uuid import UUID
@@ -51,7 +51,7 @@ _BEFORE_END_S = 30.0
 _FORCED_S = 5.0
 """… and so long before its end in any case."""
 _STOPPING_S = 2.0
-"""A cancelled reply that the provider does not end within this has ended all the same."""
+"""A cancelled reply of which nothing comes for so long has ended, whether or not the provider says so."""
 _PRE_ROLL_MS = 300.0
 """A VAD hears the beginning of speech so late: manual turns begin so much earlier."""
 _READY_S = 5.0
@@ -134,7 +134,7 @@ class SocketS2S(S2S):
 
     @abstractmethod
     def url_for(self, spec: SessionSpec) -> str:
-        """Where to connect; called in :meth:`open`."""
+        """Where to connect."""
 
     @abstractmethod
     def _receive(self, data: str | bytes) -> None:
@@ -165,9 +165,9 @@ class SocketS2S(S2S):
         """Tell the session of another prompt and tools; ``False``: that needs a new one."""
         return False
 
-    @abstractmethod
     def _texts_of(self, item: Item) -> Iterable[str]:
-        """The messages that put an item into the conversation."""
+        """The messages that put an item into the conversation, where :meth:`add` and :meth:`_seed` are as here."""
+        raise NotImplementedError
 
     @abstractmethod
     def _send_answer(self, call_id: str, result: str) -> None:
@@ -179,6 +179,15 @@ class SocketS2S(S2S):
 
     def _forget(self) -> None:
         """A new session begins: drop what was remembered of the last one."""
+
+    def _seed(self, items: Sequence[Item]) -> None:
+        """Tell a new session what was said before."""
+        for item in items:
+            self._send_all(self._texts_of(item))
+
+    def _caller_speaks(self) -> bool:
+        """Whether an utterance has begun that is not over: a session is not replaced then."""
+        return self._speaking or self._in_turn or bool(self._committed)
 
     def _audio_in_text(self, before: str, after: str) -> None:
         """Audio goes as base64 in a text, between ``before`` and ``after``; for :meth:`url_for`."""
@@ -210,7 +219,11 @@ class SocketS2S(S2S):
         self._ring = AudioRing(spec.input_format)
         self._ms_per_byte = spec.input_format.ms(1)
         self._loop = asyncio.get_running_loop()
-        url = self.url_for(spec)
+        self._open_socket()
+
+    def _open_socket(self) -> None:
+        """Connect, with new patience."""
+        url = self.url_for(self._spec)
         self._socket = ProviderSocket(
             self,
             provider=self.provider,
@@ -313,7 +326,7 @@ class SocketS2S(S2S):
             if not (self._ready and self._send_cancel(reply)):
                 self._over("cancelled")
             else:
-                self._set_timer("stopping", _STOPPING_S, lambda: self._over("cancelled"))
+                self._await_end()
         if self._ready and self.capabilities.truncate:
             self._send_truncate(heard, uuid)
 
@@ -330,8 +343,7 @@ class SocketS2S(S2S):
         self._set_timer("ready")
         self._ready = True
         self._sessions += 1
-        for item in self._spec.history():
-            self._send_all(self._texts_of(item))
+        self._seed(self._spec.history())
         if self._spec.vad == "provider":
             self._replay()
         for from_ms, until_ms, _ in self._committed:
@@ -387,6 +399,7 @@ class SocketS2S(S2S):
     def _audio(self, reply: Reply, item: str, data: bytes) -> None:
         """Audio of a part came."""
         if reply.cancelled:
+            self._await_end()
             return
         number = self._part_of(reply, item)
         at_ms = reply.audio_ms.get(number, 0.0)
@@ -407,6 +420,10 @@ class SocketS2S(S2S):
         if not reply.cancelled:
             at_ms = reply.audio_ms.get(number, 0.0)
             self.emit(S2S.MESSAGE, Message(uuid=reply.uuid, part=number, data=b"", at_ms=at_ms, done=True))
+
+    def _await_end(self) -> None:
+        """A cancelled reply is made all the same: once nothing more comes of it, it is over."""
+        self._set_timer("stopping", _STOPPING_S, lambda: self._over("cancelled"))
 
     def _tool_asked(self, reply: Reply, call: ToolCall) -> None:
         """The model wants a tool."""
@@ -571,14 +588,7 @@ class SocketS2S(S2S):
         self._renew_if_quiet()
 
     def _renew_if_quiet(self) -> None:
-        busy = (
-            self._speaking
-            or self._in_turn
-            or self._committed
-            or self._reply is not None
-            or self._asked
-            or self._answering
-        )
+        busy = self._caller_speaks() or self._reply is not None or self._asked or self._answering
         if self._renewal_due and self._ready and not busy:
             self._renew()
 
@@ -588,8 +598,8 @@ class SocketS2S(S2S):
             self._renewal_due = False
             self._ready = False
             self._stop_timers()
-            if self._spec.vad == "provider":
-                self._safe_ms = max(self._safe_ms, self._sent_ms)
+            if self._spec.vad == "provider" and self.capabilities.speech_events:
+                self._safe_ms = max(self._safe_ms, self._sent_ms)  # nobody speaks; else that is not known
             self._socket.replace()
 
     # Timers.

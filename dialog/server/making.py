@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any, cast
 
+from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.loading import load_target
+from dialog.providers.factories import create_gateway
 from dialog.server.serving import Gateway
 from dialog.voip.admission import Workers
+from dialog.workers.fleet import Fleet
+from dialog.workers.nats import NatsSettings
 
-__all__ = ["make_gateway"]
+__all__ = ["make_fleet_gateway", "make_gateway"]
 
 
 def make_gateway(target: str, *, workers: Workers | None = None) -> Gateway:
@@ -31,6 +36,19 @@ def make_gateway(target: str, *, workers: Workers | None = None) -> Gateway:
     if not _is_gateway(made):
         raise ConfigurationError(f"{target} is no gateway and makes none, but {type(made).__name__}")
     return cast("Gateway", made)
+
+
+def make_fleet_gateway(target: str, settings: NatsSettings, *, env_file: str | Path = ".env") -> Gateway:
+    """A gateway that gives its calls to a fleet: the function ``target`` makes it, or else the environment.
+
+    Raises:
+        ConfigurationError: As :func:`make_gateway`, or a setting is missing.
+        MissingExtra: NATS's client is not installed.
+    """
+    fleet = Fleet(settings)
+    if target:
+        return make_gateway(target, workers=fleet)
+    return create_gateway.from_env("twilio", env=read_env(env_file), workers=fleet)
 
 
 def _is_gateway(thing: object) -> bool:

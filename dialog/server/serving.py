@@ -65,6 +65,7 @@ async def serve(
     *,
     host: str = "0.0.0.0",  # noqa: S104 - a server is there to be reached
     port: int = 8080,
+    own_port: int | None = None,
     leave_s: float = 5.0,
     drain_s: float = 1800.0,
     tls: ssl.SSLContext | None = None,
@@ -83,6 +84,7 @@ async def serve(
         gateway: What is served.
         host: Address to listen at.
         port: And port; 0: any free one.
+        own_port: Another port, which no other process of a shared ``port`` listens at.
         leave_s: See above, in seconds.
         drain_s: See above, in seconds.
         tls: Certificate and key, unless a proxy in front has them.
@@ -109,10 +111,12 @@ async def serve(
         loop.add_signal_handler(number, signalled)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, host, port, ssl_context=tls, reuse_port=reuse_port or None)
-        await site.start()
+        for each in (port,) if own_port is None else (port, own_port):
+            await web.TCPSite(runner, host, each, ssl_context=tls, reuse_port=reuse_port or None).start()
+        bound = runner.addresses[0][1]
+        logger.info("Running on %s://%s:%d", "https" if tls is not None else "http", host, bound)
         if started is not None:
-            started(runner.addresses[0][1])
+            started(bound)
         await told.wait()
         probes.leaving = True
         logger.info("leaving: calls are taken for another %g s, and may finish within %g s", leave_s, drain_s)

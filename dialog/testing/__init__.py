@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dialog.testing.elevenlabs import ElevenLabsEmulator as ElevenLabsEmulator
     from dialog.testing.elevenlabs_stt import ElevenLabsSTTEmulator as ElevenLabsSTTEmulator
     from dialog.testing.flux import FluxEmulator as FluxEmulator
+    from dialog.testing.gemini import GeminiLiveEmulator as GeminiLiveEmulator
     from dialog.testing.grok import GrokEmulator as GrokEmulator
     from dialog.testing.load import CallOutcome as CallOutcome
     from dialog.testing.load import Limit as Limit
@@ -49,13 +50,13 @@ if TYPE_CHECKING:
     from dialog.testing.nats_server import NatsServer as NatsServer
     from dialog.testing.openai import OpenAIEmulator as OpenAIEmulator
     from dialog.testing.openai_realtime import OpenAIRealtimeEmulator as OpenAIRealtimeEmulator
-    from dialog.testing.openai_realtime import RealtimeReply as RealtimeReply
     from dialog.testing.openai_realtime_stt import OpenAIRealtimeSTTEmulator as OpenAIRealtimeSTTEmulator
     from dialog.testing.openai_speech import OpenAISpeechEmulator as OpenAISpeechEmulator
     from dialog.testing.reply import Reply as Reply
     from dialog.testing.reply import Said as Said
     from dialog.testing.reply import UsedTool as UsedTool
     from dialog.testing.responses import ResponsesEmulator as ResponsesEmulator
+    from dialog.testing.s2s import RealtimeReply as RealtimeReply
     from dialog.testing.scripted import ScriptedLLM as ScriptedLLM
     from dialog.testing.server import EmulatorServer as EmulatorServer
     from dialog.testing.server import Faults as Faults
@@ -91,6 +92,7 @@ _HOMES = {
     "FluxEmulator": "flux",
     "Frame": "server",
     "Gap": "caller",
+    "GeminiLiveEmulator": "gemini",
     "GrokEmulator": "grok",
     "Heard": "caller",
     "HummingTTS": "doubles",
@@ -104,7 +106,7 @@ _HOMES = {
     "OpenAIRealtimeEmulator": "openai_realtime",
     "OpenAIRealtimeSTTEmulator": "openai_realtime_stt",
     "OpenAISpeechEmulator": "openai_speech",
-    "RealtimeReply": "openai_realtime",
+    "RealtimeReply": "s2s",
     "Refused": "caller",
     "Reply": "reply",
     "Request": "server",
@@ -148,6 +150,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "FluxEmulator",
     "Frame",
     "Gap",
+    "GeminiLiveEmulator",
     "GrokEmulator",
     "Heard",
     "HummingTTS",

@@ -9,8 +9,9 @@ import time
 from typing import Any, ClassVar, cast
 
 from dialog.message import AudioFormat
-from dialog.testing.openai_realtime import RealtimeEmulator, RealtimeReply
+from dialog.testing.openai_realtime import RealtimeEmulator
 from dialog.testing.realtime_session import RealtimeSession, TalkItem, event, failure
+from dialog.testing.s2s import RealtimeReply
 
 __all__ = ["GrokEmulator"]
 

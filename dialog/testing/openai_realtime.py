@@ -13,99 +13,40 @@ Source: OpenAI's API reference of the realtime API (general availability), and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from aiohttp import web
-from msgspec import Struct
 
-from dialog.testing.hearing import Script
-from dialog.testing.model import ToolUse
-from dialog.testing.realtime_session import RealtimeSession, TalkItem, failure
-from dialog.testing.server import EmulatorServer, Faults
+from dialog.testing.realtime_session import RealtimeSession, failure
+from dialog.testing.s2s import S2SEmulator
 
-__all__ = ["OpenAIRealtimeEmulator", "RealtimeEmulator", "RealtimeReply"]
+__all__ = ["OpenAIRealtimeEmulator", "RealtimeEmulator"]
 
-_SAY = "in these words and nothing else: "
 _BETA = "The Realtime Beta API is no longer supported. Please use /v1/realtime for the GA API."
 
 
-class RealtimeReply(Struct, frozen=True, kw_only=True):
-    """What an emulated model answers."""
-
-    text: str = ""
-    tools: tuple[ToolUse, ...] = ()
-    fails: str = ""
-    """The reply fails with this code."""
-
-
-class RealtimeEmulator(Script, EmulatorServer):
+class RealtimeEmulator(S2SEmulator[RealtimeSession]):
     """A service that speaks OpenAI's realtime protocol, on loopback.
 
     Args:
-        sentences: What is heard; see :class:`~dialog.testing.hearing.Script`.
-        replies: What is answered to a conversation; unless given, what the caller said is repeated.
-        api_key: The key that is accepted; every other one is refused with 401.
-        session_s: When sessions end, as they tell it.
-        ms_per_char: How long the audio of a reply is.
-        chunk_ms: How much audio one message has.
-        chunk_s: Seconds between two of them.
-        transcribe_s: Seconds until the caller's words are told.
-        unintelligible: So many utterances cannot be written down.
         tells_twice: What was said is told twice.
-        stalling: So many replies begin and never go on.
-        faults: What goes wrong.
+        api_key: The key that is accepted; every other one is refused with 401.
+        settings: As the base class has them.
     """
 
     session: ClassVar[type[RealtimeSession]] = RealtimeSession
     models: ClassVar[frozenset[str]] = frozenset()
     """That there are; empty: any."""
 
-    def __init__(
-        self,
-        *,
-        sentences: Sequence[str] = ("hello",),
-        hears: Callable[[bytes], str] | None = None,
-        replies: Callable[[Sequence[TalkItem]], RealtimeReply] | None = None,
-        api_key: str = "openai-test-key",
-        session_s: float = 3600.0,
-        ms_per_char: float = 40.0,
-        chunk_ms: float = 200.0,
-        chunk_s: float = 0.0,
-        transcribe_s: float = 0.0,
-        unintelligible: int = 0,
-        tells_twice: bool = False,
-        stalling: int = 0,
-        port: int = 0,
-        faults: Faults | None = None,
-    ) -> None:
-        super().__init__(port=port, faults=faults)
-        self.sentences = list(sentences)
-        self.hears = hears
-        self.replies = replies
-        self.api_key = api_key
-        self.session_s = session_s
-        self.ms_per_char = ms_per_char
-        self.chunk_ms = chunk_ms
-        self.chunk_s = chunk_s
-        self.transcribe_s = transcribe_s
-        self.unintelligible = unintelligible
+    def __init__(self, *, tells_twice: bool = False, api_key: str = "openai-test-key", **settings: Any) -> None:
+        super().__init__(api_key=api_key, **settings)
         self.tells_twice = tells_twice
-        self.stalling = stalling
-        self.sessions: list[RealtimeSession] = []
-        """All of them, the newest last."""
-        self.violations: list[str] = []
-        """What clients did that the service forbids or punishes."""
 
     @property
     def base_url(self) -> str:
         """Its address with the version, as clients want it."""
         return f"{self.url}/v1"
-
-    @property
-    def conversation(self) -> list[tuple[str, str]]:
-        """What the newest session remembers: role, or kind, and text."""
-        return [(item.role or item.kind, item.text) for item in self.sessions[-1].items]
 
     def routes(self) -> Iterable[web.RouteDef]:
         """``GET /v1/realtime``."""
@@ -116,15 +57,6 @@ class RealtimeEmulator(Script, EmulatorServer):
         code = {400: "invalid_request", 401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status, "server_error")
         error = {"message": f"{code} ({status})", "type": "invalid_request_error", "param": None, "code": code}
         return web.json_response({"error": error}, status=status)
-
-    def reply_to(self, session: RealtimeSession, instructions: str) -> RealtimeReply:
-        """What is answered now."""
-        if instructions:
-            return RealtimeReply(text=instructions.partition(_SAY)[2] or instructions)
-        if self.replies is not None:
-            return self.replies(session.items)
-        said = [item.text for item in session.items if item.role == "user"]
-        return RealtimeReply(text=f"You said: {said[-1]}" if said else "Hello.")
 
     async def tell(self, code: str, *, kind: str = "invalid_request_error", close: int = 0) -> None:
         """Send this error on every connection, and close it with the code ``close`` if there is one."""

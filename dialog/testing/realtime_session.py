@@ -16,7 +16,8 @@ from dialog.testing.hearing import Ear
 from dialog.testing.tone import tone
 
 if TYPE_CHECKING:
-    from dialog.testing.openai_realtime import RealtimeEmulator, RealtimeReply
+    from dialog.testing.openai_realtime import RealtimeEmulator
+    from dialog.testing.s2s import RealtimeReply
 
 __all__ = ["RealtimeSession", "TalkItem", "event", "failure"]
 

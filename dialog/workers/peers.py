@@ -155,6 +155,11 @@ class FabricPeers:
                 end.lost(reason)
         self._sweep()
 
+    def back(self) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`; questions that were lost run into their bounds."""
+        for end in self._ends.values():
+            end.stream.repeat()
+
     def _relayed(self, sender: str, frame: Frame) -> None:
         end = self._ends.get(frame.epoch)
         if end is None:

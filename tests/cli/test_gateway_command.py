@@ -74,9 +74,10 @@ async def command(directory: Path, *arguments: str, target: str = "main:gateway"
         await process.wait()
 
 
-@pytest.mark.parametrize("target", ["main:gateway", "main:make"])
-async def test_a_gateway_takes_calls_and_leaves_without_cutting_one(tmp_path: Path, target: str) -> None:
-    async with command(tmp_path, "--leave-s", "0", target=target) as (process, url), aiohttp.ClientSession() as session:
+@pytest.mark.parametrize(("target", "processes"), [("main:gateway", 1), ("main:make", 1), ("main:gateway", 2)])
+async def test_a_gateway_takes_calls_and_leaves_without_cutting_one(tmp_path: Path, target, processes) -> None:
+    options = ("--leave-s", "0", "--processes", str(processes))
+    async with command(tmp_path, *options, target=target) as (process, url), aiohttp.ClientSession() as session:
         async with session.get(f"{url}/ready") as response:
             assert response.status == 200
         async with Caller.dial(f"{url}/twilio", auth_token=TOKEN, account_sid=ACCOUNT) as caller:
@@ -114,3 +115,37 @@ async def test_what_is_no_gateway_is_named(tmp_path: Path, target: str, complain
         _, error = await process.communicate()
     assert process.returncode == 1
     assert complaint in error.decode()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+async def test_the_processes_do_not_outlive_their_supervisor(tmp_path: Path) -> None:
+    async with command(tmp_path, "--leave-s", "0", "--processes", "2") as (process, _):
+        children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        assert len(children) == 2
+        process.kill()
+        async with asyncio.timeout(20):
+            while any(map(alive, children)):
+                await asyncio.sleep(0.02)
+
+
+async def test_a_gateway_that_no_process_can_make_is_named(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(MAIN)
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "dialog", "gateway", "main:number", "--processes", "2", "--port", str(free_port())],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        _, error = await process.communicate()
+    assert process.returncode == 1
+    assert "main:number is no gateway and makes none, but int" in error.decode()
+    assert "main:number cannot be served" in error.decode()

@@ -113,9 +113,10 @@ INTERNAL = re.compile(
             vadmode | voices
         ) |
         workers\.(
-            blocked | child | directory | fabric | faults | host | link | ordered | process | sockets | sources | stream | ticker |
-            worker
+            blocked | child | directory | fabric | faults | host | link | ordered | peerframes | process | relay |
+            sockets | sources | stream | ticker | worker
         ) |
+        server\.(process | tls) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
             completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |
@@ -125,7 +126,7 @@ INTERNAL = re.compile(
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         mcp\.(connection | results | sdk) |
         providers\.builtin |
-        s2s\.(memory | realtime_wire) |
+        s2s\.(gemini_wire | memory | realtime_wire) |
         stt\.(azure_wire | member | openai_items | openai_wire | seam | telling | watchdog) |
         tts\.(chain | coverage | siblings) |
         net\.(azure | connections | frames | http1 | options | websocket) |

@@ -22,16 +22,18 @@ from dialog.env import parse_env
 from dialog.testing.caller import Caller
 from dialog.testing.cartesia import CartesiaEmulator
 from dialog.testing.deepgram import DeepgramEmulator
+from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.grok import GrokEmulator
 from dialog.testing.model import ToolUse
 from dialog.testing.openai import OpenAIEmulator
-from dialog.testing.openai_realtime import OpenAIRealtimeEmulator, RealtimeReply
+from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
+from dialog.testing.s2s import RealtimeReply
 from dialog.testing.twilio_rest import TwilioRestEmulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ROOT = EXAMPLES.parent
 TOKEN = "auth-token-of-the-test"
-NAMES = ["twilio_openai_agent", "custom_agent"]
+NAMES = ["twilio_openai_agent", "custom_agent", "worker_processes"]
 REALTIME = "realtime_agent"
 SPEECH = mulaw_encode(sine(300, 600))
 
@@ -203,10 +205,13 @@ def tells_the_time(items) -> RealtimeReply:
     return RealtimeReply(text="You are welcome.") if told else RealtimeReply(tools=(ToolUse("time_of_day"),))
 
 
-@pytest.mark.parametrize(("provider", "emulator"), [("openai", OpenAIRealtimeEmulator), ("grok", GrokEmulator)])
+@pytest.mark.parametrize(
+    ("provider", "emulator"),
+    [("openai", OpenAIRealtimeEmulator), ("gemini", GeminiLiveEmulator), ("grok", GrokEmulator)],
+)
 async def test_the_realtime_agent_holds_a_conversation(tmp_path: Path, provider: str, emulator) -> None:
     async with emulator(sentences=["what time is it", "thank you"], replies=tells_the_time) as model, House() as house:
-        keys = {"OPENAI_API_KEY": model.api_key, "XAI_API_KEY": model.api_key}
+        keys = {"OPENAI_API_KEY": model.api_key, "XAI_API_KEY": model.api_key, "GEMINI_API_KEY": model.api_key}
         more = {"REALTIME_PROVIDER": provider, "REALTIME_BASE_URL": model.base_url, **keys}
         async with house.running(REALTIME, tmp_path, **more) as process:
             await exchange(house)
@@ -222,6 +227,38 @@ async def test_the_realtime_agent_holds_a_conversation(tmp_path: Path, provider:
         ]  # fmt: skip
         assert re.fullmatch(r"\d\d:\d\d", said[3][1])
         assert said[4] == ("assistant", "It is half past nine.")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+async def test_a_call_goes_on_when_its_worker_process_is_killed(tmp_path: Path) -> None:
+    async with House() as house:
+        async with (
+            house.running("worker_processes", tmp_path, PROCESSES="1", LEAVE_S="0") as process,
+            house.dial() as caller,
+        ):
+            await caller.listen()
+            await caller.say(SPEECH)
+            await caller.listen()
+            first = children_of(process.pid)
+            os.kill(first[0], signal.SIGKILL)
+            await caller.say(SPEECH)
+            await caller.listen(timeout_s=20)
+            assert children_of(process.pid) != first
+            assert caller.streams == 1
+            await caller.hang_up()
+        assert process.returncode == 0, house.output
+        house.check_log()
+        told = [message["content"] for message in house.openai.exchanges[-1].messages]
+        assert told[:4] == [
+            "You are a clock.",
+            "Good evening, who is there?",
+            "what time is it",
+            "It is half past nine.",
+        ]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("name", [*NAMES, REALTIME])

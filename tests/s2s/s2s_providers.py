@@ -1,7 +1,7 @@
 """Every realtime model that is reached over a socket, with its emulator: one entry each, for the conformance suite.
 
 To add one, add an entry to :data:`PROVIDERS`. Its emulator takes ``sentences`` (what the caller says), ``replies``
-(what is answered to a conversation: :class:`~dialog.testing.openai_realtime.RealtimeReply`), ``ms_per_char`` and
+(what is answered to a conversation: :class:`~dialog.testing.s2s.RealtimeReply`), ``ms_per_char`` and
 ``chunk_s`` (how long a reply is, and how slowly it comes), ``stalling``, ``unintelligible`` and ``faults``; it has an
 ``api_key``, a ``base_url``, its ``conversation`` as (role, text), and notes in ``violations`` what the service would
 not take.
@@ -13,20 +13,22 @@ import asyncio
 import math
 from array import array
 from base64 import b64decode
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
-from dialog.audio.g711 import mulaw_encode
+from dialog.audio.g711 import mulaw_decode, mulaw_encode
 from dialog.llm.llm import ToolSpec
-from dialog.message import MULAW_8K, Message, Playback
+from dialog.message import MULAW_8K, PCM_16K, Message, Playback
 from dialog.net.reconnect import Backoff
+from dialog.s2s.gemini import GeminiLiveS2S
 from dialog.s2s.grok import GrokS2S
 from dialog.s2s.openai import OpenAIRealtimeS2S
 from dialog.s2s.s2s import S2S, SessionSpec
 from dialog.s2s.streaming import SocketS2S
+from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.grok import GrokEmulator
 from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
 from dialog.testing.server import Frame
@@ -35,6 +37,22 @@ from dialog.testing.server import Frame
 def in_json(frame: Frame) -> bytes:
     """The caller's audio in a frame, where it goes as base64 in a message."""
     return b64decode(frame.json().get("audio") or "")
+
+
+def in_gemini(frame: Frame) -> bytes:
+    """As :func:`in_json`, where the message is Gemini's."""
+    return b64decode(frame.json().get("realtimeInput", {}).get("audio", {}).get("data") or "")
+
+
+async def goes_away(emulator: Any, _: Talker) -> None:
+    """A service that says when it will close the connection."""
+    await emulator.go_away(62.0)
+
+
+async def tells_no_end(emulator: Any, talker: Talker) -> None:
+    """A service of which one must know how long sessions last, if it has not told at their beginning."""
+    if "expires_at" not in emulator.sessions[0].described():
+        talker.s2s._limit_session(62.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +71,14 @@ class Provider:
     """The caller's audio that a received frame brings."""
     ms_exact: bool = True
     """It may be told to the millisecond how much was heard."""
+    greetings: int = 1
+    """So many messages come before a session is set up."""
+    invalid_arguments: bool = True
+    """It may ask for tools with arguments that are no JSON."""
+    options: Mapping[str, Any] = field(default_factory=lambda: {"instructions": "Be long."})
+    """Settings that say "Be long."."""
+    ending: Callable[[Any, Talker], Awaitable[None]] = tells_no_end
+    """A session is to end in 62 s."""
 
     def __str__(self) -> str:
         return self.name
@@ -63,6 +89,17 @@ PROVIDERS = [
     Provider(name="openai-manual", factory=OpenAIRealtimeS2S, emulator=OpenAIRealtimeEmulator, manual=True),
     Provider(name="grok", factory=GrokS2S, emulator=GrokEmulator),
     Provider(name="grok-manual", factory=GrokS2S, emulator=GrokEmulator, manual=True),
+    GEMINI := Provider(
+        name="gemini",
+        factory=GeminiLiveS2S,
+        emulator=GeminiLiveEmulator,
+        audio=in_gemini,
+        greetings=0,
+        invalid_arguments=False,
+        options={"systemInstruction": {"parts": [{"text": "Be long."}]}},
+        ending=goes_away,
+    ),
+    replace(GEMINI, name="gemini-manual", manual=True),
 ]
 
 FAST = Backoff(first_s=0.01, limit_s=0.05, give_up_s=2.0)
@@ -90,6 +127,12 @@ def silence(ms: int) -> bytes:
     return MULAW_8K.silence(ms)
 
 
+def wide(data: bytes) -> bytes:
+    """The same at 16 kHz, in 16 bits."""
+    assert PCM_16K.ms(len(data) * 4) == MULAW_8K.ms(len(data))
+    return array("h", [sample for sample in array("h", mulaw_decode(data)) for _ in range(2)]).tobytes()
+
+
 class Talker:
     """A model, all that it told in its order, and the caller who talks to it."""
 
@@ -100,8 +143,14 @@ class Talker:
         options.setdefault("backoff", FAST)
         self.provider, self.emulator = provider, emulator
         self.s2s = provider.factory(base_url=emulator.base_url, **options)
+        self.output_format = self.s2s.output_formats[0]
         self.spec = SessionSpec(
-            prompt="Be brief.", tools=(BOOK,), vad="local" if provider.manual else "provider", history=history
+            input_format=self.s2s.formats[0],
+            output_format=self.output_format,
+            prompt="Be brief.",
+            tools=(BOOK,),
+            vad="local" if provider.manual else "provider",
+            history=history,
         )
         self.at_ms = 0.0
         self.events: list[tuple[str, Any]] = []
@@ -141,7 +190,8 @@ class Talker:
         """All of it, in frames of 20 ms, at once."""
         for at in range(0, len(audio), 160):
             data = audio[at : at + 160]
-            self.s2s.post(Message(uuid=CALL, data=data, at_ms=self.at_ms))
+            carried = data if self.spec.input_format == MULAW_8K else wide(data)
+            self.s2s.post(Message(uuid=CALL, data=carried, at_ms=self.at_ms))
             self.at_ms += len(data) / 8
 
     def talk(self, ms: int = 1000) -> None:
@@ -186,7 +236,7 @@ class Talker:
 
     def audio_ms(self, uuid: UUID) -> float:
         """How much audio came of a turn."""
-        return MULAW_8K.ms(sum(len(message.data) for message in self.told("message") if message.uuid == uuid))
+        return self.output_format.ms(sum(len(message.data) for message in self.told("message") if message.uuid == uuid))
 
     def words(self, uuid: UUID) -> str:
         """What was said in a turn."""

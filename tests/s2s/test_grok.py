@@ -10,7 +10,7 @@ from s2s_providers import PROVIDERS, Talker
 from dialog import GrokS2S, Message
 from dialog.errors import ConfigurationError
 from dialog.testing.grok import GrokEmulator
-from dialog.testing.openai_realtime import RealtimeReply
+from dialog.testing.s2s import RealtimeReply
 
 GROK = PROVIDERS[2]
 

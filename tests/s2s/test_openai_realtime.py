@@ -11,7 +11,8 @@ from dialog import SemanticVAD, ServerVAD
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
 from dialog.s2s import realtime_protocol, streaming
 from dialog.s2s.openai import OpenAIRealtimeS2S
-from dialog.testing.openai_realtime import OpenAIRealtimeEmulator, RealtimeReply
+from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
+from dialog.testing.s2s import RealtimeReply
 
 OPENAI = PROVIDERS[0]
 

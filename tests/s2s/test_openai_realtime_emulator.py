@@ -19,7 +19,8 @@ from s2s_providers import silence, speech
 from websockets.exceptions import InvalidStatus
 
 from dialog.testing.model import ToolUse
-from dialog.testing.openai_realtime import OpenAIRealtimeEmulator, RealtimeReply
+from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
+from dialog.testing.s2s import RealtimeReply
 
 SESSION = {
     "type": "realtime",

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 from s2s_providers import CALL, PROVIDERS, Provider, Talker, silence, speech
 
 from dialog.errors import AuthenticationError, ConfigurationError, RemoteProtocolError, StateError, UnsupportedFormat
@@ -16,7 +17,7 @@ from dialog.net import shared
 from dialog.s2s import streaming
 from dialog.s2s.s2s import SessionSpec
 from dialog.testing.model import ToolUse
-from dialog.testing.openai_realtime import RealtimeReply
+from dialog.testing.s2s import RealtimeReply
 from dialog.testing.server import Faults
 
 pytestmark = pytest.mark.parametrize("provider", PROVIDERS, ids=str)
@@ -71,7 +72,7 @@ async def test_a_turn_is_told_answered_and_accounted_for_under_one_uuid(provider
         for message in audio:
             assert (message.uuid, message.part) == (uuid, 0)
             assert message.at_ms == pytest.approx(at_ms)
-            at_ms += MULAW_8K.ms(len(message.data))
+            at_ms += talker.output_format.ms(len(message.data))
         names = [name for name, _ in talker.events]
         assert names.index("turn") < names.index("message") < names.index("replied")
         assert talker.failures == []
@@ -103,6 +104,7 @@ async def test_usage_is_told_in_the_units_of_all(provider, open_):
     async with provider.emulator() as emulator:
         talker = await open_(emulator)
         uuid = await talker.answer()
+        await talker.until(lambda: talker.told("usage"))
         used = [told.usage for told in talker.told("usage") if told.uuid == uuid and told.usage.output_tokens]
         if used:
             assert len(used) == 1
@@ -128,6 +130,8 @@ async def test_words_that_nobody_understood_are_told_as_none(provider, open_):
 async def test_telephone_audio_goes_straight_through(provider, open_):
     async with provider.emulator() as emulator:
         talker = await open_(emulator)
+        if MULAW_8K not in talker.s2s.formats:
+            pytest.skip("takes none")
         await talker.turn()
         sent = b"".join(provider.audio(frame) for frame in emulator.received())
         assert speech(1000) in sent
@@ -160,9 +164,7 @@ async def test_a_format_that_it_has_not_is_refused(provider, open_):
 
 async def test_headers_options_and_query_are_passed_on(provider, open_):
     async with provider.emulator() as emulator:
-        talker = await open_(
-            emulator, headers={"X-Trace": "t1"}, query={"trial": True}, options={"instructions": "Be long."}
-        )
+        talker = await open_(emulator, headers={"X-Trace": "t1"}, query={"trial": True}, options=provider.options)
         request = emulator.requests[0]
         assert request.headers["X-Trace"] == "t1"
         assert request.values("trial") == ["true"]
@@ -179,16 +181,22 @@ def books(items: Any) -> RealtimeReply:
     results = [item.text for item in items if item.kind == "function_call_output"]
     if results:
         return RealtimeReply(text=f"It is {results[-1]}.")
-    return RealtimeReply(text="Let me see.", tools=(ToolUse("book_table", {"people": 2}), ToolUse("book_table", '{"p')))
+    return RealtimeReply(text="Let me see.", tools=(ToolUse("book_table", {"people": 2}), ToolUse("book_table", {})))
+
+
+def books_badly(items: Any) -> RealtimeReply:
+    reply = books(items)
+    return replace(reply, tools=(reply.tools[0], ToolUse("book_table", '{"p'))) if reply.tools else reply
 
 
 async def test_tools_are_asked_for_answered_and_followed_by_words(provider, open_):
-    async with provider.emulator(replies=books) as emulator:
+    bad = provider.invalid_arguments
+    async with provider.emulator(replies=books_badly if bad else books) as emulator:
         talker = await open_(emulator)
         uuid = await talker.answer()
         asked = talker.told("tool_call")
         assert [(tool.uuid, tool.call.name) for tool in asked] == [(uuid, "book_table")] * 2
-        assert [tool.call.arguments for tool in asked] == ['{"people":2}', '{"p']
+        assert [tool.call.arguments for tool in asked] == ['{"people":2}', '{"p' if bad else "{}"]
         for tool, result in zip(asked, ("refused", "booked"), strict=True):
             talker.s2s.answer(tool.call.id, result)
         talker.s2s.respond(uuid)
@@ -268,10 +276,10 @@ async def test_a_reply_of_which_nothing_was_heard_is_forgotten(provider, open_):
 
 
 async def test_a_reply_is_cancelled_before_it_begins(provider, open_):
-    async with provider.emulator(replies=story) as emulator:
+    async with provider.emulator(replies=story, chunk_s=0.02) as emulator:
         talker = await open_(emulator)
-        uuid = await talker.turn()
-        talker.respond(uuid)
+        uuid = uuid4()
+        talker.s2s.respond(uuid)
         talker.cut(uuid, 0)
         assert [end.state for end in talker.ends(uuid)] == ["cancelled"]
         again = uuid4()
@@ -279,6 +287,7 @@ async def test_a_reply_is_cancelled_before_it_begins(provider, open_):
         await talker.replied(again)
         assert talker.audio_ms(uuid) == 0
         assert talker.words(again) == STORY
+        assert len(talker.ends(uuid)) == 1
 
 
 async def test_cancelling_what_is_over_or_unknown_hurts_nobody(provider, open_):
@@ -419,8 +428,7 @@ async def test_a_session_is_replaced_between_two_turns_before_it_ends(provider, 
         if provider.factory.capabilities.session_s is None:
             pytest.skip("sessions last")
         talker = await open_(emulator)
-        if "expires_at" not in emulator.sessions[0].described():
-            talker.s2s._limit_session(62.0)
+        await provider.ending(emulator, talker)
         await talker.ready(2)
         emulator.session_s = 3600.0
         uuid = await talker.answer()
@@ -497,7 +505,7 @@ async def test_a_connection_that_is_closed_for_our_fault_is_the_end(provider, op
 
 async def test_a_session_that_is_never_set_up_is_left(provider, open_, monkeypatch):
     monkeypatch.setattr(streaming, "_READY_S", 0.05)
-    async with provider.emulator(faults=Faults(stall_after=1, times=1)) as emulator:
+    async with provider.emulator(faults=Faults(stall_after=provider.greetings, times=1)) as emulator:
         talker = await open_(emulator)
         uuid = await talker.answer()
         assert emulator.connections == 2

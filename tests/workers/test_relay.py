@@ -13,6 +13,7 @@ from dialog.workers.frames import Acknowledged, Frame
 from dialog.workers.peerframes import (
     RelayAudio,
     RelayClosed,
+    RelayDigit,
     RelayMark,
     RelayOpened,
     RelayStop,
@@ -21,6 +22,7 @@ from dialog.workers.peerframes import (
     WireClose,
     WireMark,
 )
+from dialog.workers.peers import FabricPeers
 from dialog.workers.relay import Relay, RelayedStream
 
 CALL = uuid4()
@@ -41,6 +43,9 @@ class Recorded(Fabric):
     @property
     def bodies(self) -> list[object]:
         return [frame.body for frame in self.sent if frame.seq]
+
+    def announce(self, frame: Frame) -> None:
+        raise NotImplementedError
 
     def _transmit(self, to: str, packet: bytearray) -> None:
         raise NotImplementedError
@@ -233,6 +238,17 @@ async def test_a_frame_that_was_lost_on_the_way_is_asked_for_and_none_is_taken_t
     far.says(WireMark("a"), WireMark("b"))
     end.receive(Frame(CALL, 7, 2, WireMark("b")))
     assert wire.did == [("mark", "a"), ("mark", "b")]
+
+
+async def test_what_was_sent_while_the_network_was_away_is_sent_again():
+    fabric, wire = Recorded(), Wire()
+    peers = FabricPeers(fabric)
+    end = peers.relay("there", CALL, b"opening", wire)
+    end.receive_digit("1")
+    peers.back()
+    assert fabric.bodies == [RelayOpened(b"opening"), RelayDigit("1")] * 2
+    peers.gone("there", "it was killed")
+    assert wire.did == [("close", 1011)]
 
 
 async def test_the_owner_s_death_closes_the_socket_with_1011_unless_all_was_said():
