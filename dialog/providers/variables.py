@@ -139,6 +139,16 @@ VARIABLES: tuple[Variable, ...] = (
     _key("ANTHROPIC_API_KEY", "key of the Anthropic console", "*.anthropic.api_key"),
     _base_url("ANTHROPIC_BASE_URL", "Anthropic's protocol", "*.anthropic.base_url"),
     _key("GEMINI_API_KEY", "key of Google's AI Studio", "s2s.gemini.api_key", aliases=("GOOGLE_API_KEY",)),
+    Variable(
+        name="REALTIME_PROVIDER",
+        what="who hears and speaks in `examples/realtime_agent`: a name of [Providers](providers.md)",
+        default="openai",
+    ),
+    _base_url(
+        "REALTIME_BASE_URL",
+        "the protocol of such a model",
+        *(f"s2s.{name}.base_url" for name in ("openai", "grok", "gemini")),
+    ),
     _key("XAI_API_KEY", "key of the xAI console", "s2s.grok.api_key"),
     _key("DEEPGRAM_API_KEY", "key of the Deepgram console", "*.deepgram.api_key", "stt.deepgram-flux.api_key"),
     _base_url("DEEPGRAM_BASE_URL", "Deepgram's protocol", "*.deepgram.base_url", "stt.deepgram-flux.base_url"),

@@ -101,6 +101,8 @@ class SocketS2S(S2S):
         self._socket: ProviderSocket | None = None
         self._encode: Callable[[bytes], bytes | str] | None = None
         """Makes a frame of audio; ``None``: the audio is the frame."""
+        self._around = 0
+        """Characters of a text that holds audio, but for the audio."""
         self._ring: AudioRing
         self._ms_per_byte = 0.0
         self._time = StreamTime()
@@ -192,6 +194,7 @@ class SocketS2S(S2S):
     def _audio_in_text(self, before: str, after: str) -> None:
         """Audio goes as base64 in a text, between ``before`` and ``after``; for :meth:`url_for`."""
         self._encode = lambda data: before + b2a_base64(data, newline=False).decode() + after
+        self._around = len(before) + len(after)
         self._settings = dataclasses.replace(self._settings, audio_between=(before, after))
 
     # What the engine calls.
@@ -232,6 +235,7 @@ class SocketS2S(S2S):
             on_message=self._receive,
             on_open=self._connected,
             on_lost=self._lost,
+            on_dropped=self._dropped,
             on_failed=self._failed,
             settings=self._settings,
         )
@@ -537,6 +541,17 @@ class SocketS2S(S2S):
         for message in self._ring.since(self._safe_ms if from_ms is None else from_ms):
             if message.at_ms < until_ms:
                 self._send_audio(message)
+
+    def _dropped(self, frame: bytes | str) -> None:
+        """Audio was thrown away that the session was to get: its positions are earlier than was thought."""
+        assert self._socket is not None
+        duration = self._frame_ms(frame)
+        waiting = sum(map(self._frame_ms, self._socket.queued_audio))
+        self._time.drop(self._time.sent_ms - waiting - duration, duration)
+
+    def _frame_ms(self, frame: bytes | str) -> float:
+        size = len(frame) if isinstance(frame, bytes) else (len(frame) - self._around) // 4 * 3 - frame.count("=")
+        return size * self._ms_per_byte
 
     def _connected(self) -> None:
         """A new session counts its audio from zero and knows nothing."""

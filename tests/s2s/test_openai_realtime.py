@@ -5,9 +5,9 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from s2s_providers import PROVIDERS, Talker
+from s2s_providers import PROVIDERS, Talker, silence
 
-from dialog import SemanticVAD, ServerVAD
+from dialog import Message, SemanticVAD, ServerVAD
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
 from dialog.s2s import realtime_protocol, streaming
 from dialog.s2s.openai import OpenAIRealtimeS2S
@@ -179,6 +179,22 @@ async def test_a_model_that_there_is_not_and_a_key_that_is_withdrawn_are_fatal(o
         await talker.until(lambda: talker.failures)
         assert isinstance(talker.failures[-1].error, AuthenticationError)
         assert talker.failures[-1].fatal
+
+
+async def test_speech_keeps_its_time_when_audio_before_it_was_dropped(open_):
+    async with OpenAIRealtimeEmulator() as emulator:
+        talker = await open_(emulator)
+        talker.say(silence(400))
+        # The service read too slowly for these 200 ms: they never reach it.
+        lost = Message(uuid=uuid4(), data=silence(200), at_ms=talker.at_ms)
+        talker.s2s._ring.append(lost)
+        talker.s2s._time.add(talker.at_ms, 200)
+        talker.s2s._dropped(talker.s2s._encode(lost.data))
+        talker.at_ms += 200
+        await talker.turn(1000)
+        start, stop = talker.told("vad")
+        assert start.at_ms == pytest.approx(1000, abs=120)
+        assert stop.at_ms == pytest.approx(2000, abs=120)
 
 
 async def test_a_commit_of_nothing_is_forgotten(open_):
