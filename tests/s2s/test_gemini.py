@@ -13,7 +13,7 @@ from s2s_providers import GEMINI, Talker, silence, speech
 from dialog import ActivityDetection, Message, create_s2s
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError, RemoteProtocolError
 from dialog.llm.llm import Entry
-from dialog.s2s import gemini
+from dialog.s2s import gemini_protocol
 from dialog.s2s.gemini import GeminiLiveS2S
 from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.model import ToolUse
@@ -163,7 +163,7 @@ async def test_what_was_asked_for_after_a_cut_does_not_wait_for_the_rest(open_):
 
 
 async def test_a_reply_is_heard_although_the_one_before_never_ended(open_, monkeypatch):
-    monkeypatch.setattr(gemini, "_STOPS_S", 0.0)
+    monkeypatch.setattr(gemini_protocol, "_STOPS_S", 0.0)
     async with GeminiLiveEmulator(chunk_s=0.02) as emulator:
         talker = await open_(emulator)
         talker.s2s._unwanted = True  # something was cut, of which the service says nothing more
@@ -271,7 +271,7 @@ async def test_a_tool_that_the_caller_spoke_over_is_cancelled(open_):
 
 
 async def test_the_caller_is_heard_to_the_end_while_the_model_waits_for_a_tool(open_, monkeypatch):
-    monkeypatch.setattr(gemini, "_QUIET_S", 0.02)
+    monkeypatch.setattr(gemini_protocol, "_QUIET_S", 0.02)
     async with GeminiLiveEmulator(sentences=["book it", "for two"], replies=books) as emulator:
         talker = await open_(emulator)
         await talker.answer()
