@@ -129,6 +129,7 @@ async def _serve(orders: Orders, control: _Control, listening: socket.socket) ->
         reuse_port=True,
         stop=control.stop,
         started=lambda _: control.say(READY),
+        watched=gateway,
     )
 
 

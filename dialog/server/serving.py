@@ -72,6 +72,7 @@ async def serve(
     reuse_port: bool = False,
     stop: asyncio.Event | None = None,
     started: Callable[[int], object] | None = None,
+    watched: object = None,
 ) -> bool:
     """Serve ``gateway`` until SIGTERM or SIGINT, or ``stop``; then drain it.
 
@@ -91,6 +92,7 @@ async def serve(
         reuse_port: Several processes listen at the same port.
         stop: Set it instead of sending a signal.
         started: Called with the port once calls are taken.
+        watched: Whose calls ``/metrics`` tells of; ``gateway`` unless given.
 
     Returns:
         Whether all calls ended by themselves.
@@ -99,7 +101,7 @@ async def serve(
     app = web.Application()
     probes.add_routes(app)
     gateway.add_routes(app)
-    _add_metrics(gateway, app)
+    _add_metrics(gateway if watched is None else watched, app)
     runner = web.AppRunner(app, access_log=None)
     told, again = stop or asyncio.Event(), asyncio.Event()
 
@@ -127,7 +129,7 @@ async def serve(
         await runner.cleanup()
 
 
-def _add_metrics(gateway: Gateway, app: web.Application) -> None:
+def _add_metrics(gateway: object, app: web.Application) -> None:
     try:
         from dialog.telemetry import Metrics
     except MissingExtra as exc:

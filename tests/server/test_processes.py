@@ -52,6 +52,28 @@ async def leaving(crew) -> None:
                         break
 
 
+async def test_each_process_tells_of_its_own_calls_at_its_own_port(monkeypatch):
+    async with crew(monkeypatch) as it, aiohttp.ClientSession() as session:
+
+        async def ended() -> list[bool]:
+            texts = []
+            for port in it.processes.own_ports:
+                async with session.get(f"http://127.0.0.1:{port}/metrics") as response:
+                    texts.append(await response.text())
+            line = 'dialog_calls_total{direction="inbound",outcome="agent_hangup"} 1.0'
+            return [line in text for text in texts]
+
+        assert await ended() == [False, False]
+        async with it.dial() as caller:
+            await caller.listen()
+            caller.press("1")
+            await caller.wait_ended()
+        async with asyncio.timeout(10):
+            while not any(told := await ended()):
+                await asyncio.sleep(0.02)
+        assert told == [True, False]
+
+
 async def test_a_call_whose_media_lands_in_another_process_is_like_any_other(monkeypatch):
     async with crew(monkeypatch) as it:
         async with it.dial() as caller:
