@@ -339,6 +339,19 @@ async def test_a_session_that_remembers_what_was_not_heard_is_begun_anew(open_):
         assert talker.words(again) == "You said: two"
 
 
+async def test_the_handle_of_a_session_that_was_left_behind_is_not_used_later(open_):
+    async with GeminiLiveEmulator(replies=story) as emulator:
+        talker = await open_(emulator)
+        uuid = await talker.turn()
+        talker.cut(uuid, 400)
+        await resumable(talker)
+        await emulator.go_away(9.5)
+        await talker.ready(2)
+        emulator.sockets[0].drop()
+        await talker.ready(3)
+        assert [session.handle for session in emulator.sessions] == ["", "", ""]
+
+
 async def test_a_handle_that_is_refused_costs_nothing(open_):
     said = [Entry(role="user", text="one"), Entry(role="assistant", text="You said: one")]
     async with GeminiLiveEmulator(sentences=["one", "two"]) as emulator:
