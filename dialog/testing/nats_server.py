@@ -70,7 +70,7 @@ class NatsServer:
         folder = Path(self._folder.name)
         config, log = folder / "nats.conf", folder / "nats.log"
         config.write_text(self.config)
-        command = [_binary(), "-a", "127.0.0.1", "-p", str(self._port), "-c", str(config), "-l", str(log)]
+        command = [nats_server_binary(), "-a", "127.0.0.1", "-p", str(self._port), "-c", str(config), "-l", str(log)]
         self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own command, in a moment
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -120,7 +120,7 @@ class NatsServer:
             writer.close()
 
 
-def _binary() -> str:
+def nats_server_binary() -> str:
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
