@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint typecheck bench docs build clean
+.PHONY: help setup demo test lint typecheck bench soak docs build clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ typecheck: $(STAMP) ## mypy and basedpyright, both strict
 bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the same run; QUICK=1 for fewer calls
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 	$(BIN)/python benchmarks/conversation.py $(if $(QUICK),--quick)
+
+soak: $(STAMP) ## ten minutes of calls while workers, NATS and providers die; MINUTES=60 for an hour
+	$(BIN)/python tests/soak/soak.py --minutes $(or $(MINUTES),10)
 
 docs: $(STAMP) ## the documentation, into build/docs
 	$(BIN)/python -m sphinx -W -q -b html docs build/docs

@@ -13,7 +13,7 @@ from typing import Self
 
 from dialog.errors import ConfigurationError
 
-__all__ = ["NatsServer"]
+__all__ = ["NatsServer", "nats_server_binary"]
 
 _START_S = 10.0
 _END_S = 5.0
@@ -121,6 +121,11 @@ class NatsServer:
 
 
 def nats_server_binary() -> str:
+    """The path of the server's program.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
