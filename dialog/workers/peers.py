@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import Context
 from secrets import randbits
 from typing import Any, Final
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 _ASK_S: Final = 10.0
 """Below the 15 s that a carrier waits for a webhook."""
 _FIND_S: Final = 0.5
+_CLOSE_S: Final = 1.0
 
 
 class FabricPeers:
@@ -45,6 +47,8 @@ class FabricPeers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._over = asyncio.Event()
+        self._over.set()
         self._ticker = Ticker(self._tick)
 
     # Peers.
@@ -60,8 +64,11 @@ class FabricPeers:
 
     async def close(self) -> None:
         """See :class:`~dialog.voip.peers.Peers`."""
-        self._ticker.stop()
         self._owner = None
+        with suppress(TimeoutError):  # what the gateway has closed is said to its other end
+            async with asyncio.timeout(_CLOSE_S):
+                await self._over.wait()
+        self._ticker.stop()
         for node in tuple(self.others):
             self.gone(node, "this gateway is closing")
         for task in self._tasks:
@@ -210,6 +217,7 @@ class FabricPeers:
 
     def _keep(self, end: RelayEnd) -> None:
         self._ends[end.stream.epoch] = end
+        self._over.clear()
         self._ticker.start()
 
     def _tick(self, now: float) -> None:
@@ -224,6 +232,7 @@ class FabricPeers:
         if not any(isinstance(end, Relay) for end in self._ends.values()):
             self._idle.set()
         if not self._ends:
+            self._over.set()
             self._ticker.stop()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

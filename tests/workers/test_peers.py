@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from uuid import UUID, uuid4
 
 import aiohttp
@@ -17,6 +18,7 @@ from dialog.voip.twilio.record import call_id_of
 from dialog.voip.voip import VoIP
 from dialog.workers.peers import FabricPeers
 
+from test_twilio_asgi import AsgiServer  # isort: skip
 from twilio_phone import Document, new_sid  # isort: skip
 
 
@@ -70,6 +72,32 @@ async def test_a_clear_passes_through_another_gateway():
             while (message := await opened.hear())["event"] != "clear":
                 assert message["event"] in ("media", "mark")
         assert message == {"event": "clear", "streamSid": opened.stream_sid}
+
+
+async def test_a_socket_under_asgi_is_relayed_too():
+    async with neighbours() as both:
+        sid = new_sid()
+        both.rest.add_call(sid)
+        document = await both.one.ring(sid)
+        (voip,) = both.one.voips
+        frames = []
+        voip.on(VoIP.MESSAGE, frames.append)
+        async with AsgiServer(both.two.gateway.asgi()).socket("/twilio/media") as opened:
+            assert await opened.hear() == {"type": "websocket.accept"}
+            opened.start(sid, document.parameters)
+            opened.send("media", streamSid="MZ1", media={"payload": "/////w==", "timestamp": "0"})
+            await until(lambda: frames)
+            assert frames[0].data == b"\xff" * 4
+            turn = uuid4()
+            voip.post(Message(uuid=turn, data=b"\x01" * 8000))
+            assert json.loads((await opened.hear())["text"])["event"] == "media"
+            voip.abort(turn)
+            while json.loads((await opened.hear())["text"])["event"] != "clear":
+                pass
+            await voip.hangup()
+            while (last := await opened.hear())["type"] != "websocket.close":
+                pass
+            assert last["code"] == 1000
 
 
 async def test_a_hang_up_closes_the_socket_at_another_gateway():
