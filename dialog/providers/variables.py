@@ -205,6 +205,12 @@ VARIABLES: tuple[Variable, ...] = (
         default="127.0.0.1",
     ),
     Variable(name="PORT", what="port that the programs listen on", default="8080", form="port"),
+    Variable(name="PROCESSES", what="how many worker processes `examples/worker_processes` has; one a core unless set"),
+    Variable(
+        name="LEAVE_S",
+        what="how long `examples/worker_processes` still takes calls after SIGTERM, in seconds",
+        default="5",
+    ),
     Variable(name="CERT_FILE", what="certificate chain, PEM: TLS without a proxy", form="file"),
     Variable(name="KEY_FILE", what="key of the certificate, PEM", form="file"),
     Variable(name="NATS_URL", what="servers where a fleet meets: `nats://host:4222`, several with commas", form="nats"),
