@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from uuid import UUID, uuid4
 
 from dialog.agent.decider import Decider
@@ -86,6 +86,7 @@ class Cascade:
             patience_s=host.settings.reply_timeout_s,
             failed=self._reply_failed,
             fault=host.failed,
+            inside=self._inside,
         )
         self._parting = Parting(host, voip, self._mouth, scribe=scribe, unmute=self._unmute, forgotten=self._forgotten)
         self._stopped = False
@@ -349,6 +350,10 @@ class Cascade:
         turn.speech.grant()
         message: Message[str] = newest if len(decision.utterances) == 1 else Message(uuid=turn.uuid, data=text)
         turn.task = self._host.spawn(self._driver.run(turn, message, self._reply_ended), f"turn {turn.uuid}")
+
+    def _inside(self, turn: Turn, what: str) -> AbstractContextManager[None]:
+        tracer = self._voip.tracer
+        return nullcontext() if tracer is None else tracer.work(turn.uuid, what, turn.times)
 
     def _stamp_end_of_speech(self, turn: Turn, newest: Utterance, now: float) -> None:
         """Note when the caller stopped speaking: by the words' times, else by the newest edge; never guessed."""

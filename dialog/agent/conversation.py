@@ -176,6 +176,7 @@ class Conversation:
                 direction=metadata.direction,
                 started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 agent=self._agent.name,
+                trace=voip.tracer.trace if voip.tracer is not None else "",
             )
             self._scribe.watch(self.history)
             if self.history.blocks():

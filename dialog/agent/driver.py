@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, cast
 
@@ -34,6 +35,7 @@ class Driver:
         patience_s: Code that shows no sign of life for so long has failed.
         failed: Told when ``inference`` failed.
         fault: Told of a failure that costs one part only.
+        inside: Makes what the user's code of a turn runs inside of; it is told what that is.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Driver:
         patience_s: float,
         failed: Callable[[Turn, DialogError], None],
         fault: Callable[[DialogError], None],
+        inside: Callable[[Turn, str], AbstractContextManager[None]],
     ) -> None:
         self._infer = infer
         self._clock = clock
         self._patience_s = patience_s
         self._failed = failed
         self._fault = fault
+        self._inside = inside
 
     async def run(
         self,
@@ -61,8 +65,9 @@ class Driver:
         """Run ``inference``, or read ``reply``, from start to close, all in this one task; then call ``ended``."""
         current_turn.set(turn)
         try:
-            async with self._patience(turn, "inference") as patience:
-                await self._run(turn, self._infer(message) if reply is None else reply, patience)
+            with self._inside(turn, "inference"):
+                async with self._patience(turn, "inference") as patience:
+                    await self._run(turn, self._infer(message) if reply is None else reply, patience)
         except asyncio.CancelledError as exc:
             if turn.speech.closed:
                 raise
@@ -85,16 +90,17 @@ class Driver:
         current_turn.set(turn)
         inside_speech(part)
         try:
-            async with self._patience(turn, "a dispatched stream") as patience, closing(stream):
-                async for text in stream:
-                    if part.sealed:
-                        return
-                    self.alive(turn)
-                    turn.stamp("first_token", self._clock.now())
-                    turn.draft.say(part.number, checked(text))
-                    turn.speech.write_to(part, text)
-                    if turn.speech.backlog > _TEXT_LIMIT:
-                        await self._room(turn, patience)
+            with self._inside(turn, "stream"):
+                async with self._patience(turn, "a dispatched stream") as patience, closing(stream):
+                    async for text in stream:
+                        if part.sealed:
+                            return
+                        self.alive(turn)
+                        turn.stamp("first_token", self._clock.now())
+                        turn.draft.say(part.number, checked(text))
+                        turn.speech.write_to(part, text)
+                        if turn.speech.backlog > _TEXT_LIMIT:
+                            await self._room(turn, patience)
         except Exception as exc:  # the user's stream
             self._fault(as_failure(f"a dispatched stream raised {exc!r}", exc))
         finally:

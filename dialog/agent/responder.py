@@ -123,7 +123,10 @@ class Responder:
     ) -> AsyncIterator[str]:
         """One request to the model: yield its words, note the tools that it wants."""
         answer.calls = []
-        async with closing(llm.stream(request)) as stream:
+        events, tracer = llm.stream(request), self._host.voip.tracer
+        if tracer is not None:
+            events = tracer.request(turn.uuid, llm, events)
+        async with closing(events) as stream:
             async for event in stream:
                 if isinstance(event, TextDelta):
                     if event.text.strip():

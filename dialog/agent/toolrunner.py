@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -253,9 +253,11 @@ class ToolRunner:
             content = f"cancelled: it was not started, for {refusal}"
             job.result = ToolResult(id=call.id, name=call.name, content=content, state="cancelled")
             return
-        job.result = await self._toolbox.run(
-            call, key=job.key, wanted=lambda: job.background or job.again or not turn.speech.closed
-        )
+        tracer = self._host.voip.tracer
+        with nullcontext() if tracer is None else tracer.tool(turn.uuid, call):
+            job.result = await self._toolbox.run(
+                call, key=job.key, wanted=lambda: job.background or job.again or not turn.speech.closed
+            )
 
     def _begin(self, turn: Turn, step: _Step) -> None:
         """From here on what the step asks for is remembered, whatever becomes of it."""

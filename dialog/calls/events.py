@@ -70,6 +70,8 @@ class CallStarted(EventBase, frozen=True, kw_only=True, gc=False, tag="call.star
     """Wall clock, ISO 8601 with zone."""
     agent: str = ""
     """The agent, named as its class is; empty: the call has ended without one."""
+    trace: str = ""
+    """W3C ``traceparent`` of the call's span, if the call is traced."""
 
 
 class CallResumed(EventBase, frozen=True, kw_only=True, gc=False, tag="call.resumed"):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dialog.telemetry.metrics import Metrics as Metrics
+    from dialog.telemetry.tracing import Tracing as Tracing
 
-_HOMES = {"Metrics": "metrics"}
+_HOMES = {"Metrics": "metrics", "Tracing": "tracing"}
 
-__all__ = ["Metrics"]  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+__all__ = ["Metrics", "Tracing"]  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
 
 
 def __getattr__(name: str) -> Any:

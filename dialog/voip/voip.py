@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # an interface below it: what they hold is for the agent
     from dialog.calls.checkpoint import Checkpoint
     from dialog.calls.events import CallEvent
     from dialog.calls.journal import Journal
+    from dialog.calls.tracer import CallTracer
 
 __all__ = ["CallState", "VoIP"]
 
@@ -116,6 +117,8 @@ class VoIP(Participant):
         """Where the call's events are kept so that it can survive this process; ``None``: it ends with it."""
         self.may_act: Callable[[], bool] = _always
         """Whether this process may still act for the call. Another may have it, if the line was not heard of."""
+        self.tracer: CallTracer | None = None
+        """Who traces the call: see :class:`dialog.telemetry.Tracing`."""
         self.on_clips: Callable[[Clips], object] | None = None
         """Takes what the line says while there is no agent; ``None``: nobody wants it."""
         self._link = link

@@ -105,7 +105,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 LISTED = re.findall(r"^\.\. automodule:: (\S+)$", REFERENCE, re.MULTILINE)
 INTERNAL = re.compile(
     r"""dialog\.(
-        __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages) |
+        __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) |
         agent\.(
             alignment | callerwords | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
             ledger | mcptools | mode | modelparts | modelvoice | mouth | ownvoice | parting | realtime | recent | responder | resume | resumer |
@@ -138,7 +138,7 @@ INTERNAL = re.compile(
             caller | dialler | fleet | hosts | metronome | page | plots | speech | stream | talk
         ) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
-        telemetry\.(callmetrics | labels | prometheus) |
+        telemetry\.(callmetrics | calltrace | labels | otel | prometheus | spans) |
         vad\.played |
         voip\.(
             bed | belongings | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout |

@@ -164,13 +164,17 @@ def test_with_the_core_alone_every_module_loads_or_names_its_extra(bare: Path) -
     done = run(bare, "-c", code)
     assert done.returncode == 0, done.stderr
     missing = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    homes = {"twilio": "dialog.voip.twilio.", "prometheus_client": "dialog.telemetry."}
-    extras = {"twilio": "twilio", "prometheus_client": "metrics"}
+    homes = {
+        "twilio": "dialog.voip.twilio.",
+        "prometheus_client": "dialog.telemetry.",
+        "opentelemetry": "dialog.telemetry.",
+    }
+    extras = {"twilio": "twilio", "prometheus_client": "metrics", "opentelemetry": "otel"}
     of = {
         package: {name for name, text in missing.items() if text == f"{package} is not installed: {how}"}
         for package, how in ((name, f"pip install 'dialog[{extra}]'") for name, extra in extras.items())
     }
-    assert set(missing) == of["twilio"] | of["prometheus_client"]
+    assert set(missing) == set().union(*of.values())
     elsewhere = {name for package, names in of.items() for name in names if not name.startswith(homes[package])}
     assert elsewhere == {"TwilioGateway"}
 
