@@ -197,6 +197,26 @@ async def test_a_voice_webhook_at_both_at_once_makes_one_call():
         assert len(both.one.voips) + len(both.two.voips) == 5
 
 
+async def test_a_gateway_that_says_nothing_holds_up_no_call(monkeypatch):
+    async with neighbours() as both:
+        monkeypatch.setattr("dialog.workers.peers._FIND_S", 0.05)
+        monkeypatch.setattr(both.one.fabric, "receiver", None)
+        sid = new_sid()
+        document = await both.two.ring(sid)
+        assert document.parameters["node"] == "two"
+        await both.two.stream(document, sid)
+        await until(lambda: both.two.voips[0].state == "live")
+
+
+async def test_an_answer_that_does_not_come_is_a_503(monkeypatch):
+    async with neighbours() as both:
+        sid, document, _, _ = await both.call()
+        monkeypatch.setattr("dialog.workers.peers._ASK_S", 0.05)
+        monkeypatch.setattr(both.one.fabric, "receiver", None)
+        status, _ = await both.two.post(document.action, sid)
+        assert status == 503
+
+
 async def test_a_transfer_fails_and_the_caller_comes_back_through_another_gateway():
     async with neighbours() as both:
         sid, _, opened, voip = await both.call()
