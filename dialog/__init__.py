@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dialog.calls.redact import Redaction as Redaction
     from dialog.calls.report import SessionReport as SessionReport
     from dialog.clock import Clock as Clock
+    from dialog.errors import CallNotAnswered as CallNotAnswered
     from dialog.errors import CarrierError as CarrierError
     from dialog.errors import ConfigurationError as ConfigurationError
     from dialog.errors import DialogError as DialogError
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from dialog.llm.rules import Rule as Rule
     from dialog.llm.rules import RuleLLM as RuleLLM
     from dialog.mcp.server import MCPServer as MCPServer
+    from dialog.message import AnsweredBy as AnsweredBy
     from dialog.message import AudioFormat as AudioFormat
     from dialog.message import CallMetadata as CallMetadata
     from dialog.message import Failure as Failure
@@ -114,6 +116,8 @@ if TYPE_CHECKING:
     from dialog.vad.local import LocalVAD as LocalVAD
     from dialog.vad.silero import SileroVAD as SileroVAD
     from dialog.vad.vad import VAD as VAD
+    from dialog.voip.answering import MachineDetection as MachineDetection
+    from dialog.voip.pacing import Pacing as Pacing
     from dialog.voip.twilio.gateway import TwilioGateway as TwilioGateway
     from dialog.voip.twilio.voip import TwilioVoIP as TwilioVoIP
     from dialog.voip.voip import VoIP as VoIP
@@ -122,6 +126,7 @@ _HOMES = {
     "ActivityDetection": "s2s.gemini",
     "Agent": "agent.agent",
     "AgentSettings": "agent.settings",
+    "AnsweredBy": "message",
     "AnthropicAgent": "presets",
     "AnthropicLLM": "llm.anthropic",
     "AudioFormat": "message",
@@ -133,6 +138,7 @@ _HOMES = {
     "CachedTTS": "tts.cache",
     "CallEvents": "calls.publish",
     "CallMetadata": "message",
+    "CallNotAnswered": "errors",
     "CallScope": "scope",
     "CarrierError": "errors",
     "CartesiaSTT": "stt.cartesia",
@@ -163,12 +169,14 @@ _HOMES = {
     "LLM": "llm.llm",
     "LocalVAD": "vad.local",
     "MCPServer": "mcp.server",
+    "MachineDetection": "voip.answering",
     "Message": "message",
     "OpenAIAgent": "presets",
     "OpenAILLM": "llm.openai",
     "OpenAIRealtimeS2S": "s2s.openai",
     "OpenAIRealtimeSTT": "stt.openai",
     "OpenAITTS": "tts.openai",
+    "Pacing": "voip.pacing",
     "Participant": "participant",
     "PhraseCache": "tts.phrases",
     "Playback": "message",

@@ -14,6 +14,7 @@
     ├── ProviderError               an STT, TTS, LLM or speech-to-speech provider failed
     │   └── AuthenticationError     … because it refused the credentials
     ├── CarrierError                a command to the carrier (hang up, transfer, SMS …) failed
+    ├── CallNotAnswered             a call that was placed reached nobody: busy, no answer, a machine …
     └── UserCodeError               a listener, tool, hook or ``inference`` raised
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 __all__ = [
     "AuthenticationError",
+    "CallNotAnswered",
     "CarrierError",
     "ConfigurationError",
     "DialogError",
@@ -120,12 +122,43 @@ class CarrierError(DialogError):
 
     code = "carrier"
 
-    def __init__(self, carrier: str, call: str, reason: str, *, status: int = 0, carrier_code: int = 0) -> None:
+    def __init__(
+        self,
+        carrier: str,
+        call: str,
+        reason: str,
+        *,
+        status: int = 0,
+        carrier_code: int = 0,
+        retry_after_s: float | None = None,
+        in_doubt: bool = False,
+    ) -> None:
         super().__init__(f"{carrier} call {call}: {reason}" if call else f"{carrier}: {reason}")
         self.carrier = carrier
         self.call = call
         self.status = status
         self.carrier_code = carrier_code
+        self.retry_after_s = retry_after_s
+        """The carrier asked for so long a pause."""
+        self.in_doubt = in_doubt
+        """Whether the command was carried out is not known: no answer came, or one that does not tell."""
+
+
+class CallNotAnswered(DialogError):
+    """A call that was placed reached nobody.
+
+    ``reason`` is that of the call's end:
+
+    ``busy``, ``no_answer``, ``failed``, ``canceled``, ``machine``, or why it ended before somebody answered.
+    """
+
+    code = "call_not_answered"
+
+    def __init__(self, call: str, reason: str, detail: str = "") -> None:
+        super().__init__(f"call {call} was not answered: {reason}{detail and f' ({detail})'}")
+        self.call = call
+        self.reason = reason
+        self.detail = detail
 
 
 class UserCodeError(DialogError):

@@ -23,15 +23,18 @@ __all__ = [
     "PCM_16K",
     "PCM_24K",
     "Alignment",
+    "AnsweredBy",
     "AudioFormat",
     "CallEnd",
     "CallMetadata",
+    "CallProgress",
     "Clips",
     "Failure",
     "LineSnapshot",
     "Message",
     "Piece",
     "Playback",
+    "Progress",
     "Run",
     "SentSMS",
     "SpeechEdge",
@@ -234,14 +237,14 @@ class CallMetadata(Struct, frozen=True, kw_only=True):
     carrier: str = ""
     """``twilio``, ``telnyx``, ``memory`` …"""
     carrier_call_id: str = ""
-    """The carrier's id: the CallSid of Twilio."""
+    """The carrier's id: the CallSid of Twilio. Of a call that is being placed it is known a little later."""
     account_id: str = ""
     """The carrier's account: the AccountSid of Twilio."""
     from_: str = ""
     to: str = ""
     direction: Literal["inbound", "outbound"] = "inbound"
     parameters: tuple[tuple[str, str], ...] = ()
-    """Everything else that the webhook carried, in its order."""
+    """Everything else that the webhook carried, in its order; of a call that was placed, what it was given."""
 
     def parameter(self, name: str, default: str = "") -> str:
         """The first value of a webhook parameter."""
@@ -249,6 +252,38 @@ class CallMetadata(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<CallMetadata {self.call_id} {self.carrier} {self.direction}>"
+
+
+Progress = Literal["dialling", "ringing", "answered"]
+"""How far a call that was placed has come; one that came in is answered."""
+
+
+class CallProgress(Struct, frozen=True, kw_only=True, gc=False):
+    """A call that was placed has come further."""
+
+    state: Progress
+    carrier_call_id: str = ""
+    """The carrier's id, if it is known by now."""
+
+
+class AnsweredBy(Struct, frozen=True, kw_only=True, gc=False):
+    """Who took a call that was placed: the verdict of the carrier, or what is assumed without one."""
+
+    who: Literal["human", "machine", "fax", "unknown"]
+    """``unknown`` if nobody was asked to find out, or they could not."""
+    greeting_over: bool = False
+    """A machine has finished its greeting: what is said now it records."""
+    assumed: bool = False
+    """No verdict came in time."""
+    late: bool = False
+    """The true verdict, after something else was assumed: nothing is done about it unless you do it."""
+    then: Literal["go_on", "hang_up", "leave_message"] = "go_on"
+    """What the call was told to do in this case."""
+    message: str = ""
+    """What to say to a machine then."""
+
+    def __repr__(self) -> str:
+        return f"<AnsweredBy {self.who}, {self.then}>"
 
 
 class StreamStarted(Struct, frozen=True, kw_only=True, gc=False):

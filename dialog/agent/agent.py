@@ -41,7 +41,7 @@ from dialog.calls.metrics import SessionMetrics
 from dialog.calls.report import SessionReport
 from dialog.errors import ConfigurationError, DialogError, StateError, UserCodeError
 from dialog.llm.llm import LLM
-from dialog.message import Message
+from dialog.message import AnsweredBy, Message
 from dialog.participant import Event, Participant
 from dialog.s2s.s2s import S2S
 from dialog.stt.stt import STT
@@ -235,8 +235,6 @@ class Agent(Participant):
             if self._realtime and self.llm is None:
                 raise ConfigurationError(f"{self.name}: an s2s hears nothing in a text call, give it an llm for those")
         checkpoint = self._take_checkpoint()
-        if self.voip.state != "ended":
-            self._mcp.open()
         self._conversation = Conversation(
             self,
             voip=self.voip,
@@ -253,6 +251,8 @@ class Agent(Participant):
         )
         self._events, self._meter = self._conversation.events, self._conversation.meter
         try:
+            if self.voip.state != "ended":
+                self._conversation.when_reached(self._mcp.open)
             self._conversation.start()
         except BaseException:
             self.deactivate()
@@ -265,9 +265,9 @@ class Agent(Participant):
             options = PartOptions(allow_interrupt=self.settings.greeting_interruptible)
             self._conversation.engine.dispatch_message(self.greeting, options, greeting=True)
         elif self.settings.model_opens and checkpoint is None and self.voip.state != "ended":
-            self._conversation.ask()
+            self._conversation.when_reached(self._conversation.ask)
         if self.voip.on_clips is not None:
-            self.spawn(make_clips(self.voip, self._conversation, self.settings), "clips for the line")
+            self._conversation.when_reached(self._make_clips)
 
     def deactivate(self) -> None:
         """Let go of the call without disposing of anything; :meth:`activate` takes it again."""
@@ -451,6 +451,18 @@ class Agent(Participant):
         :meth:`activate` or :meth:`set_stt` raises, and ``stt`` is not opened.
         """
 
+    def on_answered_by(self, answered_by: AnsweredBy) -> None:
+        """Somebody has taken a call that was placed: the default says what a machine is to be told, and hangs up.
+
+        Called once, and again with ``late`` if the carrier's verdict comes after something was assumed. Without
+        machine detection ``who`` is ``unknown``. What is to be hung up on is, whatever you do here.
+        """
+        if answered_by.then == "leave_message" and not answered_by.late:
+            conversation = self._running
+            conversation.engine.abort()  # the machine's greeting was no conversation
+            conversation.engine.dispatch_message(answered_by.message, PartOptions(allow_interrupt=False))
+            conversation.end_after("machine")
+
     def on_idle(self, count: int) -> None:
         """Nobody has spoken for a while, for the ``count``-th time: the default asks what the settings say."""
         prompt = self._running.endings.prompt(count)
@@ -517,6 +529,10 @@ class Agent(Participant):
         self._let_go()
         if self.llm is not None:
             self._finish(self.llm.aclose(), "closing its model")
+
+    def _make_clips(self) -> None:
+        if self._conversation is not None:
+            self.spawn(make_clips(self.voip, self._conversation, self.settings), "clips for the line")
 
     def _take_checkpoint(self) -> Checkpoint | None:
         """Where an agent in another process left the call, if one had it; taken once."""

@@ -20,6 +20,7 @@ from dialog.agent.endings import Endings, Transfer
 from dialog.agent.engine import Engine
 from dialog.agent.history import History
 from dialog.agent.ledger import Ledger
+from dialog.agent.reach import Reach
 from dialog.agent.realtime import Realtime
 from dialog.agent.record import CallRecord
 from dialog.agent.responder import Responder
@@ -38,7 +39,9 @@ from dialog.calls.report import SessionReport, make_report
 from dialog.errors import CarrierError, DialogError, StateError, UserCodeError
 from dialog.llm.llm import LLM
 from dialog.message import (
+    AnsweredBy,
     CallEnd,
+    CallProgress,
     Failure,
     Message,
     SpeechEdge,
@@ -76,6 +79,7 @@ class Owner(Protocol):
     def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]: ...  # noqa: D102
     def on_stt_ready(self, stt: STT) -> None: ...  # noqa: D102
     def on_idle(self, count: int) -> None: ...  # noqa: D102
+    def on_answered_by(self, answered_by: AnsweredBy) -> None: ...  # noqa: D102
     def happened(self, event: ev.CallEvent) -> None: ...  # noqa: D102
     def reported(self, report: SessionReport) -> None: ...  # noqa: D102
 
@@ -128,6 +132,7 @@ class Conversation:
         self._ledger = Ledger(voip, checkpoint, history)
         self._scribe = self._ledger.scribe
         self._failing = False
+        self._reach = Reach(voip, self.failed)
         self._closed = False
         self._over = False
         """CallEnded was noted: nothing comes after it."""
@@ -187,6 +192,8 @@ class Conversation:
                 self._record.resumed()
         for participant in self._participants():
             participant.on(Participant.ERROR, self._on_failure)
+        voip.on(VoIP.PROGRESS, self._on_progress)
+        voip.on(VoIP.ANSWERED_BY, self._on_answered_by)
         voip.on(VoIP.DTMF, self._on_digit)
         voip.on(VoIP.TRANSFER, self._on_transfer)
         voip.on(VoIP.RECORDING_URL, self._on_recording)
@@ -196,7 +203,7 @@ class Conversation:
         voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         voip.on(VoIP.ENDED, self._on_ended)
         if self._llm is not None and self._realtime is None:
-            self._llm.warm()
+            self.when_reached(self._llm.warm)
         if self._record is not None and voip.state == "live":
             self._record.begin()
         if voip.end is not None:
@@ -213,6 +220,7 @@ class Conversation:
             return
         self._closed = True
         self.history.watcher = None
+        self._reach.close()
         self._ledger.close()
         self.keypad.close()
         self._toolbox.changed = None
@@ -221,6 +229,8 @@ class Conversation:
             tools.stop()
         for participant in self._participants():
             participant.off(Participant.ERROR, self._on_failure)
+        self.voip.off(VoIP.PROGRESS, self._on_progress)
+        self.voip.off(VoIP.ANSWERED_BY, self._on_answered_by)
         self.voip.off(VoIP.DTMF, self._on_digit)
         self.voip.off(VoIP.TRANSFER, self._on_transfer)
         self.voip.off(VoIP.RECORDING_URL, self._on_recording)
@@ -448,6 +458,25 @@ class Conversation:
                 await said.wait()
         except TimeoutError:
             logger.debug("call %s: no last words came", self.voip.metadata.call_id)
+
+    # -- calls that are placed --------------------------------------------------------------------
+
+    def when_reached(self, action: Callable[[], object]) -> None:
+        """Do it now, or when the phone at the other end rings."""
+        self._reach.when_reached(action)
+
+    def _on_progress(self, progress: CallProgress) -> None:
+        self.happened(ev.CallProgressed, state=progress.state, carrier_call_id=progress.carrier_call_id)
+
+    def _on_answered_by(self, answered_by: AnsweredBy) -> None:
+        self.happened(
+            ev.CallAnsweredBy,
+            who=answered_by.who,
+            assumed=answered_by.assumed,
+            late=answered_by.late,
+            then=answered_by.then,
+        )
+        self._owner.on_answered_by(answered_by)
 
     # -- what the engine tells --------------------------------------------------------------------
 

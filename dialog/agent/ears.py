@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 from weakref import WeakSet
@@ -101,8 +102,9 @@ class Ears:
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None] | None],
         last_words_s: float,
         ready: Callable[[STT], None],
+        when_reached: Callable[[Callable[[], object]], None],
     ) -> None:
-        """``ready`` is told of every STT before it is opened."""
+        """``ready`` is told of every STT before it is opened; ``when_reached`` says when that may be."""
         self._voip = voip
         self._clock = voip.clock
         self._stt = stt
@@ -110,6 +112,7 @@ class Ears:
         self._spawn = spawn
         self._last_words_s = last_words_s
         self._ready = ready
+        self._when_reached = when_reached
         self._coming: STT | None = None
         """The STT that takes over at the caller's next pause."""
         self._leaving: set[STT] = set()
@@ -284,9 +287,7 @@ class Ears:
             stt.manual_turns = listening.endpointing == "local"
         if listening.local_vad and self._vad is None:
             vad = self._vad = self._make_vad()
-            if vad not in _opened:
-                vad.open(self.audio_format)
-                _opened.add(vad)
+            self._when_reached(partial(self._open, vad, self.audio_format))
             vad.on(VAD.SPEECH, self._on_local_edge)
             self._played = PlayedAudio(self.audio_format)
             self._voip.on(VoIP.PLAYBACK, self._on_playback)
@@ -319,8 +320,7 @@ class Ears:
         listening = self._listen(stt)
         if stt not in _opened:
             self._ready(stt)
-            stt.open(audio_format)
-            _opened.add(stt)
+        self._when_reached(partial(self._open, stt, audio_format))
         self._own.tell(stt)
         hearing = self._hearing
         stt.on(STT.MESSAGE, hearing.on_utterance)
@@ -330,6 +330,11 @@ class Ears:
         stt.on(STT.VAD, self._on_provider_edge)
         converter = None if audio_format == self.audio_format else Converter(self.audio_format, audio_format)
         return converter, listening
+
+    def _open(self, ear: STT | VAD, audio_format: AudioFormat) -> None:
+        if ear not in _opened and not ear.disposed:
+            ear.open(audio_format)
+            _opened.add(ear)
 
     def _unwire(self, stt: STT) -> None:
         hearing = self._hearing

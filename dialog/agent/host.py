@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -42,6 +42,10 @@ class Host(Protocol):
 
     def stt_ready(self, stt: STT) -> None:
         """``stt`` is about to be opened."""
+        ...
+
+    def when_reached(self, action: Callable[[], object]) -> None:
+        """Do what opens a provider, or gives it something: once the phone at the other end rings."""
         ...
 
     def caller_spoke(self, edge: SpeechEdge) -> None: ...  # noqa: D102

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -43,6 +44,7 @@ class Mouth:
         opened: Told of every part that may sound, before any audio of it.
         spoke: Told of everything that goes to the line.
         scribe: Writes down what goes there, before it does.
+        when_reached: Says when the voice may be opened, and given text.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Mouth:
         opened: Callable[[Turn, Part], None],
         spoke: Callable[[Message[bytes]], None],
         scribe: Scribe,
+        when_reached: Callable[[Callable[[], object]], None],
     ) -> None:
         self._voip = voip
         self._scribe = scribe
@@ -63,7 +66,8 @@ class Mouth:
         self._failed = failed
         self._opened = opened
         self._spoke = spoke
-        self.voices: Voices = Voices(voip, tts, self)
+        self._when_reached = when_reached
+        self.voices: Voices = Voices(voip, tts, self, when_reached=when_reached)
         self.model_format: AudioFormat = voip.audio_format
         """What a model that speaks by itself makes."""
         self.turns: dict[UUID, Turn] = {}
@@ -100,12 +104,13 @@ class Mouth:
             if not turn.speculative:
                 self._announce(turn, part)
 
+        when_reached = self._when_reached
         queue = SpeechQueue(
             uuid,
             new_part=self._new_part,
             opened=opened,
             tell=tell,
-            post=self._say,
+            post=lambda message: when_reached(partial(self._say, message)),
             gate=self._gate,
             first=self._spent.get(uuid, 0),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeAlias
 from uuid import UUID
 from weakref import WeakSet
@@ -29,7 +31,11 @@ class Speaking(Protocol):
 class Voices:
     """The voice that speaks new parts, and those that were swapped out and still speak old ones."""
 
-    def __init__(self, voip: VoIP, tts: TTS, speaking: Speaking) -> None:
+    def __init__(
+        self, voip: VoIP, tts: TTS, speaking: Speaking, *, when_reached: Callable[[Callable[[], object]], None]
+    ) -> None:
+        """``when_reached`` says when voices may be opened."""
+        self._when_reached = when_reached
         self._voip = voip
         self._tts = tts
         self._speaking = speaking
@@ -105,9 +111,12 @@ class Voices:
 
     def _wire(self, tts: TTS) -> AudioFormat:
         audio_format = negotiate(self._voip.audio_format, tts.formats)
-        if tts not in _opened:
-            tts.open(audio_format)
-            _opened.add(tts)
+        self._when_reached(partial(self._open, tts, audio_format))
         tts.on(TTS.MESSAGE, self._speaking.on_audio)
         tts.on(TTS.ALIGNMENT, self._speaking.on_alignment)
         return audio_format
+
+    def _open(self, tts: TTS, audio_format: AudioFormat) -> None:
+        if tts not in _opened and not tts.disposed:
+            tts.open(audio_format)
+            _opened.add(tts)

@@ -18,9 +18,11 @@ from dialog.usage import Usage
 __all__ = [
     "CALL_EVENTS",
     "AgentSaid",
+    "CallAnsweredBy",
     "CallEnded",
     "CallEvent",
     "CallMeasured",
+    "CallProgressed",
     "CallResumed",
     "CallStarted",
     "CallerSaid",
@@ -85,6 +87,26 @@ class CallResumed(EventBase, frozen=True, kw_only=True, gc=False, tag="call.resu
     """So many utterances of the caller waited for an answer."""
     in_doubt: tuple[str, ...] = ()
     """Tools that had started and have not told what became of them."""
+
+
+class CallProgressed(EventBase, frozen=True, kw_only=True, gc=False, tag="call.progress"):
+    """A call that was placed has come further."""
+
+    state: Literal["dialling", "ringing", "answered"]
+    """``dialling``: the carrier has it."""
+    carrier_call_id: str = ""
+
+
+class CallAnsweredBy(EventBase, frozen=True, kw_only=True, gc=False, tag="call.answered_by"):
+    """Who has taken a call that was placed."""
+
+    who: Literal["human", "machine", "fax", "unknown"]
+    assumed: bool = False
+    """No verdict came in time."""
+    late: bool = False
+    """The verdict, after something else was assumed."""
+    then: Literal["go_on", "hang_up", "leave_message"] = "go_on"
+    """What is done about it."""
 
 
 class StreamChanged(EventBase, frozen=True, kw_only=True, gc=False, tag="stream"):
@@ -292,6 +314,8 @@ class CallEnded(EventBase, frozen=True, kw_only=True, gc=False, tag="call.ended"
 CallEvent: TypeAlias = (
     CallStarted
     | CallResumed
+    | CallProgressed
+    | CallAnsweredBy
     | StreamChanged
     | TransferChanged
     | RecordingReady

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dialog.testing.aura import AuraEmulator as AuraEmulator
     from dialog.testing.azure_stt import AzureSTTEmulator as AzureSTTEmulator
     from dialog.testing.azure_tts import AzureTTSEmulator as AzureTTSEmulator
+    from dialog.testing.callee import Callee as Callee
     from dialog.testing.caller import CallEnded as CallEnded
     from dialog.testing.caller import Caller as Caller
     from dialog.testing.caller import CallerEvent as CallerEvent
@@ -79,6 +80,7 @@ _HOMES = {
     "CallFaults": "caller",
     "CallOutcome": "load",
     "CallStatus": "caller",
+    "Callee": "callee",
     "Caller": "caller",
     "CallerEvent": "caller",
     "CartesiaEmulator": "cartesia",
@@ -137,6 +139,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CallFaults",
     "CallOutcome",
     "CallStatus",
+    "Callee",
     "Caller",
     "CallerEvent",
     "CartesiaEmulator",

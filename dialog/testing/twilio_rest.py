@@ -6,7 +6,8 @@
         gateway = TwilioGateway(account_sid=twilio.account_sid, auth_token="secret", base_url=twilio.url, …)
         twilio.add_call("CA…", on_update=caller.updated)
 
-Who plays a call's other side says so with :meth:`~TwilioRestEmulator.add_call`, is told what the
+Calls that the gateway places reach the telephones in :attr:`~TwilioRestEmulator.callees`.
+Who plays a call's other side otherwise says so with :meth:`~TwilioRestEmulator.add_call`, is told what the
 gateway does to the call, and says with :meth:`~TwilioRestEmulator.end_call` when it is over. Recording
 and transcription callbacks are signed and sent as Twilio does.
 
@@ -33,6 +34,8 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.testing.callee import CalledPhone, Callee
 from dialog.testing.server import EmulatorServer, Faults
 from dialog.testing.signing import sign
 
@@ -105,6 +108,14 @@ class EmulatedCall:
     from_: str = "+15551230001"
     to: str = "+15551230002"
     direction: str = "inbound"
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    form: dict[str, str] = field(default_factory=dict[str, str])
+    """The request that placed it."""
+    phone: CalledPhone | None = None
+    """The telephone that was called."""
+    answered_by: str | None = None
+    requested: list[str] = field(default_factory=list[str])
+    """The gateway's addresses that were called back for it."""
     updates: list[CallUpdate] = field(default_factory=list[CallUpdate])
     on_update: Callable[[CallUpdate], object] | None = None
 
@@ -134,6 +145,7 @@ class TwilioRestEmulator(EmulatorServer):
         api_secret: str = "",
         port: int = 0,
         faults: Faults | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """Prepare the account.
 
@@ -144,6 +156,7 @@ class TwilioRestEmulator(EmulatorServer):
             api_secret: Its password.
             port: 0: one that is free.
             faults: What goes wrong from the start.
+            clock: Time of the telephones that are called.
         """
         super().__init__(port=port, faults=faults)
         self.account_sid = account_sid
@@ -151,6 +164,16 @@ class TwilioRestEmulator(EmulatorServer):
         self.calls: dict[str, EmulatedCall] = {}
         self.recordings: dict[str, EmulatedRecording] = {}
         self.transcriptions: dict[str, EmulatedTranscription] = {}
+        self.callees: dict[str, Callee] = {}
+        """How the telephones of these numbers behave; those of others only ring, for ever."""
+        self.any_callee: Callee | None = None
+        """… unless this is how."""
+        self.placed: list[EmulatedCall] = []
+        """Every call that was placed, oldest first."""
+        self.answers_lost: int = 0
+        """So many calls are placed, and the request is answered 500 all the same."""
+        self.stream_first = False
+        """A call is answered, and its stream has started, before the request that places it is answered."""
         self.messages: list[EmulatedMessage] = []
         """Every text message that was taken, oldest first."""
         self.unsubscribed: set[str] = set()
@@ -172,12 +195,16 @@ class TwilioRestEmulator(EmulatorServer):
             self._logins.add((api_key, api_secret))
         self._session: aiohttp.ClientSession | None = None
         self._sending: set[asyncio.Task[None]] = set()
+        self._phones: set[asyncio.Task[None]] = set()
+        self._clock = clock
 
     def routes(self) -> Iterable[web.RouteDef]:
         """The subset of 2010-04-01 that a voice agent uses."""
         base = "/2010-04-01/Accounts/{account}"
         return [
             web.post(f"{base}/Calls.json", self._create_call),
+            web.get(f"{base}/Calls.json", self._list_calls),
+            web.get(f"{base}/Calls/{{call}}/Events.json", self._list_events),
             web.get(f"{base}/Calls/{{call}}.json", self._fetch_call),
             web.post(f"{base}/Calls/{{call}}.json", self._update_call),
             web.post(f"{base}/Calls/{{call}}/Recordings.json", self._create_recording),
@@ -261,8 +288,21 @@ class TwilioRestEmulator(EmulatorServer):
         self.changed()
         return status
 
+    async def wait_hung_up(self, timeout_s: float = 10.0) -> None:
+        """Wait until nobody is on a telephone that was called, and all has been reported.
+
+        Raises:
+            TimeoutError: Somebody still is.
+        """
+        async with asyncio.timeout(timeout_s):
+            while self._phones:
+                await asyncio.wait(tuple(self._phones))
+
     async def close(self) -> None:
-        """Wait for callbacks under way, then stop."""
+        """Hang up the telephones, wait for callbacks under way, then stop."""
+        for task in tuple(self._phones):
+            task.cancel()
+        await asyncio.gather(*self._phones, return_exceptions=True)
         if self._sending:
             await asyncio.wait(tuple(self._sending), timeout=2.0)
         for task in tuple(self._sending):
@@ -279,9 +319,100 @@ class TwilioRestEmulator(EmulatorServer):
             return form
         if not form.get("To"):
             return self._error(400, 21201, "No 'To' number is specified")
+        if len(form.get("Twiml", "")) > 4000:
+            return self._error(400, 21218, "Twiml is too long")
+        if not (form.get("Twiml") or form.get("Url")):
+            return self._error(400, 21205, "Url parameter is required.")
+        if not _E164.fullmatch(form["To"]):
+            return self._error(400, 21211, f"The phone number you are attempting to call, {form['To']}, is not valid.")
         call = self.add_call(from_=form.get("From", ""), to=form["To"], status="queued", direction="outbound-api")
+        call.form = form
+        self.placed.append(call)
+        self._ring(call)
         self.changed()
+        if self.answers_lost > 0:
+            self.answers_lost -= 1
+            return self._error(500, 20500, "An internal server error has occurred")
+        if self.stream_first and call.phone is not None:
+            await call.phone.answered.wait()
         return self._json(self._call_json(call), 201)
+
+    def _ring(self, call: EmulatedCall) -> None:
+        callee = self.callees.get(call.to, self.any_callee)
+        if callee is None:
+            return
+
+        def note(status: str) -> None:
+            if status in _FINAL:
+                self.end_call(call.sid, status)
+            else:
+                call.status = status
+            self.changed()
+
+        async def deliver(url: str, fields: dict[str, str]) -> int:
+            call.requested.append(url)
+            call.answered_by = fields.get("AnsweredBy", call.answered_by)
+            return await self.callback(url, fields)
+
+        phone = call.phone = CalledPhone(
+            callee,
+            call_sid=call.sid,
+            account_sid=self.account_sid,
+            auth_token=self.auth_token,
+            form=call.form,
+            clock=self._clock,
+            deliver=deliver,
+            note=note,
+        )
+        # As at Twilio, the request is answered before anything has come of it.
+        call.on_update = lambda update: self._at_the_phone(
+            phone.update(status=update.status, twiml=update.twiml, url=update.url)
+        )
+        self._at_the_phone(phone.run())
+
+    def _at_the_phone(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="telephone")
+        self._phones.add(task)
+        task.add_done_callback(self._phones.discard)
+
+    async def _list_calls(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        query = request.query
+        calls = [
+            self._call_json(call)
+            for call in reversed(self.calls.values())
+            if query.get("To", call.to) == call.to
+            and query.get("From", call.from_) == call.from_
+            and query.get("Status", call.status) == call.status
+        ]
+        return self._page(request, "calls", calls)
+
+    async def _list_events(self, request: web.Request) -> web.Response:
+        form = await self._form(request)
+        if isinstance(form, web.Response):
+            return form
+        call = self.calls.get(request.match_info["call"])
+        if call is None:
+            return self._missing(request)
+        events = [{"request": {"url": url, "method": "POST"}, "response": {}} for url in call.requested]
+        return self._page(request, "events", events)
+
+    def _page(self, request: web.Request, name: str, items: list[dict[str, Any]]) -> web.Response:
+        size = int(request.query.get("PageSize", "50"))
+        page = {
+            name: items[:size],
+            "end": len(items[:size]) - 1,
+            "first_page_uri": request.path,
+            "next_page_uri": None,
+            "page": 0,
+            "page_size": size,
+            "previous_page_uri": None,
+            "start": 0,
+            "uri": request.path,
+        }
+        return self._json(page)
 
     async def _fetch_call(self, request: web.Request) -> web.Response:
         form = await self._form(request)
@@ -560,14 +691,14 @@ class TwilioRestEmulator(EmulatorServer):
             "price": None,
             "price_unit": "USD",
             "direction": call.direction,
-            "answered_by": None,
+            "answered_by": call.answered_by,
             "api_version": "2010-04-01",
             "forwarded_from": None,
             "group_sid": None,
             "caller_name": None,
             "queue_time": "0",
             "trunk_sid": None,
-            "date_created": _now(),
+            "date_created": format_datetime(call.created),
             "date_updated": _now(),
             "uri": f"{uri}.json",
             "subresource_uris": {"recordings": f"{uri}/Recordings.json"},

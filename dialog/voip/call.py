@@ -12,7 +12,15 @@ from dialog.calls.feed import CallFeed
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import StateError, UserCodeError
-from dialog.message import MULAW_8K, AudioFormat, CallEnd, CallMetadata, StreamStarted, StreamStopped
+from dialog.message import (
+    MULAW_8K,
+    AudioFormat,
+    CallEnd,
+    CallMetadata,
+    CallProgress,
+    StreamStarted,
+    StreamStopped,
+)
 from dialog.scope import CallScope
 from dialog.voip.belongings import Belongings
 from dialog.voip.direct import DirectLink
@@ -83,13 +91,14 @@ class Call:
         events: CallEvents | None = None,
         on_closed: Callable[[Call], object] | None = None,
         generation: int = 0,
+        dialling: bool = False,
     ) -> None:
         """Create the call's scope and VoIP, and wait for its first stream from now on.
 
         ``events`` are told what happens in it. ``on_closed`` is called once, when nothing of the call is left: forget
         it then. With ``generation`` the call has had so many streams at another gateway, and has lost the last one.
+        ``dialling``: it is being placed, and nobody has answered.
         """
-        self.metadata = metadata
         self.settings = settings
         self.clock = clock
         self.scope: CallScope = CallScope(str(metadata.call_id))
@@ -110,6 +119,8 @@ class Call:
             self.voip: VoIP = voip_class(metadata, self._link, audio_format=audio_format, clock=clock)
         if generation:
             self.voip.adopt(self.state, generation)
+        if dialling:
+            self.voip.adopt("offered", 0, progress="dialling")
         self._link.attach(self.voip)
         self._events = None if events is None else CallFeed(self.voip, events)
         self._on_closed = on_closed
@@ -125,6 +136,11 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.metadata.call_id} {self.state}>"
+
+    @property
+    def metadata(self) -> CallMetadata:
+        """Who calls whom, over what."""
+        return self.voip.metadata
 
     @property
     def state(self) -> CallState:
@@ -187,6 +203,12 @@ class Call:
         """The socket closed, after or without a stop. Name the ``line``: one that was replaced is ignored."""
         self._stream_over(Closed(), line)
 
+    def progressed(self, progress: CallProgress) -> None:
+        """The call was placed, and has come further; what is no news is ignored."""
+        if self.state != "ended":
+            with self.scope.entered():
+                self.voip.receive(VoIP.PROGRESS, progress)
+
     def moving(self, kind: MoveKind, within_s: float) -> None:
         """The carrier accepted our redirect: the stream goes, and a new one or the end comes ``within_s``."""
         self._feed(Accepted(kind, within_s))
@@ -211,6 +233,13 @@ class Call:
     async def wait_closed(self) -> None:
         """Wait until the call has ended and nothing of it is left."""
         await self._belongings.wait_closed()
+
+    def on_ended(self, listener: Callable[[], object]) -> None:
+        """Call ``listener`` once when the call has ended, at once if it has."""
+        if self.state == "ended":
+            listener()
+        else:
+            self.voip.on(VoIP.ENDED, lambda _: listener())
 
     def add_tap(self, tap: Tap) -> None:
         """Let ``tap`` hear both sides of the call from now on, on every stream."""

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, get_args
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from dialog.audio.sound import Sound
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import CarrierError, ConfigurationError, DialogError, NotSupportedError, StateError
+from dialog.errors import (
+    CallNotAnswered,
+    CarrierError,
+    ConfigurationError,
+    DialogError,
+    NotSupportedError,
+    StateError,
+)
 from dialog.message import (
     MULAW_8K,
+    AnsweredBy,
     AudioFormat,
     CallEnd,
     CallMetadata,
+    CallProgress,
     Clips,
     LineSnapshot,
     Message,
     Playback,
+    Progress,
     SentSMS,
     StreamStarted,
     StreamStopped,
@@ -52,6 +65,7 @@ __all__ = ["CallState", "VoIP"]
 
 T = TypeVar("T")
 _REMEMBERED_PARTS = 256
+_STEPS: Final = get_args(Progress)
 
 
 def _always() -> bool:
@@ -81,6 +95,10 @@ class VoIP(Participant):
     RECORDING_URL: ClassVar[Event[str]] = Event("recording_url")
     DTMF: ClassVar[Event[str]] = Event("dtmf")
     """A key that the caller pressed: ``0-9 * # A-D``."""
+    PROGRESS: ClassVar[Event[CallProgress]] = Event("progress")
+    """A call that was placed rings, or is answered; :attr:`progress` is readable at any time."""
+    ANSWERED_BY: ClassVar[Event[AnsweredBy]] = Event("answered_by")
+    """Who has taken a call that was placed: once, and again if the carrier's verdict comes late."""
     STREAMING_STARTED: ClassVar[Event[StreamStarted]] = Event("streaming_started")
     STREAMING_STOPPED: ClassVar[Event[StreamStopped]] = Event("streaming_stopped")
     TRANSFER: ClassVar[Event[TransferStatus]] = Event("transfer")
@@ -109,6 +127,10 @@ class VoIP(Participant):
         """Generation of the newest stream; 0 before the first."""
         self.end: CallEnd | None = None
         """How the call ended."""
+        self.progress: Progress = "answered"
+        """How far a call that was placed has come; one that came in is answered."""
+        self.answered_by: AnsweredBy | None = None
+        """Who has taken a call that was placed, once that is known or assumed."""
         self.checkpoint: Checkpoint | None = None
         """Where the call stands, if an agent in another process had it before; ``None`` once one has taken it."""
         self.snapshot: LineSnapshot = LineSnapshot()
@@ -132,6 +154,7 @@ class VoIP(Participant):
         self._final_parts: dict[tuple[UUID, int], Playback] = {}
         """The last parts that had their final report, and that; what still comes for them is dropped."""
         self._points = PlayedPoints(clock)
+        self._awaiting_answer: set[asyncio.Event] = set()
         self._transfer = ""
         """Whom the caller is being connected to."""
 
@@ -205,6 +228,32 @@ class VoIP(Participant):
             UnsupportedFormat: Its rate cannot be converted.
         """
         self._set_bed("thinking", sound, gain_db)
+
+    async def wait_answered(self) -> AnsweredBy:
+        """Wait until somebody, or something, has taken a call that was placed, and it is known who.
+
+        The wait ends by itself: with the answer, or with the call when it has rung for long enough.
+
+        Raises:
+            CallNotAnswered: Nobody did: busy, no answer, failed, canceled; or a machine, where it is to be hung up on.
+            StateError: The VoIP was disposed of.
+        """
+        if self.metadata.direction == "inbound":
+            return AnsweredBy(who="unknown")
+        changed = asyncio.Event()
+        self._awaiting_answer.add(changed)
+        try:
+            while True:
+                if self.answered_by is not None and self.answered_by.then != "hang_up":
+                    return self.answered_by
+                if self.end is not None:
+                    raise CallNotAnswered(str(self.metadata.call_id), self.end.reason, self.end.detail)
+                if self._disposed:
+                    raise StateError(f"call {self.metadata.call_id}: the VoIP was disposed of")
+                changed.clear()
+                await changed.wait()
+        finally:
+            self._awaiting_answer.discard(changed)
 
     async def hangup(self, *, reason: str = "agent_hangup") -> None:
         """End the call now; ``reason`` is told with its end. One that has ended already is left in peace.
@@ -309,10 +358,19 @@ class VoIP(Participant):
             raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after dispose")
         return await self._link.command(command)
 
-    def adopt(self, state: CallState, generation: int) -> None:
+    def adopt(
+        self,
+        state: CallState,
+        generation: int,
+        *,
+        progress: Progress = "answered",
+        answered_by: AnsweredBy | None = None,
+    ) -> None:
         """Take the call as it is, before anybody listens; called by links whose other side has it already."""
         self._state = state
         self.generation = generation
+        self.progress = progress
+        self.answered_by = answered_by
 
     def receive(self, event: Event[Any], payload: Any) -> None:
         """Take an event from the other side of the link; called by links only.
@@ -324,7 +382,15 @@ class VoIP(Participant):
         if isinstance(payload, Playback):
             self._playback(payload)
             return
-        if isinstance(payload, StreamStarted):
+        if isinstance(payload, CallProgress):
+            if not self._advance(payload):
+                return
+            payload = CallProgress(state=self.progress, carrier_call_id=self.metadata.carrier_call_id)
+        elif isinstance(payload, AnsweredBy):
+            self.answered_by = payload
+        elif isinstance(payload, StreamStarted):
+            # The stream may be here before the carrier has told that somebody answered.
+            self.receive(VoIP.PROGRESS, CallProgress(state="answered"))
             self._state = "live"
             self.generation = payload.generation
         elif isinstance(payload, StreamStopped):
@@ -337,6 +403,8 @@ class VoIP(Participant):
         if self._transfer:
             self._transferred(payload)
         self.emit(event, payload)
+        if isinstance(payload, AnsweredBy | CallEnd):
+            self._wake()
         if isinstance(payload, CallEnd):
             self._points.close(self._never_played)
 
@@ -347,6 +415,21 @@ class VoIP(Participant):
             self._link.close()
             self._points.close(self._never_played)
             self._reports.clear()
+            self._wake()
+
+    def _wake(self) -> None:
+        for changed in self._awaiting_answer:
+            changed.set()
+
+    def _advance(self, progress: CallProgress) -> bool:
+        """Note how far the call has come, and what it is called; whether any of that is news."""
+        named = bool(progress.carrier_call_id) and not self.metadata.carrier_call_id
+        if named:
+            self.metadata = replace(self.metadata, carrier_call_id=progress.carrier_call_id)
+        further = _STEPS.index(progress.state) > _STEPS.index(self.progress)
+        if further:
+            self.progress = progress.state
+        return named or further
 
     def _transferred(self, payload: object) -> None:
         """What ``payload`` says of the transfer that was ordered."""

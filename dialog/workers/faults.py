@@ -7,6 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from dialog.errors import (
+    CallNotAnswered,
     CarrierError,
     ConfigurationError,
     DialogError,
@@ -44,6 +45,8 @@ class CarrierRefusal(Struct, frozen=True, array_like=True, gc=False):
     reason: str
     status: int
     carrier_code: int
+    retry_after_s: float | None = None
+    in_doubt: bool = False
 
 
 class Fault(Struct, frozen=True, array_like=True, gc=False):
@@ -52,6 +55,8 @@ class Fault(Struct, frozen=True, array_like=True, gc=False):
     code: str
     text: str
     refusal: CarrierRefusal | None = None
+    unanswered: tuple[str, str, str] | None = None
+    """Call, reason and detail of a :class:`~dialog.errors.CallNotAnswered`."""
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -59,9 +64,17 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, CarrierError):
         prefix = f"{error.carrier} call {error.call}: "
         refusal = CarrierRefusal(
-            error.carrier, error.call, str(error).removeprefix(prefix), error.status, error.carrier_code
+            error.carrier,
+            error.call,
+            str(error).removeprefix(prefix),
+            error.status,
+            error.carrier_code,
+            error.retry_after_s,
+            error.in_doubt,
         )
         return Fault(error.code, str(error), refusal)
+    if isinstance(error, CallNotAnswered):
+        return Fault(error.code, str(error), unanswered=(error.call, error.reason, error.detail))
     if isinstance(error, DialogError):
         return Fault(error.code, str(error))
     return Fault(UserCodeError.code, repr(error))
@@ -77,5 +90,9 @@ def error_of(fault: Fault) -> DialogError:
             refusal.reason,
             status=refusal.status,
             carrier_code=refusal.carrier_code,
+            retry_after_s=refusal.retry_after_s,
+            in_doubt=refusal.in_doubt,
         )
+    if fault.unanswered is not None:
+        return CallNotAnswered(*fault.unanswered)
     return _PLAIN.get(fault.code, DialogError)(fault.text)

@@ -26,12 +26,15 @@ from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.journal import JournalEvent
 from dialog.errors import RemoteProtocolError
 from dialog.message import (
+    AnsweredBy,
     AudioFormat,
     CallEnd,
     CallMetadata,
+    CallProgress,
     Clips,
     LineSnapshot,
     Playback,
+    Progress,
     SentSMS,
     StreamStarted,
     StreamStopped,
@@ -48,6 +51,7 @@ __all__ = [
     "Abort",
     "Acknowledged",
     "AgentAudio",
+    "Answered",
     "Body",
     "CallBody",
     "CallerAudio",
@@ -66,6 +70,7 @@ __all__ = [
     "Pause",
     "Piece",
     "Played",
+    "Progressed",
     "Recorded",
     "Refused",
     "Released",
@@ -84,7 +89,7 @@ __all__ = [
     "encode",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of this protocol: nodes of another version refuse each other at once."""
 NOBODY: Final = UUID(int=0)
 """The ``call_id`` of frames about the nodes."""
@@ -168,6 +173,18 @@ class Piece(_Wire, tag=11, frozen=True, array_like=True, gc=False):
 
     number: int
     data: bytes
+
+
+class Progressed(_Wire, tag=12, frozen=True, array_like=True, gc=False):
+    """A call that was placed has come further."""
+
+    progress: CallProgress
+
+
+class Answered(_Wire, tag=13, frozen=True, array_like=True, gc=False):
+    """Who has taken it."""
+
+    answered_by: AnsweredBy
 
 
 # Worker to host: what the agent wants.
@@ -257,6 +274,8 @@ CallBody: TypeAlias = (
     | Troubled
     | Outcome
     | Piece
+    | Progressed
+    | Answered
     | AgentAudio
     | Abort
     | Pause
@@ -297,6 +316,8 @@ class Offered(_Wire, tag=42, frozen=True, array_like=True, gc=False):
     generation: int
     checkpoint: Checkpoint | None = None
     snapshot: LineSnapshot = LineSnapshot()
+    progress: Progress = "answered"
+    answered_by: AnsweredBy | None = None
 
 
 class Taken(_Wire, tag=43, frozen=True, array_like=True, gc=False):

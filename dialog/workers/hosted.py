@@ -16,8 +16,10 @@ from dialog.calls.events import CALL_EVENTS, CallerSaid, CallEvent, ToolStarted
 from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import CarrierError, DialogError, LimitError, UserCodeError
 from dialog.message import (
+    AnsweredBy,
     CallEnd,
     CallMetadata,
+    CallProgress,
     Clips,
     Failure,
     LineSnapshot,
@@ -37,6 +39,7 @@ from dialog.workers.faults import fault_of
 from dialog.workers.frames import (
     Abort,
     AgentAudio,
+    Answered,
     CallBody,
     CallerAudio,
     DigitCame,
@@ -51,6 +54,7 @@ from dialog.workers.frames import (
     Pause,
     Piece,
     Played,
+    Progressed,
     Recorded,
     Refused,
     Released,
@@ -361,6 +365,8 @@ class Hosted(Participant):
         voip.on(VoIP.DTMF, self._on_digit)
         voip.on(VoIP.TRANSCRIPT, self._on_transcript)
         voip.on(VoIP.RECORDING_URL, self._on_recording)
+        voip.on(VoIP.PROGRESS, self._on_progress)
+        voip.on(VoIP.ANSWERED_BY, self._on_answered_by)
         voip.on(VoIP.STREAMING_STARTED, self._on_started)
         voip.on(VoIP.STREAMING_STOPPED, self._on_stopped)
         voip.on(VoIP.ENDED, self._on_ended)
@@ -396,6 +402,12 @@ class Hosted(Participant):
 
     def _on_recording(self, url: str) -> None:
         self._send(Recorded(url))
+
+    def _on_progress(self, progress: CallProgress) -> None:
+        self._send(Progressed(progress))
+
+    def _on_answered_by(self, answered_by: AnsweredBy) -> None:
+        self._send(Answered(answered_by))
 
     def _on_started(self, started: StreamStarted) -> None:
         self._send(Started(started))
@@ -540,6 +552,8 @@ class Hosted(Participant):
             voip.generation,
             self.checkpoint,
             LineSnapshot(playbacks=tuple(self._reports.values()), at_ms=self._ring.end_ms),
+            voip.progress,
+            voip.answered_by,
         )
         self._placement.send(node, Frame(self.call_id, self.epoch, 0, offer))
         self._stream = stream

@@ -17,6 +17,7 @@ from dialog.workers.faults import error_of
 from dialog.workers.frames import (
     Abort,
     AgentAudio,
+    Answered,
     CallBody,
     CallerAudio,
     DigitCame,
@@ -29,6 +30,7 @@ from dialog.workers.frames import (
     Pause,
     Piece,
     Played,
+    Progressed,
     Recorded,
     Released,
     Resume,
@@ -200,6 +202,10 @@ class BridgeLink:
                 voip.receive(VoIP.STREAMING_STOPPED, stopped)
             case Ended(end):
                 self.end(end)
+            case Progressed(progress):
+                voip.receive(VoIP.PROGRESS, progress)
+            case Answered(answered_by):
+                voip.receive(VoIP.ANSWERED_BY, answered_by)
             case DigitCame(digit):
                 voip.receive(VoIP.DTMF, digit)
             case Transcribed(status):

@@ -77,7 +77,7 @@ class _RemoteCall:
             self.voip: VoIP = voip_class(offer.metadata.carrier)(
                 offer.metadata, self.link, audio_format=offer.audio_format, clock=worker.clock
             )
-            self.voip.adopt(offer.state, offer.generation)
+            self.voip.adopt(offer.state, offer.generation, progress=offer.progress, answered_by=offer.answered_by)
             self.voip.checkpoint = offer.checkpoint
             self.voip.snapshot = offer.snapshot
             self.voip.journal = self.link

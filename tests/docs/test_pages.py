@@ -108,7 +108,7 @@ INTERNAL = re.compile(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) |
         agent\.(
             alignment | callerwords | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
-            ledger | mcptools | mode | modelparts | modelvoice | mouth | ownvoice | parting | realtime | recent | responder | resume | resumer |
+            ledger | mcptools | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recent | responder | resume | resumer |
             scribe | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn |
             vadmode | voices
         ) |

@@ -50,6 +50,11 @@ async def client(account):
 async def test_the_official_client_understands_the_emulator(account, client):
     made = await client.calls.create_async(to="+15551230009", from_="+15551230002", twiml="<Response/>")
     assert (made.status, made.direction, made.to) == ("queued", "outbound-api", "+15551230009")
+    [listed] = await client.calls.list_async(to="+15551230009", from_="+15551230002", limit=5)
+    assert (listed.sid, await client.calls.list_async(to="+15551230008")) == (made.sid, [])
+    account.placed[0].requested.append("https://voice.example/status?call=1")
+    [event] = await client.calls(made.sid).events.list_async()
+    assert event.request["url"] == "https://voice.example/status?call=1"
     updates = []
     call = account.add_call(on_update=updates.append)
     fetched = await client.calls(call.sid).fetch_async()

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import secrets
+import socket
 from contextlib import asynccontextmanager
 from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
@@ -13,6 +14,7 @@ from aiohttp import web
 from twilio.request_validator import RequestValidator
 
 from dialog.testing.twilio_rest import TwilioRestEmulator
+from dialog.voip.pacing import Pacing
 from dialog.voip.twilio import TwilioGateway
 
 ACCOUNT = "AC" + "0" * 32
@@ -179,6 +181,33 @@ async def serving(gateway, app=None):
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def outbound_line(*, on_voip=None, rest=None, **settings):
+    """A gateway that can be called back, and the account it places calls with: ``(gateway, rest, voips)``."""
+    voips = []
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    async with TwilioRestEmulator(account_sid=ACCOUNT, auth_token=TOKEN, **(rest or {})) as account:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/twilio"
+        settings = {"pacing": Pacing(calls_per_s=1000.0), **settings}
+        gateway = TwilioGateway(
+            account_sid=ACCOUNT, auth_token=TOKEN, base_url=account.url, webhook_url=url, **settings
+        )
+        if on_voip is not False:
+            gateway.on("voip", on_voip or voips.append)
+        runner = web.AppRunner(gateway.app(), access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, listening).start()
+        try:
+            yield gateway, account, voips
+            for call in gateway.calls:
+                if call.state != "ended":
+                    await call.voip.hangup()
+            await account.wait_hung_up()
+        finally:
+            await runner.cleanup()
 
 
 @asynccontextmanager

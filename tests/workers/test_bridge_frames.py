@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dialog.audio.sound import Sound
 from dialog.errors import (
     AuthenticationError,
+    CallNotAnswered,
     CarrierError,
     LimitError,
     MissingPublicURL,
@@ -19,7 +20,17 @@ from dialog.errors import (
     StateError,
     UserCodeError,
 )
-from dialog.message import MULAW_8K, CallEnd, CallMetadata, Playback, StreamStarted, StreamStopped, TranscriptStatus
+from dialog.message import (
+    MULAW_8K,
+    AnsweredBy,
+    CallEnd,
+    CallMetadata,
+    CallProgress,
+    Playback,
+    StreamStarted,
+    StreamStopped,
+    TranscriptStatus,
+)
 from dialog.voip.link import Hangup, SendDigits, StartTranscription, TransferTo
 from dialog.workers import frames as fr
 from dialog.workers import peerframes as pf
@@ -37,9 +48,12 @@ BODIES = [
     fr.Recorded("https://carrier.example/recording"),
     fr.Ended(CallEnd(reason="caller_hangup", detail="x")),
     fr.Troubled(Fault("carrier", "text")),
+    fr.Troubled(fault_of(CallNotAnswered("CA1", "busy"))),
     fr.Outcome(7, None),
     fr.Outcome(8, fault_of(CarrierError("twilio", "CA1", "no", status=404, carrier_code=20404))),
     fr.Piece(1, b"RIFF"),
+    fr.Progressed(CallProgress(state="ringing", carrier_call_id="CA1")),
+    fr.Answered(AnsweredBy(who="machine", greeting_over=True, then="leave_message", message="hello")),
     fr.AgentAudio(TURN, 1, 20.0, True, b"\x01" * 160),
     fr.Abort(TURN, None, 300.0),
     fr.Pause(),

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 from bridges import until
 
+from dialog.errors import UserCodeError
+from dialog.testing.callee import Callee
 from dialog.testing.caller import Caller
 from dialog.voip.admission import Document, Say
+from dialog.voip.answering import MachineDetection
+from dialog.voip.voip import VoIP
 from dialog.workers.hosted import HostingSettings
 from dialog.workers.pool import WorkerPool
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "twilio"))
-from twilio_phone import ACCOUNT, TOKEN, phone_line
+from twilio_phone import ACCOUNT, TOKEN, outbound_line, phone_line
 
 APPS = Path(__file__).parent / "apps"
 
@@ -83,6 +87,48 @@ async def test_a_worker_that_dies_is_not_noticed_by_the_carrier():
             caller.press("0")
             await caller.listen()
             assert caller.streams == 1
+        await until(lambda: not gateway.calls)
+
+
+async def test_a_placed_call_is_handled_by_another_process_and_told_there_who_answers():
+    workers = a_pool()
+    async with outbound_line(on_voip=False, workers=workers) as (gateway, account, _):
+        heard = asyncio.get_running_loop().create_future()
+
+        async def talk(caller):
+            heard.set_result(await caller.listen())
+            caller.press("1")  # it hangs up
+            await caller.wait_ended()
+
+        account.callees["+15550123"] = Callee(ring_s=0.05, on_answer=talk)
+        voip = await gateway.call("+15550123", from_="+15550100", machine_detection=MachineDetection())
+        assert (await voip.wait_answered()).who == "human"
+        async with asyncio.timeout(20):
+            assert (await heard).duration_ms == pytest.approx(600, abs=60)
+        await until(lambda: voip.end is not None)
+        assert voip.end.reason == "agent_hangup"
+        await until(lambda: not workers.host.calls)
+
+
+@pytest.mark.parametrize(("outcome", "reason"), [("answers", "answered human"), ("busy", "busy")])
+async def test_who_waits_in_the_other_process_is_told_what_became_of_the_call(outcome, reason):
+    workers = a_pool("waiting.py:on_voip")
+    async with outbound_line(on_voip=False, workers=workers) as (gateway, account, _):
+        account.callees["+15550123"] = Callee(ring_s=0.05, outcome=outcome, light=True)
+        voip = await gateway.call(
+            "+15550123", from_="+15550100", parameters={"name": "Ada"}, machine_detection=MachineDetection()
+        )
+        words = []
+        voip.on(VoIP.EVENT, lambda event: words.append(event.text))
+        await until(lambda: words == [f"Ada: {reason}"])
+
+
+async def test_without_a_worker_no_call_is_placed():
+    workers = a_pool("broken.py:on_voip")
+    async with outbound_line(on_voip=False, workers=workers) as (gateway, account, _):
+        with pytest.raises(UserCodeError):
+            await gateway.call("+15550123", from_="+15550100")
+        assert not account.placed
         await until(lambda: not gateway.calls)
 
 

@@ -21,6 +21,7 @@ from dialog.message import CallMetadata
 __all__ = [
     "FINAL_STATUSES",
     "AfterForm",
+    "AnsweredByForm",
     "CallStatus",
     "CallStatusForm",
     "DialForm",
@@ -113,6 +114,14 @@ class CallStatusForm(_Form, frozen=True, kw_only=True):
     timestamp: str = ""
     call_duration: str = ""
     sip_response_code: str = ""
+
+
+class AnsweredByForm(_Form, frozen=True, kw_only=True):
+    """The verdict of the asynchronous answering-machine detection."""
+
+    call_sid: str = ""
+    answered_by: str
+    machine_detection_duration: str = ""
 
 
 class StreamStatusForm(_Form, frozen=True, kw_only=True):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from aiohttp import ClientSession, web
 
@@ -20,14 +20,18 @@ from dialog.errors import ConfigurationError, StateError
 from dialog.net import shared
 from dialog.participant import Event
 from dialog.voip.admission import Declined, Reject, Resolver, Workers
+from dialog.voip.answering import MachineDetection
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Tap
+from dialog.voip.pacing import Pacing
 from dialog.voip.peers import Peers
 from dialog.voip.refusals import Refusals
 from dialog.voip.twilio.aiohttp_shell import AiohttpShell
 from dialog.voip.twilio.asgi import AsgiShell
 from dialog.voip.twilio.commands import TwilioCommands
 from dialog.voip.twilio.exchange import Exchange
+from dialog.voip.twilio.outbound import OutboundCalls, OutgoingCall
+from dialog.voip.twilio.placing import PlacedCalls
 from dialog.voip.twilio.rest import TwilioRest
 from dialog.voip.twilio.signature import SignatureChecker
 from dialog.voip.twilio.switchboard import Switchboard, SwitchboardSettings
@@ -44,6 +48,7 @@ ListenerT = TypeVar("ListenerT", bound=Listener)
 
 _DEFAULT_PATH = "/twilio"
 _DEFAULT_SETTINGS = CallSettings()
+_DEFAULT_PACING = Pacing()
 _BUSY = Reject("busy")
 
 
@@ -93,6 +98,7 @@ class TwilioGateway:
         events: CallEvents | None = None,
         stream_parameters: tuple[str, ...] = (),
         call_settings: CallSettings = _DEFAULT_SETTINGS,
+        pacing: Pacing = _DEFAULT_PACING,
         error_text: str = "We are sorry, an error has occurred. Please call again later.",
         error_language: str = "en-US",
         max_body: int = 1_000_000,
@@ -128,6 +134,7 @@ class TwilioGateway:
                 share one.
             stream_parameters: Webhook parameters that also travel with the stream, to another process.
             call_settings: Bounds of a call.
+            pacing: How fast :meth:`call` may place calls, and how many there may be at once.
             error_text: Spoken by Twilio when a call cannot be taken because of an error.
             error_language: Its language.
             max_body: Largest webhook, in bytes.
@@ -190,6 +197,7 @@ class TwilioGateway:
             clock=clock,
         )
         self._exchange = Exchange(self._switchboard, self._webhooks)
+        self._outbound = OutboundCalls(self._switchboard, PlacedCalls(self._commands.rest), pacing, clock)
         self._aiohttp = AiohttpShell(
             self._webhooks,
             self._exchange,
@@ -290,6 +298,64 @@ class TwilioGateway:
         self._exchange.peers = peers
 
     # Calls.
+
+    async def call(
+        self,
+        to: str,
+        *,
+        from_: str,
+        on_voip: Listener | None = None,
+        ring_s: float = 30.0,
+        machine_detection: MachineDetection | None = None,
+        send_digits: str = "",
+        parameters: Mapping[str, str] | None = None,
+        call_id: UUID | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> TwilioVoIP:
+        """Place a call, as soon as the account's limits allow it, and return once Twilio has it.
+
+        The call's VoIP is emitted before, like that of a call that comes in, or given to ``on_voip`` alone. Its agent
+        may be activated at once: it opens its providers when the phone rings, and speaks when somebody answers. ::
+
+            voip = await gateway.call("+15550123", from_="+15550100", parameters={"name": "Ada"})
+            answered_by = await voip.wait_answered()  # raises CallNotAnswered
+
+        Args:
+            to: A number in E.164, ``sip:…`` or ``client:…``.
+            from_: A number of the account.
+            on_voip: Takes the call, here; unless given, the workers or the listeners for ``voip``.
+            ring_s: How long it may ring, in seconds.
+            machine_detection: Let Twilio find out whether a machine answers, and what to do then.
+            send_digits: Keys to press when it is answered, such as an extension: ``wwww1928``.
+            parameters: What the agent is to know: ``voip.metadata.parameter("name")``.
+            call_id: Dialog's id of the call; a new one unless given.
+            before: Called right before Twilio is asked, each time; to write down that the call may exist from now on.
+
+        Raises:
+            CarrierError: Twilio refused. With ``in_doubt`` the call may have been placed all the same.
+            ConfigurationError: A number or a setting cannot be used.
+            MissingPublicURL: The gateway was not given its ``webhook_url``.
+            LimitError: The account is at its limits for longer than ``pacing`` allows.
+            NoWorker: No worker has room for its agent.
+            UserCodeError: ``on_voip`` raised.
+            StateError: The gateway takes no calls any more.
+        """
+        wanted = OutgoingCall(
+            to=to,
+            from_=from_,
+            ring_s=ring_s,
+            detection=machine_detection,
+            send_digits=send_digits,
+            parameters=tuple((parameters or {}).items()),
+            call_id=call_id or uuid4(),
+        )
+        self.prepare()
+        return await self._outbound.place(wanted, self._webhooks.public_site(), on_voip=on_voip, before=before)
+
+    @property
+    def placed(self) -> PlacedCalls:
+        """Looks up calls that were placed, at Twilio."""
+        return self._outbound.placed
 
     @property
     def events(self) -> CallEvents:

@@ -9,7 +9,10 @@ from time import monotonic
 from typing import Final
 from uuid import UUID, uuid5
 
+from dialog.message import CallProgress, Progress
+from dialog.voip.answering import AnswerWatch
 from dialog.voip.call import Call
+from dialog.voip.twilio.voip import TwilioVoIP
 from dialog.voip.twilio.webhooks import Site
 
 __all__ = ["CallRecord", "FinishedCalls", "call_id_of"]
@@ -32,14 +35,17 @@ class CallRecord:
         "_seen",
         "answer",
         "attempts",
+        "awaited",
         "call",
         "call_id",
         "call_sid",
         "documents",
+        "listener",
         "parameters",
         "recording_sid",
         "site",
         "taken",
+        "watch",
     )
 
     def __init__(self, call_id: UUID, call_sid: str, site: Site) -> None:
@@ -59,7 +65,21 @@ class CallRecord:
         self.attempts: int = 0
         """How often Twilio failed to open the first stream."""
         self.recording_sid: str = ""
+        self.listener: Callable[[TwilioVoIP], object] | None = None
+        """Takes this call alone; ``None``: whoever takes all calls."""
+        self.watch: AnswerWatch | None = None
+        """Of a call that was placed: who finds out who takes it."""
+        self.awaited: asyncio.Event = asyncio.Event()
+        """Set when Twilio is known to have the call."""
         self._seen: dict[object, None] = {}
+
+    def progressed(self, state: Progress, call_sid: str) -> None:
+        """Twilio has the call, under this id, and tells how far it has come."""
+        if call_sid and not self.call_sid:
+            self.call_sid = call_sid
+        self.awaited.set()
+        if self.call is not None and self.call.metadata.direction == "outbound":
+            self.call.progressed(CallProgress(state=state, carrier_call_id=call_sid))
 
     def repeated(self, callback: object) -> bool:
         """Whether a callback was delivered before; Twilio promises at least once."""

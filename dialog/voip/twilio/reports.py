@@ -10,10 +10,11 @@ from typing import Literal
 from uuid import UUID
 
 from dialog.errors import CarrierError
-from dialog.message import TranscriptStatus
+from dialog.message import Progress, TranscriptStatus
 from dialog.voip.call import Call
 from dialog.voip.twilio.forms import (
     FINAL_STATUSES,
+    AnsweredByForm,
     CallStatusForm,
     NumberStatusForm,
     RecordingForm,
@@ -36,6 +37,13 @@ _TRANSCRIPT_STATES: dict[str, Literal["started", "content", "stopped", "error"]]
     "transcription-stopped": "stopped",
     "transcription-error": "error",
 }
+_PROGRESS: dict[str, Progress] = {
+    "queued": "dialling",
+    "initiated": "dialling",
+    "ringing": "ringing",
+    "in-progress": "answered",
+}
+_ANSWERERS: dict[str, Literal["human", "machine", "fax"]] = {"human": "human", "machine": "machine", "fax": "fax"}
 _TRACKS: dict[str, Literal["caller", "agent"]] = {"inbound_track": "caller", "outbound_track": "agent"}
 
 
@@ -59,6 +67,8 @@ class Reports:
                 self._stream(fields)
             case "status":
                 self._status(fields)
+            case "verdict":
+                self._verdict(fields)
             case "recording":
                 self._recording(fields)
             case "transcription":
@@ -83,12 +93,29 @@ class Reports:
         call_id, record = named_record(self._records, fields)
         if record is None:
             record = self._records.get(call_id_of(form.call_sid))
-        if form.call_status not in FINAL_STATUSES or record is None or record.call is None:
+        if record is None or record.call is None:
             return
+        if form.call_status not in FINAL_STATUSES:
+            if form.call_status in _PROGRESS:
+                record.progressed(_PROGRESS[form.call_status], form.call_sid)
+            return
+        record.progressed("dialling", form.call_sid)  # at least that far it has come
         if record.call.state != "ended":
-            record.call.end(end_reason(form.call_status, record.call))
+            code = form.sip_response_code if form.call_status != "completed" else ""
+            record.call.end(end_reason(form.call_status, record.call), f"SIP {code}" if code else "")
         else:
             logger.debug("call %s: Twilio confirms the end (%s)", call_id, form.call_status)
+
+    def _verdict(self, fields: Fields) -> None:
+        form = decode_form(AnsweredByForm, fields)
+        call_id, record = named_record(self._records, fields)
+        if record is None or record.watch is None:
+            logger.info("call %s: who answered it (%s) is known too late", call_id, form.answered_by)
+            return
+        who = form.answered_by.partition("_")[0]
+        # Beep, silence or something else: in all three cases it has said what it had to say.
+        over = form.answered_by.startswith("machine_end")
+        record.watch.verdict(_ANSWERERS.get(who, "unknown"), greeting_over=over)
 
     def _recording(self, fields: Fields) -> None:
         form = decode_form(RecordingForm, fields)

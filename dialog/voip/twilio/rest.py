@@ -13,7 +13,8 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -53,6 +54,7 @@ _ADVICE: Final = {
     21659: "the sender is no number of the account: choose another from_",
     21212: "the caller's number is not valid for this account",
     21214: "the number cannot be reached",
+    21210: "the caller's number is none of the account: buy or verify it, or choose another from_",
     21215: "enable the country in the account's geographic permissions",
     21216: "the account may not call this number",
     21219: "a trial account may only call verified numbers",
@@ -60,6 +62,8 @@ _ADVICE: Final = {
     13224: "the number to dial is not valid",
     13227: "enable the country in the account's geographic permissions",
 }
+_asked_pause_s: ContextVar[float | None] = ContextVar("twilio_retry_after", default=None)
+"""What the last 429 of this task asked for: the SDK's exceptions do not have the headers."""
 # The SDK writes numbers of callers into its request log: it gets a logger that nobody hears.
 _silent = logging.Logger("twilio, silenced", logging.CRITICAL + 1)  # noqa: LOG001  # outside the tree, so that no handler of its root applies
 
@@ -118,7 +122,7 @@ class TwilioRest:
             CarrierError: Twilio could not be told.
         """
         try:
-            await self._run(
+            await self.run(
                 call_sid, "hang up", lambda client: client.calls(call_sid).update_async(status="completed"), safe=True
             )
         except CarrierError as exc:
@@ -131,7 +135,7 @@ class TwilioRest:
         Raises:
             CarrierError: Twilio refused, for instance because the call has ended.
         """
-        await self._run(call_sid, "redirect", lambda client: client.calls(call_sid).update_async(twiml=document))
+        await self.run(call_sid, "redirect", lambda client: client.calls(call_sid).update_async(twiml=document))
 
     async def start_recording(self, call_sid: str, *, status_url: str) -> str:
         """Record both channels of a call in progress; returns the recording's id.
@@ -139,7 +143,7 @@ class TwilioRest:
         Raises:
             CarrierError: Twilio refused.
         """
-        recording = await self._run(
+        recording = await self.run(
             call_sid,
             "start recording",
             lambda client: client.calls(call_sid).recordings.create_async(
@@ -160,7 +164,7 @@ class TwilioRest:
         """
         sid = recording_sid or "Twilio.CURRENT"
         try:
-            await self._run(
+            await self.run(
                 call_sid,
                 "stop recording",
                 lambda client: client.calls(call_sid).recordings(sid).update_async(status="stopped"),
@@ -177,7 +181,7 @@ class TwilioRest:
             CarrierError: Twilio refused.
         """
         try:
-            await self._run(
+            await self.run(
                 call_sid, "remove recording", lambda client: client.recordings(recording_sid).delete_async(), safe=True
             )
         except CarrierError as exc:
@@ -207,7 +211,7 @@ class TwilioRest:
             "language_code": language,
         }
         fields.update((_snake(name), value) for name, value in options)
-        transcription = await self._run(
+        transcription = await self.run(
             call_sid,
             "start transcription",
             lambda client: client.calls(call_sid).transcriptions.create_async(**fields),
@@ -238,7 +242,7 @@ class TwilioRest:
                 _check_sender(from_)
         except ConfigurationError as exc:
             raise CarrierError("twilio", call_sid, f"{what}: {exc}") from exc
-        message = await self._run(
+        message = await self.run(
             call_sid, what, lambda client: client.messages.create_async(to=to, body=text, **sender)
         )
         return SentSMS(message_sid=str(message.sid), status=str(message.status), to=str(message.to or to))
@@ -288,16 +292,26 @@ class TwilioRest:
                     self._client = client_class(**login, http_client=self._http)
             return self._client
 
-    async def _run(
-        self, call_sid: str, what: str, work: Callable[[Any], Awaitable[ResultT]], *, safe: bool = False
+    async def run(
+        self,
+        call_sid: str,
+        what: str,
+        work: Callable[[Any], Awaitable[ResultT]],
+        *,
+        safe: bool = False,
+        attempts: int = _ATTEMPTS,
     ) -> ResultT:
-        """Carry out a command, again where that can neither harm nor be in vain.
+        """Carry out a command with the official client, again where that can neither harm nor be in vain.
 
         Args:
             call_sid: For errors.
             what: For errors.
             work: The command.
             safe: Doing it twice is the same as once, so failures of unknown outcome are retried too.
+            attempts: At most so many.
+
+        Raises:
+            CarrierError: It failed.
         """
         attempt = 0
         try:
@@ -312,7 +326,7 @@ class TwilioRest:
                     except Exception as exc:  # the SDK's exceptions are many, aiohttp's come through
                         error = _carrier_error(exc, call_sid, what)
                         again = error.status in (429, 503) or (safe and (error.status == 0 or error.status >= 500))
-                        if not again or attempt >= _ATTEMPTS:
+                        if not again or attempt >= attempts:
                             raise error from exc
                         logger.info("%s of call %s failed (%d), trying again", what, call_sid or "none", error.status)
                     await asyncio.sleep(self.retry_s * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
@@ -321,6 +335,7 @@ class TwilioRest:
                 "twilio",
                 call_sid,
                 f"{what}: no answer within {self.timeout_s:g} s; check the connection to {self._host}",
+                in_doubt=True,
             ) from exc
 
     @property
@@ -354,9 +369,18 @@ def _import_sdk() -> tuple[Any, Any]:
             headers = dict(headers or {})
             if auth is not None:
                 headers["Authorization"] = basic_auth(auth)
-            return await super().request(method, url, *args, headers=headers, auth=None, **more)
+            response = await super().request(method, url, *args, headers=headers, auth=None, **more)
+            if response.status_code == 429:
+                answered: Mapping[str, str] = response.headers or {}
+                _asked_pause_s.set(_seconds(answered.get("Retry-After", "")))
+            return response
 
     return Client, HttpClient
+
+
+def _seconds(text: str) -> float | None:
+    """What a ``Retry-After`` says, if it counts seconds."""
+    return float(text) if text.isdecimal() and len(text) < 6 else None
 
 
 def _carrier_error(exc: Exception, call_sid: str, what: str) -> CarrierError:
@@ -365,15 +389,25 @@ def _carrier_error(exc: Exception, call_sid: str, what: str) -> CarrierError:
     status = status if isinstance(status, int) else 0
     code = code if isinstance(code, int) else 0
     if isinstance(exc, aiohttp.ClientError | OSError):
-        return CarrierError("twilio", call_sid, f"{what}: Twilio cannot be reached ({exc!r})")
+        # A connection that was never there has carried nothing.
+        doubt = not isinstance(exc, aiohttp.ClientConnectorError)
+        return CarrierError("twilio", call_sid, f"{what}: Twilio cannot be reached ({exc!r})", in_doubt=doubt)
     if not status:
-        return CarrierError("twilio", call_sid, f"{what}: {exc!r}")
+        return CarrierError("twilio", call_sid, f"{what}: {exc!r}", in_doubt=True)
     # The legacy shape has msg, problem details have title and detail.
     text = getattr(exc, "msg", None) or getattr(exc, "detail", None) or getattr(exc, "title", None) or "no reason given"
     text = _NUMBER.sub("…", str(text))  # Twilio repeats the number that it does not like
     advice = _ADVICE.get(code) or _advice(status)
     reason = f"{what}: Twilio answered {status}, code {code}: {text}; {advice}"
-    return CarrierError("twilio", call_sid, reason, status=status, carrier_code=code)
+    return CarrierError(
+        "twilio",
+        call_sid,
+        reason,
+        status=status,
+        carrier_code=code,
+        retry_after_s=_asked_pause_s.get() if status == 429 else None,
+        in_doubt=status >= 500 and status != 503,  # 503: it was not even begun
+    )
 
 
 def _check_sender(sender: str) -> None:

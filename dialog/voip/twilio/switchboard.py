@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dialog.calls.feed import declined
 from dialog.calls.publish import CallEvents
@@ -90,6 +91,16 @@ class Switchboard:
         self._closing = False
         self.draining = False
         """New calls are declined as when busy; those that are there go on."""
+
+    @property
+    def account_sid(self) -> str:
+        """The account whose calls they are."""
+        return self._settings.account_sid
+
+    @property
+    def call_sids(self) -> frozenset[str]:
+        """What Twilio calls the calls that are here."""
+        return frozenset(record.call_sid for record in self._records.values() if record.call_sid)
 
     @property
     def closing(self) -> bool:
@@ -170,6 +181,41 @@ class Switchboard:
         except StateError as exc:
             raise RemoteProtocolError(str(exc)) from exc
 
+    def outgoing(
+        self,
+        metadata: CallMetadata,
+        site: Site,
+        *,
+        ring_s: float,
+        on_voip: Callable[[TwilioVoIP], object] | None = None,
+    ) -> CallRecord:
+        """Create a call that is about to be placed, and offer it to ``on_voip``, or whoever takes calls here.
+
+        Raises:
+            StateError: There is or was such a call.
+            UserCodeError: ``on_voip`` raised; the call has ended.
+        """
+        if self.holds(metadata.call_id):
+            raise StateError(f"call {metadata.call_id}: there is or was a call of that id")
+        record = CallRecord(metadata.call_id, "", site)
+        record.listener = on_voip
+        self._records[metadata.call_id] = record
+        settings = self._settings.call
+        self._take(record, metadata, settings=replace(settings, never_connected_s=settings.never_connected_s + ring_s))
+        return record
+
+    def document(self, record: CallRecord) -> str:
+        """The TwiML that announces the first stream of a call."""
+        return self._document(record, 1)
+
+    async def hang_up(self, call_sid: str) -> None:
+        """Tell Twilio that a call is over.
+
+        Raises:
+            CarrierError: It could not be told.
+        """
+        await self._commands.rest.hangup(call_sid)
+
     async def adopt(self, orphan: Orphan, taker: Taker, site: Site) -> None:
         """Go on with a call that another gateway had; if ``taker`` fails, its caller is told so."""
         metadata = orphan.metadata
@@ -240,6 +286,8 @@ class Switchboard:
             record.answer = self._spawn(self._admit(record, form, fields), f"admit {call_id}")
         elif record.call is not None and record.call.state == "ended":
             return self._finished.get(call_id) or twiml.hangup()
+        elif outbound:
+            record.progressed("answered", form.call_sid)
         assert record.answer is not None or record.call is not None
         if record.answer is None:  # the stream was here first
             return self._document(record, 1)
@@ -296,7 +344,13 @@ class Switchboard:
         return apology
 
     def _take(
-        self, record: CallRecord, metadata: CallMetadata, *, taker: Taker | None = None, generation: int = 0
+        self,
+        record: CallRecord,
+        metadata: CallMetadata,
+        *,
+        taker: Taker | None = None,
+        generation: int = 0,
+        settings: CallSettings | None = None,
     ) -> Call:
         """Create the call and offer it to the agent, or to ``taker`` after it has had streams elsewhere.
 
@@ -313,12 +367,13 @@ class Switchboard:
         call = Call(
             metadata,
             self._commands,
-            settings=self._settings.call,
+            settings=settings or self._settings.call,
             clock=self._clock,
             voip_class=TwilioVoIP,
             events=self.events,
             on_closed=self._forget,
             generation=generation,
+            dialling=metadata.direction == "outbound" and not metadata.carrier_call_id,
         )
         record.call = call
         logger.info("call %s: %s call %s", call.metadata.call_id, metadata.direction, metadata.carrier_call_id)
@@ -333,6 +388,8 @@ class Switchboard:
         assert isinstance(voip, TwilioVoIP)
         if taker is not None:
             record.taken = taker(voip)
+        elif record.listener is not None:
+            record.listener(voip)
         elif self._workers is not None:
             record.taken = self._workers.take(voip)
         else:
@@ -352,7 +409,7 @@ class Switchboard:
         document = record.documents.get(generation)
         if document is None:
             site, call_id = record.site, record.call_id
-            settings = self._settings.call
+            settings = self._settings.call if record.call is None else record.call.settings
             life_s = max(TOKEN_LIFE_S, settings.never_connected_s) if generation == 1 else TOKEN_LIFE_S
             token = self._tokens.sign(call_id, generation, node=site.node, life_s=life_s)
             node = (("node", site.node),) if site.node else ()
@@ -418,6 +475,7 @@ class Switchboard:
         if record is not None:
             if record.call is None or record.call_sid not in ("", call_sid):
                 raise RemoteProtocolError(f"call {call_id}: a stream of another call, {call_sid}, came with its token")
+            record.progressed("answered", call_sid)
             return record.call
         if self._finished.get(call_id) is not None:
             raise RemoteProtocolError(f"call {call_id}: its stream came after its end")

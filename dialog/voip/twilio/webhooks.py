@@ -27,13 +27,13 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dialog.errors import ConfigurationError
+from dialog.errors import ConfigurationError, MissingPublicURL
 from dialog.voip.twilio.signature import SIGNATURE_HEADER, SignatureChecker, seen_origin
 
 __all__ = ["Endpoint", "Refusal", "Request", "Response", "Site", "Webhooks", "xml"]
 
 Endpoint: TypeAlias = Literal[
-    "voice", "after", "dial", "number", "stream", "status", "recording", "transcription", "media"
+    "voice", "after", "dial", "number", "stream", "status", "verdict", "recording", "transcription", "media"
 ]
 """What a path is for; all but ``voice`` lie beneath the voice webhook's path under their name."""
 
@@ -153,6 +153,18 @@ class Webhooks:
         self._media_url = media_url or self._media_url
         if self._site is not None:
             self._site = replace(site_of(self._site.webhook, self._media_url or self._site.media), node=node)
+
+    def public_site(self) -> Site:
+        """The addresses at which the carrier reaches us, without any request of it.
+
+        Raises:
+            MissingPublicURL: The voice webhook's public URL was not given.
+        """
+        if self._site is None:
+            raise MissingPublicURL(
+                "to place calls the gateway needs an address that Twilio can call back: give it its webhook_url"
+            )
+        return self._site
 
     def ours(self, site: Site) -> Site:
         """The addresses of this node, for a request that another one passed on, which came to ``site``."""
