@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "twilio"))
 from twilio_phone import ACCOUNT, TOKEN, outbound_line, phone_line
 
 APPS = Path(__file__).parent / "apps"
+PATIENT = HostingSettings(admit_s=20.0, answer_s=10.0)
+"""Nobody is waited for by a carrier."""
 
 
 def dial(phone, **more):
@@ -91,7 +93,7 @@ async def test_a_worker_that_dies_is_not_noticed_by_the_carrier():
 
 
 async def test_a_placed_call_is_handled_by_another_process_and_told_there_who_answers():
-    workers = a_pool()
+    workers = a_pool(hosting=PATIENT)
     async with outbound_line(on_voip=False, workers=workers) as (gateway, account, _):
         heard = asyncio.get_running_loop().create_future()
 
@@ -112,7 +114,7 @@ async def test_a_placed_call_is_handled_by_another_process_and_told_there_who_an
 
 @pytest.mark.parametrize(("outcome", "reason"), [("answers", "answered human"), ("busy", "busy")])
 async def test_who_waits_in_the_other_process_is_told_what_became_of_the_call(outcome, reason):
-    workers = a_pool("waiting.py:on_voip")
+    workers = a_pool("waiting.py:on_voip", hosting=PATIENT)
     async with outbound_line(on_voip=False, workers=workers) as (gateway, account, _):
         account.callees["+15550123"] = Callee(ring_s=0.05, outcome=outcome, light=True)
         voip = await gateway.call(
