@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import socket
 import sys
 from contextlib import suppress
@@ -67,6 +68,8 @@ class _Control:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.stop = asyncio.Event()
         self.leave = asyncio.Event()
+        self.orphaned = False
+        """Nobody looks after the processes any more."""
         self.say = writer.write
         self._reader = reader
 
@@ -76,6 +79,7 @@ class _Control:
             while line := await self._reader.readline():
                 if line == LEAVE:
                     self.leave.set()
+        self.orphaned = not self.leave.is_set()
         self.stop.set()
         self.leave.set()
 
@@ -151,6 +155,8 @@ async def _run(sock: socket.socket, listening: socket.socket) -> int:
             reading.cancel()
             await asyncio.wait([reading])
             writer.close()
+            if control.orphaned:  # then nobody else tidies up
+                shutil.rmtree(orders.directory, ignore_errors=True)
     return 0
 
 

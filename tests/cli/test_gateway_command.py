@@ -126,14 +126,20 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
-async def test_the_processes_do_not_outlive_their_supervisor(tmp_path: Path) -> None:
+async def test_the_processes_do_not_outlive_their_supervisor(tmp_path: Path, monkeypatch) -> None:
+    sockets = tmp_path / "tmp"
+    sockets.mkdir()
+    monkeypatch.setenv("TMPDIR", str(sockets))
     async with command(tmp_path, "--leave-s", "0", "--processes", "2") as (process, _):
         children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
         assert len(children) == 2
+        (directory,) = sockets.iterdir()
+        assert directory.stat().st_mode & 0o777 == 0o700, "nobody else may enter it"
         process.kill()
         async with asyncio.timeout(20):
             while any(map(alive, children)):
                 await asyncio.sleep(0.02)
+        assert not list(sockets.iterdir())
 
 
 async def test_a_gateway_that_no_process_can_make_is_named(tmp_path: Path) -> None:
