@@ -21,6 +21,7 @@ from dialog.loop import calm_collector, new_event_loop
 from dialog.server.making import make_fleet_gateway, make_gateway
 from dialog.server.serving import Gateway, serve
 from dialog.server.tls import tls_context
+from dialog.voip.peers import Peers
 from dialog.workers.nats import NatsSettings
 from dialog.workers.siblings import Siblings
 
@@ -119,8 +120,13 @@ async def _serve(orders: Orders, control: _Control, listening: socket.socket) ->
         gateway = make_fleet_gateway(orders.target, orders.fleet, env_file=orders.env_file)
     if not hasattr(gateway, "use_peers"):
         raise ConfigurationError(f"{orders.target} cannot share its address with other processes: it has no use_peers")
-    siblings = Siblings(orders.node, Path(orders.directory), listening, orders.older)
-    gateway.use_peers(siblings, media_url=orders.media_url)
+    if orders.fleet is None:
+        peers: Peers = Siblings(orders.node, Path(orders.directory), listening, orders.older)
+    else:
+        # Those of a fleet are on other machines, too, and can go on with a call whose gateway died.
+        listening.close()
+        peers = gateway.peers
+    gateway.use_peers(peers, media_url=orders.media_url)
     calm_collector()
     await serve(
         _Together(gateway, control),

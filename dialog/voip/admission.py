@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from dialog.errors import DialogError
 from dialog.message import CallMetadata
+from dialog.voip.peers import Peers
 from dialog.voip.voip import VoIP
 
 __all__ = ["Accept", "Decision", "Declined", "Document", "NoWorker", "Offer", "Reject", "Resolver", "Say", "Workers"]
@@ -74,6 +75,11 @@ class Workers(Protocol):
     @property
     def ready(self) -> bool:
         """Whether there is a worker at all."""
+        ...
+
+    @property
+    def peers(self) -> Peers | None:
+        """The other gateways that share these workers, if they can be reached that way."""
         ...
 
     async def close(self) -> None:

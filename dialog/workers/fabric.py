@@ -42,6 +42,10 @@ class Fabric(ABC):
     silence_s: ClassVar[float] = SILENCE_S
     """A node that is not heard for so long is dead, or cut off."""
 
+    host_lost_s: ClassVar[float | None] = None
+    """So long a worker waits for a host that it does not hear, or for another one to go on with its calls; ``None``:
+    the end of a host is told."""
+
     def __init__(self, node: str) -> None:
         self.node = node
         """Our own name."""

@@ -9,6 +9,8 @@ from typing import Any
 from dialog.errors import ConfigurationError
 from dialog.scope import CallScope
 from dialog.voip.voip import VoIP
+from dialog.workers.fleetpeers import FleetPeers
+from dialog.workers.frames import Frame
 from dialog.workers.host import Host, Labels, no_labels
 from dialog.workers.hosted import HostingSettings
 from dialog.workers.nats import NatsFabric, NatsSettings, node_name
@@ -49,6 +51,9 @@ class Fleet:
         self._connect_s = connect_s
         self._fabric = NatsFabric(node_name("gateway"), self.settings, listens="hosts", tells="workers")
         self.host = Host(self._fabric, labels=labels, settings=hosting)
+        self.peers: FleetPeers = FleetPeers(self._fabric, self.host)
+        """The other gateways of the fleet."""
+        self._fabric.receiver = self
         self._started = False
 
     def __repr__(self) -> str:
@@ -79,8 +84,28 @@ class Fleet:
     async def close(self) -> None:
         """Take leave of the workers; calling it again is harmless."""
         CallScope.adopt(None)
+        await self.peers.close()
         self.host.close()
         await self._fabric.close()
+
+    # The fabric's side.
+
+    def receive(self, sender: str, frame: Frame) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        if self.peers.concerns(frame):
+            self.peers.receive(sender, frame)
+        else:
+            self.host.receive(sender, frame)
+
+    def gone(self, node: str, reason: str) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        self.host.gone(node, reason)
+        self.peers.gone(node, reason)
+
+    def back(self) -> None:
+        """See :class:`~dialog.workers.fabric.Receiver`."""
+        self.host.back()
+        self.peers.back()
 
 
 def nats_settings(servers: str | Sequence[str] | NatsSettings, **connection: Any) -> NatsSettings:

@@ -79,12 +79,14 @@ __all__ = [
     "Revoked",
     "SetBed",
     "SetClips",
+    "Sought",
     "Started",
     "Stopped",
     "Taken",
     "Transcribed",
     "Troubled",
     "Unknown",
+    "Yielded",
     "decode",
     "encode",
 ]
@@ -335,6 +337,22 @@ class Revoked(_Wire, tag=45, frozen=True, array_like=True, gc=False):
     """Somebody else has the call now: let go of it without a word."""
 
 
+class Sought(_Wire, tag=50, frozen=True, array_like=True, gc=False):
+    """The gateway of this call is gone: which worker has it? To all of them."""
+
+
+class Yielded(_Wire, tag=51, frozen=True, array_like=True, gc=False):
+    """What is known of a call whose gateway is gone, for the one that asks: it may offer the call from then on."""
+
+    audio_ms: float
+    """Where the caller's next audio is on the call's audio clock."""
+    checkpoint: Checkpoint | None
+    playbacks: tuple[Playback, ...]
+    """All of them final: what was on the line is lost."""
+    clips: Clips
+    answered_by: AnsweredBy | None = None
+
+
 class Hello(_Wire, tag=46, frozen=True, array_like=True, gc=False):
     """What a worker is, once for every host that it meets."""
 
@@ -380,6 +398,8 @@ Body: TypeAlias = (
     | Heartbeat
     | Unknown
     | Goodbye
+    | Sought
+    | Yielded
     | PeerBody
 )
 

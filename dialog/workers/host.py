@@ -12,10 +12,22 @@ from dialog.message import CallMetadata
 from dialog.voip.voip import VoIP
 from dialog.workers.directory import Directory, Known
 from dialog.workers.fabric import Fabric
-from dialog.workers.frames import NOBODY, VERSION, Frame, Goodbye, Heartbeat, Hello, Refused, Revoked, Unknown
-from dialog.workers.hosted import Hosted, HostingSettings
+from dialog.workers.frames import (
+    NOBODY,
+    VERSION,
+    Frame,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Refused,
+    Revoked,
+    Sought,
+    Unknown,
+    Yielded,
+)
+from dialog.workers.hosted import Former, Hosted, HostingSettings
 from dialog.workers.stream import CallStream
-from dialog.workers.ticker import SILENCE_S, Ticker
+from dialog.workers.ticker import BEAT_S, SILENCE_S, Ticker
 
 __all__ = ["Host", "Labels", "no_labels"]
 
@@ -60,6 +72,7 @@ class Host:
         self._room = asyncio.Event()
         self._listening_from = 0.0
         """What was not heard before counts against nobody."""
+        self._sought: dict[UUID, asyncio.Future[Former]] = {}
         self._foreign: set[str] = set()
         """Workers of another release, which get no calls."""
         self._ticker = Ticker(self._tick)
@@ -74,9 +87,27 @@ class Host:
         """Ask all workers to say what they are, as they would sooner or later."""
         self._fabric.announce(Frame(NOBODY, 0, 0, Unknown()))
 
-    def take(self, voip: VoIP) -> Hosted:
-        """Give a call to a worker, as ``on_voip`` gives it to an agent; in the call's scope."""
-        call = Hosted(voip, self, self.settings)
+    async def seek_call(self, call_id: UUID, within_s: float) -> Former | None:
+        """Have the worker of a call, whose gateway is gone, yield it to us; ``None`` if none does ``within_s``."""
+        found: asyncio.Future[Former] = asyncio.get_running_loop().create_future()
+        self._sought[call_id] = found
+        try:
+            async with asyncio.timeout(within_s):
+                while not found.done():  # what was not heard a moment ago may be asked again
+                    self._fabric.announce(Frame(call_id, 0, 0, Sought()))
+                    await asyncio.wait([found], timeout=BEAT_S)
+            return found.result()
+        except TimeoutError:
+            return None
+        finally:
+            del self._sought[call_id]
+
+    def take(self, voip: VoIP, former: Former | None = None) -> Hosted:
+        """Give a call to a worker, as ``on_voip`` gives it to an agent; in the call's scope.
+
+        ``former``: what is known of it, if another gateway had it before.
+        """
+        call = Hosted(voip, self, self.settings, former)
         self._calls[call.call_id] = call
         self._ticker.start()
         return call
@@ -94,6 +125,10 @@ class Host:
         now, body = SYSTEM_CLOCK.now(), frame.body
         if isinstance(body, Hello):
             self._greeted(sender, body, now)
+        elif isinstance(body, Yielded):
+            sought = self._sought.get(frame.call_id)
+            if sought is not None and not sought.done():
+                sought.set_result(Former(frame.epoch, body, now))
         elif isinstance(body, Goodbye):
             node = body.node or sender
             self._foreign.discard(node)
@@ -109,7 +144,7 @@ class Host:
             if call is not None:
                 with call.scope.entered():
                     call.receive(sender, frame)
-            elif not isinstance(body, Refused):
+            elif not isinstance(body, Refused | Revoked):
                 # It was not told that the call is over, or the word was lost.
                 self.send(sender, Frame(frame.call_id, frame.epoch, 0, Revoked()))
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Protocol, cast
 from uuid import UUID, uuid4
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from dialog.audio.sound import Sound, hold
 from dialog.calls.checkpoint import Checkpoint, fold
@@ -67,10 +67,11 @@ from dialog.workers.frames import (
     Taken,
     Transcribed,
     Troubled,
+    Yielded,
 )
 from dialog.workers.stream import CallStream
 
-__all__ = ["Hosted", "HostingSettings", "Placement"]
+__all__ = ["Former", "Hosted", "HostingSettings", "Placement"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,16 @@ class HostingSettings(Struct, frozen=True, kw_only=True):
     """A call that lasts longer is hung up by the host, whatever its agent does."""
 
 
+class Former(Struct, frozen=True):
+    """A call that another gateway had."""
+
+    epoch: int
+    """Of the worker that had it there."""
+    known: Yielded
+    at: float
+    """When it was told, on the system's clock."""
+
+
 class Placement(Protocol):
     """Where a call finds its workers."""
 
@@ -151,7 +162,10 @@ class Hosted(Participant):
     The call's events are folded into a checkpoint as they come, from which the next worker goes on.
     """
 
-    def __init__(self, voip: VoIP, placement: Placement, settings: HostingSettings) -> None:
+    def __init__(
+        self, voip: VoIP, placement: Placement, settings: HostingSettings, former: Former | None = None
+    ) -> None:
+        """``former``: another gateway had the call; its audio clock and its history go on here."""
         super().__init__()
         self.voip = voip
         self.epoch = 0
@@ -196,6 +210,14 @@ class Hosted(Participant):
         """Turns that the host itself said."""
         self._clips = Clips(apology=b"", goodbye=b"")
         self._credits: dict[int, asyncio.Semaphore] = {}
+        self._former = former
+        self._ahead_ms = 0.0
+        """By how much the call's audio clock is ahead of the line's, which began here."""
+        if former is not None:
+            self.epoch = former.epoch
+            self.checkpoint = former.known.checkpoint
+            self._clips = former.known.clips
+            self._reports = {(each.uuid, each.part): each for each in former.known.playbacks}
         self._listen(voip)
         self.spawn(self._run(), "worker")
         if settings.longest_s is not None:
@@ -227,7 +249,11 @@ class Hosted(Participant):
                 self._placement.send(sender, Frame(self.call_id, frame.epoch, 0, Revoked()))
             return
         body = frame.body
-        if isinstance(body, Taken | Refused):
+        if isinstance(body, Revoked):
+            logger.warning("call %s: another gateway has it: it was not heard of here for a while", self.call_id)
+            self._let_go()
+            self.voip.dispose()
+        elif isinstance(body, Taken | Refused):
             if isinstance(body, Taken):
                 self._end_hold()
             if self._answer is not None and not self._answer.done():
@@ -276,6 +302,16 @@ class Hosted(Participant):
         if not self._taken.done():
             self._taken.cancel()
         self._placement.forget(self)
+
+    @property
+    def _at_ms(self) -> float:
+        """Where the call's audio clock stands."""
+        if self._former is not None and not self._ahead_ms:
+            return self._clock_ms(self._former)
+        return self._ring.end_ms
+
+    def _clock_ms(self, former: Former) -> float:
+        return former.known.audio_ms + (SYSTEM_CLOCK.now() - former.at) * 1000.0 * self._clock.scale
 
     # What the worker wants.
 
@@ -373,6 +409,8 @@ class Hosted(Participant):
         voip.on(Participant.ERROR, self._on_error)
 
     def _on_audio(self, message: Message[bytes]) -> None:
+        if self._ahead_ms:
+            message = structs.replace(message, at_ms=message.at_ms + self._ahead_ms)
         self._ring.append(message)
         if self._stream is not None:
             data = message.data
@@ -410,6 +448,8 @@ class Hosted(Participant):
         self._send(Answered(answered_by))
 
     def _on_started(self, started: StreamStarted) -> None:
+        if self._former is not None and not self._ahead_ms:
+            self._ahead_ms = self._clock_ms(self._former)
         self._send(Started(started))
 
     def _on_stopped(self, stopped: StreamStopped) -> None:
@@ -551,9 +591,9 @@ class Hosted(Participant):
             "lost" if voip.state == "ended" else voip.state,
             voip.generation,
             self.checkpoint,
-            LineSnapshot(playbacks=tuple(self._reports.values()), at_ms=self._ring.end_ms),
+            LineSnapshot(playbacks=tuple(self._reports.values()), at_ms=self._at_ms),
             voip.progress,
-            voip.answered_by,
+            voip.answered_by or (self._former.known.answered_by if self._former is not None else None),
         )
         self._placement.send(node, Frame(self.call_id, self.epoch, 0, offer))
         self._stream = stream

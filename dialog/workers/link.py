@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
+from msgspec import structs
+
 from dialog.audio.sound import Sound
+from dialog.calls.checkpoint import Checkpoint, fold
 from dialog.calls.journal import JournalEvent
+from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import CarrierError, LimitError, StateError
-from dialog.message import AudioFormat, CallEnd, Clips, Message
+from dialog.message import AudioFormat, CallEnd, Clips, Message, Playback
 from dialog.voip.bed import Layer
 from dialog.voip.link import Command, CommandResult
 from dialog.voip.voip import VoIP
@@ -40,6 +44,7 @@ from dialog.workers.frames import (
     Stopped,
     Transcribed,
     Troubled,
+    Yielded,
 )
 from dialog.workers.stream import CallStream
 
@@ -49,6 +54,9 @@ _COMMAND_S = 60.0
 """The host bounds each command itself; this is for a host that is gone."""
 _JOURNAL_S = 5.0
 """A tool may wait so long for the record that it starts; then somebody else has the call by now."""
+_REPORTS = 64
+_REPORT_S = 0.25
+"""How often a line tells what was heard."""
 _PIECES = 64
 """Of a recording: more than the host may have under way."""
 
@@ -67,6 +75,8 @@ class BridgeLink:
         on_close: Callable[[], object],
     ) -> None:
         """``on_close`` is called when the VoIP is disposed."""
+        self.checkpoint: Checkpoint | None = None
+        """Where the call stands, as the host knows it, too."""
         self._stream = stream
         self._ms_per_byte = audio_format.ms(1)
         self._on_close = on_close
@@ -77,6 +87,10 @@ class BridgeLink:
         self._closed = False
         self._overrun = False
         self._journaled = 0
+        self._reports: dict[tuple[UUID, int], tuple[Playback, float]] = {}
+        self._clips = Clips(apology=b"", goodbye=b"")
+        self._audio_ms = 0.0
+        self._audio_at = SYSTEM_CLOCK.now()
 
     def attach(self, voip: VoIP) -> None:
         """Name the VoIP that this link serves; called once, right after its construction."""
@@ -162,6 +176,7 @@ class BridgeLink:
 
     def append(self, event: JournalEvent) -> None:
         """See :class:`~dialog.calls.journal.Journal`."""
+        self.checkpoint = fold(self.checkpoint or Checkpoint(), event)
         self._journaled = self._send(Happened(event))
 
     async def acknowledged(self, seq: int) -> None:
@@ -179,7 +194,25 @@ class BridgeLink:
 
     def set_clips(self, clips: Clips) -> None:
         """What the line shall say while no worker has the call."""
+        self._clips = clips
         self._send(SetClips(clips))
+
+    def yielded(self, alive_at: float) -> Yielded:
+        """What another host has to know to go on, after the present one was heard last at ``alive_at``."""
+        scale = 1.0 if self._voip is None else self._voip.clock.scale
+        playbacks: list[Playback] = []
+        for report, at in self._reports.values():
+            if report.final:
+                playbacks.append(report)
+                continue
+            heard_ms = report.heard_ms
+            if report.state == "playing":  # it went on until the next report was due, or the host was gone
+                since_ms = max(0.0, min(alive_at - at, _REPORT_S / scale)) * 1000.0 * scale
+                heard_ms += min(since_ms, report.queued_ms)
+            playbacks.append(structs.replace(report, state="lost", heard_ms=heard_ms, queued_ms=0.0, confirmed=False))
+        since_ms = (SYSTEM_CLOCK.now() - self._audio_at) * 1000.0 * scale
+        answered_by = None if self._voip is None else self._voip.answered_by
+        return Yielded(self._audio_ms + since_ms, self.checkpoint, tuple(playbacks), self._clips, answered_by)
 
     # The host's side.
 
@@ -188,8 +221,15 @@ class BridgeLink:
         voip = self._voip
         assert voip is not None
         if isinstance(body, CallerAudio):
+            self._audio_ms = body.at_ms + len(body.data) * self._ms_per_byte
+            self._audio_at = SYSTEM_CLOCK.now()
             voip.emit(VoIP.MESSAGE, Message(uuid=self._stream.call_id, data=body.data, at_ms=body.at_ms))
         elif isinstance(body, Played):
+            key = (body.playback.uuid, body.playback.part)
+            self._reports.pop(key, None)
+            self._reports[key] = (body.playback, SYSTEM_CLOCK.now())
+            if len(self._reports) > _REPORTS:
+                del self._reports[next(iter(self._reports))]
             voip.receive(VoIP.PLAYBACK, body.playback)
         else:
             self._rarely(voip, body)

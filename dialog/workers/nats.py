@@ -18,10 +18,10 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -59,6 +59,8 @@ _SUB_MESSAGES = 500_000
 _SUB_BYTES = 128_000_000
 _TELL_S = 5.0
 _CLOSE_S = 1.0
+_TELL_AGAIN = 20
+_TELL_AGAIN_S = 0.05
 _TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -136,6 +138,8 @@ class NatsFabric(Fabric):
     when it is back.
     """
 
+    host_lost_s: ClassVar[float | None] = 15.0
+
     def __init__(self, node: str, settings: NatsSettings, *, listens: Group, tells: Group) -> None:
         """``listens``: the group that we are one of; ``tells``: the one that :meth:`announce` reaches."""
         if _TOKEN.search(node) or not node:
@@ -149,7 +153,7 @@ class NatsFabric(Fabric):
         self._nodes = f"{settings.prefix}.node."
         self._inbox = self._nodes + node
         self._listens = f"{settings.prefix}.{listens}"
-        self._tells = f"{settings.prefix}.{tells}"
+        self._tells: Group = tells
         self._tls: ssl.SSLContext | None = None
         self._client: Client | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -207,9 +211,13 @@ class NatsFabric(Fabric):
 
     def announce(self, frame: Frame) -> None:
         """See :class:`~dialog.workers.fabric.Fabric`."""
+        self.tell(self._tells, frame)
+
+    def tell(self, group: Group, frame: Frame) -> None:
+        """Send ``frame`` to everybody of a group, ourselves among them if it is ours."""
         packet = bytearray()
         encode(frame, packet)
-        self._queue(self._tells, packet)
+        self._queue(f"{self.settings.prefix}.{group}", packet)
 
     async def close(self) -> None:
         """See :class:`~dialog.workers.fabric.Fabric`."""
@@ -360,29 +368,31 @@ class NatsFabric(Fabric):
         async def over() -> None:
             closed.set()
 
+        async def join() -> None:
+            await client.connect(
+                list(settings.servers),
+                name=f"dialog {self.node}",
+                error_cb=failed,
+                closed_cb=over,
+                allow_reconnect=False,  # a new client is made, whatever the old one died of
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=1,
+                ping_interval=1,
+                max_outstanding_pings=2,
+                tls=self._tls,
+                user=settings.user or None,
+                password=settings.password or None,
+                token=settings.token or None,
+                user_credentials=settings.credentials or None,
+                nkeys_seed=settings.nkey_seed or None,
+            )
+            await self._subscribe(client, self._inbox)
+            await self._subscribe(client, self._listens)
+            await client.flush(timeout=1)
+
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                await client.connect(
-                    list(settings.servers),
-                    name=f"dialog {self.node}",
-                    error_cb=failed,
-                    closed_cb=over,
-                    allow_reconnect=False,  # a new client is made, whatever the old one died of
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    connect_timeout=1,
-                    ping_interval=1,
-                    max_outstanding_pings=2,
-                    tls=self._tls,
-                    user=settings.user or None,
-                    password=settings.password or None,
-                    token=settings.token or None,
-                    user_credentials=settings.credentials or None,
-                    nkeys_seed=settings.nkey_seed or None,
-                )
-                await self._subscribe(client, self._inbox)
-                await self._subscribe(client, self._listens)
-                await client.flush(timeout=1)
+            await _within(join(), _CONNECT_S)
         except _failures() as exc:
             await _end(client)
             texts = [str(each) or repr(each) for each in (*last, exc)]
@@ -485,10 +495,29 @@ def _failures() -> tuple[type[Exception], ...]:
 async def _end(client: Client) -> None:
     """Close a client, which may wait for ever for the end of a TLS connection that failed."""
     try:
-        async with asyncio.timeout(_CLOSE_S):
-            await client.close()
+        await _within(client.close(), _CLOSE_S)
     except _failures() as exc:
         logger.debug("a connection to NATS ended with %r", exc)
+
+
+async def _within(work: Coroutine[Any, Any, None], limit_s: float) -> None:
+    """Wait for ``work`` of nats-py, which does not always hear that it is cancelled, so that it is told again.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task], timeout=limit_s)
+        if not task.done():
+            raise TimeoutError(f"no answer within {limit_s:g} s")
+    finally:
+        for _ in range(_TELL_AGAIN):
+            if task.done():
+                break
+            task.cancel()
+            await asyncio.wait([task], timeout=_TELL_AGAIN_S)
+    task.result()
 
 
 def _check_packages(settings: NatsSettings) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "Ask",
     "Located",
     "PeerBody",
+    "Present",
     "RelayAudio",
     "RelayBody",
     "RelayClosed",
@@ -59,6 +60,12 @@ class Located(_Wire, tag=63, frozen=True, array_like=True, gc=False):
 
     number: int
     here: bool
+
+
+class Present(_Wire, tag=74, frozen=True, array_like=True, gc=False):
+    """A gateway is there, or leaves."""
+
+    leaving: bool = False
 
 
 # From where the socket is to the owner of its call.
@@ -138,5 +145,5 @@ RelayBody: TypeAlias = (
 )
 """What is numbered."""
 
-PeerBody: TypeAlias = Ask | Told | Where | Located | RelayBody
+PeerBody: TypeAlias = Ask | Told | Where | Located | Present | RelayBody
 """Everything between gateways."""

@@ -149,6 +149,11 @@ class WorkerPool:
         return any(known.room > 0 for known in self.host.directory)
 
     @property
+    def peers(self) -> None:
+        """See :class:`~dialog.voip.admission.Workers`: the pool is one gateway's."""
+        return
+
+    @property
     def pids(self) -> dict[str, int]:
         """The process ids, by the name of the worker."""
         return {each.node: each.process.pid for each in self._processes.values() if each.process is not None}

@@ -26,8 +26,10 @@ from dialog.workers.frames import (
     Offered,
     Refused,
     Revoked,
+    Sought,
     Taken,
     Unknown,
+    Yielded,
 )
 from dialog.workers.link import BridgeLink
 from dialog.workers.stream import CallStream
@@ -79,6 +81,7 @@ class _RemoteCall:
             )
             self.voip.adopt(offer.state, offer.generation, progress=offer.progress, answered_by=offer.answered_by)
             self.voip.checkpoint = offer.checkpoint
+            self.link.checkpoint = offer.checkpoint
             self.voip.snapshot = offer.snapshot
             self.voip.journal = self.link
             self.voip.may_act = lambda: worker.hears(self.host)
@@ -155,6 +158,10 @@ class Worker:
         """Calls of an older epoch, whose call is here again."""
         self._last_words: dict[CallStream, float] = {}
         """Of calls that are over: what their hosts have not acknowledged, and how long it is tried."""
+        self._yields: dict[UUID, tuple[str, int, Yielded, float]] = {}
+        """Calls that another gateway goes on with: which one, their epoch, what it is told, and for how long."""
+        self._listening_from = 0.0
+        """What was not heard before counts against nobody."""
         self._hosts: dict[str, float] = {}
         """When each host was heard last."""
         self._changed = asyncio.Event()
@@ -243,6 +250,8 @@ class Worker:
             self.gone(sender, "")
         elif isinstance(body, Unknown):
             self.greet(sender)
+        elif isinstance(body, Sought):
+            self._sought(sender, frame.call_id)
         elif frame.call_id == NOBODY:
             return  # a heartbeat
         elif call is None:
@@ -252,6 +261,8 @@ class Worker:
                 call.end("revoked", "another worker has the call")
         elif call.epoch == frame.epoch and call.host == sender:
             call.receive(frame)
+        elif call.host != sender and frame.epoch < call.epoch:
+            self._answer(sender, frame.call_id, frame.epoch, Revoked())  # it was thought dead, and another has the call
 
     def gone(self, node: str, reason: str) -> None:
         """See :class:`~dialog.workers.fabric.Receiver`."""
@@ -315,6 +326,21 @@ class Worker:
         for stream in self._last_words:
             if (stream.call_id, stream.epoch, stream.peer) == (frame.call_id, frame.epoch, host):
                 stream.take(frame)
+        to, _, _, _ = self._yields.get(frame.call_id, (host, 0, None, 0.0))
+        if to != host:
+            self._answer(host, frame.call_id, frame.epoch, Revoked())
+
+    def _sought(self, host: str, call_id: UUID) -> None:
+        """A gateway looks for a call: it may have it, if the gateway of the call is not heard."""
+        call = self._calls.get(call_id)
+        if call is not None and not call.ended and call.host != host and not self.hears(call.host):
+            logger.warning("call %s: its gateway %s is gone; %s goes on with it", call_id, call.host, host)
+            yielded = call.link.yielded(self._hosts.get(call.host, 0.0))
+            self._yields[call_id] = (host, call.epoch, yielded, SYSTEM_CLOCK.now() + _FORGET_S)
+            call.end("revoked", "another gateway has the call")
+        to, epoch, yielded_to, _ = self._yields.get(call_id, ("", 0, None, 0.0))
+        if to == host and yielded_to is not None:
+            self._answer(host, call_id, epoch, yielded_to)
 
     def _tick(self, now: float) -> None:
         self._beats += 1
@@ -325,6 +351,9 @@ class Worker:
         for stream, until in tuple(self._last_words.items()):
             if stream.outbound.idle or now >= until:
                 del self._last_words[stream]
+        for call_id, (_, _, _, until) in tuple(self._yields.items()):
+            if now >= until:
+                del self._yields[call_id]
         beat, busy = self.heartbeat(), {call.host for call in self._calls.values()}
         if self._beats % _IDLE_BEATS == 0:
             self._announce(beat)
@@ -334,8 +363,20 @@ class Worker:
         else:
             for host in busy:
                 self._beside(host, beat)
+        self._miss(now, busy)
 
-    def _answer(self, host: str, call_id: UUID, epoch: int, body: Taken | Refused) -> None:
+    def _miss(self, now: float, busy: set[str]) -> None:
+        """Give up the calls of hosts that are gone, and that no other host goes on with."""
+        limit_s = self.fabric.host_lost_s
+        if limit_s is None:
+            return
+        if not self.fabric.attentive(now):
+            self._listening_from = now
+        for host in busy:
+            if now - max(self._hosts.get(host, 0.0), self._listening_from) >= limit_s:
+                self.gone(host, f"not heard for {limit_s:g} s")
+
+    def _answer(self, host: str, call_id: UUID, epoch: int, body: Taken | Refused | Revoked | Yielded) -> None:
         self.fabric.send(host, Frame(call_id, epoch, 0, body))
 
     def _beside(self, host: str, body: Hello | Heartbeat | Goodbye) -> None:

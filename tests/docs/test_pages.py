@@ -113,7 +113,7 @@ INTERNAL = re.compile(
             vadmode | voices
         ) |
         workers\.(
-            blocked | child | directory | fabric | faults | host | link | ordered | peerframes | process | relay |
+            blocked | child | directory | fabric | fleetpeers | faults | host | link | ordered | peerframes | process | relay |
             sockets | sources | stream | ticker | worker
         ) |
         server\.(process | tls) |

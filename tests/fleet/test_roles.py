@@ -9,15 +9,18 @@ import os
 import signal
 import sys
 
+import aiohttp
 import pytest
 from roles import APPS, ROOT, asked, fleet, hanging_up, ring, role, until
 
 from dialog.testing.caller import Caller
 from dialog.testing.nats_server import NatsServer
+from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.voip.admission import NoWorker
 
-TOKEN = "auth-token-of-the-test"
-ACCOUNT = "AC" + "0" * 32
+sys.path.insert(0, str(ROOT / "tests" / "workers"))
+from neighbours import ACCOUNT, TOKEN, House, Phone, new_sid
+
 ANSWERING = f"{APPS}/answering.py:on_voip"
 
 
@@ -197,3 +200,68 @@ async def test_what_cannot_work_is_said_at_the_start(arguments, complaint, tmp_p
             _, error = await process.communicate()
         assert process.returncode == 1
         assert complaint in " ".join(error.decode().split())
+
+
+async def test_several_gateway_processes_of_one_address_share_the_workers():
+    async with NatsServer() as server:
+        env = {
+            "NATS_URL": server.url,
+            "TWILIO_ACCOUNT_SID": ACCOUNT,
+            "TWILIO_AUTH_TOKEN": TOKEN,
+            "TWILIO_BASE_URL": "http://127.0.0.1:9",
+        }
+        async with (
+            role("gateway", "--processes", "2", "--leave-s", "0", env=env) as gateway,
+            role("worker", f"{APPS}/greeting.py:on_voip", env=env),
+        ):
+            await gateway.reaches("/ready", 200)
+            for _ in range(4):  # the webhook and the socket land anywhere
+                async with Caller.dial(f"{gateway.url}/twilio", auth_token=TOKEN, account_sid=ACCOUNT) as caller:
+                    assert (await caller.listen()).duration_ms == pytest.approx(600, abs=60)
+                    caller.press("1")
+                    await caller.wait_ended()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert await gateway.ended() == 0
+
+
+class Landing(House):
+    """A gateway's process, and Twilio as far as it lands there."""
+
+    def __init__(self, origin: str, session: aiohttp.ClientSession) -> None:
+        self.origin = origin
+        self.phone = Phone(f"{origin}/twilio", session)
+
+
+async def test_a_call_outlives_the_gateway_process_that_had_it():
+    async with NatsServer() as server, TwilioRestEmulator(account_sid=ACCOUNT, auth_token=TOKEN) as rest:
+        env = {
+            "NATS_URL": server.url,
+            "TWILIO_ACCOUNT_SID": ACCOUNT,
+            "TWILIO_AUTH_TOKEN": TOKEN,
+            "TWILIO_BASE_URL": rest.url,
+            "WEBHOOK_URL": "https://voice.example/twilio",
+        }
+        async with (
+            role("gateway", "--leave-s", "0", env=env) as one,
+            role("gateway", "--leave-s", "0", env=env) as two,
+            role("worker", f"{APPS}/greeting.py:on_voip", env=env),
+            aiohttp.ClientSession() as session,
+        ):
+            await one.reaches("/ready", 200)
+            await two.reaches("/ready", 200)
+            sid = new_sid()
+            rest.add_call(sid)
+            first, second = Landing(one.url, session), Landing(two.url, session)
+            document = await first.ask(env["WEBHOOK_URL"], sid, CallStatus="ringing")
+            opened = await first.stream(document, sid)
+            assert (await opened.hear())["event"] == "media"
+            one.process.kill()
+            await one.ended()
+            document = await second.ask(document.action, sid)
+            assert document.verbs == ["Connect"]
+            opened = await second.stream(document, sid)
+            await opened.send("dtmf", streamSid=opened.stream_sid, dtmf={"track": "inbound_track", "digit": "0"})
+            async with asyncio.timeout(10):
+                while (await opened.hear())["event"] != "media":
+                    pass
+            await opened.stop()

@@ -216,6 +216,10 @@ class TwilioGateway:
         self._session: shared.Lease[ClientSession] | None = None
         self._started = False
         self._closed = False
+        if workers is not None and workers.peers is not None:
+            self._share(workers.peers, "")
+        self._chosen = False
+        """Peers were named, instead of those that come with the workers."""
 
     def __repr__(self) -> str:
         return f"<TwilioGateway {self._webhooks.path} with {len(self.calls)} calls>"
@@ -282,7 +286,8 @@ class TwilioGateway:
     def use_peers(self, peers: Peers, *, media_url: str = "") -> None:
         """Share the address with other gateways: what is of a call of theirs is passed on to them.
 
-        Before :meth:`start`; the peers start and close with the gateway.
+        Before :meth:`start`; the peers start and close with the gateway. Without it they are those of a fleet, if the
+        workers are one.
 
         Args:
             peers: The others, and our own name among them.
@@ -292,10 +297,15 @@ class TwilioGateway:
             ConfigurationError: The URL has the wrong scheme or no host.
             StateError: The gateway has started, or has peers already.
         """
-        if self._started or self._exchange.peers is not None:
+        if self._started or self._chosen:
             raise StateError("a gateway gets its peers once, before it starts")
-        self._webhooks.name_node(peers.node, media_url)
-        self._exchange.peers = peers
+        self._share(peers, media_url)
+        self._chosen = True
+
+    @property
+    def peers(self) -> Peers | None:
+        """The other gateways that share the address."""
+        return self._exchange.peers
 
     # Calls.
 
@@ -469,6 +479,10 @@ class TwilioGateway:
 
     async def _on_shutdown(self, _: web.Application) -> None:
         await asyncio.shield(self.close())
+
+    def _share(self, peers: Peers, media_url: str) -> None:
+        self._webhooks.name_node(peers.node, media_url)
+        self._exchange.peers = peers
 
     def _emit(self, voip: TwilioVoIP) -> None:
         if not self._listeners:
