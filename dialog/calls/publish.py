@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Self, TypeAlias
@@ -34,6 +35,8 @@ class Notice(Struct, frozen=True):
 
     call: CallMetadata
     event: CallEvent
+    at: float = 0.0
+    """When it was published, in seconds since 1970."""
 
     def to_json(self) -> bytes:
         """The event's JSON object, with the ``call_id`` as its first member."""
@@ -108,7 +111,7 @@ class CallEvents:
             return
         if self.redaction is not None:
             event = self.redaction.masked(event)
-        notice = Notice(call, event)
+        notice = Notice(call, event, time.time())
         for listener in listeners:
             try:
                 listener(notice)

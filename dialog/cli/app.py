@@ -323,6 +323,27 @@ def worker(  # noqa: PLR0917  # options of the command line, not positions
     _exit(_run(run_worker(Console(), plan)))
 
 
+_db = typer.Typer(help="The tables of a call log.", no_args_is_help=True)
+app.add_typer(_db, name="db")
+_LogURL = Annotated[str, typer.Argument(envvar="CALL_LOG_URL", help="sqlite:///calls.db, postgresql://…")]
+
+
+@_db.command()
+def upgrade(url: _LogURL) -> None:
+    """Make the tables, or bring them up to date; a call log that is opened does that by itself."""
+    from dialog.cli.db import run_upgrade
+
+    _exit(_run(run_upgrade(Console(), url)))
+
+
+@_db.command()
+def revision(url: _LogURL) -> None:
+    """Tell which tables there are; fails unless they are those of this version."""
+    from dialog.cli.db import run_revision
+
+    _exit(_run(run_revision(Console(), url)))
+
+
 @app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="A new or empty directory.")],

@@ -178,3 +178,19 @@ async def test_a_call_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("TWILIO_AUTH_TOKEN", raising=False)
     with pytest.raises(ConfigurationError, match="--auth-token"):
         await dialled(CallPlan(url="http://127.0.0.1:1/", env_file=tmp_path / "no"))
+
+
+def test_the_tables_of_a_call_log_are_made_and_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'calls.db'}"
+    before = run("-m", "dialog", "db", "revision", url)
+    assert before.returncode == 1
+    assert "no tables" in before.stdout
+    assert run("-m", "dialog", "db", "upgrade", CALL_LOG_URL=url).returncode == 0
+    assert run("-m", "dialog", "db", "revision", url).returncode == 0
+
+
+def test_the_tables_of_another_database_are_not_made() -> None:
+    result = run("-m", "dialog", "db", "upgrade", "mysql://u:secret@h/d")
+    assert result.returncode != 0
+    assert "sqlite or postgresql" in result.stderr + result.stdout
+    assert "secret" not in result.stderr + result.stdout

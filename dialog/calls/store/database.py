@@ -1,0 +1,111 @@
+"""Connections to the database of a call log, and its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dialog.calls.store.sql import (
+    AsyncEngine,
+    CommandError,
+    Config,
+    MigrationContext,
+    ScriptDirectory,
+    command,
+    create_async_engine,
+    sa,
+    sqlevent,
+    sqlexc,
+)
+from dialog.errors import ConfigurationError, MissingExtra
+
+__all__ = ["HEAD", "current", "make_engine", "upgrade"]
+
+HEAD = "0001"
+"""The newest revision of the tables."""
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+_LOCK = 0x6469616C6F67
+"""Of PostgreSQL's advisory lock while tables are made."""
+
+
+def make_engine(url: str) -> AsyncEngine:
+    """An engine for ``sqlite:///calls.db``, or ``postgresql://user:password@host/database``; nothing is connected.
+
+    Raises:
+        ConfigurationError: The URL is of another database, or malformed.
+        MissingExtra: The packages for it are not installed.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except sqlexc.ArgumentError as exc:
+        raise ConfigurationError("the URL of the call log is malformed: sqlite:///calls.db would be one") from exc
+    kind = parsed.get_backend_name()
+    if kind not in _DRIVERS:
+        raise ConfigurationError(f"a call log is kept in sqlite or postgresql, not in {kind}")
+    postgres = _DRIVERS[kind].startswith("postgresql")
+    if not postgres and parsed.database in (None, "", ":memory:"):
+        raise ConfigurationError("a call log in SQLite needs a file: sqlite:///calls.db")
+    options: dict[str, Any] = {"connect_args": {"timeout": 10.0}}
+    if postgres:
+        options |= {"connect_args": {"timeout": 10.0, "command_timeout": 30.0}, "pool_pre_ping": True}
+    try:
+        engine = create_async_engine(parsed.set(drivername=_DRIVERS[kind]), **options)
+    except ModuleNotFoundError as exc:
+        raise MissingExtra("asyncpg", "postgres") from exc
+    if not postgres:
+        sqlevent.listen(engine.sync_engine, "connect", _sqlite_connected)
+        sqlevent.listen(engine.sync_engine, "begin", _sqlite_begins)
+    return engine
+
+
+async def upgrade(engine: AsyncEngine) -> None:
+    """Make the tables, or bring them up to date; several processes may try at the same time.
+
+    Raises:
+        ConfigurationError: The tables are those of a newer version.
+    """
+    async with engine.begin() as connection:
+        await connection.run_sync(_upgrade)
+
+
+async def current(engine: AsyncEngine) -> str:
+    """The revision that the tables have; empty: there are none."""
+    async with engine.connect() as connection:
+        return await connection.run_sync(_revision)
+
+
+def _revision(connection: sa.Connection) -> str:
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    revision = _revision(connection)
+    if revision == HEAD:
+        return
+    try:
+        if revision:
+            ScriptDirectory.from_config(config).get_revision(revision)
+    except CommandError as exc:
+        raise ConfigurationError(
+            f"the tables of the call log are of a newer version ({revision}, this one knows {HEAD}): upgrade Dialog"
+        ) from exc
+    command.upgrade(config, "head")
+
+
+def _sqlite_connected(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver as it likes
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_begins(connection: sa.Connection) -> None:
+    # A transaction that begins by reading cannot become a writing one if somebody else has written meanwhile.
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,216 @@
+"""Writes a batch of events in one transaction, with all that follows from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from dialog.calls.events import CallEnded, CallEvent, CallStarted, RecordingReady
+from dialog.calls.publish import Notice
+from dialog.calls.report import SessionReport
+from dialog.calls.store import tables as t
+from dialog.calls.store.fold import fold_call
+from dialog.calls.store.sql import AsyncConnection, AsyncEngine, postgresql, sa, sqlexc, sqlite
+
+__all__ = ["LOST", "BatchWriter", "Outgoing", "OutgoingMaker", "decode_events", "is_hopeless"]
+
+LOST = "lost_process"
+"""Why a call has ended whose process is gone."""
+logger = logging.getLogger(__name__)
+
+_MAX_EVENTS = 50_000
+_encode = msgspec.json.Encoder().encode
+_decode: msgspec.json.Decoder[CallEvent] = msgspec.json.Decoder(CallEvent)
+
+
+_REFUSED = ("22", "23")
+"""Classes of SQLSTATE: what was to be written is wrong, or contradicts what is there."""
+
+
+def is_hopeless(exc: Exception) -> bool:
+    """Whether the same statement would fail again, for what it says, however often it is tried."""
+    if isinstance(exc, sqlexc.DBAPIError):
+        state = str(getattr(exc.orig, "sqlstate", None) or "")
+        return isinstance(exc, sqlexc.DataError | sqlexc.IntegrityError) or state.startswith(_REFUSED)
+    return isinstance(exc, sqlexc.StatementError | ValueError | TypeError)
+
+
+class Outgoing(Struct, frozen=True):
+    """A message for the outbox."""
+
+    endpoint: str
+    call_id: UUID
+    message_id: str
+    type: str
+    body: bytes
+
+
+class OutgoingMaker(Protocol):
+    """Makes messages of what happens; pure."""
+
+    def messages(self, notice: Notice, report: SessionReport | None) -> Iterable[Outgoing]:
+        """What is to be sent; ``report`` comes with the end of a call, unless its start was lost."""
+        ...
+
+
+class BatchWriter:
+    """Turns events into rows.
+
+    Args:
+        engine: The database.
+        writer: Names this process.
+    """
+
+    def __init__(self, engine: AsyncEngine, writer: str) -> None:
+        self.makers: list[OutgoingMaker] = []
+        self._engine = engine
+        self._writer = writer
+        self._known: set[UUID] = set()
+        """Calls of this process that have a row."""
+        self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
+
+    async def write(self, batch: Sequence[Notice], lost: dict[UUID, int]) -> int:
+        """Write events in their order, all or none of them; ``lost``: events of a call that were dropped.
+
+        Returns:
+            How many messages it put into the outbox.
+        """
+        now = datetime.now(UTC)
+        begun: dict[UUID, dict[str, Any]] = {}
+        rows: list[dict[str, Any]] = []
+        recordings: list[dict[str, Any]] = []
+        for notice in batch:
+            call_id, event = notice.call.call_id, notice.event
+            if (call_id not in self._known and call_id not in begun) or isinstance(event, CallStarted):
+                begun.setdefault(call_id, self._call_row(notice))
+            rows.append(
+                {
+                    "call_id": call_id,
+                    "seq": event.seq,
+                    "type": type(event).__struct_config__.tag,
+                    "at_s": event.at_s,
+                    "body": _encode(event).decode(),
+                }
+            )
+            if isinstance(event, RecordingReady):
+                recordings.append({"call_id": call_id, "url": event.url[:512], "at_s": event.at_s})
+        async with self._engine.begin() as connection:
+            if begun:
+                await self._begin(connection, list(begun.values()))
+            await connection.execute(self._insert(t.events).on_conflict_do_nothing(), rows)
+            if recordings:
+                await connection.execute(self._insert(t.recordings).on_conflict_do_nothing(), recordings)
+            reports = {
+                notice.call.call_id: await self._end(connection, notice, notice.event, lost)
+                for notice in batch
+                if isinstance(notice.event, CallEnded)
+            }
+            outgoing = [
+                message
+                for notice in batch
+                for maker in self.makers
+                for message in maker.messages(
+                    notice,
+                    reports.get(notice.call.call_id) if isinstance(notice.event, CallEnded) else None,
+                )
+            ]
+            if outgoing:
+                await self._send(connection, outgoing, now)
+        self._known |= set(begun)
+        self._known -= set(reports)
+        return len(outgoing)
+
+    def _call_row(self, notice: Notice) -> dict[str, Any]:
+        call, event = notice.call, notice.event
+        started = _at(notice) - timedelta(seconds=max(0.0, event.at_s))
+        if isinstance(event, CallStarted):
+            started = datetime.fromisoformat(event.started_at)
+        return {
+            "call_id": call.call_id,
+            "carrier": call.carrier[:32],
+            "carrier_call_id": call.carrier_call_id[:128],
+            "from_number": call.from_[:256],
+            "to_number": call.to[:256],
+            "direction": call.direction,
+            "agent": event.agent[:128] if isinstance(event, CallStarted) else "",
+            "started_at": started,
+            "writer": self._writer,
+        }
+
+    async def _begin(self, connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+        statement = self._insert(t.calls)
+        # Another process had it before, or its agent tells of itself late: it is ours from now on.
+        statement = statement.on_conflict_do_update(
+            index_elements=[t.calls.c.call_id], set_={"writer": statement.excluded.writer}
+        )
+        await connection.execute(statement, rows)
+
+    async def _end(
+        self, connection: AsyncConnection, notice: Notice, end: CallEnded, lost: dict[UUID, int]
+    ) -> SessionReport | None:
+        call_id = notice.call.call_id
+        ended_at = (
+            await connection.execute(sa.select(t.calls.c.ended_at).where(t.calls.c.call_id == call_id))
+        ).scalar()
+        if ended_at is not None:
+            # Its process was thought to be gone, and was not: what another one has written of its end is void.
+            void = (t.events.c.call_id == call_id) & (t.events.c.type == "call.ended") & (t.events.c.seq > end.seq)
+            await connection.execute(sa.delete(t.events).where(void))
+            for table in (t.turns, t.tool_calls, t.usage):
+                await connection.execute(sa.delete(table).where(table.c.call_id == call_id))
+        found = await connection.execute(
+            sa.select(t.events.c.body).where(t.events.c.call_id == call_id).order_by(t.events.c.seq).limit(_MAX_EVENTS)
+        )
+        ended = fold_call(call_id, decode_events(body for (body,) in found))
+        await connection.execute(
+            sa.update(t.calls)
+            .where(t.calls.c.call_id == call_id)
+            .values(
+                **ended.call,
+                ended_at=_at(notice),
+                end_reason=end.reason[:64],
+                end_detail=end.detail.replace("\0", ""),
+                events_lost=t.calls.c.events_lost + lost.get(call_id, 0),
+            )
+        )
+        for table, rows in ((t.turns, ended.turns), (t.tool_calls, ended.tool_calls), (t.usage, ended.usage)):
+            if rows:
+                await connection.execute(sa.insert(table), rows)
+        return ended.report
+
+    async def _send(self, connection: AsyncConnection, messages: list[Outgoing], now: datetime) -> None:
+        rows = [{**msgspec.structs.asdict(message), "created_at": now} for message in messages]
+        await connection.execute(sa.insert(t.outbox), rows)
+        # In one order everywhere, so that two processes cannot wait for each other's rows.
+        keys = sorted({(message.endpoint, message.call_id) for message in messages})
+        statement = self._insert(t.chains)
+        chains = [{"endpoint": endpoint, "call_id": call_id, "next_at": now} for endpoint, call_id in keys]
+        # A chain that is there is with somebody, who looks again before it is given up, or waits for its next try.
+        # Touched all the same, so that it cannot be taken away while this transaction adds to it.
+        await connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[t.chains.c.endpoint, t.chains.c.call_id], set_={"owner": t.chains.c.owner}
+            ),
+            chains,
+        )
+
+
+def decode_events(bodies: Iterable[str]) -> list[CallEvent]:
+    """The events of these bodies, without those that only a newer version knows."""
+    events: list[CallEvent] = []
+    for body in bodies:
+        try:
+            events.append(_decode.decode(body))
+        except msgspec.ValidationError as exc:
+            logger.debug("call log: an event of a newer version: %s", exc)
+    return events
+
+
+def _at(notice: Notice) -> datetime:
+    return datetime.fromtimestamp(notice.at, UTC)
