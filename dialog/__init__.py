@@ -33,10 +33,14 @@ if TYPE_CHECKING:
     from dialog.agent.turns.settings import Silence as Silence
     from dialog.agent.turns.settings import TurnSettings as TurnSettings
     from dialog.audio.sound import Sound as Sound
+    from dialog.calls.delivery.endpoint import WebhookEndpoint as WebhookEndpoint
+    from dialog.calls.delivery.signature import verify_webhook as verify_webhook
+    from dialog.calls.delivery.webhooks import Webhooks as Webhooks
     from dialog.calls.metrics import SessionMetrics as SessionMetrics
     from dialog.calls.publish import CallEvents as CallEvents
     from dialog.calls.redact import Redaction as Redaction
     from dialog.calls.report import SessionReport as SessionReport
+    from dialog.calls.store.log import CallLog as CallLog
     from dialog.clock import Clock as Clock
     from dialog.errors import CallNotAnswered as CallNotAnswered
     from dialog.errors import CarrierError as CarrierError
@@ -137,6 +141,7 @@ _HOMES = {
     "BodyBuffer": "keyed",
     "CachedTTS": "tts.cache",
     "CallEvents": "calls.publish",
+    "CallLog": "calls.store.log",
     "CallMetadata": "message",
     "CallNotAnswered": "errors",
     "CallScope": "scope",
@@ -213,6 +218,8 @@ _HOMES = {
     "Utterance": "message",
     "VAD": "vad.vad",
     "VoIP": "voip.voip",
+    "WebhookEndpoint": "calls.delivery.endpoint",
+    "Webhooks": "calls.delivery.webhooks",
     "create_agent": "providers.factories",
     "create_gateway": "providers.factories",
     "create_llm": "providers.factories",
@@ -228,6 +235,7 @@ _HOMES = {
     "tool": "agent.tools",
     "tool_key": "agent.tools",
     "transfer_call_tool": "agent.toolkit",
+    "verify_webhook": "calls.delivery.signature",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
@@ -250,6 +258,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "BodyBuffer",
     "CachedTTS",
     "CallEvents",
+    "CallLog",
     "CallMetadata",
     "CallScope",
     "CarrierError",
@@ -317,6 +326,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Usage",
     "Utterance",
     "VoIP",
+    "WebhookEndpoint",
+    "Webhooks",
     "create_agent",
     "create_gateway",
     "create_llm",
@@ -332,6 +343,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "tool",
     "tool_key",
     "transfer_call_tool",
+    "verify_webhook",
 ]
 
 

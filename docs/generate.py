@@ -342,9 +342,9 @@ def overloads() -> str:
 EVENTS = """\
 # Events of a call
 
-Everything that happens in a call is one stream of typed, numbered events. The session report, metrics and what
-another process goes on from are made of it and of nothing else. Whatever the carrier, and wherever a call's agent
-runs, its gateway publishes them at one place:
+Everything that happens in a call is one stream of typed, numbered events. The session report, metrics, the
+[call log](call-log.md), [webhooks](webhooks.md) and what another process goes on from are made of it and of nothing
+else. Whatever the carrier, and wherever a call's agent runs, its gateway publishes them at one place:
 
 ```python
 from dialog import TwilioGateway
@@ -370,7 +370,8 @@ async def feed(send) -> None:  # a task, with a queue of its own: a WebSocket, a
 
 `read(call_id)` is the stream of one call, and comes to its end with it. A reader that falls behind by more than
 `limit` events gets those that wait, then a last one of the type `reader.dropped`, which tells the first that it has
-missed, and then the end: it slows nobody down.
+missed, and then the end: it slows nobody down, and can begin anew from
+`log.events(call_id, after=seq)`.
 
 Every call is told of from a `call.started` to exactly one `call.ended`, also one that was declined, that never had an
 agent, or whose worker died. Within the process of the agent there is `agent.on(Agent.EVENT, …)` besides.
