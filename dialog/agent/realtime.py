@@ -293,16 +293,17 @@ class Realtime(Cascade):
         if not self._parts.is_early(uuid):
             self._parts.wait(uuid)
             if not self._words.is_told(uuid):
-                self._finished(self._utterance(uuid), complete=True)
+                # Nobody has said that the caller has finished: it speaks of its own accord, and interrupts nobody.
+                self._finished(self._utterance(uuid), complete=True, claims=False)
             turn = self._turns.get(uuid)
             if turn is not None and turn.speech.granted:
                 return turn
         self._parts.keep(uuid, handle, event)
         return None
 
-    def _finished(self, utterance: Utterance, *, complete: bool) -> None:
+    def _finished(self, utterance: Utterance, *, complete: bool, claims: bool = True) -> None:
         self._words.tell(utterance.uuid)
-        self._feed(sig.Final(utterance, complete=complete))
+        self._feed(sig.Final(utterance, complete=complete, claims=claims))
 
     def _cut(self, decision: sig.Cut) -> None:
         turn = self._turns.get(decision.turn)

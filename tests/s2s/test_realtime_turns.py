@@ -275,6 +275,20 @@ def test_what_comes_unasked_waits_until_the_floor_is_free():
     on_a_call(scenario, s2s=theirs, tts=HummingTTS())
 
 
+def test_what_the_model_says_of_its_own_accord_does_not_cut_what_is_heard():
+    async def scenario(talk):
+        uuid = talk.s2s.turn()
+        await talk.clock.sleep(0.01)
+        talk.s2s.answers_with(uuid, LONG)
+        await talk.clock.sleep(0.5)
+        talk.s2s.answers_with(uuid4(), "And one more thing.")
+        await talk.quiet()
+        assert talk.spoken() == [("assistant", LONG, ""), ("assistant", "And one more thing.", "")]
+        assert talk(Interrupted) == []
+
+    on_a_call(scenario, s2s=theirs)
+
+
 def test_a_flush_of_what_is_over_is_ignored():
     async def scenario(talk):
         uuid = talk.s2s.turn()

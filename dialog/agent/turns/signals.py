@@ -132,11 +132,13 @@ class Final(Struct, frozen=True, gc=False):
     """The caller has said this. ``complete``: there is nothing to add, for it was typed and not spoken.
 
     A complete one may be without words: those who hear them know them, and they are told later. One that is
-    neither was no utterance.
+    neither was no utterance. ``claims``: it interrupts; else it waits for its turn, for it stands for nothing that the
+    caller said, but for a model that speaks unasked.
     """
 
     utterance: Utterance
     complete: bool = False
+    claims: bool = True
 
 
 class Claimed(Struct, frozen=True, gc=False):

@@ -107,6 +107,8 @@ class TurnTaking:
                 return self._eager(signal.utterance, now)
             case sig.EagerWithdrawn():
                 return self._floor.speculation.withdraw(signal.uuid)
+            case sig.Final() if not signal.claims:
+                return self._floor.wait(signal.utterance)
             case sig.Final():
                 return self._final(signal.utterance, now, complete=signal.complete)
             case sig.Claimed():
