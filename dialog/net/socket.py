@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import aiohttp
 
@@ -24,9 +25,13 @@ from dialog.net.reconnect import Backoff, Reconnect, close_is_retryable, status_
 from dialog.net.websocket import WebSocket, connect
 from dialog.participant import Participant
 
-__all__ = ["ProviderSocket", "SocketSettings"]
+__all__ = ["Address", "ProviderSocket", "SocketSettings"]
 
 logger = logging.getLogger(__name__)
+
+Address: TypeAlias = str | Callable[[aiohttp.ClientSession], Awaitable[str]]
+"""A URL, or who finds out, before every connection, what it is. That may raise a ProviderError, or, if another
+server refuses, an ``aiohttp.ClientResponseError``."""
 
 _UNWRITTEN = 64 * 1024
 """Bytes that may wait in the transport before frames wait here, where the oldest can be dropped."""
@@ -63,7 +68,7 @@ class ProviderSocket:
     Args:
         owner: Whose socket it is: its errors are emitted there, its task dies with it.
         provider: Name for errors and logs.
-        url: ``ws://`` or ``wss://``; never logged, since a query may hold secrets.
+        url: ``ws://`` or ``wss://``, or who knows; never logged, since a query may hold secrets.
         headers: Sent with every upgrade.
         on_message: Takes every text or binary message.
         on_open: Called on every connection before anything else is sent on it.
@@ -78,7 +83,7 @@ class ProviderSocket:
         owner: Participant,
         *,
         provider: str,
-        url: str,
+        url: Address,
         on_message: Callable[[str | bytes], object],
         headers: Mapping[str, str] | None = None,
         on_open: Callable[[], object] = lambda: None,
@@ -226,17 +231,22 @@ class ProviderSocket:
         """Connect, and read until the connection is gone."""
         settings = self._settings
         body: list[str] = []
-        token = shared.refusal_body.set(body)
         try:
-            try:
-                async with asyncio.timeout(settings.connect_timeout_s):
-                    response = await connect(session, self._url, self._headers)
-            finally:
-                # What comes is handled in a copy of this context: no request made there may be taken
-                # for this upgrade.
-                shared.refusal_body.reset(token)
+            async with asyncio.timeout(settings.connect_timeout_s):
+                url = self._url if isinstance(self._url, str) else await self._url(session)
+                token = shared.refusal_body.set(body)
+                try:
+                    response = await connect(session, url, self._headers)
+                finally:
+                    # What comes is handled in a copy of this context: no request made there may be taken
+                    # for this upgrade.
+                    shared.refusal_body.reset(token)
         except aiohttp.WSServerHandshakeError as exc:
             return self._refused(exc, "".join(body))
+        except aiohttp.ClientResponseError as exc:
+            return self._refused(exc, exc.message)
+        except ProviderError as exc:
+            return _Loss(exc)
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
             reason = "no answer to the handshake" if isinstance(exc, TimeoutError) else f"cannot connect ({exc})"
             within = f" within {settings.connect_timeout_s:g} s" if isinstance(exc, TimeoutError) else ""
@@ -323,7 +333,7 @@ class ProviderSocket:
     def _fail(self, error: ProviderError) -> None:
         self._owner.fail(error, fatal=True, retryable=error.retryable)
 
-    def _refused(self, exc: aiohttp.WSServerHandshakeError, body: str) -> _Loss:
+    def _refused(self, exc: aiohttp.ClientResponseError, body: str) -> _Loss:
         headers: Mapping[str, str] = exc.headers if exc.headers is not None else {}
         telling = [name for name in headers if name.lower().endswith(("-error", "request-id"))]
         told = [f"{name}: {headers[name]}" for name in telling]

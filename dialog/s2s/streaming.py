@@ -39,7 +39,7 @@ from dialog.llm.llm import Item, ToolCall, ToolSpec
 from dialog.message import AudioFormat, Message, Playback, SpeechEdge
 from dialog.net.reconnect import Backoff
 from dialog.net.ring import AudioRing, StreamTime
-from dialog.net.socket import ProviderSocket, SocketSettings
+from dialog.net.socket import Address, ProviderSocket, SocketSettings
 from dialog.net.urls import websocket_url
 from dialog.s2s.reply import Reply
 from dialog.s2s.s2s import S2S, Replied, ReplyState, SessionSpec, ToolAsked
@@ -135,7 +135,7 @@ class SocketS2S(S2S):
     # What a provider supplies.
 
     @abstractmethod
-    def url_for(self, spec: SessionSpec) -> str:
+    def url_for(self, spec: SessionSpec) -> Address:
         """Where to connect."""
 
     @abstractmethod

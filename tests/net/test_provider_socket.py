@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import socket as sockets
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -128,6 +129,42 @@ async def test_a_refusal_that_stays_is_one_fatal_error_that_tells_all(owner, sta
         assert all(part in text for part in (str(status), "no such thing", "abc", "because of me"))
         assert "secret" not in text
         assert len(server.requests) == 1
+
+
+async def test_an_address_is_asked_anew_for_every_connection(owner):
+    async with Server() as server:
+        asked = []
+
+        async def address(_):
+            asked.append(len(asked))
+            if asked == [0]:
+                raise ProviderError("emu", "has no address yet", retryable=True)
+            return f"{server.ws_url}/ws?ticket={len(asked)}"
+
+        owner.connect(address)
+        await until(lambda: owner.socket.connected)
+        server.sockets[0].drop()
+        await until(lambda: owner.opened == 2 and owner.socket.connected)
+        assert [request.values("ticket") for request in server.requests] == [["2"], ["3"]]
+        assert "has no address yet" in str(owner.failures[0].error)
+        assert not owner.failures[0].fatal
+
+
+async def test_who_gives_no_address_is_named_with_what_they_say(owner):
+    async with Server(faults=Faults(refuse=404)) as server:
+
+        async def address(session):
+            async with session.get(f"{server.url}/ws") as response:
+                body = await response.text()
+            raise aiohttp.ClientResponseError(
+                response.request_info, response.history, status=404, message=body, headers=response.headers
+            )
+
+        owner.connect(address)
+        await until(lambda: owner.socket.failed)
+        [failure] = owner.failures
+        assert failure.fatal
+        assert all(part in str(failure.error) for part in ("404", "no such thing", "because of me"))
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
