@@ -84,6 +84,8 @@ if TYPE_CHECKING:
     from dialog.providers.factories import provider_class as provider_class
     from dialog.providers.registry import provider_names as provider_names
     from dialog.s2s.cascade import CascadeS2S as CascadeS2S
+    from dialog.s2s.deepgram import DeepgramAgentS2S as DeepgramAgentS2S
+    from dialog.s2s.elevenlabs import ElevenLabsAgentS2S as ElevenLabsAgentS2S
     from dialog.s2s.gemini import ActivityDetection as ActivityDetection
     from dialog.s2s.gemini import GeminiLiveS2S as GeminiLiveS2S
     from dialog.s2s.grok import GrokS2S as GrokS2S
@@ -152,11 +154,13 @@ _HOMES = {
     "Clock": "clock",
     "Comparison": "stt.tee",
     "ConfigurationError": "errors",
+    "DeepgramAgentS2S": "s2s.deepgram",
     "DeepgramFluxSTT": "stt.flux",
     "DeepgramSTT": "stt.deepgram",
     "DeepgramTTS": "tts.deepgram",
     "DialogError": "errors",
     "Digits": "agent.digits",
+    "ElevenLabsAgentS2S": "s2s.elevenlabs",
     "ElevenLabsSTT": "stt.elevenlabs",
     "ElevenLabsTTS": "tts.elevenlabs",
     "Endpointing": "agent.turns.settings",
@@ -268,11 +272,13 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Clock",
     "Comparison",
     "ConfigurationError",
+    "DeepgramAgentS2S",
     "DeepgramFluxSTT",
     "DeepgramSTT",
     "DeepgramTTS",
     "DialogError",
     "Digits",
+    "ElevenLabsAgentS2S",
     "ElevenLabsSTT",
     "ElevenLabsTTS",
     "Endpointing",

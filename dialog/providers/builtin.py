@@ -41,6 +41,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "s2s": {
         "cascade": "dialog.s2s.cascade:CascadeS2S",
+        "deepgram": "dialog.s2s.deepgram:DeepgramAgentS2S",
+        "elevenlabs": "dialog.s2s.elevenlabs:ElevenLabsAgentS2S",
         "gemini": "dialog.s2s.gemini:GeminiLiveS2S",
         "grok": "dialog.s2s.grok:GrokS2S",
         "openai": "dialog.s2s.openai:OpenAIRealtimeS2S",

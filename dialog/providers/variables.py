@@ -78,6 +78,11 @@ def _at_openai(argument: str) -> tuple[str, ...]:
     return tuple(f"{target}.{argument}" for target in ("llm.responses", "agent.responses", "agent.twilio-openai"))
 
 
+def _speech_at_deepgram(argument: str) -> tuple[str, ...]:
+    """The argument, of what is at Deepgram's address for speech: agents have another one."""
+    return tuple(f"{target}.{argument}" for target in ("stt.deepgram", "stt.deepgram-flux", "tts.deepgram"))
+
+
 VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="TWILIO_ACCOUNT_SID",
@@ -147,11 +152,11 @@ VARIABLES: tuple[Variable, ...] = (
     _base_url(
         "REALTIME_BASE_URL",
         "the protocol of such a model",
-        *(f"s2s.{name}.base_url" for name in ("openai", "grok", "gemini")),
+        *(f"s2s.{name}.base_url" for name in ("openai", "grok", "gemini", "deepgram")),
     ),
     _key("XAI_API_KEY", "key of the xAI console", "s2s.grok.api_key"),
     _key("DEEPGRAM_API_KEY", "key of the Deepgram console", "*.deepgram.api_key", "stt.deepgram-flux.api_key"),
-    _base_url("DEEPGRAM_BASE_URL", "Deepgram's protocol", "*.deepgram.base_url", "stt.deepgram-flux.base_url"),
+    _base_url("DEEPGRAM_BASE_URL", "Deepgram's protocol", *_speech_at_deepgram("base_url")),
     _key("CARTESIA_API_KEY", "key of the Cartesia console", "*.cartesia.api_key"),
     _base_url("CARTESIA_BASE_URL", "Cartesia's protocol", "*.cartesia.base_url"),
     _key(
@@ -159,6 +164,12 @@ VARIABLES: tuple[Variable, ...] = (
         "key of the ElevenLabs console",
         "*.elevenlabs.api_key",
         aliases=("ELEVEN_LABS_API_KEY",),
+    ),
+    Variable(
+        name="ELEVENLABS_AGENT_ID",
+        what="the agent, made in the ElevenLabs console",
+        configures=("s2s.elevenlabs.agent_id",),
+        needed=True,
     ),
     Variable(
         name="ELEVENLABS_VOICE_ID",

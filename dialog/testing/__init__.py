@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from dialog.testing.cartesia import CartesiaEmulator as CartesiaEmulator
     from dialog.testing.cartesia_stt import CartesiaSTTEmulator as CartesiaSTTEmulator
     from dialog.testing.deepgram import DeepgramEmulator as DeepgramEmulator
+    from dialog.testing.deepgram_agent import DeepgramAgentEmulator as DeepgramAgentEmulator
     from dialog.testing.doubles import HummingTTS as HummingTTS
     from dialog.testing.doubles import ToldSTT as ToldSTT
     from dialog.testing.elevenlabs import ElevenLabsEmulator as ElevenLabsEmulator
+    from dialog.testing.elevenlabs_agent import ElevenLabsAgentEmulator as ElevenLabsAgentEmulator
     from dialog.testing.elevenlabs_stt import ElevenLabsSTTEmulator as ElevenLabsSTTEmulator
     from dialog.testing.flux import FluxEmulator as FluxEmulator
     from dialog.testing.gemini import GeminiLiveEmulator as GeminiLiveEmulator
@@ -86,7 +88,9 @@ _HOMES = {
     "CartesiaEmulator": "cartesia",
     "CartesiaSTTEmulator": "cartesia_stt",
     "ChatReply": "model",
+    "DeepgramAgentEmulator": "deepgram_agent",
     "DeepgramEmulator": "deepgram",
+    "ElevenLabsAgentEmulator": "elevenlabs_agent",
     "ElevenLabsEmulator": "elevenlabs",
     "ElevenLabsSTTEmulator": "elevenlabs_stt",
     "EmulatorServer": "server",
@@ -145,7 +149,9 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CartesiaEmulator",
     "CartesiaSTTEmulator",
     "ChatReply",
+    "DeepgramAgentEmulator",
     "DeepgramEmulator",
+    "ElevenLabsAgentEmulator",
     "ElevenLabsEmulator",
     "ElevenLabsSTTEmulator",
     "EmulatorServer",

@@ -313,6 +313,10 @@ class EmulatorServer:
         """The routes of this emulator; subclasses say which."""
         return ()
 
+    def faulty(self, request: web.Request) -> bool:  # noqa: ARG002
+        """Whether this request may meet the faults; subclasses spare those that only prepare others."""
+        return True
+
     def refusal(self, status: int, request: web.Request) -> web.Response:  # noqa: ARG002
         """The answer to a refused request; subclasses give it their provider's headers and body."""
         return web.json_response({"error": {"message": f"refused with {status}", "code": status}}, status=status)
@@ -441,7 +445,7 @@ class EmulatorServer:
 
     def _guard(self, handler: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def guarded(request: web.Request) -> web.StreamResponse:
-            faults = self.faults if self.faults.take() else NO_FAULTS
+            faults = self.faults if self.faulty(request) and self.faults.take() else NO_FAULTS
             exchange = _Exchange(FaultGate(faults, self.closing, self.unknown))
             _current.set(exchange)
             body = await request.read() if request.can_read_body else b""

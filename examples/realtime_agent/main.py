@@ -14,7 +14,7 @@ from dialog import Agent, AgentSettings, OpenAILLM, TwilioGateway, VoIP, create_
 from dialog.env import read_env, required
 from dialog.loop import calm_collector, new_event_loop
 
-KEYS = {"openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY", "grok": "XAI_API_KEY"}
+KEYS = {"openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY", "grok": "XAI_API_KEY", "deepgram": "DEEPGRAM_API_KEY"}
 """What each model is reached with."""
 
 env = read_env()

@@ -22,6 +22,7 @@ from dialog.env import parse_env
 from dialog.testing.caller import Caller
 from dialog.testing.cartesia import CartesiaEmulator
 from dialog.testing.deepgram import DeepgramEmulator
+from dialog.testing.deepgram_agent import DeepgramAgentEmulator
 from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.grok import GrokEmulator
 from dialog.testing.model import ToolUse
@@ -207,11 +208,16 @@ def tells_the_time(items) -> RealtimeReply:
 
 @pytest.mark.parametrize(
     ("provider", "emulator"),
-    [("openai", OpenAIRealtimeEmulator), ("gemini", GeminiLiveEmulator), ("grok", GrokEmulator)],
+    [
+        ("openai", OpenAIRealtimeEmulator),
+        ("gemini", GeminiLiveEmulator),
+        ("grok", GrokEmulator),
+        ("deepgram", DeepgramAgentEmulator),
+    ],
 )
 async def test_the_realtime_agent_holds_a_conversation(tmp_path: Path, provider: str, emulator) -> None:
     async with emulator(sentences=["what time is it", "thank you"], replies=tells_the_time) as model, House() as house:
-        keys = {"OPENAI_API_KEY": model.api_key, "XAI_API_KEY": model.api_key, "GEMINI_API_KEY": model.api_key}
+        keys = {f"{name}_API_KEY": model.api_key for name in ("OPENAI", "XAI", "GEMINI", "DEEPGRAM")}
         more = {"REALTIME_PROVIDER": provider, "REALTIME_BASE_URL": model.base_url, **keys}
         async with house.running(REALTIME, tmp_path, **more) as process:
             await exchange(house)

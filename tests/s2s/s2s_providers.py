@@ -23,11 +23,15 @@ from dialog.audio.g711 import mulaw_decode, mulaw_encode
 from dialog.llm.llm import ToolSpec
 from dialog.message import MULAW_8K, PCM_16K, Message, Playback
 from dialog.net.reconnect import Backoff
+from dialog.s2s.deepgram import DeepgramAgentS2S
+from dialog.s2s.elevenlabs import ElevenLabsAgentS2S
 from dialog.s2s.gemini import GeminiLiveS2S
 from dialog.s2s.grok import GrokS2S
 from dialog.s2s.openai import OpenAIRealtimeS2S
 from dialog.s2s.s2s import S2S, SessionSpec
 from dialog.s2s.streaming import SocketS2S
+from dialog.testing.deepgram_agent import DeepgramAgentEmulator
+from dialog.testing.elevenlabs_agent import ElevenLabsAgentEmulator
 from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.grok import GrokEmulator
 from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
@@ -42,6 +46,26 @@ def in_json(frame: Frame) -> bytes:
 def in_gemini(frame: Frame) -> bytes:
     """As :func:`in_json`, where the message is Gemini's."""
     return b64decode(frame.json().get("realtimeInput", {}).get("audio", {}).get("data") or "")
+
+
+def in_elevenlabs(frame: Frame) -> bytes:
+    """As :func:`in_json`, where the message is ElevenLabs's."""
+    return b64decode(frame.json().get("user_audio_chunk") or "")
+
+
+def in_binary(frame: Frame) -> bytes:
+    """The caller's audio, where it is the frame."""
+    return frame.data if isinstance(frame.data, bytes) else b""
+
+
+def as_told(text: str) -> str:
+    """What was said before, where the model is given it."""
+    return text
+
+
+def as_noted(text: str) -> str:
+    """What was said before, where the model is told of it."""
+    return text.removeprefix("The caller said: ").removeprefix("You said: ")
 
 
 async def goes_away(emulator: Any, _: Talker) -> None:
@@ -77,6 +101,12 @@ class Provider:
     """It may ask for tools with arguments that are no JSON."""
     options: Mapping[str, Any] = field(default_factory=lambda: {"instructions": "Be long."})
     """Settings that say "Be long."."""
+    required: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Settings without which there is none."""
+    declares_tools: bool = True
+    """A session is told its tools; else the provider has them."""
+    known: Callable[[str], str] = as_told
+    """Finds what was said in what a new session is told of it."""
     ending: Callable[[Any, Talker], Awaitable[None]] = tells_no_end
     """A session is to end in 62 s."""
 
@@ -100,6 +130,25 @@ PROVIDERS = [
         ending=goes_away,
     ),
     replace(GEMINI, name="gemini-manual", manual=True),
+    Provider(
+        name="deepgram",
+        factory=DeepgramAgentS2S,
+        emulator=DeepgramAgentEmulator,
+        audio=in_binary,
+        options={"agent": {"think": {"prompt": "Be long."}}},
+    ),
+    Provider(
+        name="elevenlabs",
+        factory=ElevenLabsAgentS2S,
+        emulator=ElevenLabsAgentEmulator,
+        audio=in_elevenlabs,
+        greetings=0,
+        invalid_arguments=False,
+        options={"conversation_config_override": {"agent": {"prompt": {"prompt": "Be long."}}}},
+        required={"agent_id": "agent_test"},
+        declares_tools=False,
+        known=as_noted,
+    ),
 ]
 
 FAST = Backoff(first_s=0.01, limit_s=0.05, give_up_s=2.0)
@@ -142,7 +191,7 @@ class Talker:
         options.setdefault("api_key", emulator.api_key)
         options.setdefault("backoff", FAST)
         self.provider, self.emulator = provider, emulator
-        self.s2s = provider.factory(base_url=emulator.base_url, **options)
+        self.s2s = provider.factory(base_url=emulator.base_url, **provider.required, **options)
         self.output_format = self.s2s.output_formats[0]
         self.spec = SessionSpec(
             input_format=self.s2s.formats[0],

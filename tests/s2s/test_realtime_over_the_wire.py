@@ -8,12 +8,24 @@ from functools import partial
 
 import pytest
 
-from dialog import Agent, AgentSettings, Clock, GeminiLiveS2S, GrokS2S, OpenAIRealtimeS2S, VoIP
+from dialog import (
+    Agent,
+    AgentSettings,
+    Clock,
+    DeepgramAgentS2S,
+    ElevenLabsAgentS2S,
+    GeminiLiveS2S,
+    GrokS2S,
+    OpenAIRealtimeS2S,
+    VoIP,
+)
 from dialog.audio.g711 import mulaw_decode, mulaw_encode
 from dialog.audio.tones import sine
 from dialog.calls.events import AgentSaid, CallerSaid, Interrupted
 from dialog.llm.llm import Entry
 from dialog.message import AudioFormat, Message, SpeechEdge
+from dialog.testing.deepgram_agent import DeepgramAgentEmulator
+from dialog.testing.elevenlabs_agent import ElevenLabsAgentEmulator
 from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.grok import GrokEmulator
 from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
@@ -57,8 +69,10 @@ class EnergyVAD(VAD):
         (GrokS2S, GrokEmulator),
         (GeminiLiveS2S, GeminiLiveEmulator),
         (partial(GeminiLiveS2S, interruption="theirs"), GeminiLiveEmulator),
+        (DeepgramAgentS2S, DeepgramAgentEmulator),
+        (partial(ElevenLabsAgentS2S, agent_id="agent_test"), ElevenLabsAgentEmulator),
     ],
-    ids=["openai", "grok", "gemini", "gemini-theirs"],
+    ids=["openai", "grok", "gemini", "gemini-theirs", "deepgram", "elevenlabs"],
 )
 async def test_a_reply_is_cut_and_the_model_knows_how_far_it_was_heard(factory, emulated, vad):
     async with emulated(sentences=["tell me a story", "stop"], replies=story_first, ms_per_char=60) as emulator:

@@ -169,6 +169,8 @@ async def test_headers_options_and_query_are_passed_on(provider, open_):
         assert request.headers["X-Trace"] == "t1"
         assert request.values("trial") == ["true"]
         assert emulator.sessions[0].instructions == "Be long."
+        if not provider.declares_tools:
+            return
         assert [tool["name"] for tool in emulator.sessions[0].tools] == ["book_table"]
         talker.s2s.update(prompt="Be kind.", tools=())
         await emulator.until(lambda: emulator.sessions[-1].tools == [])
@@ -212,8 +214,8 @@ async def test_a_tool_of_a_cancelled_reply_is_not_asked_for(provider, open_):
         talker.respond(uuid)
         await talker.until(lambda: talker.told("message"))
         talker.cut(uuid, 40)
-        again = await talker.turn()
         emulator.replies = None
+        again = await talker.turn()
         talker.respond(again)
         await talker.replied(again)
         assert talker.told("tool_call") == []
@@ -354,7 +356,7 @@ async def test_a_session_begins_with_what_was_said_before(provider, open_):
     async with provider.emulator() as emulator:
         talker = await open_(emulator, history=lambda: said)
         uuid = await talker.answer()
-        known = [text for _, text in emulator.conversation]
+        known = [provider.known(text) for _, text in emulator.conversation]
         assert known[0] == "book it"
         assert any(text.startswith("It is booked.") for text in known)
         assert "The kitchen closes." in known
@@ -393,7 +395,7 @@ async def test_a_lost_session_is_replaced_and_knows_what_was_said(provider, open
         await talker.ready(2)
         uuid = await talker.answer()
         assert talker.words(uuid) == "You said: two"
-        assert [text for _, text in emulator.conversation][:2] == ["one", "You said: one"]
+        assert [provider.known(text) for _, text in emulator.conversation][:2] == ["one", "You said: one"]
         assert [failure.fatal for failure in talker.failures] == [False]
 
 
@@ -572,9 +574,9 @@ async def test_misuse_is_told(provider, open_):
         talker.s2s.dispose()
         await talker.s2s.wait_disposed()
     with pytest.raises(ConfigurationError, match="api_key"):
-        provider.factory(api_key="")
+        provider.factory(api_key="", **provider.required)
     with pytest.raises(ConfigurationError, match="base URL"):
-        provider.factory(api_key="k", base_url="nonsense")
+        provider.factory(api_key="k", base_url="nonsense", **provider.required)
 
 
 async def test_a_new_one_is_made_of_the_same(provider, open_):
