@@ -1,10 +1,10 @@
-"""What the metrics cost: the events of 200 calls, in shares of a core.
+"""What figures and traces cost: those of 200 calls, in shares of a core.
 
     python benchmarks/telemetry.py
 
 One call is held in virtual time, a turn every five seconds with interim words, a tool and usage in each; its events
-are then published as 200 calls would, with metrics that listen and without. Each figure is the best of several runs,
-in process time.
+are then published as 200 calls would, with metrics that listen and without. The same call is held with a trace and
+without, all spans sampled and none sent anywhere. Each figure is the best of several runs, in process time.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
 
 from msgspec.structs import replace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.calls.publish import CallEvents, Notice
 from dialog.llm.llm import LLM, Finish, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolResult
-from dialog.telemetry import Metrics
+from dialog.telemetry import Metrics, Tracing
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.virtual import run_virtual
 from dialog.usage import Usage
@@ -66,8 +69,8 @@ class House:
         self.workers = None
 
 
-def a_conversation() -> list[Notice]:
-    """The events of one call, as they are published."""
+def a_conversation(tracing: Tracing | None = None) -> list[Notice]:
+    """The events of one call, as they are published; ``tracing`` follows it."""
     house, notices = House(), []
     house.events.on(notices.append)
 
@@ -75,6 +78,8 @@ def a_conversation() -> list[Notice]:
         stt = ToldSTT()
 
         def on_voip(voip) -> None:
+            if tracing is not None:
+                tracing.follow(voip)
             Desk(voip=voip, stt=stt, tts=HummingTTS(), llm=Model(), settings=AgentSettings()).activate()
 
         call, line = memory_call(on_voip, clock=clock, events=house.events)
@@ -129,6 +134,14 @@ def main() -> None:
     print(f"{CALLS} calls: {(busy - idle) / length_s * 100:.2f} % of a core for the metrics (target: < 1 %)")
     scrape = best_s(metrics.exposition)
     print(f"a scrape: {scrape * 1000:.1f} ms, {len(metrics.exposition()[0]) / 1000:.0f} kB")
+    provider, exporter = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = Tracing(provider)
+    bare = best_s(a_conversation)
+    traced = best_s(lambda: a_conversation(tracing))
+    spans = len(exporter.get_finished_spans()) / 7
+    print(f"a trace: {spans:.0f} spans in a call, {(traced - bare) / spans * 1e6:.0f} µs each")
+    print(f"{CALLS} calls: {(traced - bare) / length_s * CALLS * 100:.1f} % of a core for traces of all of them")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,8 @@ class CallEvents:
 
     def __init__(self, *, redaction: Redaction | None = None) -> None:
         self.redaction = redaction
+        self.queues: dict[str, Callable[[], float]] = {}
+        """What of the events, or of what is made of them, waits somewhere, by a name: ``/metrics`` shows it."""
         self._listeners: tuple[NoticeListener, ...] = ()
 
     def on(self, listener: NoticeListener) -> None:

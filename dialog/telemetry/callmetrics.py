@@ -56,6 +56,7 @@ class CallMetrics:
             ev.TransferChanged: lambda event: self._count("transfers", event.state),
             ev.HandedOver: lambda _: self._count("hand_overs"),
             ev.ProviderSwitched: lambda event: self._count("switches", event.kind, event.instead_of, event.provider),
+            ev.CallAnsweredBy: self._answered,
         }
 
     def take(self, notice: Notice) -> None:
@@ -76,7 +77,12 @@ class CallMetrics:
     def _ended(self, call: CallMetadata, event: ev.CallEnded) -> None:
         self._live.discard(call.call_id)
         self._count("ended", call.direction, event.reason)
-        self._metrics.observe("duration", event.at_s, call.direction)
+        if event.reason != "declined":  # it was none
+            self._metrics.observe("duration", event.at_s, call.direction)
+
+    def _answered(self, event: ev.CallAnsweredBy) -> None:
+        if not event.late:  # the call was counted when something was assumed
+            self._count("answered", event.who, _flag(event.assumed))
 
     def _turn(self, event: ev.TurnMeasured) -> None:
         timeline = event.timeline
@@ -129,6 +135,7 @@ class _Metrics:
             "started": counter("dialog_calls_started", "Calls that were taken or declined.", "direction"),
             "ended": counter("dialog_calls", "Calls that have ended, by how.", "direction", "outcome"),
             "resumed": counter("dialog_calls_resumed", "Times another process went on with a call whose own was lost."),
+            "answered": counter("dialog_answered_by", "Placed calls, by who has taken them.", "who", "assumed"),
             "streams": counter("dialog_streams", "Media started, moved, was lost, or ended.", "state"),
             "turns": counter("dialog_turns", "Turns in which the agent answered the caller."),
             "interruptions": counter(

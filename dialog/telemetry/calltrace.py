@@ -45,6 +45,8 @@ _ORDER: Final = ("end_of_speech", "final", "inference", "first_token", "first_te
 _BAD_ENDS: Final = frozenset({"error", "lost_worker", "no_worker", "lost", "revoked", "shutdown", "never_connected"})
 _CALL_EVENTS: Final[Mapping[type, tuple[str, tuple[str, ...]]]] = {
     ev.StreamChanged: ("stream", ("state", "generation")),
+    ev.CallProgressed: ("progress", ("state",)),
+    ev.CallAnsweredBy: ("answered_by", ("who", "assumed", "late", "then")),
     ev.TransferChanged: ("transfer", ("state",)),
     ev.HandedOver: ("handed_over", ("from_", "to")),
     ev.CallResumed: ("resumed", ("agent", "lost_s")),

@@ -57,7 +57,10 @@ class Gauges(Collector):
         yield from self._refusals()
         yield from self._workers()
         depth = GaugeMetricFamily("dialog_queue_depth", "How much waits in a queue.", labels=["queue"])
-        for name, read in self.queues.items():
+        queues = dict(self.queues)
+        for gateway in self.gateways:
+            queues |= gateway.events.queues
+        for name, read in queues.items():
             depth.add_metric([name], read())
         yield depth
 

@@ -85,6 +85,7 @@ def all_kinds(call: CallMetadata) -> list[ev.CallEvent]:
         (ev.SpeculationEnded, {"turn": turn, "outcome": "saved"}),
         (ev.CallerUnheard, {"waited_s": 1.0}),
         (ev.IdlePrompted, {"count": 1}),
+        (ev.CallAnsweredBy, {"who": "human"}),
         (ev.StreamChanged, {"state": "live", "generation": 1}),
         (ev.StreamChanged, {"state": "lost", "generation": 1}),
         (ev.TransferChanged, {"to": "", "state": "answered"}),

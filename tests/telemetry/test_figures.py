@@ -18,6 +18,7 @@ from dialog.agent.agent import Agent
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.calls import events as ev
+from dialog.calls.feed import declined
 from dialog.calls.metrics import DeadAir, SessionMetrics
 from dialog.calls.timeline import TurnTimeline
 from dialog.message import CallMetadata, Message
@@ -140,6 +141,8 @@ def test_every_kind_of_trouble_work_and_usage_is_counted():
     told.tell(call, ev.SpeculationEnded, turn=turn, outcome="saved", saved_ms=200.0)
     told.tell(call, ev.ErrorRaised, source="DeepgramSTT", code="provider", text="secret", fatal=True)
     told.tell(call, ev.Warned, code="vad_fallback", text="")
+    told.tell(call, ev.CallAnsweredBy, who="human", assumed=True)
+    told.tell(call, ev.CallAnsweredBy, who="machine", late=True)
     told.tell(call, ev.HandedOver, from_="A", to="B")
     told.tell(call, ev.CallResumed, agent="A", lost_s=1.0)
     told.tell(call, ev.TransferChanged, to="+15550003", state="answered")
@@ -159,6 +162,8 @@ def test_every_kind_of_trouble_work_and_usage_is_counted():
         assert figures.get(f"dialog_{name}_total") == 1, name
     assert figures.get("dialog_speculations_total", outcome="saved") == 1
     assert figures.get("dialog_errors_total", source="DeepgramSTT", code="provider", fatal="true") == 1
+    assert figures.get("dialog_answered_by_total", who="human", assumed="true") == 1
+    assert figures.get("dialog_answered_by_total", who="machine", assumed="false") == 0
     assert figures.get("dialog_warnings_total", code="vad_fallback") == 1
     assert figures.get("dialog_transfers_total", state="answered") == 1
     assert figures.get("dialog_streams_total", state="lost") == 1
@@ -190,6 +195,15 @@ def test_a_call_that_comes_from_another_gateway_is_live_here_until_its_end():
     told.tell(call, ev.CallEnded, reason="caller_hangup")
     told.tell(call, ev.RecordingReady, url="https://recordings.example/1")
     assert told.figures.get("dialog_live_calls") == 0
+
+
+def test_a_call_that_was_declined_has_an_outcome_and_no_duration():
+    told, call = Told(), a_call()
+    declined(told.house.events, call, "reject")
+    figures = told.figures
+    assert figures.get("dialog_calls_total", direction="inbound", outcome="declined") == 1
+    assert figures.get("dialog_call_duration_seconds_count", direction="inbound") == 0
+    assert figures.get("dialog_live_calls") == 0
 
 
 def test_values_that_a_program_makes_up_do_not_fill_the_store():
@@ -227,8 +241,12 @@ def test_queues_and_metrics_of_ones_own_are_in_the_same_answer():
     metrics = Metrics(registry=registry)
     waiting = [1, 2, 3]
     metrics.queue("outbox", lambda: len(waiting))
+    house = House()
+    house.events.queues["call_log"] = lambda: 2 * len(waiting)
+    metrics.watch(house)
     orders.inc()
     figures = scraped(metrics)
+    assert figures.get("dialog_queue_depth", queue="call_log") == 6
     assert figures.get("orders_total") == 1
     assert figures.get("dialog_queue_depth", queue="outbox") == 3
     waiting.clear()
