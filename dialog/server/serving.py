@@ -124,9 +124,9 @@ async def serve(
         logger.info("leaving: calls are taken for another %g s, and may finish within %g s", leave_s, drain_s)
         return await _leave(gateway, again, leave_s, drain_s)
     finally:
+        await runner.cleanup()  # bounded, and a signal that comes meanwhile changes nothing
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-        await runner.cleanup()
 
 
 def _add_metrics(gateway: object, app: web.Application) -> None:

@@ -160,7 +160,8 @@ def check(scene: Scene) -> None:
     positions = [users.index(text) for text in scene.said]
     assert positions == sorted(positions)
     words = " ".join(entries(scene, "assistant")).replace(".", " ").split()
-    twice = [word for word, count in Counter(words).items() if count > 1]
+    # Asked again when nothing is left to say, the model says "fine".
+    twice = [word for word, count in Counter(words).items() if count > 1 and word != "fine"]
     assert not twice, f"{twice} in {words}"
     assert [word for word in words if word.startswith("g")] == ["g1", "g2", "g3", "g4", "g5"]
     assert {"a1", "f1", "a2", "f2", "a5", "f5"} <= set(words), words
