@@ -18,6 +18,7 @@ from dialog.version import __version__ as __version__
 if TYPE_CHECKING:
     from dialog.agent.agent import Agent as Agent
     from dialog.agent.digits import Digits as Digits
+    from dialog.agent.schematool import schema_tool as schema_tool
     from dialog.agent.settings import AgentSettings as AgentSettings
     from dialog.agent.speech import Heard as Heard
     from dialog.agent.speech import Speech as Speech
@@ -92,6 +93,11 @@ if TYPE_CHECKING:
     from dialog.s2s.openai import OpenAIRealtimeS2S as OpenAIRealtimeS2S
     from dialog.s2s.s2s import S2S as S2S
     from dialog.scope import CallScope as CallScope
+    from dialog.sessions.config import AgentConfig as AgentConfig
+    from dialog.sessions.config import ProviderConfig as ProviderConfig
+    from dialog.sessions.sessions import Sessions as Sessions
+    from dialog.sessions.spec import SessionRequest as SessionRequest
+    from dialog.sessions.spec import SessionSpec as SessionSpec
     from dialog.sms.sms import SMS as SMS
     from dialog.sms.twilio import TwilioSMS as TwilioSMS
     from dialog.stt.azure import AzureSTT as AzureSTT
@@ -131,6 +137,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ActivityDetection": "s2s.gemini",
     "Agent": "agent.agent",
+    "AgentConfig": "sessions.config",
     "AgentSettings": "agent.settings",
     "AnsweredBy": "message",
     "AnthropicAgent": "presets",
@@ -190,6 +197,7 @@ _HOMES = {
     "PhraseCache": "tts.phrases",
     "Playback": "message",
     "PocketsphinxSTT": "stt.pocketsphinx",
+    "ProviderConfig": "sessions.config",
     "ProviderError": "errors",
     "Redaction": "calls.redact",
     "ResponsesAgent": "presets",
@@ -206,6 +214,9 @@ _HOMES = {
     "ServerVAD": "stt.turn_detection",
     "SessionMetrics": "calls.metrics",
     "SessionReport": "calls.report",
+    "SessionRequest": "sessions.spec",
+    "SessionSpec": "sessions.spec",
+    "Sessions": "sessions.sessions",
     "Silence": "agent.turns.settings",
     "SileroVAD": "vad.silero",
     "Sound": "audio.sound",
@@ -235,6 +246,7 @@ _HOMES = {
     "end_call_tool": "agent.toolkit",
     "provider_class": "providers.factories",
     "provider_names": "providers.registry",
+    "schema_tool": "agent.schematool",
     "send_sms_tool": "agent.toolkit",
     "tool": "agent.tools",
     "tool_key": "agent.tools",
@@ -252,7 +264,9 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "VAD",
     "ActivityDetection",
     "Agent",
+    "AgentConfig",
     "AgentSettings",
+    "AnsweredBy",
     "AnthropicAgent",
     "AnthropicLLM",
     "AudioFormat",
@@ -264,6 +278,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CallEvents",
     "CallLog",
     "CallMetadata",
+    "CallNotAnswered",
     "CallScope",
     "CarrierError",
     "CartesiaSTT",
@@ -295,16 +310,19 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "KeyedMutex",
     "LocalVAD",
     "MCPServer",
+    "MachineDetection",
     "Message",
     "OpenAIAgent",
     "OpenAILLM",
     "OpenAIRealtimeS2S",
     "OpenAIRealtimeSTT",
     "OpenAITTS",
+    "Pacing",
     "Participant",
     "PhraseCache",
     "Playback",
     "PocketsphinxSTT",
+    "ProviderConfig",
     "ProviderError",
     "Redaction",
     "ResponsesAgent",
@@ -318,6 +336,9 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "ServerVAD",
     "SessionMetrics",
     "SessionReport",
+    "SessionRequest",
+    "SessionSpec",
+    "Sessions",
     "Silence",
     "SileroVAD",
     "Sound",
@@ -345,6 +366,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "end_call_tool",
     "provider_class",
     "provider_names",
+    "schema_tool",
     "send_sms_tool",
     "tool",
     "tool_key",

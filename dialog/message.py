@@ -9,9 +9,11 @@ never shows audio or what was said, because reprs end up in logs.
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from dialog.errors import DialogError
@@ -229,6 +231,10 @@ class Clips(Struct, frozen=True, kw_only=True):
         return f"<Clips of {len(self.apology)} and {len(self.goodbye)} bytes>"
 
 
+class _Context(Struct):
+    context: dict[str, Any] = {}
+
+
 class CallMetadata(Struct, frozen=True, kw_only=True):
     """Who calls whom, over what. Known from the start and constant for the call."""
 
@@ -245,6 +251,14 @@ class CallMetadata(Struct, frozen=True, kw_only=True):
     direction: Literal["inbound", "outbound"] = "inbound"
     parameters: tuple[tuple[str, str], ...] = ()
     """Everything else that the webhook carried, in its order; of a call that was placed, what it was given."""
+    session: str = ""
+    """What was decided for the call when it was accepted, in JSON: a
+    :class:`~dialog.sessions.spec.SessionSpec`. Empty: nothing was."""
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        """What the host wants the call's agent to know: an object that is opaque to Dialog."""
+        return msgspec.json.decode(self.session, type=_Context).context if self.session else {}
 
     def parameter(self, name: str, default: str = "") -> str:
         """The first value of a webhook parameter."""

@@ -14,6 +14,7 @@ import msgspec
 from dialog.agent.agent import Agent
 from dialog.agent.record import RecordingSink
 from dialog.agent.settings import AgentSettings
+from dialog.agent.tools import Tool
 from dialog.agent.turnjudge import AudioTurnModel
 from dialog.audio.filter import AudioFilterFactory
 from dialog.llm import anthropic as anthropic_llm
@@ -51,6 +52,7 @@ class AgentOptions(TypedDict, total=False):
     audio_filter: AudioFilterFactory | None
     turn_model: AudioTurnModel | None
     mcp_servers: Sequence[MCPServer]
+    tools: Sequence[Tool]
 
 
 class OpenAIAgent(Agent):

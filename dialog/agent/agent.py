@@ -30,7 +30,7 @@ from dialog.agent.mode import check_mode, check_model
 from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import PartOptions, Speech
-from dialog.agent.tools import Toolbox
+from dialog.agent.tools import Tool, Toolbox
 from dialog.agent.turnjudge import AudioTurnModel
 from dialog.agent.turns.settings import BargeIn, Endpointing
 from dialog.audio.filter import AudioFilterFactory
@@ -81,6 +81,7 @@ class Agent(Participant):
         turn_model: Hears whether a caller who has fallen silent has finished; without it the words decide.
         mcp_servers: Servers whose tools the model may call beside those of the class. They stay yours: calls
             share them.
+        tools: Further tools, which are no methods of the class: see :func:`~dialog.agent.schematool.schema_tool`.
     """
 
     EVENT: ClassVar[Event[CallEvent]] = Event("event")
@@ -104,6 +105,7 @@ class Agent(Participant):
         audio_filter: AudioFilterFactory | None = None,
         turn_model: AudioTurnModel | None = None,
         mcp_servers: Sequence[MCPServer] = (),
+        tools: Sequence[Tool] = (),
     ) -> None:
         super().__init__()
         self._conversation: Conversation | None = None
@@ -138,7 +140,7 @@ class Agent(Participant):
         self._vad = vad if isinstance(vad, VAD) else None
         self._make_vad = LocalVAD if vad is None or isinstance(vad, VAD) else vad
         self._local = LocalHearing(self._local_vad, audio_filter, turn_model)
-        self._toolbox = Toolbox(self)
+        self._toolbox = Toolbox(self, tools)
         self._mcp = MCPTools(self._toolbox, mcp_servers, failed=self._failed)
         self._closing: set[asyncio.Task[None]] = set()
         self._events: list[CallEvent] = []

@@ -6,12 +6,12 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dialog.agent.tools import Tool, Toolbox, ToolOptions
-from dialog.agent.toolschema import ArgumentsError
+from dialog.agent.toolschema import SchemaArguments
 from dialog.errors import ConfigurationError, DialogError
 from dialog.llm.llm import ToolSpec
 
@@ -128,35 +128,6 @@ class MCPTools:
         return given
 
 
-class _Arguments:
-    """The arguments of a remote tool, checked against its schema."""
-
-    def __init__(self, remote: RemoteTool) -> None:
-        self._remote = remote
-
-    def arguments(self, text: str) -> dict[str, Any]:
-        """Return what the model wrote; ``null`` for what may be left out and cannot be null is left out.
-
-        Raises:
-            ArgumentsError: It is no JSON object, or does not fit the schema.
-        """
-        try:
-            raw: Any = msgspec.json.decode(text) if text.strip() else {}
-        except (msgspec.DecodeError, RecursionError) as exc:
-            raise ArgumentsError(f"the arguments are not valid JSON ({exc})") from exc
-        if not isinstance(raw, dict):
-            raise ArgumentsError("the arguments must be a JSON object")
-        given = cast("dict[str, Any]", raw)
-        problems = self._remote.problems(given)
-        if problems and None in given.values():
-            without = {name: value for name, value in given.items() if value is not None}
-            if not (problems := self._remote.problems(without)):
-                return without
-        if problems:
-            raise ArgumentsError(f"wrong arguments ({'; '.join(problems)})")
-        return given
-
-
 def _tool(name: str, server: MCPServer, connection: Connection, remote: RemoteTool) -> Tool:
     policy = server.policy(remote.name)
 
@@ -167,7 +138,7 @@ def _tool(name: str, server: MCPServer, connection: Connection, remote: RemoteTo
         options=ToolOptions(name=name, **msgspec.structs.asdict(policy)),
         spec=ToolSpec(name=name, description=remote.description, parameters=remote.schema),
         is_async=True,
-        parameters=_Arguments(remote),
+        parameters=SchemaArguments(remote.problems),
         call=call,
     )
 

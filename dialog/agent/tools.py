@@ -19,7 +19,7 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from functools import partial
@@ -194,37 +194,45 @@ class Toolbox:
     A subclass that overrides a tool's method overrides the tool, with or without ``@tool``; setting
     the name to ``None`` in the subclass takes the tool away.
 
+    Args:
+        owner: Whose methods they are.
+        tools: Further ones, which have no method there.
+
     Raises:
         ConfigurationError: Two tools have one name, or a signature cannot be described; the message
             names the method.
     """
 
-    def __init__(self, owner: object) -> None:
+    def __init__(self, owner: object, tools: Sequence[Tool] = ()) -> None:
         self._owner = owner
-        self._tools: Mapping[str, Tool] = _tools_of(type(owner))
+        self.own: Mapping[str, Tool] = _tools_of(type(owner))
+        """The tools of the object itself, without those of servers."""
+        self._own_specs = _specs[type(owner)]
+        for each in tools:
+            name = each.options.name
+            if name in self.own:
+                raise ConfigurationError(f"{type(owner).__qualname__} has two tools of the name {name!r}")
+            self.own = {**self.own, name: each}
+            self._own_specs = (*self._own_specs, each.spec)
+        self._tools = self.own
         self._instead: dict[str, Callable[..., Any]] = {}
         self.arriving: Callable[[], Awaitable[None]] | None = None
         """Waits for tools from elsewhere that are not there yet; ``None``: there are none to wait for."""
         self.changed: Callable[[], object] | None = None
         """Called when :attr:`specs` are others; set by whoever has told them to a model that keeps them."""
         self._abandoned: set[asyncio.Future[Any]] = set()
-        self.specs: tuple[ToolSpec, ...] = _specs[type(owner)]
+        self.specs: tuple[ToolSpec, ...] = self._own_specs
         """For :class:`LLMRequest`; the same object until the tools change, for all agents of a class without more."""
 
     def __repr__(self) -> str:
         return f"<Toolbox of {type(self._owner).__name__}: {', '.join(self._tools)}>"
-
-    @property
-    def own(self) -> Mapping[str, Tool]:
-        """The tools of the object itself."""
-        return _tools_of(type(self._owner))
 
     def offer(self, tools: Mapping[str, Tool]) -> None:
         """Offer ``tools`` from elsewhere beside the object's own, in place of those that were offered before."""
         if not tools and len(self._tools) == len(self.own):
             return
         self._tools = {**tools, **self.own}
-        specs = _specs[type(self._owner)] + tuple(found.spec for found in tools.values())
+        specs = self._own_specs + tuple(found.spec for found in tools.values())
         if specs != self.specs:
             self.specs = specs
             if self.changed is not None:

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dialog.errors import ConfigurationError
+from dialog.schemas import Problems
 
-__all__ = ["ArgumentsError", "Parameters", "split_docstring"]
+__all__ = ["ArgumentsError", "Parameters", "SchemaArguments", "split_docstring"]
 
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns?|Raises|Yields?|Examples?|Notes?|Note):\s*$")
 _ARGUMENT = re.compile(r"^\*{0,2}(\w+)(?:\s*\([^)]*\))?:\s*(.*)$")
@@ -122,6 +123,39 @@ class Parameters:
             "required": schema.get("required", []),
             "additionalProperties": False,
         }
+
+
+class SchemaArguments:
+    """The arguments of a tool that a JSON Schema describes.
+
+    Args:
+        problems: What the schema was compiled to.
+    """
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+
+    def arguments(self, text: str) -> dict[str, Any]:
+        """Return what the model wrote; ``null`` for what may be left out and cannot be null is left out.
+
+        Raises:
+            ArgumentsError: It is no JSON object, or does not fit the schema.
+        """
+        try:
+            raw: Any = msgspec.json.decode(text) if text.strip() else {}
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise ArgumentsError(f"the arguments are not valid JSON ({exc})") from exc
+        if not isinstance(raw, dict):
+            raise ArgumentsError("the arguments must be a JSON object")
+        given = cast("dict[str, Any]", raw)
+        problems = self._problems(given)
+        if problems and None in given.values():
+            without = {name: value for name, value in given.items() if value is not None}
+            if not (problems := self._problems(without)):
+                return without
+        if problems:
+            raise ArgumentsError(f"wrong arguments ({'; '.join(problems)})")
+        return given
 
 
 def check_parameter(parameter: inspect.Parameter, where: str) -> None:

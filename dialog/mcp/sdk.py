@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import cache
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from msgspec import Struct
 from dialog.clock import OUTSIDE
 from dialog.mcp.results import MCPToolError
 from dialog.net.shared import ssl_context
+from dialog.schemas import Problems, compile_schema
 from dialog.version import __version__
 
 __all__ = ["ClosedError", "Kit", "RefusedError", "RemoteTool", "Scope", "Session", "SessionGoneError", "load"]
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 _PAGES = 100
 _DESCRIPTION = 1024
 """Characters of a description that models are given: some refuse longer ones, and with them the whole request."""
-_PROBLEMS = 3
 _LISTEN_AGAIN_S = 15.0
 """Between two subscriptions to changes, where the server ends them."""
 _LIST_CHANGED = "notifications/tools/list_changed"
@@ -67,7 +67,7 @@ class RemoteTool(Struct, frozen=True, kw_only=True):
     description: str
     schema: str
     """JSON Schema of the arguments object."""
-    problems: Callable[[Mapping[str, Any]], list[str]]
+    problems: Problems
     """What is wrong with arguments, in words for a model."""
 
 
@@ -257,7 +257,7 @@ class Session:
         for tool in tools:
             schema: dict[str, Any] = tool.input_schema
             try:
-                validator = self._validator(schema)
+                problems = compile_schema(schema)
             except Exception as exc:  # what a stranger wrote; a model's provider would refuse the whole request
                 why = str(exc).partition("\n")[0]
                 logger.warning("MCP server %s: %s is not offered, its schema is none: %s", self._name, tool.name, why)
@@ -268,28 +268,10 @@ class Session:
                     name=tool.name,
                     description=text if len(text) <= _DESCRIPTION else text[: _DESCRIPTION - 1] + "…",
                     schema=msgspec.json.encode({"properties": {}, **schema}).decode(),
-                    problems=_problems(validator),
+                    problems=problems,
                 )
             )
         return tuple(described)
-
-    def _validator(self, schema: dict[str, Any]) -> Any:
-        if schema.get("type") != "object":
-            raise ValueError("it must be of the type object")
-        kind = self._sdk.validator_for(schema)
-        kind.check_schema(schema)
-        # References lead nowhere but into the schema: nothing is fetched.
-        return kind(schema, registry=self._sdk.Registry())
-
-
-def _problems(validator: Any) -> Callable[[Mapping[str, Any]], list[str]]:
-    def problems(arguments: Mapping[str, Any]) -> list[str]:
-        found = sorted(validator.iter_errors(arguments), key=lambda error: list(map(str, error.absolute_path)))
-        return [
-            f"{'.'.join(map(str, each.absolute_path)) or 'arguments'}: {each.message}" for each in found[:_PROBLEMS]
-        ]
-
-    return problems
 
 
 @asynccontextmanager
@@ -340,14 +322,12 @@ def _import() -> Kit:
     import jsonschema.exceptions  # type: ignore[import-untyped]  # noqa: F401  # the SDK needs it at its first result
     from anyio import CancelScope, create_task_group
     from httpx2 import AsyncClient, Timeout
-    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
     from mcp import Client, MCPError, StdioServerParameters, stdio_client
     from mcp.client import subscriptions
     from mcp.client.streamable_http import streamable_http_client
     from mcp_types import CONNECTION_CLOSED, Implementation
     from mcp_types.version import MODERN_PROTOCOL_VERSIONS
     from pydantic import ValidationError
-    from referencing import Registry
 
     for name in _LOGGERS:
         logging.getLogger(f"mcp.{name}").addFilter(_Discreet())
@@ -361,7 +341,6 @@ def _import() -> Kit:
             Implementation=Implementation,
             MCPError=MCPError,
             MODERN=MODERN_PROTOCOL_VERSIONS,
-            Registry=Registry,
             StdioServerParameters=StdioServerParameters,
             SubscriptionLost=subscriptions.SubscriptionLost,
             Timeout=Timeout,
@@ -369,6 +348,5 @@ def _import() -> Kit:
             create_task_group=create_task_group,
             stdio_client=stdio_client,
             streamable_http_client=streamable_http_client,
-            validator_for=validator_for,
         )
     )

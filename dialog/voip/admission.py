@@ -25,6 +25,9 @@ class Offer(Struct, frozen=True):
 class Accept(Struct, frozen=True):
     """Take the call: the ``voip`` event follows."""
 
+    session: str = ""
+    """What its agent is told, in whatever process: see :attr:`~dialog.message.CallMetadata.session`."""
+
 
 class Reject(Struct, frozen=True):
     """Let the carrier refuse it, unanswered and unbilled: a busy tone or "not in service"."""

@@ -105,7 +105,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 LISTED = re.findall(r"^\.\. automodule:: (\S+)$", REFERENCE, re.MULTILINE)
 INTERNAL = re.compile(
     r"""dialog\.(
-        __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) |
+        __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) | schemas |
         agent\.(
             alignment | callerwords | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
             ledger | mcptools | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recent | responder | resume | resumer |

@@ -311,6 +311,8 @@ class Switchboard:
         if not isinstance(decision, Accept):
             declined(self.events, metadata, type(decision).__name__.lower())
             return self._finish(record, _declined(decision))
+        if decision.session:
+            metadata = replace(metadata, session=decision.session)
         try:
             call = self._take(record, metadata)
             if record.taken is not None:

@@ -1,0 +1,119 @@
+"""What one session is to be like: asked for by whoever begins it, decided by the session resolver."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct, field
+
+from dialog.agent.vadmode import VADMode
+from dialog.errors import ConfigurationError
+from dialog.message import CallMetadata
+from dialog.voip.admission import Declined
+
+__all__ = ["SessionDecision", "SessionRequest", "SessionResolver", "SessionSpec", "phone_context"]
+
+InterruptionMode: TypeAlias = Literal["immediate", "after_sentence", "disabled"]
+
+_encoder = msgspec.json.Encoder()
+
+
+class SessionSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an agent is to be like in one session, over its configuration. What is left out is as configured.
+
+    It is JSON on the way to the process that runs the agent; functions and clients belong to the configuration.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    assistant: str = ""
+    """Which of the configured agents."""
+    provider: str = ""
+    """Name of the model's provider: of what hears and speaks in realtime mode, else of the language model."""
+    model: str = ""
+    """The model, as that provider calls it."""
+    stt: str = ""
+    """Name of the provider that hears, in text mode."""
+    tts: str = ""
+    """Name of the provider that speaks."""
+    voice: str = ""
+    """The voice, as its provider calls it."""
+    instructions: str | None = None
+    greeting: str | None = None
+    tools: tuple[str, ...] | None = None
+    """Names of the configured tools that it has; ``None``: all."""
+    vad: VADMode | None = None
+    interruption: InterruptionMode | None = None
+    max_duration_s: float | None = None
+    context: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the host wants to be known in the session; opaque to Dialog. Agents read
+    :attr:`CallMetadata.context <dialog.message.CallMetadata.context>`."""
+
+    def __post_init__(self) -> None:
+        if self.max_duration_s is not None and not self.max_duration_s > 0:
+            raise ConfigurationError(f"max_duration_s must be positive, got {self.max_duration_s}")
+
+    def __repr__(self) -> str:
+        return f"<SessionSpec {self.assistant or 'of the default assistant'}>"
+
+    def to_json(self) -> str:
+        """For :attr:`CallMetadata.session <dialog.message.CallMetadata.session>`.
+
+        Raises:
+            ConfigurationError: The context is not made of what JSON knows.
+        """
+        try:
+            return _encoder.encode(self).decode()
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise ConfigurationError(f"the context of a session must be JSON: {exc}") from exc
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SessionSpec:
+        """What :meth:`to_json` made; of an empty text, a spec that asks for nothing.
+
+        Raises:
+            ConfigurationError: It is not one.
+        """
+        if not text:
+            return cls()
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.MsgspecError as exc:
+            raise ConfigurationError(f"the session is described wrongly: {exc}") from exc
+
+
+class SessionRequest(Struct, frozen=True, kw_only=True):
+    """A session that somebody wants: a call that comes in or is to be placed, a client that connects."""
+
+    source: Literal["phone", "api", "client"]
+    """``phone``: a call comes in. ``api``: one is to be placed. ``client``: an app or a browser connects."""
+    call: CallMetadata
+    wanted: SessionSpec = SessionSpec()
+    """What a client asks for, or what is configured for the number; ``context`` says what is known of the caller."""
+    verified: bool = False
+    """The carrier's signature was checked, or a token was."""
+    peer: str = ""
+    """Network address of a client."""
+
+    def __repr__(self) -> str:
+        return f"<SessionRequest {self.source} {self.call.call_id}>"
+
+
+SessionDecision: TypeAlias = SessionSpec | Declined
+"""How it is to be, or how it is refused: busy, rejected, with spoken words, or with TwiML."""
+SessionResolver: TypeAlias = Callable[[SessionRequest], Awaitable[SessionDecision]]
+"""What a host gives to decide; bounded in time. Nothing is connected before it has accepted."""
+
+
+def phone_context(call: CallMetadata) -> dict[str, Any]:
+    """What is known of a phone call, for its session's context."""
+    return {
+        "source": "phone",
+        "call_sid": call.carrier_call_id,
+        "account_sid": call.account_id,
+        "from": call.from_,
+        "to": call.to,
+    }
