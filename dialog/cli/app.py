@@ -345,6 +345,66 @@ def revision(url: _LogURL) -> None:
 
 
 @app.command()
+def dial(  # noqa: PLR0917  # options of the command line, not positions
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:NAME", help="main:on_voip, or main:gateway with its own settings")
+    ],
+    numbers: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a heading; its columns are told to the agent.")
+    ],
+    from_: Annotated[str, typer.Option("--from", help="Number to call from; else TWILIO_PHONE_NUMBER.")] = "",
+    column: Annotated[str, typer.Option(help="The column of numbers; else number, phone, to …")] = "",
+    out: Annotated[Path | None, typer.Option(help="File of results; else NUMBERS.results.csv.")] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="What was dialled, so that it never is again; else NUMBERS.ledger.jsonl.")
+    ] = None,
+    calls_per_s: Annotated[float, typer.Option(min=0.01, help="Calls placed in a second.")] = 1.0,
+    concurrent: Annotated[int, typer.Option(min=1, help="Calls at the same time.")] = 10,
+    ring_s: Annotated[float, typer.Option(min=5.0, max=600.0, help="It rings so long.")] = 30.0,
+    machine: Annotated[
+        Literal["", "hang-up", "leave-message", "go-on"],
+        typer.Option(help="Let answering machines be detected: hang-up, leave-message, go-on."),
+    ] = "",
+    message: Annotated[str, typer.Option(help="What a machine is told.")] = "",
+    attempts: Annotated[int, typer.Option(min=1, help="So many calls to a number that is busy or silent.")] = 1,
+    again_after_s: Annotated[float, typer.Option(min=0.0, help="So long after the last one.")] = 900.0,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0",  # noqa: S104 - to be reached
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
+    cert: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="And its key.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "warning",
+    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+) -> None:
+    """Call every number of a list, show how it goes, write what came of it; go on where a killed run left off."""
+    from dialog.cli.dial import DialOptions, run_dial
+
+    options = DialOptions(
+        target=target,
+        numbers=numbers,
+        from_=from_,
+        column=column,
+        out=out,
+        ledger=ledger,
+        calls_per_s=calls_per_s,
+        concurrent=concurrent,
+        ring_s=ring_s,
+        machine=machine,
+        message=message,
+        attempts=attempts,
+        again_after_s=again_after_s,
+        host=host,
+        port=port,
+        cert=cert,
+        key=key,
+        log_level=log_level,
+        env_file=env_file,
+    )
+    _exit(_run(run_dial(Console(), options)))
+
+
+@app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="A new or empty directory.")],
 ) -> None:

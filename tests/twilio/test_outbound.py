@@ -226,7 +226,11 @@ async def test_too_many_requests_are_waited_for_as_long_as_twilio_says():
         account.callees[THEIRS] = ANSWERS
         account.faults = Faults(refuse=429, refuse_headers={"Retry-After": "0"}, times=2)
         asked = []
-        voip = await place(gateway, before=lambda: asked.append(len(account.placed)))
+
+        async def note():
+            asked.append(len(account.placed))
+
+        voip = await place(gateway, before=note)
         assert asked == [0, 0, 0]
         await voip.wait_answered()
         assert len(account.placed) == 1

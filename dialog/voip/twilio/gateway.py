@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
@@ -320,7 +320,7 @@ class TwilioGateway:
         send_digits: str = "",
         parameters: Mapping[str, str] | None = None,
         call_id: UUID | None = None,
-        before: Callable[[], None] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> TwilioVoIP:
         """Place a call, as soon as the account's limits allow it, and return once Twilio has it.
 
@@ -339,7 +339,7 @@ class TwilioGateway:
             send_digits: Keys to press when it is answered, such as an extension: ``wwww1928``.
             parameters: What the agent is to know: ``voip.metadata.parameter("name")``.
             call_id: Dialog's id of the call; a new one unless given.
-            before: Called right before Twilio is asked, each time; to write down that the call may exist from now on.
+            before: Awaited right before Twilio is asked, each time; to write down that the call may exist from now on.
 
         Raises:
             CarrierError: Twilio refused. With ``in_doubt`` the call may have been placed all the same.
@@ -389,17 +389,21 @@ class TwilioGateway:
 
     def get(self, call: UUID | str) -> TwilioVoIP | None:
         """A call by its ``call_id`` or its CallSid; ``None`` once nothing of it is left."""
+        found = self.find_call(call)
+        if found is None:
+            return None
+        assert isinstance(found.voip, TwilioVoIP)
+        return found.voip
+
+    def find_call(self, call: UUID | str) -> Call | None:
+        """The gateway's side of a call, by its ``call_id`` or its CallSid; ``None`` once nothing of it is left."""
         key: UUID | str = call
         if isinstance(call, str):
             try:
                 key = UUID(call)
             except ValueError:
                 key = call  # a CallSid
-        found = self._switchboard.find(key)
-        if found is None:
-            return None
-        assert isinstance(found.voip, TwilioVoIP)
-        return found.voip
+        return self._switchboard.find(key)
 
     def add_tap(self, voip: TwilioVoIP, tap: Tap) -> None:
         """Let ``tap`` hear both sides of a call from now on: to record it, or to listen in.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -82,9 +82,9 @@ class OutboundCalls:
         site: Site,
         *,
         on_voip: Callable[[TwilioVoIP], object] | None = None,
-        before: Callable[[], None] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> TwilioVoIP:
-        """Place a call; its VoIP is offered to the agent first, ``before`` is called right before Twilio is asked.
+        """Place a call; its VoIP is offered to the agent first, ``before`` is awaited right before Twilio is asked.
 
         Raises:
             CarrierError: Twilio refused. With ``in_doubt`` it may ring all the same.
@@ -108,7 +108,7 @@ class OutboundCalls:
         site: Site,
         turn: int,
         on_voip: Callable[[TwilioVoIP], object] | None,
-        before: Callable[[], None] | None,
+        before: Callable[[], Awaitable[None]] | None,
     ) -> TwilioVoIP:
         switchboard = self._switchboard
         metadata = CallMetadata(
@@ -158,14 +158,14 @@ class OutboundCalls:
         return voip
 
     async def _ask(
-        self, record: CallRecord, placement: Placement, turn: int, before: Callable[[], None] | None
+        self, record: CallRecord, placement: Placement, turn: int, before: Callable[[], Awaitable[None]] | None
     ) -> None:
         call = record.call
         assert call is not None
         since = datetime.now(UTC)
         for attempt in range(1, _REFUSALS + 1):
             if before is not None:
-                before()
+                await before()
             try:
                 record.progressed("dialling", await self.placed.place(placement))
             except CarrierError as exc:
