@@ -184,7 +184,7 @@ def _gateway(options: DialOptions, env: dict[str, str]) -> tuple[TwilioGateway, 
         webhook_url=env["WEBHOOK_URL"],
         pacing=Pacing(calls_per_s=options.calls_per_s, concurrent=options.concurrent, wait_s=600.0),
     )
-    return gateway, cast("Callable[..., object]", found)
+    return gateway, found
 
 
 def _needed(env: dict[str, str], name: str, option: str) -> str:
