@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from msgspec import Struct
 
-__all__ = ["Usage"]
+__all__ = ["ReplyUsage", "Usage"]
 
 
 class Usage(Struct, frozen=True, kw_only=True, gc=False):
@@ -15,7 +17,7 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """
 
     model: str
-    """What the provider calls it; prices go by it."""
+    """What the provider calls it, or the provider where it has but one; prices go by it."""
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -61,3 +63,10 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     def output_text_tokens(self) -> int:
         """Tokens that came out and are no audio."""
         return self.output_tokens - self.output_audio_tokens
+
+
+class ReplyUsage(Struct, frozen=True, kw_only=True):
+    """What was used; ``uuid``: by which reply, ``None``: by none in particular."""
+
+    usage: Usage
+    uuid: UUID | None = None

@@ -116,6 +116,22 @@ for `timeout_s`: before any word in its place, after words as their continuation
 `RouterLLM({"quick": a, "clever": b}, route)` chooses per turn. When nothing helps, `AgentSettings.failure` is
 said, from memory if a `CachedTTS` holds it, and the call is ended, or handed to `failure_transfer`.
 
+## What it costs
+
+Whatever is paid for reports what it used, in the same units: tokens, seconds that were heard and made, characters. Each
+`UsageReported` of a call has it with its price, `SessionMetrics.usage` sums it up by model, and `cost_usd` is what
+the call cost; it is `None` as long as a model has no price. The list prices are those of `dialog.calls.prices.PRICES`;
+yours win:
+
+```python
+from dialog import AgentSettings
+from dialog.calls.prices import Price
+
+settings = AgentSettings(prices={"sonic-3.5": Price(characters=30.0), "nova-3": Price(heard_minute=0.0042)})
+```
+
+What is spoken from a `PhraseCache`, or recognised and spoken on this machine, uses nothing.
+
 ## Comparing two recognisers
 
 `TeeSTT` lets a second recogniser hear the calls that the first one drives. The agent notices nothing of it, whatever

@@ -55,7 +55,7 @@ from dialog.s2s.s2s import S2S
 from dialog.scope import CallScope
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
-from dialog.usage import Usage
+from dialog.usage import ReplyUsage, Usage
 from dialog.voip.voip import VoIP
 
 __all__ = ["Conversation", "Owner"]
@@ -194,6 +194,10 @@ class Conversation:
             participant.on(Participant.ERROR, self._on_failure)
         voip.on(VoIP.PROGRESS, self._on_progress)
         voip.on(VoIP.ANSWERED_BY, self._on_answered_by)
+        if self.stt is not None:
+            self.stt.on(STT.USAGE, self._on_usage)
+        if self.tts is not None:
+            self.tts.on(TTS.USAGE, self._on_usage)
         voip.on(VoIP.DTMF, self._on_digit)
         voip.on(VoIP.TRANSFER, self._on_transfer)
         voip.on(VoIP.RECORDING_URL, self._on_recording)
@@ -231,6 +235,10 @@ class Conversation:
             participant.off(Participant.ERROR, self._on_failure)
         self.voip.off(VoIP.PROGRESS, self._on_progress)
         self.voip.off(VoIP.ANSWERED_BY, self._on_answered_by)
+        if self.stt is not None:
+            self.stt.off(STT.USAGE, self._on_usage)
+        if self.tts is not None:
+            self.tts.off(TTS.USAGE, self._on_usage)
         self.voip.off(VoIP.DTMF, self._on_digit)
         self.voip.off(VoIP.TRANSFER, self._on_transfer)
         self.voip.off(VoIP.RECORDING_URL, self._on_recording)
@@ -248,6 +256,7 @@ class Conversation:
             self._retire(self.stt)
         self.stt = stt
         stt.on(Participant.ERROR, self._on_failure)
+        stt.on(STT.USAGE, self._on_usage)
 
     def set_tts(self, tts: TTS) -> None:
         """Speak with ``tts`` from the next part on."""
@@ -256,6 +265,7 @@ class Conversation:
             self._retire(self.tts)
         self.tts = tts
         tts.on(Participant.ERROR, self._on_failure)
+        tts.on(TTS.USAGE, self._on_usage)
 
     def _follow(self, toolbox: Toolbox) -> None:
         """A model that was told the tools is told again when there are others."""
@@ -381,6 +391,9 @@ class Conversation:
                 return
         with suppress(CarrierError):  # the VoIP tells of it, and the media is closed all the same
             await self.voip.hangup()
+
+    def _on_usage(self, used: ReplyUsage) -> None:
+        self.used(used.uuid, used.usage)
 
     def _on_digit(self, digit: str) -> None:
         self.happened(ev.DigitPressed, digit=digit)

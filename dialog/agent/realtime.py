@@ -34,9 +34,10 @@ from dialog.errors import ConfigurationError, NotSupportedError
 from dialog.llm.llm import Entry, Item, ToolSpec
 from dialog.message import AudioFormat, Message, Playback, SpeechEdge, Utterance
 from dialog.participant import Event
-from dialog.s2s.s2s import S2S, Replied, ReplyUsage, SessionSpec, ToolAsked
+from dialog.s2s.s2s import S2S, Replied, SessionSpec, ToolAsked
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
+from dialog.usage import ReplyUsage
 from dialog.voip.voip import VoIP
 
 __all__ = ["Realtime"]

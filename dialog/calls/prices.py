@@ -2,7 +2,9 @@
 
     cost_usd(usage, {**PRICES, "my-model": Price(input=1.0, output=3.0)})
 
-Sources: the model pages of OpenAI and xAI, as of November 2026. Prices change: the providers' bills are right.
+Sources: what OpenAI, xAI, Anthropic, Deepgram, ElevenLabs and Azure ask of those who pay as they go, as of
+November 2026. Cartesia sells credits, one a character and three a second that is heard: they are counted as in its
+Startup plan, 49 dollars for 1.25 million. Prices change, and plans differ: the providers' bills are right.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ def _realtime(output: float) -> Price:
 
 _REALTIME_MINI = Price(input=0.6, cached=0.06, output=2.4, audio_input=10.0, cached_audio=0.3, audio_output=20.0)
 _GROK = Price(session_minute=0.05)
+_CREDIT = 49.0 / 1.25e6
+"""One of Cartesia's, in US dollars."""
+_ELEVEN_QUICK = Price(characters=50.0)
 _VERSION = re.compile(r"-(latest|\d{8}|\d{4}-\d{2}-\d{2})$")
 
 PRICES: Mapping[str, Price] = MappingProxyType(
@@ -64,6 +69,20 @@ PRICES: Mapping[str, Price] = MappingProxyType(
         "gpt-4.1-mini": Price(input=0.4, cached=0.1, output=1.6),
         "grok-voice": _GROK,
         "grok-voice-think-fast-2.0": _GROK,
+        "claude-haiku-4-5": Price(input=1.0, cached=0.1, output=5.0),
+        "gpt-4o-mini-tts": Price(spoken_minute=0.015),
+        "nova-3": Price(heard_minute=0.0048),
+        "flux-general-en": Price(heard_minute=0.0065),
+        "flux-general-multi": Price(heard_minute=0.0078),
+        "aura-2": Price(characters=30.0),
+        "ink-2": Price(heard_minute=180 * _CREDIT),
+        "sonic-3.5": Price(characters=1e6 * _CREDIT),
+        "sonic-3": Price(characters=1e6 * _CREDIT),
+        "scribe_v2_realtime": Price(heard_minute=0.39 / 60),
+        "eleven_flash_v2_5": _ELEVEN_QUICK,
+        "eleven_turbo_v2_5": _ELEVEN_QUICK,
+        "eleven_multilingual_v2": Price(characters=100.0),
+        "azure": Price(heard_minute=1.0 / 60, characters=15.0),
         "rules": Price(),
     }
 )

@@ -21,10 +21,10 @@ from dialog.llm.llm import LLM, Entry, Item, LLMEvent, LLMRequest, TextDelta, To
 from dialog.message import Alignment, Failure, Message, Playback, SpeechEdge, Utterance
 from dialog.participant import Participant
 from dialog.s2s.memory import Memory, Spoken
-from dialog.s2s.s2s import S2S, Replied, ReplyState, ReplyUsage, S2SCapabilities, SessionSpec, ToolAsked
+from dialog.s2s.s2s import S2S, Replied, ReplyState, S2SCapabilities, SessionSpec, ToolAsked
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
-from dialog.usage import Usage
+from dialog.usage import ReplyUsage, Usage
 
 __all__ = ["CascadeS2S"]
 
@@ -100,6 +100,8 @@ class CascadeS2S(S2S):
         tts.on(TTS.ALIGNMENT, self._on_alignment)
         for part in (stt, tts):
             part.on(Participant.ERROR, self._on_failure)
+        stt.on(STT.USAGE, self._on_usage)
+        tts.on(TTS.USAGE, self._on_usage)
         if self._llm is not None:
             self._llm.warm()
 
@@ -163,9 +165,9 @@ class CascadeS2S(S2S):
         """End for good, with all that it is made of."""
         if self._disposed:
             return
-        super().dispose()
-        self._stt.dispose()
+        self._stt.dispose()  # they tell what they used
         self._tts.dispose()
+        super().dispose()
         if self._llm is not None and self._opened:
             task = asyncio.get_running_loop().create_task(self._llm.aclose(), name=f"{self.name} closing its model")
             self._tasks.add(task)
@@ -186,6 +188,9 @@ class CascadeS2S(S2S):
         self._memory.add(Entry(role="user", text=utterance.data))
         self.emit(S2S.UTTERANCE, utterance)
         self.emit(S2S.TURN, utterance.uuid)
+
+    def _on_usage(self, used: ReplyUsage) -> None:
+        self.emit(S2S.USAGE, used)
 
     def _on_failure(self, failure: Failure) -> None:
         self.emit(Participant.ERROR, failure)

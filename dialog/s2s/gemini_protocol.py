@@ -23,8 +23,9 @@ from dialog.llm.llm import Item, ToolCall
 from dialog.message import Utterance
 from dialog.s2s.gemini_wire import ServerContent, ServerMessage, Transcription, contents_of, decode, text_turn
 from dialog.s2s.reply import Reply
-from dialog.s2s.s2s import S2S, ReplyState, ReplyUsage
+from dialog.s2s.s2s import S2S, ReplyState
 from dialog.s2s.streaming import SocketS2S
+from dialog.usage import ReplyUsage
 
 __all__ = ["GeminiProtocol"]
 

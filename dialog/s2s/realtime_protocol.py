@@ -33,8 +33,9 @@ from dialog.s2s.realtime_wire import (
     item_of,
 )
 from dialog.s2s.reply import Reply
-from dialog.s2s.s2s import S2S, ReplyState, ReplyUsage, SessionSpec
+from dialog.s2s.s2s import S2S, ReplyState, SessionSpec
 from dialog.s2s.streaming import SocketS2S
+from dialog.usage import ReplyUsage
 
 __all__ = ["RealtimeS2S"]
 

@@ -13,9 +13,9 @@ from dialog.llm.llm import Item, ToolCall, ToolSpec
 from dialog.message import MULAW_8K, AudioFormat, Message, Playback, SpeechEdge, Utterance
 from dialog.participant import Event
 from dialog.renewable import Renewable
-from dialog.usage import Usage
+from dialog.usage import ReplyUsage
 
-__all__ = ["S2S", "Replied", "ReplyState", "ReplyUsage", "S2SCapabilities", "SessionSpec", "ToolAsked"]
+__all__ = ["S2S", "Replied", "ReplyState", "S2SCapabilities", "SessionSpec", "ToolAsked"]
 
 ReplyState: TypeAlias = Literal["completed", "cancelled", "incomplete", "failed"]
 
@@ -93,13 +93,6 @@ class Replied(Struct, frozen=True, kw_only=True):
     state: ReplyState
     part: int | None = None
     """The part that was to be said; ``None``: it was an answer."""
-
-
-class ReplyUsage(Struct, frozen=True, kw_only=True):
-    """What was used; ``uuid``: by which reply, ``None``: by none in particular."""
-
-    usage: Usage
-    uuid: UUID | None = None
 
 
 class S2S(Renewable):

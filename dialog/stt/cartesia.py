@@ -104,7 +104,12 @@ class CartesiaSTT(TurnSTT):
         backoff: Backoff | None = None,
     ) -> None:
         super().__init__(
-            api_key=api_key, base_url=base_url, timeout_s=timeout_s, queue_size_limit=queue_size_limit, backoff=backoff
+            api_key=api_key,
+            base_url=base_url,
+            timeout_s=timeout_s,
+            queue_size_limit=queue_size_limit,
+            backoff=backoff,
+            model=model,
         )
         self._headers = {"X-API-Key": api_key, "Cartesia-Version": API_VERSION, **(headers or {})}
         self._query: dict[str, QueryValue] = {"model": model, "keyterm": tuple(keyterms)}

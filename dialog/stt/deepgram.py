@@ -125,7 +125,12 @@ class DeepgramSTT(StreamingSTT):
         backoff: Backoff | None = None,
     ) -> None:
         super().__init__(
-            api_key=api_key, base_url=base_url, timeout_s=timeout_s, queue_size_limit=queue_size_limit, backoff=backoff
+            api_key=api_key,
+            base_url=base_url,
+            timeout_s=timeout_s,
+            queue_size_limit=queue_size_limit,
+            backoff=backoff,
+            model=model,
         )
         self._headers = {"Authorization": f"Token {api_key}", **(headers or {})}
         self._query: dict[str, QueryValue] = {

@@ -135,6 +135,7 @@ class ElevenLabsSTT(TurnSTT):
             queue_size_limit=queue_size_limit,
             backoff=backoff,
             echo_discard_s=echo_discard_s,
+            model=model,
         )
         self._headers = {"xi-api-key": api_key, **(headers or {})}
         self._query: dict[str, QueryValue] = {

@@ -218,12 +218,14 @@ class FallbackSTT(STT):
         for timer in (self._ticker, self._finalizing):
             if timer is not None:
                 timer.cancel()
-        super().dispose()
         if self._probe is not None:
             self._probe.member.circuit.abandoned()
-        for stt in self._all():
-            stt.dispose()
-        self._active = self._probe = None
+        self._active = self._probe = None  # nothing that comes from them counts any more
+        try:
+            for stt in self._all():
+                stt.dispose()  # it tells what it used
+        finally:
+            super().dispose()
 
     async def wait_disposed(self, timeout_s: float = 2.0) -> None:
         """Wait, at most ``timeout_s``, until all of them have ended."""
@@ -251,6 +253,7 @@ class FallbackSTT(STT):
             (STT.EAGER_WITHDRAWN, self._on_eager_withdrawn),
             (Participant.ERROR, self._on_error),
         )
+        stt.on(STT.USAGE, partial(self.emit, STT.USAGE))  # also as it is disposed of
         session.listen([(event, partial(listener, session)) for event, listener in heard])
         stt.manual_turns = self.manual_turns
         try:

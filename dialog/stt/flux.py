@@ -115,7 +115,12 @@ class DeepgramFluxSTT(TurnSTT):
         if eager_eot_threshold is not None and not 0.3 <= eager_eot_threshold <= min(0.9, eot_threshold):
             raise ConfigurationError("DeepgramFluxSTT: eager_eot_threshold must be 0.3 to 0.9, at most eot_threshold")
         super().__init__(
-            api_key=api_key, base_url=base_url, timeout_s=timeout_s, queue_size_limit=queue_size_limit, backoff=backoff
+            api_key=api_key,
+            base_url=base_url,
+            timeout_s=timeout_s,
+            queue_size_limit=queue_size_limit,
+            backoff=backoff,
+            model=model,
         )
         self._headers = {"Authorization": f"Token {api_key}", **(headers or {})}
         self._query: dict[str, QueryValue] = {

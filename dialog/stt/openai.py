@@ -137,6 +137,7 @@ class OpenAIRealtimeSTT(TurnSTT):
             queue_size_limit=queue_size_limit,
             backoff=backoff,
             session_s=_SESSION_S,
+            model=model,
         )
         self._headers = {"Authorization": f"Bearer {api_key}", **(headers or {})}
         self._query = {"intent": "transcription", **(query or {})}

@@ -26,7 +26,9 @@ from dialog.net.reconnect import Backoff
 from dialog.net.ring import AudioRing, StreamTime
 from dialog.net.socket import ProviderSocket, SocketSettings
 from dialog.net.urls import websocket_url
+from dialog.stt.stt import STT
 from dialog.stt.telling import TellingSTT
+from dialog.usage import ReplyUsage, Usage
 
 __all__ = ["StreamingSTT"]
 
@@ -50,6 +52,7 @@ class StreamingSTT(TellingSTT):
         backoff: When to reconnect, and when to give up.
         session_s: How long the service lets a connection live. It is replaced before that, in a quiet moment.
         echo_discard_s: An utterance that repeats what we say, and ends at most so long after it, is our echo.
+        model: What usage is reported of; the provider's name where it has but one.
 
     Raises:
         ConfigurationError: No key, or the base URL is no URL.
@@ -79,6 +82,7 @@ class StreamingSTT(TellingSTT):
         backoff: Backoff | None = None,
         session_s: float | None = None,
         echo_discard_s: float = 0.4,
+        model: str = "",
     ) -> None:
         if not api_key:
             raise ConfigurationError(f"{type(self).__name__} needs an api_key")
@@ -102,6 +106,9 @@ class StreamingSTT(TellingSTT):
         self._format: AudioFormat
         self._ms_per_byte = 0.0
         self._time = StreamTime()
+        self._model = model or self.provider
+        self._unreported_ms = 0.0
+        """Audio that was sent on the connections before, less what USAGE has told of."""
         self._connections = 0
         self._ready = False
         self._renewal_due = False
@@ -215,6 +222,7 @@ class StreamingSTT(TellingSTT):
     def dispose(self) -> None:
         """End for good: says goodbye to the service, for at most a second, in the background."""
         self._stop_timers()
+        self._report_usage()
         super().dispose()
 
     # What a provider reports.
@@ -222,8 +230,17 @@ class StreamingSTT(TellingSTT):
     def _finish(self, interim: bool, end_ms: float = 0.0) -> None:
         self._stop_finalizing()
         super()._finish(interim, end_ms)
+        self._report_usage()
         if self._renewal_due:
             self._renew_if_quiet()
+
+    def _report_usage(self) -> None:
+        """Services bill the audio that they are sent, the silence in it and what they hear twice as well."""
+        new_ms = self._unreported_ms + self._time.sent_ms
+        if new_ms > 0.0:
+            self._unreported_ms -= new_ms
+            usage = Usage(model=self._model, input_audio_s=round(new_ms / 1000.0, 3))
+            self.emit(STT.USAGE, ReplyUsage(usage=usage))
 
     def _refused(self, error: ProviderError) -> None:
         """This connection is no good, says the service: another is tried if ``error`` is retryable."""
@@ -285,6 +302,7 @@ class StreamingSTT(TellingSTT):
     def _connected(self) -> None:
         """A connection counts its audio from zero and knows nothing."""
         assert self._socket is not None
+        self._unreported_ms += self._time.sent_ms
         self._time = StreamTime()
         self._forget()
         self._connections += 1

@@ -11,6 +11,7 @@ from msgspec import Struct
 from dialog.message import MULAW_8K, AudioFormat, Message, SpeechEdge, Utterance
 from dialog.participant import Event
 from dialog.renewable import Renewable
+from dialog.usage import ReplyUsage
 
 __all__ = ["STT", "STTCapabilities"]
 
@@ -55,6 +56,8 @@ class STT(Renewable):
     """The caller is probably done: worth starting a reply, not worth speaking it."""
     EAGER_WITHDRAWN: ClassVar[Event[UUID]] = Event("eager_withdrawn")
     """The caller went on after all."""
+    USAGE: ClassVar[Event[ReplyUsage]] = Event("usage")
+    """What was used since the last time, where the service is paid for; the last time as it is disposed of."""
 
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K,)
     """Audio it accepts, best first."""

@@ -15,6 +15,7 @@ from dialog.errors import DialogError, UserCodeError
 from dialog.message import AudioFormat, Failure, Message, Utterance
 from dialog.participant import Event, Participant
 from dialog.stt.stt import STT
+from dialog.usage import ReplyUsage, Usage
 
 __all__ = ["Comparison", "TeeSTT"]
 
@@ -26,19 +27,22 @@ _PASSED_ON: tuple[Event[Any], ...] = (
     STT.VAD,
     STT.EAGER,
     STT.EAGER_WITHDRAWN,
+    STT.USAGE,
     Participant.ERROR,
 )
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
-    """What the secondary recogniser has to tell: an utterance, or that it failed."""
+    """What the secondary recogniser has to tell: an utterance, that it failed, or what it used."""
 
     source: str
     """Its name."""
     utterance: Utterance | None = None
     """What it heard. Its times are on the same clock as the primary's; its uuid is its own."""
     failure: Failure | None = None
-    """What went wrong; if it is fatal, nothing more comes from there."""
+    """What went wrong; if it is fatal, nothing more comes from there but what it used."""
+    usage: Usage | None = None
+    """What it used since the last time; it is not among what the call used."""
 
 
 class TeeSTT(STT):
@@ -109,9 +113,11 @@ class TeeSTT(STT):
 
     def dispose(self) -> None:
         """End both for good."""
-        super().dispose()
         self._let_go()
-        self._primary.dispose()
+        try:
+            self._primary.dispose()  # it tells what it used
+        finally:
+            super().dispose()
 
     async def wait_disposed(self, timeout_s: float = 2.0) -> None:
         """Wait, at most ``timeout_s``, until both have ended."""
@@ -126,6 +132,7 @@ class TeeSTT(STT):
     def _listen(self, secondary: STT) -> None:
         secondary.on(STT.MESSAGE, self._heard)
         secondary.on(Participant.ERROR, self._on_failure)
+        secondary.on(STT.USAGE, self._on_usage)
 
     def _open_secondary(self, audio_format: AudioFormat) -> None:
         if self._secondary is not None:
@@ -160,6 +167,9 @@ class TeeSTT(STT):
             self._gave_up(failure)
         elif self._secondary is not None:
             self.emit(TeeSTT.COMPARISON, Comparison(source=failure.source, failure=failure))
+
+    def _on_usage(self, used: ReplyUsage) -> None:
+        self.emit(TeeSTT.COMPARISON, Comparison(source=_name(self._disposing), usage=used.usage))
 
     def _gave_up(self, failure: Failure) -> None:
         """Once: whatever it does afterwards, nobody listens."""

@@ -162,8 +162,8 @@ class Expect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Replies given up unheard."""
     events: tuple[str, ...] = ()
     """Tags of events that have to happen, in this order."""
-    no_events: tuple[str, ...] = ()
-    """Tags of events that must not."""
+    finishes: bool = True
+    """Whether the model may come to the end of a reply."""
     errors: tuple[str, ...] | None = ()
     """Codes of the errors that are reported, each at least once and no others; ``None``: whatever."""
     ends: str = "caller_hangup"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from dialog.calls.events import UsageReported
 from dialog.testing.scenario import Expect
 from dialog.testing.scenario_outcome import Outcome, tag_of
 
@@ -74,7 +75,9 @@ def _check_counts(expect: Expect, outcome: Outcome, problems: list[str]) -> None
         if tag not in tags:
             problems.append(f"no event {tag} (any more)")
             break
-    problems += [f"an event {tag}" for tag in expect.no_events if outcome.count(tag)]
+    used = [event.usage for event in outcome.events if isinstance(event, UsageReported)]
+    if not expect.finishes and any(usage.output_tokens for usage in used):
+        problems.append("the model came to the end of a reply")
 
 
 def _check_times(expect: Expect, outcome: Outcome, problems: list[str]) -> None:

@@ -33,7 +33,7 @@ LEAVING: tuple[Case, ...] = (
         "a reply that nobody will hear is not made any further",
         TELL,
         HangUp(at=At(after_s=(0.8, 1.2))),
-        expect=Expect(history=("user: tell me .*",), no_events=("usage",)),
+        expect=Expect(history=("user: tell me .*",), finishes=False),
         replies=(Reply(match="", text=STORY, first_token_s=1.6),),
     ),
     case(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Hashable, Iterable
+from functools import partial
 from uuid import UUID, uuid4
 
 from msgspec.structs import replace
@@ -79,6 +80,7 @@ class CachedTTS(TTS):
         self._settled = asyncio.Event()
         tts.on(TTS.MESSAGE, self._on_audio)
         tts.on(TTS.ALIGNMENT, self._on_alignment)
+        tts.on(TTS.USAGE, partial(self.emit, TTS.USAGE))
         tts.on(Participant.ERROR, self._on_failure)
 
     @property
@@ -144,10 +146,12 @@ class CachedTTS(TTS):
 
     def dispose(self) -> None:
         """End for good; see :meth:`Participant.dispose`."""
-        super().dispose()
         self._make_way()
         self._parts.clear()
-        self._tts.dispose()
+        try:
+            self._tts.dispose()  # it tells what it used
+        finally:
+            super().dispose()
         self._settled.set()
 
     async def wait_disposed(self, timeout_s: float = 2.0) -> None:

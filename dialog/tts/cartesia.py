@@ -124,6 +124,7 @@ class CartesiaTTS(SocketTTS):
             timeout_s=timeout_s,
             headers={"X-API-Key": api_key, "Cartesia-Version": version, **(headers or {})},
             settings=SocketSettings(queue_limit=queue_size_limit, backoff=backoff or Backoff()),
+            model=model,
         )
         # This instance's limit is part of what it can do.
         self.capabilities = TTSCapabilities(text="tokens", timings=True, voices=True, parallel_parts=parallel_parts)  # type: ignore[misc]

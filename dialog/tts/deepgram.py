@@ -113,6 +113,7 @@ class DeepgramTTS(SocketTTS):
             settings=SocketSettings(
                 queue_limit=queue_size_limit, farewell='{"type":"Close"}', backoff=backoff or Backoff()
             ),
+            model="aura-2" if model.startswith("aura-2-") else model,  # what is behind it is the voice
         )
         self.voice_key = repr((self.provider, self._base_url, self._query, self._override))
         self._current = ""

@@ -152,6 +152,7 @@ class ElevenLabsTTS(SocketTTS):
                 farewell='{"close_socket":true}',
                 backoff=backoff or Backoff(),
             ),
+            model=model,
         )
         self.voice_key = repr((self.provider, self._base_url, self._path, self._query, self._override, self._opening))
 

@@ -182,9 +182,14 @@ class FallbackTTS(TTS):
             self._ticker.cancel()
             self._ticker = None
         self._parts.clear()
-        super().dispose()
-        for tts in self._all():
-            tts.dispose()
+        for voice in self._voices:
+            for event, listener in voice.listeners:
+                voice.tts.off(event, listener)
+        try:
+            for tts in self._all():
+                tts.dispose()  # it tells what it used
+        finally:
+            super().dispose()
 
     async def wait_disposed(self, timeout_s: float = 2.0) -> None:
         """Wait, at most ``timeout_s``, until all of them have ended."""
@@ -226,6 +231,7 @@ class FallbackTTS(TTS):
         ]
         for event, listener in voice.listeners:
             voice.tts.on(event, listener)
+        voice.tts.on(TTS.USAGE, partial(self.emit, TTS.USAGE))  # also as it is disposed of
         try:
             self._context().run(voice.tts.open, voice.format)
         except Exception:
@@ -380,6 +386,7 @@ class FallbackTTS(TTS):
         error: DialogError | None
         try:
             tts = self._probes[voice] = voice.tts.renewed()
+            tts.on(TTS.USAGE, partial(self.emit, TTS.USAGE))
             error = await rehearse(tts, voice.label, voice.format)
         except asyncio.CancelledError:
             voice.circuit.abandoned()

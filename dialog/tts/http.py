@@ -47,6 +47,7 @@ class HttpTTS(StreamingTTS):
         timeout_s: Also for the first byte and between two pieces of a body, doubled there.
         url: What is posted to; ``http(s)``.
         headers: Of every request, the credentials among them.
+        model: See :class:`StreamingTTS`.
 
     Raises:
         ConfigurationError: A header holds what a header may not hold.
@@ -55,8 +56,17 @@ class HttpTTS(StreamingTTS):
     max_chars: ClassVar[int]
     """Longest text of one request."""
 
-    def __init__(self, *, api_key: str, slots: int, timeout_s: float, url: str, headers: Mapping[str, str]) -> None:
-        super().__init__(api_key=api_key, slots=slots, timeout_s=timeout_s)
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        slots: int,
+        timeout_s: float,
+        url: str,
+        headers: Mapping[str, str],
+        model: str = "",
+    ) -> None:
+        super().__init__(api_key=api_key, slots=slots, timeout_s=timeout_s, model=model)
         target = URL(url)
         own = CIMultiDict({"Host": target.raw_authority.rpartition("@")[2], "User-Agent": f"dialog/{__version__}"})
         own["Accept-Encoding"] = "identity"
@@ -110,6 +120,7 @@ class HttpTTS(StreamingTTS):
     def _cancel(self, context: str) -> None:
         speech = self._speeches.pop(context, None)
         if speech is not None:
+            speech.part.characters -= len(speech.waiting)  # they were not asked for
             speech.stop()
         self._contexts.finish(context)  # nothing more comes
 

@@ -91,6 +91,7 @@ class OpenAITTS(HttpTTS):
             timeout_s=timeout_s,
             url=join(http_url(base_url), "/audio/speech", query),
             headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json", **(headers or {})},
+            model=model,
         )
         self.voice_key = repr((self.provider, base_url, self._fields, query))
 

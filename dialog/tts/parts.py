@@ -34,6 +34,7 @@ class SpokenPart:
         "_words",
         "audio_ms",
         "base_ms",
+        "characters",
         "closed",
         "done",
         "key",
@@ -69,6 +70,8 @@ class SpokenPart:
         """When text was last sent for it."""
         self.timed: bool = False
         """The current context tells when words are spoken."""
+        self.characters: int = 0
+        """Characters that contexts were sent, but for those that spoke nothing."""
         self.tries: int = 0
         """Contexts that were needed because others failed."""
         self.retry: asyncio.TimerHandle | None = None
@@ -100,6 +103,7 @@ class SpokenPart:
     def unsent(self) -> str:
         """The text that the context does not have yet, which from now on it has."""
         text = self.text[self.sent :]
+        self.characters += len(text)
         self.sent = len(self.text)
         self.closed = self.done
         return text
@@ -168,10 +172,16 @@ class SpokenPart:
 
     def restart(self) -> None:
         """The context is gone before its end: what it did not speak is for the next one."""
+        self.forgive()
         if self.last_audio is None:
             self._begin(0)
         else:
             self._begin(self._spoken if self.timed else self.sent)
+
+    def forgive(self) -> None:
+        """The context has failed: nobody pays for text of which nothing was spoken."""
+        if self.last_audio is None:
+            self.characters -= self.sent
 
     def advance(self, size: int) -> None:
         """The context has spoken the first ``size`` characters to their end, and goes on."""

@@ -82,6 +82,7 @@ class Siblings:
             tts = self._make(name)
             tts.on(TTS.MESSAGE, self._on_audio)
             tts.on(TTS.ALIGNMENT, self._on_alignment)
+            tts.on(TTS.USAGE, partial(self._owner.emit, TTS.USAGE))
             tts.on(Participant.ERROR, partial(self._on_failure, tts))
             tts.open(audio_format)
         self._voices[name] = tts

@@ -33,6 +33,7 @@ class SocketTTS(StreamingTTS):
         slots: …
         timeout_s: …
         release_s: …
+        model: …
         headers: Of the handshake, the credentials among them.
         settings: How the socket behaves.
     """
@@ -54,8 +55,9 @@ class SocketTTS(StreamingTTS):
         headers: Mapping[str, str],
         settings: SocketSettings,
         release_s: float = 2.0,
+        model: str = "",
     ) -> None:
-        super().__init__(api_key=api_key, slots=slots, timeout_s=timeout_s, release_s=release_s)
+        super().__init__(api_key=api_key, slots=slots, timeout_s=timeout_s, release_s=release_s, model=model)
         self._headers = dict(headers)
         self._settings = settings
         self._renewal: asyncio.TimerHandle | None = None

@@ -20,6 +20,7 @@ from dialog.message import MULAW_8K, Alignment, AudioFormat, Message
 from dialog.net.contexts import Contexts, PartKey
 from dialog.tts.parts import SpokenPart
 from dialog.tts.tts import TTS
+from dialog.usage import ReplyUsage, Usage
 
 __all__ = ["StreamingTTS"]
 
@@ -43,6 +44,7 @@ class StreamingTTS(TTS):
         slots: How many contexts may be open at once.
         timeout_s: How long a part whose text is complete may go without a sign of life.
         release_s: How long a cancelled context still takes its slot if the provider says nothing.
+        model: What usage is reported of; the provider's name where it has but one.
 
     Raises:
         ConfigurationError: No key, or no slot.
@@ -53,7 +55,7 @@ class StreamingTTS(TTS):
     refusals: ClassVar[int] = 0
     """How often a request that the provider refused for good is made again all the same."""
 
-    def __init__(self, *, api_key: str, slots: int, timeout_s: float, release_s: float = 2.0) -> None:
+    def __init__(self, *, api_key: str, slots: int, timeout_s: float, release_s: float = 2.0, model: str = "") -> None:
         if not api_key:
             raise ConfigurationError(f"{type(self).__name__} needs an api_key")
         if slots < 1:
@@ -61,6 +63,7 @@ class StreamingTTS(TTS):
         if timeout_s <= 0:
             raise ConfigurationError(f"{type(self).__name__} needs timeout_s > 0, got {timeout_s}")
         super().__init__()
+        self._model = model or self.provider
         self._contexts = Contexts(slots, timeout_s=timeout_s, release_s=release_s)
         self._parts: dict[PartKey, SpokenPart] = {}
         self._ended: dict[PartKey, None] = {}
@@ -154,6 +157,7 @@ class StreamingTTS(TTS):
         for part in self._parts.values():
             if part.retry is not None:
                 part.retry.cancel()
+            self._report_usage(part)
         self._parts.clear()
         super().dispose()
 
@@ -268,6 +272,7 @@ class StreamingTTS(TTS):
         self._gone = True
         self.fail(error, fatal=True, retryable=error.retryable)
         for part in tuple(self._parts.values()):
+            part.forgive()
             self._finish(part)
 
     # How parts go on and end.
@@ -290,6 +295,7 @@ class StreamingTTS(TTS):
         """End a part in an error. A voice that says nothing would leave the caller in silence turn after turn."""
         if not part.voice:  # else it may be the name that is wrong
             self._mute = self._mute + 1 if not part.audio_ms else 0
+        part.forgive()
         gone = self._mute >= _MUTE_PARTS
         self.fail(error, fatal=gone, retryable=error.retryable and not gone)
         self._finish(part)
@@ -310,11 +316,19 @@ class StreamingTTS(TTS):
         if context is not None:
             self._cancel(context)
             self._arm()
+        self._report_usage(part)
         self._contexts.forget(part.key)
         self._ended[part.key] = None
         if len(self._ended) > _KEEP_ENDED:
             del self._ended[next(iter(self._ended))]
         return True
+
+    def _report_usage(self, part: SpokenPart) -> None:
+        """Services bill the characters that they are given to speak, also those that nobody hears."""
+        if part.characters or part.audio_ms:
+            made_s = round(part.audio_ms / 1000.0, 3)
+            usage = Usage(model=self._model, characters=part.characters, output_audio_s=made_s)
+            self.emit(TTS.USAGE, ReplyUsage(usage=usage, uuid=part.key[0]))
 
     def _arm(self) -> None:
         deadline = self._contexts.deadline

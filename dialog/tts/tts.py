@@ -11,6 +11,7 @@ from msgspec import Struct
 from dialog.message import MULAW_8K, Alignment, AudioFormat, Message
 from dialog.participant import Event
 from dialog.renewable import Renewable
+from dialog.usage import ReplyUsage
 
 __all__ = ["TTS", "TTSCapabilities"]
 
@@ -46,6 +47,8 @@ class TTS(Renewable):
     """Audio; ``at_ms`` counts from the start of the part, ``done`` ends it."""
     ALIGNMENT: ClassVar[Event[Alignment]] = Event("alignment")
     """When words are spoken, if the provider tells."""
+    USAGE: ClassVar[Event[ReplyUsage]] = Event("usage")
+    """What a part used, once, when it is over or was aborted, where the service is paid for."""
 
     formats: ClassVar[tuple[AudioFormat, ...]] = (MULAW_8K,)
     """Audio it can make, best first."""

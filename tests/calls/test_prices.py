@@ -13,8 +13,11 @@ from dialog.calls import events as ev
 from dialog.calls.meter import CallMeter
 from dialog.calls.prices import PRICES, Price, cost_usd
 from dialog.llm.llm import LLM, Finish, LLMEvent, LLMRequest, TextDelta
+from dialog.stt.stt import STT
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.virtual import run_virtual
+from dialog.tts.tts import TTS
+from dialog.usage import ReplyUsage
 from dialog.voip.memory import memory_call
 from dialog.voip.voip import VoIP
 
@@ -77,6 +80,48 @@ def test_prices_of_ones_own_win():
     meter.feed(used(2, Usage(model="mine", output_tokens=1_000_000)))
     assert meter.metrics.cost_usd == pytest.approx(1.0)
     assert CallMeter().metrics.cost_usd is None
+
+
+def test_what_ears_and_voices_used_is_the_calls_also_if_they_tell_at_their_end():
+    class Ear(ToldSTT):
+        def dispose(self) -> None:
+            if not self.disposed:
+                self.emit(STT.USAGE, ReplyUsage(usage=Usage(model="nova-3", input_audio_s=60.0)))
+            super().dispose()
+
+    class Voice(HummingTTS):
+        def post(self, message):
+            super().post(message)
+            used = Usage(model="sonic-3.5", characters=len(message.data))
+            self.emit(TTS.USAGE, ReplyUsage(usage=used, uuid=message.uuid))
+
+    async def scenario(clock):
+        told, agents = [], []
+
+        def on_voip(voip):
+            voip.on(VoIP.EVENT, told.append)
+            agents.append(Agent(voip=voip, stt=Ear(), tts=Voice(), greeting="Good day."))
+            agents[0].activate()
+
+        call, line = memory_call(on_voip, clock=clock)
+        await clock.sleep(5)
+        agents[0].set_stt(Ear())  # the first one is the call's as well
+        agents[0].set_tts(Voice())
+        agents[0].dispatch_message("Bye.")
+        await clock.sleep(10)
+        line.hang_up()
+        await call.wait_closed()
+        await line.wait_closed()
+        reported = [event for event in told if isinstance(event, ev.UsageReported)]
+        assert all(event.cost_usd for event in reported if event.usage.characters or event.usage.input_audio_s)
+        assert {event.turn is None for event in reported if event.usage.model == "sonic-3.5"} == {False}
+        [measured] = [event for event in told if isinstance(event, ev.CallMeasured)]
+        used = {usage.model: usage for usage in measured.metrics.usage}
+        assert used["nova-3"].input_audio_s == 120.0
+        assert used["sonic-3.5"].characters == len("Good day.Bye.")
+        assert measured.metrics.cost_usd == pytest.approx(sum(event.cost_usd for event in reported), abs=1e-6)
+
+    run_virtual(scenario)
 
 
 def test_what_an_answer_costs_is_told_with_its_usage():

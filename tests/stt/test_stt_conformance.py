@@ -10,6 +10,7 @@ import pytest
 from stt_providers import CALL, PROVIDERS, SENTENCES, Ear, Provider, silence, speech
 
 from dialog.agent.speakers import Speakers
+from dialog.calls.prices import cost_usd
 from dialog.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -21,7 +22,9 @@ from dialog.errors import (
 from dialog.message import MULAW_8K, AudioFormat, Message
 from dialog.net import shared
 from dialog.net.reconnect import Backoff
+from dialog.stt.stt import STT
 from dialog.testing.server import Faults
+from dialog.usage import Usage
 
 pytestmark = pytest.mark.parametrize("provider", PROVIDERS, ids=str)
 
@@ -580,6 +583,31 @@ async def test_words_that_we_have_not_said_yet_or_said_long_ago_are_the_callers(
         ear.stt.set_speaking(True, "Shall I book a table for two?", ear.at_ms)
         await ear.utter(1)
         assert ear.finals == [SENTENCES[0], SENTENCES[1]]
+
+
+# What it costs.
+
+
+async def test_all_audio_that_was_sent_is_told_as_used_once(provider, listen):
+    async with provider.emulator() as emulator:
+        ear = await listen(emulator)
+        used: list[Usage] = []
+        ear.stt.on(STT.USAGE, lambda told: used.append(told.usage))
+        await ear.utter(0)
+        assert used  # with the utterance, and not only in the end
+        await ear.hear(silence(300))
+        emulator.sockets[0].drop()
+        await ear.connected(2)
+        await ear.hear(speech(1, 500))
+        ear.stt.dispose()
+        ear.stt.dispose()
+        await ear.stt.wait_disposed()
+        heard_s = sum(ear.heard_ms(connection) for connection in range(emulator.connections)) / 1000.0
+        assert heard_s > 1.9
+        assert sum(usage.input_audio_s for usage in used) == pytest.approx(heard_s, abs=0.05)
+        assert {usage.model for usage in used} == {ear.stt._model}
+        assert all(cost_usd(usage) for usage in used)
+        assert all(usage.characters == usage.input_tokens == 0 for usage in used)
 
 
 # The end.

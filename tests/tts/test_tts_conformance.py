@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from dialog.calls.prices import cost_usd
 from dialog.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -705,6 +706,68 @@ async def test_whatever_happens_in_whatever_order(stage, seed):
     ear.say("All is well.", last)
     await ear.done(last)
     assert squash(ear.text(last)) == "All is well."
+
+
+# What it costs.
+
+
+def usage_of(ear):
+    told = []
+    ear.tts.on(TTS.USAGE, told.append)
+    return told
+
+
+async def test_what_a_part_used_is_told_once_with_its_end(stage):
+    emulator = await stage.emulate()
+    ear, turn = stage.listen(emulator), uuid4()
+    told = usage_of(ear)
+    for sentence in SENTENCES:
+        ear.say(sentence, turn, done=False)
+    ear.say("", turn)
+    await ear.done(turn)
+    [used] = told
+    assert used.uuid == turn
+    assert used.usage.characters == len(TEXT)
+    assert used.usage.output_audio_s == pytest.approx(ear.format.ms(len(ear.audio(turn))) / 1000.0, abs=0.001)
+    assert used.usage.input_audio_s == used.usage.output_tokens == 0
+    assert cost_usd(used.usage)
+    ear.say("", uuid4())  # nothing to say
+    ear.tts.dispose()
+    assert len(told) == 1
+
+
+async def test_what_was_asked_for_is_used_also_if_nobody_hears_it_to_its_end(stage):
+    emulator = await stage.emulate(speed=20)
+    ear, turn, other = stage.listen(emulator), uuid4(), uuid4()
+    told = usage_of(ear)
+    ear.say(LONG, turn)
+    await ear.until(lambda: ear.of(turn))
+    ear.tts.abort(turn)
+    ear.tts.abort(turn)
+    assert [used.usage.characters for used in told] == [len(LONG)]
+    ear.say(LONG, other)
+    await ear.until(lambda: ear.of(other))
+    ear.tts.dispose()
+    ear.tts.dispose()
+    assert [used.usage.characters for used in told] == [len(LONG)] * 2
+
+
+async def test_text_that_was_refused_is_not_used(stage):
+    emulator = await stage.emulate(faults=Faults(refuse=401))
+    ear, turn = stage.listen(emulator), uuid4()
+    told = usage_of(ear)
+    ear.say(TEXT, turn)
+    await ear.done(turn)
+    assert told == []
+
+
+async def test_other_voices_tell_what_they_used_as_well(stage):
+    emulator = await stage.emulate()
+    ear, turn = stage.listen(emulator), uuid4()
+    told = usage_of(ear)
+    ear.say(TEXT, turn, voice=stage.provider.other_voice)
+    await ear.done(turn)
+    assert [(used.uuid, used.usage.characters) for used in told] == [(turn, len(TEXT))]
 
 
 # Several voices.
