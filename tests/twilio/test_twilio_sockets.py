@@ -200,7 +200,7 @@ async def test_pings_are_answered_and_the_round_trip_is_measured():
         await until(lambda: gateway.calls[0].line is not None)
         # aiohttp's client answers pings while it reads.
         reading = asyncio.create_task(socket.ws.receive())
-        (wire,) = gateway._aiohttp.sockets.values()
+        (wire,) = gateway._aiohttp.sockets.open.values()
         await until(lambda: wire.rtt_s > 0)
         assert wire.rtt_s < 1
         await socket.stop()
@@ -487,7 +487,7 @@ async def test_a_clear_overtakes_what_a_slow_peer_has_not_taken():
         await until(lambda: voips[0].state == "live")
         turn = uuid4()
         voips[0].post(Message(uuid=turn, data=b"\x02" * 80_000, done=True))
-        (wire,) = gateway._aiohttp.sockets.values()
+        (wire,) = gateway._aiohttp.sockets.open.values()
         await until(lambda: wire._queued > 0)
         queued = wire._queued
         voips[0].abort(turn)
@@ -507,7 +507,7 @@ async def test_a_peer_that_takes_nothing_is_given_up():
     async with phone_line() as (gateway, phone, _, voips):
         await phone.call()
         await until(lambda: voips[0].state == "live")
-        (wire,) = gateway._aiohttp.sockets.values()
+        (wire,) = gateway._aiohttp.sockets.open.values()
         for _ in range(3000):
             wire._enqueue(800, b"x")
             if wire.closed:
@@ -524,7 +524,7 @@ async def test_many_calls_leave_nothing_behind():
             await socket.stop()
             assert await socket.close_code() == 1000
         await until(lambda: not gateway.calls)
-        await until(lambda: not gateway._aiohttp.sockets)
+        await until(lambda: not gateway._aiohttp.sockets.open)
         assert not gateway._switchboard._records
         assert not gateway._switchboard._tasks
         assert all(voip.disposed for voip in voips)

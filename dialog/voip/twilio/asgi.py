@@ -18,7 +18,7 @@ from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.session import MediaSession
 from dialog.voip.twilio.stream import TwilioStream
 from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
-from dialog.voip.twilio.wire import CLOSE_S, AsgiWire
+from dialog.voip.wires import CLOSE_S, AsgiWire
 
 __all__ = ["AsgiShell"]
 
@@ -127,7 +127,7 @@ class AsgiShell:
         await send({"type": "websocket.accept"})
         stream = TwilioStream()
         wire = AsgiWire(stream, send)
-        session = MediaSession(self._exchange, stream, wire, site)
+        session = MediaSession(self._exchange, stream, wire, site, self._start_timeout_s)
         self._wires.add(wire)
         writer = asyncio.create_task(wire.run(), name="write to a Twilio stream")
         try:
@@ -146,7 +146,7 @@ class AsgiShell:
                     if not self._take(await receive(), session, wire):
                         return
         except TimeoutError:
-            session.refuse(1008, f"no start message within {self._start_timeout_s:g} s")
+            session.lose_patience()
         if session.end is None:
             return
         with session.end.scope.entered() if session.end.scope is not None else nullcontext():
@@ -160,7 +160,7 @@ class AsgiShell:
             return False
         text = message.get("text")
         if text is None:
-            session.refuse(1008, "a binary frame came, which Media Streams does not have")
+            session.receive_binary(message.get("bytes") or b"")
         elif len(text) > self._max_message:
             session.refuse(1009, f"a message of {len(text)} characters came, more than {self._max_message}")
         elif not wire.closed:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 
 from dialog.errors import RemoteProtocolError
+from dialog.scope import CallScope
 from dialog.voip.peers import MediaEnd
 from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.messages import Dtmf, Mark, Media, Start, Stop
 from dialog.voip.twilio.stream import TwilioStream
 from dialog.voip.twilio.webhooks import Site
-from dialog.voip.twilio.wire import TwilioWire
+from dialog.voip.wires import SocketWire
 
 __all__ = ["MediaSession"]
 
@@ -23,15 +24,23 @@ class MediaSession:
     A shell makes the wire, then calls :meth:`receive` for every text frame and :meth:`closed` once.
     """
 
-    __slots__ = ("_exchange", "_stream", "end", "site", "wire")
+    __slots__ = ("_exchange", "_start_timeout_s", "_stream", "end", "site", "wire")
 
-    def __init__(self, exchange: Exchange, stream: TwilioStream, wire: TwilioWire, site: Site) -> None:
+    def __init__(
+        self, exchange: Exchange, stream: TwilioStream, wire: SocketWire, site: Site, start_timeout_s: float
+    ) -> None:
         self.wire = wire
         self.site = site
         self.end: MediaEnd | None = None
         """Known from the ``start`` message on."""
         self._exchange = exchange
         self._stream = stream
+        self._start_timeout_s = start_timeout_s
+
+    @property
+    def scope(self) -> CallScope | None:
+        """Of the call, if it is here."""
+        return self.end.scope if self.end is not None else None
 
     def receive(self, text: str | bytes) -> None:
         """Take a text frame. What breaks the protocol closes the socket with 1008, and is logged."""
@@ -50,6 +59,18 @@ class MediaSession:
                 self._control(message)
         except RemoteProtocolError as exc:
             self.refuse(1008, str(exc))
+
+    def receive_binary(self, data: bytes) -> None:
+        """Refuse a binary frame."""
+        self.refuse(1008, f"a binary frame of {len(data)} bytes came, which Media Streams does not have")
+
+    def peer_closes(self, code: int) -> None:
+        """Whatever the code: Twilio says ``stop`` before, or the stream is lost."""
+
+    def lose_patience(self) -> None:
+        """Close a socket on which nothing has begun."""
+        if self.end is None:
+            self.refuse(1008, f"no start message within {self._start_timeout_s:g} s")
 
     def refuse(self, code: int, reason: str) -> None:
         """Close the socket because of what the other side did."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from binascii import b2a_base64
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -39,6 +39,10 @@ class TwilioStream:
 
     __slots__ = ("_clear", "_mark_head", "_media_head", "state", "stream_sid")
 
+    binary: ClassVar[bool] = False
+    audio_rate: ClassVar[int] = 8000
+    max_written: ClassVar[int] = 4096
+
     def __init__(self) -> None:
         self.state: Literal["new", "connected", "started", "stopped"] = "new"
         self.stream_sid: str = ""
@@ -46,6 +50,11 @@ class TwilioStream:
         self._media_head = b""
         self._mark_head = b""
         self._clear = b""
+
+    @property
+    def name(self) -> str:
+        """See :class:`~dialog.voip.wires.Codec`."""
+        return self.stream_sid
 
     def receive(self, text: str | bytes) -> StreamMessage | None:
         """The message in a text frame; ``None`` for one that means nothing to a two-way stream.

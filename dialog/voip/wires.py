@@ -13,18 +13,16 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from time import monotonic
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol
 
-from dialog.voip.twilio.stream import TwilioStream
-
-__all__ = ["CLOSE_S", "AiohttpWire", "AsgiWire", "TwilioWire"]
+__all__ = ["CLOSE_S", "AiohttpWire", "AsgiWire", "Codec", "SocketWire"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_QUEUED: Final = 80_000
-"""Bytes of audio that may wait here, 10 s: a peer that is so slow is lost."""
-_MAX_WRITTEN: Final = 4096
-"""Bytes below us that the kernel has not taken, or taken and not sent: about 300 ms of audio."""
+_QUEUED_S: Final = 10
+"""So much audio may wait here: a peer that is so slow is lost."""
+_MAX_CONTROL: Final = 1_000_000
+"""And so many bytes of what is not audio."""
 _POLL_S: Final = 0.02
 _PING_S: Final = 10.0
 _MISSED_PINGS: Final = 3
@@ -32,34 +30,69 @@ CLOSE_S: Final = 2.0
 """How long the peer may take to answer a close."""
 
 
-class TwilioWire(ABC):
+class Codec(Protocol):
+    """How the messages of a line look on its socket."""
+
+    binary: ClassVar[bool]
+    """Audio travels in binary frames; everything else is text."""
+    audio_rate: ClassVar[int]
+    """Bytes that a second of audio takes at most, as the line has it …"""
+    max_written: ClassVar[int]
+    """… and those that may lie below us, as they travel, that the kernel has not taken or sent: about 300 ms."""
+
+    @property
+    def name(self) -> str:
+        """Names the stream in the log."""
+        ...
+
+    def media(self, audio: bytes) -> bytes:
+        """The message that plays ``audio``."""
+        ...
+
+    def mark(self, name: str) -> bytes:
+        """The message that asks for an echo of ``name`` once all before it was played."""
+        ...
+
+    def clear(self) -> bytes:
+        """The message that drops what was sent and not played."""
+        ...
+
+
+class SocketWire(ABC):
     """The common part: writing messages, the queue, purging. Nothing here raises or blocks."""
 
-    def __init__(self, stream: TwilioStream) -> None:
+    def __init__(self, codec: Codec) -> None:
         self.rtt_s = 0.0
         self.close_code = 1000
         """With what :meth:`close` closes; set by what went wrong first."""
         self.closed = False
-        self._stream = stream
+        self._codec = codec
+        self._audio = b"\x82" if codec.binary else b"\x81"
+        """First byte of a frame that carries audio."""
         self._queue: deque[tuple[int, bytes]] = deque()
+        """Messages with the bytes of audio in them; -1: a clear leaves it where it is."""
         self._queued = 0
+        self._control = 0
 
     def send_audio(self, data: bytes, mark: str = "") -> None:
         """Play ``data`` after what was sent before, and with ``mark`` ask for an echo of it then."""
-        self._send(len(data), self._stream.media(data), self._stream.mark(mark) if mark else b"")
+        self._send(len(data), self._codec.media(data), self._codec.mark(mark) if mark else b"")
 
     def send_mark(self, name: str) -> None:
         """Ask for an echo of ``name`` once all audio before it was played."""
-        self._send(0, self._stream.mark(name))
+        self._send(0, self._codec.mark(name))
+
+    def send_control(self, message: bytes) -> None:
+        """Send a text that is neither audio nor about it, in its turn; a clear does not purge it."""
+        self._send(-1, message)
 
     def send_clear(self) -> int:
         """Drop what is queued, then clear what was sent; returns the bytes of audio that never left."""
         if self.closed:
             return 0
         dropped = self._queued
-        self._queue.clear()
-        self._queued = 0
-        self._clear(self._stream.clear())
+        self._purge()
+        self._clear(self._codec.clear())
         return dropped
 
     def close(self) -> None:
@@ -72,24 +105,39 @@ class TwilioWire(ABC):
             return
         self.closed = True
         self.close_code = code
-        self._queue.clear()
-        self._queued = 0
+        self._purge()
         self._shut()
+
+    def _purge(self) -> None:
+        """Forget the audio that waits, and what is about it."""
+        self._queue = deque(entry for entry in self._queue if entry[0] < 0)
+        self._queued = 0
 
     def _enqueue(self, size: int, message: bytes) -> None:
         self._queue.append((size, message))
-        self._queued += size
-        if self._queued > _MAX_QUEUED:
+        if size < 0:
+            self._control += len(message)
+        else:
+            self._queued += size
+        if self._queued > _QUEUED_S * self._codec.audio_rate or self._control > _MAX_CONTROL:
             logger.error(
-                "stream %s: the carrier does not take its audio, %d bytes wait; giving the stream up",
-                self._stream.stream_sid,
-                self._queued,
+                "stream %s: the other side does not take what it is sent, %d bytes wait; giving the stream up",
+                self._codec.name,
+                self._queued + self._control,
             )
             self.fail(1011)
 
+    def _dequeue(self) -> tuple[int, bytes]:
+        size, message = self._queue.popleft()
+        if size < 0:
+            self._control -= len(message)
+        else:
+            self._queued -= size
+        return size, message
+
     @abstractmethod
     def _send(self, size: int, message: bytes, mark: bytes = b"") -> None:
-        """Send a message that holds ``size`` bytes of audio, and then a mark if there is one."""
+        """Send a message that holds ``size`` bytes of audio, -1 for control, and then a mark if there is one."""
 
     @abstractmethod
     def _clear(self, message: bytes) -> None:
@@ -100,15 +148,15 @@ class TwilioWire(ABC):
         """Begin to close the socket with :attr:`close_code`."""
 
 
-class AiohttpWire(TwilioWire):
+class AiohttpWire(SocketWire):
     """Writes whole frames to aiohttp's transport, in the caller's own step of the loop.
 
     No task stands between a line and its socket: a frame is on the transport when ``send_audio``
     returns. aiohttp does the opening handshake and the reading.
     """
 
-    def __init__(self, stream: TwilioStream, transport: asyncio.Transport) -> None:
-        super().__init__(stream)
+    def __init__(self, codec: Codec, transport: asyncio.Transport) -> None:
+        super().__init__(codec)
         self.heard = True
         """Something came since the last ping; the reader sets it."""
         self._transport = transport
@@ -119,7 +167,7 @@ class AiohttpWire(TwilioWire):
         self._missed = 0
         self._patience: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=0)  # a frame leaves in the step that sends it
-        _bound_kernel_buffer(transport)
+        _bound_kernel_buffer(transport, codec.max_written)
 
     def start(self) -> None:
         """Begin to measure the round trip and to watch over the connection."""
@@ -149,17 +197,18 @@ class AiohttpWire(TwilioWire):
     def _send(self, size: int, message: bytes, mark: bytes = b"") -> None:
         if self.closed:
             return
-        if self._queue or self._transport.get_write_buffer_size() > _MAX_WRITTEN:
+        if self._queue or self._transport.get_write_buffer_size() > self._codec.max_written:
             self._enqueue(size, message)
             if mark and not self.closed:
                 self._enqueue(0, mark)
             if self._poll is None and not self.closed:
                 self._poll = self._loop.call_later(_POLL_S, self._flush)
             return
+        opcode = self._audio if size > 0 else b"\x81"
         if not mark:
-            self._write(b"\x81", message)
+            self._write(opcode, message)
         elif not self._transport.is_closing():  # one write: the system call is what a frame costs
-            self._transport.write(_frame(b"\x81", message) + _frame(b"\x81", mark))
+            self._transport.write(_frame(opcode, message) + _frame(b"\x81", mark))
 
     def _clear(self, message: bytes) -> None:
         self._write(b"\x81", message)
@@ -170,19 +219,16 @@ class AiohttpWire(TwilioWire):
 
     def _flush(self) -> None:
         self._poll = None
-        while self._queue and self._transport.get_write_buffer_size() <= _MAX_WRITTEN:
-            size, message = self._queue.popleft()
-            self._queued -= size
-            self._write(b"\x81", message)
+        while self._queue and self._transport.get_write_buffer_size() <= self._codec.max_written:
+            size, message = self._dequeue()
+            self._write(self._audio if size > 0 else b"\x81", message)
         if self._queue and not self._transport.is_closing():
             self._poll = self._loop.call_later(_POLL_S, self._flush)
 
     def _send_ping(self) -> None:
         self._missed = 0 if self.heard else self._missed + 1
         if self._missed >= _MISSED_PINGS:
-            logger.warning(
-                "stream %s: nothing came for %g s, the connection is dead", self._stream.stream_sid, 3 * _PING_S
-            )
+            logger.warning("stream %s: nothing came for %g s, the connection is dead", self._codec.name, 3 * _PING_S)
             self._transport.abort()
             return
         self.heard = False
@@ -193,6 +239,8 @@ class AiohttpWire(TwilioWire):
     def _shut(self) -> None:
         # The connection stays until the peer has answered the close: ending it at once while the peer
         # still sends would reset it, and the peer might never see the code.
+        while self._queue:
+            self._write(b"\x81", self._dequeue()[1])
         self._write_close()
         self._patience = self._loop.call_later(CLOSE_S, self._transport.close)
 
@@ -200,11 +248,11 @@ class AiohttpWire(TwilioWire):
         self._write(b"\x88", self.close_code.to_bytes(2))
 
 
-class AsgiWire(TwilioWire):
+class AsgiWire(SocketWire):
     """Hands messages to an ASGI server through one task, because its ``send`` must be awaited."""
 
-    def __init__(self, stream: TwilioStream, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
-        super().__init__(stream)
+    def __init__(self, codec: Codec, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
+        super().__init__(codec)
         self._asgi_send = send
         self._wake: asyncio.Future[None] | None = None
         self._gone = False
@@ -214,18 +262,20 @@ class AsgiWire(TwilioWire):
         try:
             await self._write()
         except Exception as exc:  # each server has its own way to say that the peer is gone
-            logger.info("stream %s: its socket failed: %r", self._stream.stream_sid, exc)
+            logger.info("stream %s: its socket failed: %r", self._codec.name, exc)
             self.peer_closed()
 
     async def _write(self) -> None:
-        while not self.closed:
+        while self._queue or not self.closed:
             if not self._queue:
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
                 continue
-            size, message = self._queue.popleft()
-            self._queued -= size
-            await self._asgi_send({"type": "websocket.send", "text": message.decode()})
+            size, message = self._dequeue()
+            if size > 0 and self._codec.binary:
+                await self._asgi_send({"type": "websocket.send", "bytes": message})
+            else:
+                await self._asgi_send({"type": "websocket.send", "text": message.decode()})
         if not self._gone:
             await self._asgi_send({"type": "websocket.close", "code": self.close_code, "reason": ""})
 
@@ -244,7 +294,7 @@ class AsgiWire(TwilioWire):
         self._awake()
 
     def _clear(self, message: bytes) -> None:
-        self._queue.append((0, message))
+        self._queue.appendleft((0, message))
         self._awake()
 
     def _shut(self) -> None:
@@ -265,13 +315,13 @@ def _frame(opcode: bytes, payload: bytes) -> bytes:
     return b"%b\x7f%b%b" % (opcode, size.to_bytes(8), payload)
 
 
-def _bound_kernel_buffer(transport: asyncio.Transport) -> None:
+def _bound_kernel_buffer(transport: asyncio.Transport, size: int) -> None:
     """Let the kernel hold back what the network does not take, instead of seconds of audio."""
     sock = transport.get_extra_info("socket")
     lowat = getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if sock is None or lowat is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, lowat, _MAX_WRITTEN)
+        sock.setsockopt(socket.IPPROTO_TCP, lowat, size)
     except OSError as exc:
         logger.debug("the kernel does not bound its send buffer: %r", exc)
