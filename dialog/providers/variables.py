@@ -234,6 +234,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="NATS_CA", what="certificates to trust at NATS, PEM, instead of the system's", form="file"),
     Variable(name="NATS_CERTIFICATE", what="our certificate for NATS, PEM, where it asks for one", form="file"),
     Variable(name="NATS_KEY", what="key of that certificate, PEM", form="file"),
+    Variable(
+        name="CALL_LOG_URL",
+        what="database of calls, for `python -m dialog db`: `sqlite:///calls.db`, `postgresql://…`",
+        form="key",  # it may have a password in it
+    ),
     Variable(name="LOG_LEVEL", what="debug, info, notice, warning, error …", default="info"),
 )
 """All of them, in the order of the documentation."""

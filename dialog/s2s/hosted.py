@@ -20,9 +20,9 @@ from dialog.errors import ProviderError
 from dialog.llm.llm import Entry, Item, ToolCall, ToolResult
 from dialog.message import Utterance
 from dialog.s2s.reply import Reply
-from dialog.s2s.s2s import S2S, ReplyState, ReplyUsage
+from dialog.s2s.s2s import S2S, ReplyState
 from dialog.s2s.streaming import SocketS2S
-from dialog.usage import Usage
+from dialog.usage import ReplyUsage, Usage
 
 __all__ = ["HostedS2S"]
 
