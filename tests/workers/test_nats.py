@@ -171,7 +171,7 @@ async def test_no_call_is_offered_to_anybody_while_nats_is_away():
         call.end("no_worker")
         await call.wait_closed()
         await server.start()
-        await until(lambda: fleet.ready)
+        await until(lambda: fleet.ready and fabric.connected)
         await worker.close()
         await fabric.close()
         await until(lambda: not fleet.ready)
