@@ -54,6 +54,14 @@ def test_speech_over_a_reply_pauses_it_and_words_cut_it():
     ]
 
 
+def test_what_claims_nothing_waits_until_the_reply_was_heard():
+    call = Call()
+    said, own = call.reply_heard_to(900), utterance("")
+    assert call.feed(Final(own, complete=True, claims=False)) == []
+    call.feed(ReplyEnded(said.uuid))
+    assert call.feed(played(said.uuid, 2000, "played")) == [Infer(own.uuid, (own,))]
+
+
 def test_a_cough_pauses_the_reply_and_it_goes_on():
     call = Call()
     said = call.reply_heard_to(900)
