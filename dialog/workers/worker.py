@@ -148,6 +148,8 @@ class Worker:
         self.labels = labels
         self.code = code
         self.draining = False
+        self._left = False
+        """It has taken leave: who asks what it is gets no answer."""
         self.sources: tuple[str, ...] = ()
         """The files that the user's code comes from, for a host on the same machine."""
         self.memory_mb: Callable[[], float] = lambda: 0.0
@@ -221,7 +223,7 @@ class Worker:
 
     async def close(self) -> None:
         """Take leave of the hosts, end what is left, and wait until nothing of it is there."""
-        self.draining = True
+        self.draining = self._left = True
         self._ticker.stop()
         for host in self._hosts:
             self._beside(host, Goodbye())  # before what the calls say last: they go on elsewhere
@@ -249,7 +251,8 @@ class Worker:
             logger.info("worker %s: its host %s leaves", self.fabric.node, sender)
             self.gone(sender, "")
         elif isinstance(body, Unknown):
-            self.greet(sender)
+            if not self._left:
+                self.greet(sender)
         elif isinstance(body, Sought):
             self._sought(sender, frame.call_id)
         elif frame.call_id == NOBODY:
