@@ -19,10 +19,10 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -32,6 +32,7 @@ from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import ConfigurationError, DialogError, MissingExtra, RemoteProtocolError
 from dialog.workers.fabric import Fabric
 from dialog.workers.frames import MAX_FRAME, Frame, decode, encode
+from dialog.workers.natsclient import end, failures, within
 from dialog.workers.ticker import BEAT_S
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ _SUB_MESSAGES = 500_000
 _SUB_BYTES = 128_000_000
 _TELL_S = 5.0
 _CLOSE_S = 1.0
-_TELL_AGAIN = 20
-_TELL_AGAIN_S = 0.05
 _TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -230,7 +229,7 @@ class NatsFabric(Fabric):
                 async with asyncio.timeout(_CLOSE_S):
                     await self._empty.wait()
                     await client.flush(timeout=1)
-            except _failures() as exc:
+            except failures() as exc:
                 logger.warning("node %s: its last messages may not have reached NATS: %r", self.node, exc)
         if keeper is not None:
             keeper.cancel()
@@ -315,7 +314,7 @@ class NatsFabric(Fabric):
     # The connection.
 
     async def _keep(self, first: asyncio.Future[None]) -> None:
-        failures, away_since = 0, SYSTEM_CLOCK.now()
+        attempts, away_since = 0, SYSTEM_CLOCK.now()
         while True:
             try:
                 client, closed = await self._open()
@@ -323,13 +322,13 @@ class NatsFabric(Fabric):
                 if not first.done() and isinstance(exc, ConfigurationError):
                     first.set_exception(exc)
                     return
-                if failures in (0, 10):
+                if attempts in (0, 10):
                     logger.warning("node %s: %s; trying again", self.node, exc)
-                await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
-                failures += 1
+                await asyncio.sleep(_RETRY_S[min(attempts, len(_RETRY_S) - 1)])
+                attempts += 1
                 continue
             now = SYSTEM_CLOCK.now()
-            self._client, self._heard_at, failures = client, now, 0
+            self._client, self._heard_at, attempts = client, now, 0
             try:
                 if not first.done():
                     self._attentive_from = now
@@ -347,7 +346,7 @@ class NatsFabric(Fabric):
                 self._outgoing.clear()
                 self._pieces.clear()
                 self._waiting = 0
-                await _end(client)
+                await end(client)
             logger.warning("node %s: the connection to NATS is lost: %s", self.node, client.last_error or "closed")
 
     async def _open(self) -> tuple[Client, asyncio.Event]:
@@ -393,9 +392,9 @@ class NatsFabric(Fabric):
             await client.flush(timeout=1)
 
         try:
-            await _within(join(), _CONNECT_S)
-        except _failures() as exc:
-            await _end(client)
+            await within(join(), _CONNECT_S)
+        except failures() as exc:
+            await end(client)
             texts = [str(each) or repr(each) for each in (*last, exc)]
             refused = next((text for text in texts if "authorization" in text.lower()), "")
             if refused:
@@ -406,7 +405,7 @@ class NatsFabric(Fabric):
                 ) from exc
             raise NatsUnavailable(f"NATS at {settings.where} cannot be reached: {texts[0]}") from exc
         except BaseException:
-            await _end(client)
+            await end(client)
             raise
         return client, closed
 
@@ -431,14 +430,14 @@ class NatsFabric(Fabric):
         finally:
             for task in tasks:
                 task.cancel()
-            await _end(client)
+            await end(client)
             self._wake.set()
             await asyncio.wait(tasks)
 
     async def _guarded(self, work: Callable[[Client], Awaitable[None]], client: Client) -> None:
         try:
             await work(client)
-        except _failures() as exc:
+        except failures() as exc:
             logger.debug("node %s: %r", self.node, exc)  # the connection is over, and its end is told
 
     async def _watch(self, client: Client) -> None:
@@ -484,47 +483,6 @@ class _Pieces(Struct, gc=False):
     number: int
     count: int = 0
     data: bytearray = bytearray()
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What nats-py raises when a connection cannot be made, or is over; a ValueError is for its settings."""
-    from nats.errors import Error
-
-    return (Error, OSError, TimeoutError, ValueError)
-
-
-async def _end(client: Client) -> None:
-    """Close a client, which waits for ever if a server takes nothing any more, and then leaves tasks and a socket."""
-    subscriptions, transport = list(client._subs.values()), client._transport
-    try:
-        await _within(client.close(), _CLOSE_S)
-    except _failures() as exc:
-        logger.debug("a connection to NATS ended with %r", exc)
-    for subscription in subscriptions:
-        subscription._stop_processing()
-    writer: asyncio.StreamWriter | None = getattr(transport, "_io_writer", None)
-    if writer is not None:
-        writer.transport.abort()
-
-
-async def _within(work: Coroutine[Any, Any, None], limit_s: float) -> None:
-    """Wait for ``work`` of nats-py, which does not always hear that it is cancelled, so that it is told again.
-
-    Raises:
-        TimeoutError: It took longer.
-    """
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.wait([task], timeout=limit_s)
-        if not task.done():
-            raise TimeoutError(f"no answer within {limit_s:g} s")
-    finally:
-        for _ in range(_TELL_AGAIN):
-            if task.done():
-                break
-            task.cancel()
-            await asyncio.wait([task], timeout=_TELL_AGAIN_S)
-    task.result()
 
 
 def _check_packages(settings: NatsSettings) -> None:
