@@ -53,6 +53,9 @@ class Participant:
 
     ERROR: ClassVar[Event[Failure]] = Event("error")
 
+    _told: frozenset[str] = frozenset()
+    """What :meth:`fail_once` has told of."""
+
     def __init__(self) -> None:
         self._emitter = EventEmitter()
         self._listeners: dict[str, tuple[Callable[[Any], object], ...]] = {}
@@ -122,6 +125,16 @@ class Participant:
     def fail(self, error: DialogError, *, fatal: bool = False, retryable: bool = False) -> None:
         """Emit ``error`` as an ERROR of this participant."""
         self.emit(Participant.ERROR, Failure(source=self.name, error=error, fatal=fatal, retryable=retryable))
+
+    def fail_once(self, error: DialogError) -> None:
+        """Emit ``error`` as an ERROR of this participant, unless one that says the same was told before.
+
+        For what may come with every message: the first one says all there is to know.
+        """
+        text = str(error)
+        if text not in self._told:
+            self._told |= {text}
+            self.fail(error)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
         """Run ``work`` as a task that this participant owns.

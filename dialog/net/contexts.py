@@ -8,10 +8,13 @@ more is dropped by its id. Pure: time is an argument, in seconds.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from uuid import UUID
 
 __all__ = ["Contexts", "PartKey"]
+
+_KEEP_FAILED = 16
 
 PartKey = tuple[UUID, int]
 """A part of a turn: the turn's uuid and the part's number."""
@@ -34,6 +37,7 @@ class Contexts:
         self._open: dict[str, PartKey] = {}
         self._context: dict[PartKey, str] = {}
         self._cancelled: dict[str, float] = {}
+        self._failed: deque[str] = deque(maxlen=_KEEP_FAILED)
         self._alive: dict[str, float] = {}
         self._expected: set[str] = set()
         self._counters: dict[PartKey, int] = {}
@@ -72,6 +76,10 @@ class Contexts:
             self._alive[context] = now
         return part
 
+    def stray(self, context: str) -> bool:
+        """Nothing ought to come for ``context``: it is over, was cancelled long ago, or was never begun."""
+        return context not in self._open and context not in self._cancelled and context not in self._failed
+
     def expect(self, part: PartKey, now: float) -> None:
         """Nothing more will be sent for the part's context: from now on its silence counts."""
         context = self._context.get(part)
@@ -83,6 +91,11 @@ class Contexts:
         """The provider ended ``context``: its slot is free."""
         self._cancelled.pop(context, None)
         self._close(context)
+
+    def fail(self, context: str) -> None:
+        """The provider gave ``context`` up: its slot is free, though audio of it may be on its way yet."""
+        self.finish(context)
+        self._failed.append(context)
 
     def cancel(self, part: PartKey, now: float) -> str | None:
         """Drop the part's open context, and return its id; its slot is free when the provider is done with it."""

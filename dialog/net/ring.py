@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dialog.message import AudioFormat, Message
 
 __all__ = ["AudioRing", "StreamTime"]
 
+_SKEW_MS = 1000.0
+"""Services count a little more or less than they were sent: silence of their own, what a message still holds."""
 _SAME_MS = 1.0
 """Positions that differ by less are the same: clocks of carriers round to milliseconds."""
 
@@ -63,9 +65,13 @@ class StreamTime:
 
     Providers count the audio that they received on a connection, from 0. The call's clock may jump
     (a transfer, an outage), and starts anywhere.
+
+    Args:
+        skewed: Called when the provider tells of a position far from all that was sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, skewed: Callable[[], object] = bool) -> None:
+        self._skewed = skewed
         self._sent_ms = 0.0
         # Two parallel lists: from position _from[i] on, the call's clock is position + _offset[i].
         self._from: list[float] = [0.0]
@@ -118,7 +124,7 @@ class StreamTime:
             if len(self._from) == 1:
                 return position_ms + self._offset[0]
         else:
-            position_ms = self._sent_ms if position_ms > 0.0 else 0.0
+            position_ms = self._nearest(position_ms)
         return self.to_call(position_ms)
 
     def ends_at(self, position_s: float) -> float:
@@ -128,5 +134,10 @@ class StreamTime:
             if len(self._from) == 1:
                 return position_ms + self._offset[0]
         else:
-            position_ms = self._sent_ms if position_ms > 0.0 else 0.0
+            position_ms = self._nearest(position_ms)
         return self.to_call(position_ms, end=True)
+
+    def _nearest(self, position_ms: float) -> float:
+        if not -_SKEW_MS <= position_ms <= self._sent_ms + _SKEW_MS:
+            self._skewed()
+        return self._sent_ms if position_ms > 0.0 else 0.0

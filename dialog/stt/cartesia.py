@@ -159,6 +159,8 @@ class CartesiaSTT(TurnSTT):
             self._finals, self._words = "", ()
         elif self._in_turn:
             self._turn_event(kind, event.transcript)
+        elif kind == "turn.end":
+            self._repeated()
 
     def _turn_event(self, kind: str, text: str) -> None:
         if kind == "turn.update":
@@ -179,7 +181,8 @@ class CartesiaSTT(TurnSTT):
             for word in event.words or ()
         )
         if new and self._words and new[0].start_ms <= self._words[-1].start_ms:
-            return  # told twice
+            self._repeated()
+            return
         text, words = self._finals + event.text, self._words + new
         if event.is_final:
             self._finals, self._words = text, words

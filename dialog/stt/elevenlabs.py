@@ -214,7 +214,8 @@ class ElevenLabsSTT(TurnSTT):
         last_text, sent_ms = self._committed
         now_ms = self._time.sent_ms
         if not self._told_words and event.text == last_text and now_ms - sent_ms < _REPEATED_MS:
-            return  # told twice
+            self._repeated()
+            return
         self._committed, self._told_words = (event.text, now_ms), False
         words = tuple(self._word(word) for word in event.words or () if word.type == "word")
         self._turn_ended(event.text, words=words, language=event.language_code)

@@ -157,6 +157,8 @@ class DeepgramFluxSTT(TurnSTT):
         if event.type == "TurnInfo":
             if event.turn_index >= self._next_index:
                 self._turn_info(event)
+            elif event.event == "EndOfTurn":
+                self._repeated()
         elif event.type == "Error":
             # The service closes behind it; whatever it was, another connection can work.
             reason = f"reports {event.code or 'an error'}: {(event.description or '')[:200]}"

@@ -197,7 +197,8 @@ class OpenAIRealtimeSTT(TurnSTT):
             self._undecodable(data, exc, KNOWN, "type")
             return
         if event.event_id and event.event_id == self._last_event:
-            return  # told twice
+            self._repeated()
+            return
         self._last_event = event.event_id
         kind = event.type
         if kind.startswith(TRANSCRIPTION):

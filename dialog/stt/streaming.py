@@ -26,6 +26,7 @@ from dialog.net.reconnect import Backoff
 from dialog.net.ring import AudioRing, StreamTime
 from dialog.net.socket import ProviderSocket, SocketSettings
 from dialog.net.urls import websocket_url
+from dialog.stt.segments import Segment
 from dialog.stt.stt import STT
 from dialog.stt.telling import TellingSTT
 from dialog.usage import ReplyUsage, Usage
@@ -105,7 +106,7 @@ class StreamingSTT(TellingSTT):
         """Characters or bytes of a frame that holds audio, but for the audio."""
         self._format: AudioFormat
         self._ms_per_byte = 0.0
-        self._time = StreamTime()
+        self._time = StreamTime(self._skewed)
         self._model = model or self.provider
         self._unreported_ms = 0.0
         """Audio that was sent on the connections before, less what USAGE has told of."""
@@ -227,6 +228,12 @@ class StreamingSTT(TellingSTT):
 
     # What a provider reports.
 
+    def _segment(self, segment: Segment, *, final: bool, last: bool = False) -> None:
+        # What is heard again after a reconnection may be told again: that is our doing.
+        if final and self._is_known(segment) and segment.end_ms > self._replayed_ms:
+            self._repeated()
+        super()._segment(segment, final=final, last=last)
+
     def _finish(self, interim: bool, end_ms: float = 0.0) -> None:
         self._stop_finalizing()
         super()._finish(interim, end_ms)
@@ -266,6 +273,14 @@ class StreamingSTT(TellingSTT):
         what = f"a malformed {kind} message ({exc})" if kind else f"a frame that is not JSON ({exc})"
         self.fail(RemoteProtocolError(f"{self.provider} sent {what}"))
 
+    def _skewed(self) -> None:
+        told = f"{self.provider} tells times that are outside the audio it was sent; the nearest that can be are taken"
+        self.fail_once(RemoteProtocolError(told))
+
+    def _repeated(self) -> None:
+        """What was told for good is told again; it is ignored."""
+        self.fail_once(RemoteProtocolError(f"{self.provider} tells the end of an utterance twice; it is ignored"))
+
     def _to_call(self, position_s: float, *, end: bool = False) -> float:
         """A position in the connection's audio, in seconds, on the call's audio clock, in ms."""
         return self._time.ends_at(position_s) if end else self._time.begins_at(position_s)
@@ -303,7 +318,7 @@ class StreamingSTT(TellingSTT):
         """A connection counts its audio from zero and knows nothing."""
         assert self._socket is not None
         self._unreported_ms += self._time.sent_ms
-        self._time = StreamTime()
+        self._time = StreamTime(self._skewed)
         self._forget()
         self._connections += 1
         if self._connections > 1:

@@ -70,10 +70,9 @@ class TellingSTT(STT):
     def _segment(self, segment: Segment, *, final: bool, last: bool = False) -> None:
         """The segment that is being said, anew, or for good (``final``); the utterance's ``last`` one ends it."""
         if final and segment.text:
-            key = (segment.start_ms, segment.end_ms, segment.text)
-            if key in self._final_keys:
+            if self._is_known(segment):
                 return  # told twice
-            self._final_keys.append(key)
+            self._final_keys.append((segment.start_ms, segment.end_ms, segment.text))
         utterance = self._collector.add(segment, final=final, last=last)
         if final:
             end_ms = segment.end_ms
@@ -90,6 +89,10 @@ class TellingSTT(STT):
             self.emit(STT.INTERIM, utterance if self._tells_words else replace(utterance, words=()))
         elif final and self._collector.empty:
             self._speech_stopped(segment.end_ms)  # it was a noise
+
+    def _is_known(self, segment: Segment) -> bool:
+        """Whether this final segment was told before."""
+        return (segment.start_ms, segment.end_ms, segment.text) in self._final_keys
 
     def _finish(self, interim: bool, end_ms: float = 0.0) -> None:
         """The utterance is over; ``interim`` words count too."""

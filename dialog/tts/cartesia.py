@@ -205,6 +205,8 @@ class CartesiaTTS(SocketTTS):
                 self.fail(_error(event, "reports an error"), retryable=status_is_retryable(event.status_code))
         elif event.type in ("done", "error"):
             self._context_released(event.context_id)
+        elif event.type == "chunk":
+            self._no_part(event.context_id)
 
     def _misunderstood(self, data: str | bytes, exc: msgspec.ValidationError) -> None:
         """Types of messages that we do not know may look as they like."""

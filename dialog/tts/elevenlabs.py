@@ -206,6 +206,8 @@ class ElevenLabsTTS(SocketTTS):
         if key is None:
             if final and context:
                 self._context_released(context)
+            elif event.audio and context:
+                self._no_part(context)
             return
         part = self._parts[key]
         timings = event.alignment

@@ -16,6 +16,8 @@ __all__ = ["SpokenPart"]
 
 _HEARD_MS = 30.0
 """How much of a word's end may be missing from its audio for the word to count as spoken."""
+_SKEW_MS = 1000.0
+"""By so much the times of words may be wrong without a word about it."""
 _SEARCH = 40
 """How far behind the last word the next one is looked for, in characters."""
 
@@ -42,6 +44,7 @@ class SpokenPart:
         "last_text",
         "retry",
         "sent",
+        "skewed",
         "text",
         "timed",
         "tries",
@@ -72,6 +75,8 @@ class SpokenPart:
         """The current context tells when words are spoken."""
         self.characters: int = 0
         """Characters that contexts were sent, but for those that spoke nothing."""
+        self.skewed: bool = False
+        """Times of words were told that cannot be."""
         self.tries: int = 0
         """Contexts that were needed because others failed."""
         self.retry: asyncio.TimerHandle | None = None
@@ -149,6 +154,7 @@ class SpokenPart:
 
     def _timed_word(self, text: str, start_ms: float, end_ms: float) -> None:
         # Providers differ in how well they count: time does not run backwards.
+        self.skewed = self.skewed or start_ms < self._latest_ms - _SKEW_MS
         self._latest_ms = start_ms = max(start_ms, self._latest_ms)
         self._cursor = self._find(text)
         self._words.append((Word(text=text, start_ms=start_ms, end_ms=max(end_ms, start_ms)), self._cursor))
@@ -168,6 +174,9 @@ class SpokenPart:
         words = self._words[:count]
         del self._words[:count]
         self._spoken = words[-1][1]
+        if all_ and words[-1][0].end_ms > self.audio_ms + _SKEW_MS:
+            self.skewed = True
+            return tuple(_within(word, self.audio_ms) for word, _ in words)
         return tuple(word for word, _ in words)
 
     def restart(self) -> None:
@@ -214,3 +223,7 @@ class SpokenPart:
         rest = self.text[self._cursor :]
         written = rest.split(maxsplit=1)
         return len(self.text) - len(rest.lstrip()) + len(written[0]) if written else len(self.text)
+
+
+def _within(word: Word, end_ms: float) -> Word:
+    return Word(text=word.text, start_ms=min(word.start_ms, end_ms), end_ms=min(word.end_ms, end_ms))

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from typing import ClassVar
 from uuid import UUID
 
-from dialog.errors import ConfigurationError, ProviderError, StateError, UnsupportedFormat
+from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
 from dialog.message import MULAW_8K, Alignment, AudioFormat, Message
 from dialog.net.contexts import Contexts, PartKey
 from dialog.tts.parts import SpokenPart
@@ -218,6 +218,9 @@ class StreamingTTS(TTS):
     def _announce(self, part: SpokenPart, *, all_: bool = False) -> None:
         """Emit the timings of words whose audio is here; the others may yet be spoken by another context."""
         words = part.spoken(all_=all_)
+        if part.skewed:
+            told = "tells times of words that are outside their audio; the nearest that can be are taken"
+            self.fail_once(RemoteProtocolError(f"{self.provider} {told}"))
         if words and self._parts.get(part.key) is part:  # a listener may just have aborted it
             uuid, number = part.key
             self.emit(TTS.ALIGNMENT, Alignment(uuid=uuid, part=number, words=words))
@@ -235,7 +238,7 @@ class StreamingTTS(TTS):
 
     def _context_failed(self, part: SpokenPart, context: str, error: ProviderError) -> None:
         """Try again what was not spoken, as far as that is known; else the part ends here."""
-        self._contexts.finish(context)
+        self._contexts.fail(context)
         # A refusal of the request itself may be tried once more: the context may just have expired.
         if part.tries >= (_TRIES if error.retryable else self.refusals) or part.uncertain:
             self._give_up(part, error)
@@ -245,6 +248,12 @@ class StreamingTTS(TTS):
         part.restart()
         part.retry = self._loop.call_later(_RETRY_S * 2 ** (part.tries - 1), self._retry, part)
         self._admit()
+
+    def _no_part(self, context: str) -> None:
+        """Audio came for a context of no part: it is dropped, and wrong only where a cancelled one must be over."""
+        if self._contexts.stray(context):
+            told = "sends audio of a context that is over, or was cancelled long before; it is dropped"
+            self.fail_once(RemoteProtocolError(f"{self.provider} {told}"))
 
     def _context_released(self, context: str) -> None:
         """The provider has ended a context of no part: its slot is free, if it had one."""

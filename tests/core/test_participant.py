@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from dialog.errors import ProviderError, UserCodeError
+from dialog.errors import ProviderError, RemoteProtocolError, UserCodeError
 from dialog.message import Failure
 from dialog.participant import Event, Participant
 from dialog.scope import CallScope
@@ -78,6 +78,17 @@ async def test_errors_before_anybody_listens_are_held(caplog):
     assert [failure.fatal for failure in failures] == [True]
     thing.on(Participant.ERROR, failures.append)
     assert len(failures) == 1, "handed over once"
+
+
+async def test_what_may_come_with_every_message_is_told_once():
+    one, other = Participant(), Participant()
+    told: list[str] = []
+    for participant in (one, other):
+        participant.on(Participant.ERROR, lambda failure: told.append(str(failure.error)))
+        for _ in range(3):
+            participant.fail_once(RemoteProtocolError("odd"))
+    one.fail_once(RemoteProtocolError("very odd"))
+    assert told == ["odd", "odd", "very odd"]
 
 
 async def test_async_listeners_are_refused_with_the_way_out():

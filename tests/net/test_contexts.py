@@ -56,6 +56,24 @@ def test_or_until_its_time_is_over():
     assert [part for part, _ in contexts.admit(2.0)] == [(TURN, 1)]
 
 
+def test_what_comes_for_a_context_that_must_be_over_is_stray():
+    contexts = Contexts(2, timeout_s=5.0, release_s=2.0)
+    [part] = parts(1)
+    contexts.wait(part)
+    [(_, context)] = contexts.admit(0.0)
+    assert not contexts.stray(context)
+    contexts.cancel(part, 0.0)
+    assert not contexts.stray(context)  # nobody can stop at once
+    contexts.release(2.0)
+    assert contexts.stray(context)
+    assert contexts.stray("never begun")
+    contexts.wait(part)
+    [(_, context)] = contexts.admit(3.0)
+    contexts.fail(context)
+    assert not contexts.stray(context)
+    assert contexts.free == 2
+
+
 def test_a_cancelled_part_that_waits_costs_nothing():
     contexts = Contexts(1, timeout_s=5)
     for part in parts(3):

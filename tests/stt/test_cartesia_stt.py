@@ -146,14 +146,15 @@ async def test_errors_of_the_service_are_told_once(listen, status, error, fatal)
         assert f"{status} went_wrong" in str(failure.error)
 
 
-async def test_an_end_without_a_turn_is_ignored(listen):
+async def test_an_end_without_a_turn_is_named_and_ignored(listen):
     async with CartesiaSTTEmulator() as cartesia:
         ear = await listen(cartesia)
         await ear.utter(0)
         told = len(ear.events)
-        await cartesia.sockets[0].send({"type": "turn.end", "transcript": SENTENCES[0]})
+        for _ in range(2):
+            await cartesia.sockets[0].send({"type": "turn.end", "transcript": SENTENCES[0]})
         await ear.hear(silence(100))
-        assert len(ear.events) == told
+        assert [event for event, _ in ear.events[told:]] == ["error"]
 
 
 async def test_an_idle_connection_is_kept_with_a_little_silence(listen, monkeypatch):

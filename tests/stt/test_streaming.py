@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from stt_providers import PROVIDERS, SENTENCES, Ear, silence, speech
 
+from dialog.errors import RemoteProtocolError
 from dialog.message import MULAW_8K
 from dialog.stt import streaming
 from dialog.stt.deepgram import DeepgramSTT
@@ -180,6 +181,9 @@ async def test_a_service_whose_clock_is_wrong_loses_no_audio(start, duration):
         await ear.hear(silence(900))
         await ear.until(lambda: len(ear.finals) == 2)
         assert ear.finals == ["skewed", SENTENCES[1]]
+        [failure] = [failure for failure in ear.failures if isinstance(failure.error, RemoteProtocolError)]
+        assert "outside the audio" in str(failure.error)
+        assert not failure.fatal
 
 
 async def test_a_final_that_is_told_twice_after_the_next_has_begun_is_heard_once():

@@ -542,7 +542,10 @@ async def test_messages_that_are_told_twice_are_heard_once(provider, listen):
         await ear.utter(1)
         await ear.settled()
         assert ear.finals == SENTENCES[:2]
-        assert ear.failures == []
+        [failure] = ear.failures  # two utterances, one report
+        assert not failure.fatal
+        assert isinstance(failure.error, RemoteProtocolError)
+        assert "twice" in str(failure.error)
 
 
 # The echo of our own voice.

@@ -93,6 +93,8 @@ class Provider:
     """One that is not its own."""
     only_own: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the emulator with which that one does not exist."""
+    audio_field: str = ""
+    """Where a message with the name of a context has its audio."""
     asked: Callable[[Any], list[str]]
     """The voices that the emulator was asked for, text by text."""
 
@@ -125,6 +127,7 @@ PROVIDERS = (
         wrong_voice=({"context_faults": {n: ContextFault(status=404, message="no such voice") for n in range(9)}}, {}),
         quota={"context_faults": {n: ContextFault(status=402, message="no credits left") for n in range(9)}},
         other_voice="a-wolf",
+        audio_field="data",
         only_own={"context_faults": {n: ContextFault(status=404, message="no such voice") for n in (1, 2, 3, 4)}},
         asked=lambda emulator: [told["voice"]["id"] for _, told in received(emulator) if told.get("transcript")],
     ),
@@ -136,6 +139,7 @@ PROVIDERS = (
         wrong_voice=({"voices": ["another"]}, {}),
         quota={"quota": 3},
         other_voice="a-wolf",
+        audio_field="audio",
         only_own={"voices": [elevenlabs.DEFAULT_VOICE]},
         asked=lambda emulator: [
             request.path.split("/")[3] for request, told in received(emulator) if told.get("text", "").strip()

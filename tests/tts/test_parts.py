@@ -49,6 +49,32 @@ def test_a_word_of_which_only_the_beginning_was_spoken_is_spoken_again():
     assert spoken.spoken(all_=True) == ()
 
 
+def test_times_outside_the_audio_are_taken_for_the_nearest_that_can_be_and_noticed():
+    late = part("Good day")
+    late.timings([("Good", 0.0, 0.4), ("day", 9.0, 9.5)])
+    late.audio(ms(800), MULAW_8K, 0.0)
+    assert [word.text for word in late.spoken()] == ["Good"]
+    assert not late.skewed
+    assert [(word.text, word.start_ms, word.end_ms) for word in late.spoken(all_=True)] == [("day", 800, 800)]
+    assert late.skewed
+    early = part("Good day")
+    early.timings([("Good", 0.0, 0.4), ("day", -3.0, 0.8)])
+    early.audio(ms(800), MULAW_8K, 0.0)
+    assert [(word.start_ms, word.end_ms) for word in early.spoken()] == [(0, 400), (0, 800)]
+    assert early.skewed
+
+
+def test_text_that_a_failed_context_did_not_speak_is_not_paid_for():
+    failed = part("Good day")
+    assert failed.characters == 8
+    failed.restart()
+    assert failed.characters == 0
+    failed.unsent()
+    failed.audio(ms(100), MULAW_8K, 0.0)
+    failed.forgive()
+    assert failed.characters == 8
+
+
 def test_what_was_spoken_for_certain_is_not_spoken_again():
     spoken = part("One. Two. ", done=False)
     spoken.audio(ms(100), MULAW_8K, 0.0)

@@ -708,6 +708,27 @@ async def test_whatever_happens_in_whatever_order(stage, seed):
     assert squash(ear.text(last)) == "All is well."
 
 
+async def test_audio_that_comes_when_a_context_is_over_is_dropped_and_named_once(stage):
+    if not stage.provider.audio_field:
+        pytest.skip("its audio belongs to a request, or has no name")
+    emulator = await stage.emulate()
+    ear, turn, other = stage.listen(emulator), uuid4(), uuid4()
+    ear.say(SENTENCES[0], turn)
+    await ear.done(turn)
+    sent = [frame for frame in emulator.frames if frame.sent and isinstance(frame.data, str)]
+    late = next(frame.data for frame in sent if frame.json().get(stage.provider.audio_field))
+    for _ in range(3):
+        await emulator.sockets[0].send(late)
+    ear.say(SENTENCES[1], other)
+    await ear.done(other)
+    assert squash(ear.text(other)) == SENTENCES[1].strip()
+    assert squash(ear.text(turn)) == SENTENCES[0].strip()
+    [failure] = ear.failures
+    assert isinstance(failure.error, RemoteProtocolError)
+    assert not failure.fatal
+    assert "is over" in str(failure.error)
+
+
 # What it costs.
 
 
