@@ -113,7 +113,7 @@ INTERNAL = re.compile(
             vadmode | voices
         ) |
         workers\.(
-            blocked | child | directory | fabric | fleetpeers | faults | host | link | ordered | peerframes | process | relay |
+            blocked | child | directory | fabric | fleetpeers | faults | host | link | natsclient | ordered | peerframes | process | relay |
             sockets | sources | stream | ticker | worker
         ) |
         server\.(process | tls) |
@@ -143,8 +143,8 @@ INTERNAL = re.compile(
         telemetry\.(callmetrics | calltrace | labels | otel | prometheus | spans) |
         vad\.played |
         voip\.(
-            bed | belongings | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout |
-            wrapup
+            aiosocket | bed | belongings | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout |
+            wires | wrapup
         ) |
         voip\.twilio\.(?!(gateway | voip)$)\w+
     )""",
