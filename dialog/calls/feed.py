@@ -11,6 +11,9 @@ from dialog.voip.voip import VoIP
 
 __all__ = ["CallFeed", "declined"]
 
+_ELSEWHERE = 1_000_000
+"""More events than another gateway can have told of, of a call that has come here and got no agent."""
+
 
 class CallFeed:
     """Sees to it that every call is told of from a :class:`CallStarted` to exactly one :class:`CallEnded`.
@@ -29,6 +32,8 @@ class CallFeed:
         """Of the last event."""
         self._started = False
         """An agent has the call, or had it."""
+        self._elsewhere = voip.generation > 0
+        """It was at another gateway before, which has told of its start."""
         self._over = False
         self._recordings: list[str] = []
         """Those that no event has told of yet."""
@@ -66,7 +71,9 @@ class CallFeed:
     def _end(self, end: CallEnd) -> None:
         if self._over:
             return
-        if not self._started:
+        if not self._started and self._elsewhere:
+            self._seq = max(self._seq, _ELSEWHERE)
+        elif not self._started:
             self._publish(_started(self._voip.metadata, self._came_at, self._next(), 0.0))
         self._over = True
         self._publish(CallEnded(seq=self._next(), at_s=self._at_s(), reason=end.reason, detail=end.detail))

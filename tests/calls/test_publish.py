@@ -20,6 +20,7 @@ from dialog.errors import CarrierError, StateError, UserCodeError
 from dialog.message import CallMetadata, Message
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.virtual import run_virtual
+from dialog.voip.call import Call
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.voip import VoIP
 from dialog.workers.hosted import HostingSettings
@@ -104,6 +105,20 @@ def test_a_call_that_never_had_an_agent_starts_and_ends_as_well():
         assert (end.reason, end.seq) == ("caller_hangup", 1)
         assert end.at_s == pytest.approx(3, abs=0.1)
         await call.wait_closed()
+
+    run_virtual(scenario)
+
+
+def test_a_call_that_comes_from_another_gateway_and_gets_no_agent_has_an_end_and_no_second_start():
+    async def scenario(clock):
+        told = Told()
+        metadata = CallMetadata(call_id=uuid4(), carrier="memory")
+        call = Call(metadata, MemoryCarrier(), clock=clock, events=told.events, generation=2)
+        call.end("no_worker")
+        await call.wait_closed()
+        (end,) = told.of(call)
+        assert isinstance(end, ev.CallEnded)
+        assert end.seq > 100_000
 
     run_virtual(scenario)
 
