@@ -134,12 +134,13 @@ async def test_the_calls_of_a_process_that_is_gone_are_ended_by_another(url):
             await connection.execute(update(t.writers).values(writer="gone", seen_at=long_ago))
             await connection.execute(update(t.calls).values(writer="gone"))
         async with CallLog(url) as other:
-            await other._keeper.end_lost()
-            await flushed(other)
-            found = await other.call(call.call_id)
+            async with asyncio.timeout(20):  # it looks when it starts
+                while (found := await other.call(call.call_id)).ended_at is None:
+                    await asyncio.sleep(0.01)
             assert (found.end_reason, found.caller_turns) == (LOST, 1)
             assert (await other.call(over.call_id)).end_reason == "caller_hangup"
             await other._keeper.end_lost()
+            await flushed(other)
             ends = [e for e in await other.events(call.call_id) if isinstance(e, ev.CallEnded)]
             assert len(ends) == 1
 

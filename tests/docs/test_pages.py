@@ -138,7 +138,7 @@ INTERNAL = re.compile(
             caller | dialler | fleet | hosts | metronome | page | plots | speech | stream | talk
         ) |
         testing\.scenario_(case | check | interrupting | leaving | listening | providers | run | sound | working) |
-        calls\.store\.(buffer | database | fold | keeping | sql | migrations(\..+)? | writing) |
+        calls\.store\.(buffer | database | fold | keeping | sql | migrations(\..+)? | tables | writing) |
         calls\.delivery\.(courier | plain | vapi) |
         telemetry\.(callmetrics | calltrace | labels | otel | prometheus | spans) |
         vad\.played |

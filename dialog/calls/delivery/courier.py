@@ -24,7 +24,9 @@ __all__ = ["Courier", "Outcome"]
 logger = logging.getLogger(__name__)
 
 _LETTERS = 20
-_POLL_S = 1.0
+_POLL_S = 5.0
+"""What other processes have left behind is found at the latest after so long; ours wakes us."""
+_PROBE_S = 1.0
 _SETTLE_TRIES = 3
 _READ = 2_000
 
@@ -101,7 +103,8 @@ class Courier:
     def _idle_s(self) -> float:
         """How long nothing is due, as far as is known here: other processes add to the outbox, too."""
         soon, self._soon = self._soon, None
-        return _POLL_S if soon is None else min(max((soon - self._now()).total_seconds(), 0.0), _POLL_S)
+        longest = _POLL_S if self._circuit.closed else _PROBE_S
+        return longest if soon is None else min(max((soon - self._now()).total_seconds(), 0.0), longest)
 
     async def release(self) -> None:
         """Let others deliver what was leased."""

@@ -81,7 +81,7 @@ class CallLog:
         self,
         url: str,
         *,
-        batch_s: float = 0.2,
+        batch_s: float = 0.5,
         buffer: int = 20_000,
         keep_days: float | None = None,
         lost_after_s: float = 300.0,
