@@ -26,13 +26,14 @@ from dialog.usage import Usage
 class Calls:
     """Calls that begin, go on and end, event by event."""
 
-    def __init__(self, events: CallEvents, many: int) -> None:
+    def __init__(self, events: CallEvents, many: int, length: int = 12) -> None:
         self.events = events
         self.last: dict[UUID, int] = {}
         """The last event of every call, also of those that have ended."""
         self.ended: list[UUID] = []
         self._live: list[CallMetadata] = []
         self._many = many
+        self._length = length
 
     def step(self) -> None:
         """Let something happen in some call."""
@@ -50,7 +51,7 @@ class Calls:
         self._tell(call, ev.UsageReported, turn=turn, usage=Usage(model="m", input_tokens=100, output_tokens=20))
         text = "I have booked a table for two people, tomorrow at eight."
         self._tell(call, ev.AgentSaid, turn=turn, part=0, text=text, heard=text, state="played", heard_ms=2000)
-        if self.last[call.call_id] > 12:
+        if self.last[call.call_id] > self._length:
             self._tell(call, ev.CallEnded, reason="caller_hangup")
             self._live.remove(call)
             self.ended.append(call.call_id)
