@@ -165,7 +165,7 @@ def test_with_the_core_alone_every_module_loads_or_names_its_extra(bare: Path) -
     assert done.returncode == 0, done.stderr
     missing = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     homes = {
-        "twilio": "dialog.voip.twilio.",
+        "twilio": ("dialog.voip.twilio.", "dialog.dialling."),
         "prometheus_client": "dialog.telemetry.",
         "opentelemetry": "dialog.telemetry.",
         "sqlalchemy": "dialog.calls.",
