@@ -15,6 +15,7 @@ from msgspec import Struct
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import DialogError, MissingExtra, StateError
 from dialog.testing.carrier import CallStatus, Carrier, Leg, TransferOutcome, Warned, local_url
+from dialog.testing.conference import Conference
 from dialog.testing.faults import CallFaults
 from dialog.testing.media import Cleared
 from dialog.testing.signing import sign
@@ -162,6 +163,11 @@ class SimulatedCall:
     def verbs(self) -> tuple[Verb, ...]:
         """The TwiML that was carried out."""
         return tuple(self._carrier.verbs) if self._carrier else ()
+
+    @property
+    def conference(self) -> Conference | None:
+        """The conference that the call is in."""
+        return self._carrier.room if self._carrier else None
 
     @property
     def warnings(self) -> tuple[Warned, ...]:

@@ -134,11 +134,12 @@ class CalledPhone:
 
     async def update(self, *, status: str, twiml: str, url: str) -> None:
         """What a REST update does to it."""
-        if self.caller is not None:
-            if not self.caller.ended:
-                await self.caller.update(status=status, twiml=twiml, url=url)
-        elif status:
+        if status and self.caller is None:
             self._hung_up.set()
+            return
+        await self.answered.wait()  # it may be on its way
+        if self.caller is not None and not self.caller.ended:
+            await self.caller.update(status=status, twiml=twiml, url=url)
 
     async def _answer(self) -> None:
         callee, form = self.callee, self._form

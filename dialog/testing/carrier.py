@@ -21,6 +21,7 @@ from yarl import URL
 from dialog.clock import Clock
 from dialog.errors import DialogError, RemoteProtocolError
 from dialog.testing import twiml
+from dialog.testing.conference import Conference, conference
 from dialog.testing.faults import CallFaults
 from dialog.testing.signing import sign
 from dialog.testing.twiml import Verb
@@ -127,6 +128,8 @@ class Carrier:
         """Everything that was carried out."""
         self.warnings: list[Warned] = []
         self.over: bool = False
+        self.room: Conference | None = None
+        """The conference that the call is in."""
         self._session = session
         self._clock = clock
         self._public = public
@@ -282,8 +285,9 @@ class Carrier:
 
     async def _dial(self, verb: Verb) -> TransferOutcome:
         number = verb.find("Number")
-        if verb.find("Conference") is not None:
-            await self._pause(None)
+        room = verb.find("Conference")
+        if room is not None:
+            await self._confer(room)
             return "completed"
         callback = number.get("statusCallback") if number is not None else ""
         if (
@@ -297,6 +301,39 @@ class Carrier:
             await self.notify(callback, number.get("statusCallbackMethod", "POST"), fields)
         await self._pause(self._transfer_s)  # it is talked, or it rings in vain
         return self._transfer
+
+    async def _confer(self, verb: Verb) -> None:
+        """Take part in a conference until it is over, or the call moves on or ends."""
+        room = conference(self.leg.account_sid, verb.text)
+        self.room = room
+        url, wanted = verb.get("statusCallback"), verb.get("statusCallbackEvent").split()
+
+        async def note(event: str, call_sid: str) -> None:
+            self._note(event, call_sid)
+            if not url or event.partition("-")[2] not in wanted:
+                return
+            fields = [
+                ("AccountSid", self.leg.account_sid),
+                ("ConferenceSid", room.sid),
+                ("FriendlyName", verb.text),
+                ("StatusCallbackEvent", event),
+                ("Timestamp", formatdate(usegmt=True)),
+            ]
+            if call_sid:
+                fields += [("CallSid", call_sid), ("ParticipantLabel", verb.get("participantLabel"))]
+            await self.notify(url, verb.get("statusCallbackMethod", "POST"), fields)
+
+        await room.enter(self.leg.call_sid, note, starts=verb.get("startConferenceOnEnter", "true") == "true")
+        over = asyncio.ensure_future(room.over.wait())
+        moved = asyncio.ensure_future(self._interrupt.wait())
+        try:
+            await asyncio.wait([over, moved], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+            moved.cancel()
+            await asyncio.wait([over, moved])
+            self.room = None
+            await room.leave(self.leg.call_sid, ends=verb.get("endConferenceOnExit", "false") == "true")
 
     async def _pause(self, seconds: float | None) -> None:
         """Wait, unless the call moves on or ends; ``None``: until it does."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 from dialog.calls.feed import CallFeed
@@ -44,7 +45,16 @@ from dialog.voip.lifecycle import (
     Withdrawn,
 )
 from dialog.voip.line import Line, Tap, Wire
-from dialog.voip.link import Command, CommandResult, Hangup, SendDigits, StartRecording, StartTranscription, TransferTo
+from dialog.voip.link import (
+    Command,
+    CommandResult,
+    Consult,
+    Hangup,
+    SendDigits,
+    StartRecording,
+    StartTranscription,
+    TransferTo,
+)
 from dialog.voip.voip import CallState, VoIP
 
 __all__ = ["Call", "CallSettings", "CarrierCommands"]
@@ -339,6 +349,8 @@ class Call:
                 await self._redirect(command, "transfer", ring_s)
             case SendDigits():
                 await self._redirect(command, "digits", self.settings.digits_s)
+            case Consult(within_s=within_s):
+                await self._redirect(command, "consult", within_s)
             case StartRecording() | StartTranscription():
                 self._check_alive(command)
                 await self._carrier.execute(self, command)
@@ -358,9 +370,15 @@ class Call:
 
     async def _redirect(self, command: Command, kind: MoveKind, within_s: float) -> None:
         self._check_alive(command)
+        with self.going(kind, within_s):
+            await self._carrier.execute(self, command)
+
+    @contextmanager
+    def going(self, kind: MoveKind, within_s: float) -> Generator[None]:
+        """Ask the carrier for a redirect in this block: its stream may stop before that is answered."""
         self._feed(Ordered(kind, within_s))
         try:
-            await self._carrier.execute(self, command)
+            yield
         except BaseException:
             self._feed(Withdrawn(kind))
             raise

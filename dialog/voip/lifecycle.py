@@ -40,7 +40,7 @@ __all__ = [
     "Withdrawn",
 ]
 
-MoveKind = Literal["transfer", "digits"]
+MoveKind = Literal["transfer", "digits", "consult"]
 Resumed = Literal["", "transfer_failed", "digits_sent", "reconnected"]
 
 
@@ -209,7 +209,11 @@ class Lifecycle:
             return ()
         resumed = self._resumed
         if not resumed and self.generation:
-            kinds: dict[str, Resumed] = {"transfer": "transfer_failed", "digits": "digits_sent"}
+            kinds: dict[str, Resumed] = {
+                "transfer": "transfer_failed",
+                "consult": "transfer_failed",
+                "digits": "digits_sent",
+            }
             resumed = kinds[self._order.kind] if self._order else "reconnected"
         outcomes: list[Outcome] = []
         if self.state == "live":
@@ -240,8 +244,8 @@ class Lifecycle:
         return (StreamStopped(reason="lost"),)
 
     def _withdraw(self, kind: MoveKind) -> tuple[Outcome, ...]:
-        if self._order is None or self._order.kind != kind:
-            return ()
+        if self._order is None or self._order.kind != kind or self._resumed:
+            return ()  # or the carrier had accepted it, and was told to bring the call back
         self._order = None
         # The stream stopped while we asked, and not because of us.
         return self._end("caller_hangup") if self.state == "moving" else ()
@@ -253,6 +257,8 @@ class Lifecycle:
         if self._order is not None:
             if self._order.kind == "transfer":
                 return self._end("transferred", "unconfirmed")
+            if self._order.kind == "consult":
+                return self._end("lost", "the caller has waited too long")
             return self._end("lost", "no stream followed the digits")
         if self.state == "offered":
             return self._end("never_connected", f"no stream within {self._settings.never_connected_s:g} s")

@@ -15,7 +15,9 @@ from dialog.voip.bed import Layer
 __all__ = [
     "Command",
     "CommandResult",
+    "Consult",
     "Hangup",
+    "JoinCalls",
     "Link",
     "RemoveRecording",
     "SendDigits",
@@ -83,8 +85,46 @@ class SendSMS(Struct, frozen=True, kw_only=True, tag="send_sms"):
         return f"<SendSMS of {len(self.text)} chars>"
 
 
+class Consult(Struct, frozen=True, kw_only=True, tag="consult"):
+    """Let the caller wait, and place a call about them, of which this process takes care."""
+
+    call_id: UUID
+    """Of the call that is placed."""
+    tel: str
+    from_: str = ""
+    ring_s: float = 25.0
+    talk_s: float = 120.0
+    hold_url: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
+    worker: str = ""
+    """The process that has asked; filled in on the way."""
+
+    @property
+    def within_s(self) -> float:
+        """After so long the caller is not waiting any more."""
+        return self.ring_s + self.talk_s + 30.0
+
+    def __repr__(self) -> str:
+        return f"<Consult {self.call_id}>"
+
+
+class JoinCalls(Struct, frozen=True, tag="join_calls"):
+    """Bring the one who was consulted to the caller who waits."""
+
+    other: UUID
+
+
 Command: TypeAlias = (
-    Hangup | TransferTo | SendDigits | StartRecording | StopRecording | RemoveRecording | StartTranscription | SendSMS
+    Hangup
+    | TransferTo
+    | Consult
+    | JoinCalls
+    | SendDigits
+    | StartRecording
+    | StopRecording
+    | RemoveRecording
+    | StartTranscription
+    | SendSMS
 )
 """What a VoIP asks of the carrier; executed where the credentials are."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, get_args
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
@@ -40,10 +40,13 @@ from dialog.message import (
 from dialog.participant import Event, Participant
 from dialog.sms.sms import check_e164, check_text
 from dialog.voip.bed import Layer
+from dialog.voip.consults import expected
 from dialog.voip.link import (
     Command,
     CommandResult,
+    Consult,
     Hangup,
+    JoinCalls,
     Link,
     RemoveRecording,
     SendDigits,
@@ -278,6 +281,77 @@ class VoIP(Participant):
             self._transfer = before
             self.emit(VoIP.TRANSFER, TransferStatus(to=tel, state="refused", detail=str(exc)))
             raise
+
+    async def consult(
+        self,
+        tel: str,
+        *,
+        from_: str = "",
+        ring_s: float = 25.0,
+        talk_s: float = 120.0,
+        hold_url: str = "",
+        parameters: Mapping[str, str] | None = None,
+        on_voip: Callable[[VoIP], object] | None = None,
+    ) -> VoIP:
+        """Let the caller wait with music, and call somebody about them: the first half of a warm transfer.
+
+        The caller's stream ends (``moving``): nothing is heard of the music. Talk to the other one through the VoIP
+        that is returned, then :meth:`join` the two, or hang that one up. If they do not answer, refuse or leave, the
+        caller comes back: the same call, with a new stream that starts with ``resumed="transfer_failed"``. If the
+        caller leaves, the other call ends with ``caller_left``.
+
+        Args:
+            tel: Who is called, in E.164.
+            from_: The number that they see; the one of this call unless given.
+            ring_s: How long it may ring there, in seconds.
+            talk_s: How long the caller may wait after that.
+            hold_url: What the carrier fetches for the caller to hear; its own music unless given.
+            parameters: Of the new call's metadata.
+            on_voip: Builds the participants of the new call, in its own scope, before it is placed.
+
+        Raises:
+            CarrierError: The carrier refused. If it took the caller away before, they come back.
+            NotSupportedError: This carrier cannot do that.
+        """
+        call_id = uuid4()
+        made: list[VoIP] = []
+
+        def take(voip: VoIP) -> None:
+            made.append(voip)
+            if on_voip is not None:
+                on_voip(voip)
+
+        command = Consult(
+            call_id=call_id,
+            tel=tel,
+            from_=from_,
+            ring_s=ring_s,
+            talk_s=talk_s,
+            hold_url=hold_url,
+            parameters=tuple((parameters or {}).items()),
+        )
+        before, self._transfer = self._transfer, tel
+        self.emit(VoIP.TRANSFER, TransferStatus(to=tel, state="started"))
+        try:
+            with expected(call_id, take):
+                await self._command(command)
+        except DialogError as exc:
+            if self._state == "live":
+                self._transfer = before
+                self.emit(VoIP.TRANSFER, TransferStatus(to=tel, state="refused", detail=str(exc)))
+            raise
+        if not made:
+            raise NotSupportedError(f"call {self.metadata.call_id}: the call to consult did not come to this process")
+        return made[0]
+
+    async def join(self, other: VoIP) -> None:
+        """Bring the one whom :meth:`consult` has called to the caller who waits; both calls end with ``transferred``.
+
+        Raises:
+            CarrierError: One of them is gone, or the carrier refused.
+            NotSupportedError: This carrier cannot do that.
+        """
+        await self._command(JoinCalls(other.metadata.call_id))
 
     async def send_digits(self, digits: str) -> None:
         """Press keys towards the other side (``0-9 * # w``)."""

@@ -103,10 +103,15 @@ class Directory:
         if known is not None:
             known.held -= 1
 
-    def choose(self, labels: Collection[str] = (), but: Collection[str] = ()) -> str | None:
-        """The worker with all of ``labels`` that has the most room for its size, except those in ``but``."""
+    def choose(self, labels: Collection[str] = (), but: Collection[str] = (), *, only: str = "") -> str | None:
+        """The worker with all of ``labels`` that has the most room for its size, except those in ``but``.
+
+        ``only``: no other one will do, if it is given.
+        """
         best: Known | None = None
         for known in self._workers.values():
+            if only not in ("", known.node):
+                continue
             if known.room <= 0 or known.node in but or not set(labels) <= set(known.hello.labels):
                 continue
             if best is None or self._rank(known) < self._rank(best):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from dialog.clock import SYSTEM_CLOCK
 from dialog.message import CallMetadata
+from dialog.voip.consults import CONSULT_WORKER
 from dialog.voip.voip import VoIP
 from dialog.workers.directory import Directory, Known
 from dialog.workers.fabric import Fabric
@@ -167,8 +168,9 @@ class Host:
     async def choose(self, metadata: CallMetadata, but: set[str]) -> str:
         """See :class:`~dialog.workers.hosted.Placement`."""
         labels = self._labels(metadata)
+        only = metadata.parameter(CONSULT_WORKER)
         while True:
-            node = self.directory.choose(labels, but)
+            node = self.directory.choose(labels, but, only=only)
             if node is not None:
                 return node
             self._room.clear()
@@ -176,7 +178,8 @@ class Host:
 
     def full_for(self, metadata: CallMetadata, but: set[str]) -> bool:
         """See :class:`~dialog.workers.hosted.Placement`."""
-        return self.directory.choose(self._labels(metadata), but) is None
+        only = metadata.parameter(CONSULT_WORKER)
+        return self.directory.choose(self._labels(metadata), but, only=only) is None
 
     def stream(self, node: str, call: Hosted) -> CallStream:
         """See :class:`~dialog.workers.hosted.Placement`."""

@@ -33,7 +33,7 @@ from dialog.net.ring import AudioRing
 from dialog.participant import Participant
 from dialog.scope import CallScope
 from dialog.voip.admission import NoWorker
-from dialog.voip.link import Command
+from dialog.voip.link import Command, Consult
 from dialog.voip.voip import VoIP
 from dialog.workers.faults import fault_of
 from dialog.workers.frames import (
@@ -364,6 +364,8 @@ class Hosted(Participant):
                 logger.warning("call %s: a worker sent %s, which is no wish", self.call_id, type(body).__name__)
 
     async def _command(self, number: int, command: Command) -> None:
+        if isinstance(command, Consult):  # whoever asks takes that call, too
+            command = structs.replace(command, worker=self.worker)
         try:
             result = await self.voip.execute(command)
         except Exception as exc:

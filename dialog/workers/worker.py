@@ -13,6 +13,7 @@ from dialog.message import CallEnd
 from dialog.providers.registry import find_class
 from dialog.scope import CallScope
 from dialog.voip.belongings import Belongings
+from dialog.voip.consults import take_expected
 from dialog.voip.lifecycle import CallSettings
 from dialog.voip.voip import VoIP
 from dialog.workers.fabric import Fabric
@@ -313,7 +314,7 @@ class Worker:
         call = _RemoteCall(self, host, epoch, offer)
         self._calls[call_id] = call
         try:
-            call.belongings.offer(self._on_voip)
+            call.belongings.offer(take_expected(call_id) or self._on_voip)
         except UserCodeError as exc:
             logger.error("%s", exc, exc_info=exc.__cause__)  # noqa: TRY400
             self._answer(host, call_id, epoch, Refused("error", str(exc)))

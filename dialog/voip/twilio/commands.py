@@ -6,14 +6,16 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dialog.errors import CarrierError, MissingPublicURL
 from dialog.voip.call import Call
 from dialog.voip.link import (
     Command,
     CommandResult,
+    Consult,
     Hangup,
+    JoinCalls,
     RemoveRecording,
     SendDigits,
     SendSMS,
@@ -26,6 +28,9 @@ from dialog.voip.twilio import twiml
 from dialog.voip.twilio.record import CallRecord
 from dialog.voip.twilio.rest import TwilioRest
 from dialog.voip.twilio.webhooks import Site
+
+if TYPE_CHECKING:
+    from dialog.voip.twilio.consulting import Consultations
 
 __all__ = ["TwilioCommands"]
 
@@ -49,6 +54,8 @@ class TwilioCommands:
         self.rest = rest
         self.record_of: Records = lambda _: None
         """Set by the gateway."""
+        self.consultations: Consultations | None = None
+        """Likewise."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def execute(self, call: Call, command: Command) -> CommandResult:
@@ -69,6 +76,11 @@ class TwilioCommands:
         if not record.call_sid:
             raise CarrierError("twilio", str(call.metadata.call_id), "the call has no CallSid yet: wait for the stream")
         match command:
+            case Consult():
+                self._site(record, "consult")
+                await self._together().consult(call, record, command)
+            case JoinCalls(other):
+                await self._together().join(call, record, other)
             case TransferTo():
                 await self._transfer(call, record, command)
             case SendDigits(digits):
@@ -95,6 +107,10 @@ class TwilioCommands:
         """The bytes of a recording."""
         return self.rest.download(url)
 
+    def _together(self) -> Consultations:
+        assert self.consultations is not None, "set by the gateway"
+        return self.consultations
+
     async def hangup_quietly(self, call: Call) -> None:
         """Tell Twilio that a call is over; a failure is only logged."""
         record = self.record_of(call)
@@ -109,6 +125,8 @@ class TwilioCommands:
         """Wait for what is under way, which has its own bound, and close the connections."""
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
+        if self.consultations is not None:
+            await self.consultations.close()
         await self.rest.close()
 
     async def _hangup(self, call: Call, record: CallRecord, reason: str) -> None:

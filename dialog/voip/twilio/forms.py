@@ -24,6 +24,7 @@ __all__ = [
     "AnsweredByForm",
     "CallStatus",
     "CallStatusForm",
+    "ConferenceForm",
     "DialForm",
     "NumberStatusForm",
     "RecordingForm",
@@ -114,6 +115,15 @@ class CallStatusForm(_Form, frozen=True, kw_only=True):
     timestamp: str = ""
     call_duration: str = ""
     sip_response_code: str = ""
+
+
+class ConferenceForm(_Form, frozen=True, kw_only=True):
+    """Progress of a conference: ``conference-start``, ``participant-leave`` and so on."""
+
+    conference_sid: str = ""
+    status_callback_event: str
+    call_sid: str = ""
+    participant_label: str = ""
 
 
 class AnsweredByForm(_Form, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from dialog.voip.refusals import Refusals
 from dialog.voip.twilio.aiohttp_shell import AiohttpShell
 from dialog.voip.twilio.asgi import AsgiShell
 from dialog.voip.twilio.commands import TwilioCommands
+from dialog.voip.twilio.consulting import Consultations
 from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.outbound import OutboundCalls, OutgoingCall
 from dialog.voip.twilio.placing import PlacedCalls
@@ -198,6 +199,8 @@ class TwilioGateway:
         )
         self._exchange = Exchange(self._switchboard, self._webhooks)
         self._outbound = OutboundCalls(self._switchboard, PlacedCalls(self._commands.rest), pacing, clock)
+        consultations = self._commands.consultations = Consultations(self._switchboard, self._outbound)
+        self._switchboard.reports.on_conference = consultations.conference
         self._aiohttp = AiohttpShell(
             self._webhooks,
             self._exchange,

@@ -6,6 +6,7 @@ Reports come in any order, more than once, and after the call.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Literal
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from dialog.voip.twilio.forms import (
     FINAL_STATUSES,
     AnsweredByForm,
     CallStatusForm,
+    ConferenceForm,
     NumberStatusForm,
     RecordingForm,
     StreamStatusForm,
@@ -52,6 +54,8 @@ class Reports:
 
     def __init__(self, records: dict[UUID, CallRecord]) -> None:
         self._records = records
+        self.on_conference: Callable[[UUID, UUID, str, str], object] = lambda *_: None
+        """Told of the caller, of whom they meet, what happened, and to which CallSid; set by the gateway."""
 
     def take(self, endpoint: Endpoint, fields: Fields) -> None:
         """Take the report that came to ``endpoint``.
@@ -69,6 +73,8 @@ class Reports:
                 self._status(fields)
             case "verdict":
                 self._verdict(fields)
+            case "conference":
+                self._conference(fields)
             case "recording":
                 self._recording(fields)
             case "transcription":
@@ -116,6 +122,12 @@ class Reports:
         # Beep, silence or something else: in all three cases it has said what it had to say.
         over = form.answered_by.startswith("machine_end")
         record.watch.verdict(_ANSWERERS.get(who, "unknown"), greeting_over=over)
+
+    def _conference(self, fields: Fields) -> None:
+        form = decode_form(ConferenceForm, fields)
+        call_id, other = query_call(fields), query_call(fields, "other")
+        if call_id is not None and other is not None:
+            self.on_conference(call_id, other, form.status_callback_event, form.call_sid)
 
     def _recording(self, fields: Fields) -> None:
         form = decode_form(RecordingForm, fields)

@@ -22,6 +22,7 @@ from dialog.errors import DialogError, RemoteProtocolError, StateError, UserCode
 from dialog.message import CallMetadata
 from dialog.voip.admission import Accept, Decision, Declined, Document, NoWorker, Offer, Reject, Resolver, Say, Workers
 from dialog.voip.call import Call, CallSettings
+from dialog.voip.consults import take_expected
 from dialog.voip.line import Line, Wire
 from dialog.voip.peers import Orphan, Taker
 from dialog.voip.twilio import twiml
@@ -85,7 +86,7 @@ class Switchboard:
         self._workers = workers
         self._clock = clock
         self._records: dict[UUID, CallRecord] = {}
-        self._reports = Reports(self._records)
+        self.reports: Reports = Reports(self._records)
         self._finished = FinishedCalls()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -154,7 +155,7 @@ class Switchboard:
                 case "media":
                     raise Refusal(400, "this is a WebSocket endpoint")
                 case _:
-                    self._reports.take(endpoint, fields)
+                    self.reports.take(endpoint, fields)
         except RemoteProtocolError as exc:
             raise Refusal(400, str(exc)) from exc
         return Response()
@@ -204,9 +205,21 @@ class Switchboard:
         self._take(record, metadata, settings=replace(settings, never_connected_s=settings.never_connected_s + ring_s))
         return record
 
-    def document(self, record: CallRecord) -> str:
-        """The TwiML that announces the first stream of a call."""
-        return self._document(record, 1)
+    def document(self, record: CallRecord, generation: int = 1) -> str:
+        """The TwiML that announces a stream of a call."""
+        return self._document(record, generation)
+
+    def record(self, call_id: UUID) -> CallRecord | None:
+        """What is known of a call that is here."""
+        return self._records.get(call_id)
+
+    async def redirect(self, call_sid: str, document: str) -> None:
+        """Let a call go on with another document.
+
+        Raises:
+            CarrierError: Twilio refused.
+        """
+        await self._commands.rest.redirect(call_sid, document)
 
     async def hang_up(self, call_sid: str) -> None:
         """Tell Twilio that a call is over.
@@ -390,8 +403,8 @@ class Switchboard:
         assert isinstance(voip, TwilioVoIP)
         if taker is not None:
             record.taken = taker(voip)
-        elif record.listener is not None:
-            record.listener(voip)
+        elif (listener := take_expected(record.call_id) or record.listener) is not None:
+            listener(voip)
         elif self._workers is not None:
             record.taken = self._workers.take(voip)
         else:
@@ -457,13 +470,14 @@ class Switchboard:
         call = record.call if record is not None else None
         if record is None or call is None or call.state == "ended":
             return (self._finished.get(call_id) if call_id else None) or twiml.hangup()
-        if form.dial_call_status in ("completed", "answered"):
+        held = any(name == "held" for name, _ in fields)
+        if form.dial_call_status in ("completed", "answered") and not held:
             call.end("transferred")
             return twiml.hangup()
         if form.call_status in FINAL_STATUSES:
             call.end(end_reason(form.call_status, call))
             return twiml.hangup()
-        if not any(name == "back" for name, _ in fields):
+        if not held and not any(name == "back" for name, _ in fields):
             call.end("transfer_failed", form.dial_call_status)
             return twiml.hangup()
         call.returned("transfer_failed")

@@ -16,7 +16,7 @@ try:
 except ImportError as exc:
     raise MissingExtra("twilio", "twilio") from exc
 
-__all__ = ["MAX_PARAMETER", "connect_stream", "dial", "hangup", "play_digits", "reject", "say"]
+__all__ = ["MAX_PARAMETER", "conference", "connect_stream", "dial", "hangup", "play_digits", "reject", "say"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,43 @@ def dial(
         verb.client(rest, **noun)
     else:
         verb.number(tel, **noun)
+    response.append(verb)
+    return str(response)
+
+
+def conference(
+    room: str,
+    *,
+    status_callback: str,
+    starts: bool,
+    label: str,
+    action: str = "",
+    wait_url: str = "",
+) -> str:
+    """Let the call take part in a conference.
+
+    Args:
+        room: Its name, the same for all who meet there.
+        status_callback: Absolute URL that hears of its start and end, and of who comes and goes.
+        starts: It starts when this one comes; else this one waits, with music.
+        label: What this one is called there.
+        action: Absolute URL that is asked what to do when this one has left; unless given the call ends.
+        wait_url: What is fetched for those who wait to hear; Twilio's own music unless given.
+    """
+    response = VoiceResponse()
+    verb = Dial(action=action, method="POST") if action else Dial()
+    options = {"wait_url": wait_url, "wait_method": "GET"} if wait_url else {}
+    verb.conference(
+        room,
+        start_conference_on_enter=starts,
+        end_conference_on_exit=True,
+        beep="false",
+        participant_label=label,
+        status_callback=status_callback,
+        status_callback_method="POST",
+        status_callback_event="start end join leave",
+        **options,
+    )
     response.append(verb)
     return str(response)
 

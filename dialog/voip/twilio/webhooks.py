@@ -33,7 +33,17 @@ from dialog.voip.twilio.signature import SIGNATURE_HEADER, SignatureChecker, see
 __all__ = ["Endpoint", "Refusal", "Request", "Response", "Site", "Webhooks", "xml"]
 
 Endpoint: TypeAlias = Literal[
-    "voice", "after", "dial", "number", "stream", "status", "verdict", "recording", "transcription", "media"
+    "voice",
+    "after",
+    "dial",
+    "number",
+    "stream",
+    "status",
+    "verdict",
+    "conference",
+    "recording",
+    "transcription",
+    "media",
 ]
 """What a path is for; all but ``voice`` lie beneath the voice webhook's path under their name."""
 
@@ -319,13 +329,13 @@ def query_node(fields: Fields) -> str:
     return next((value for name, value in reversed(fields) if name == "node"), "")
 
 
-def query_call(fields: Fields) -> UUID | None:
-    """The ``call`` that a callback URL of ours names.
+def query_call(fields: Fields, named: str = "call") -> UUID | None:
+    """The ``call`` that a callback URL of ours names, or one that it calls otherwise.
 
     Raises:
         Refusal: 400, it is not a UUID.
     """
-    text = next((value for name, value in fields if name == "call"), "")
+    text = next((value for name, value in fields if name == named), "")
     if not text:
         return None
     try:

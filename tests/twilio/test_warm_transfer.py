@@ -1,0 +1,161 @@
+"""Warm transfers: the caller waits in a conference while somebody is asked, and meets them or comes back."""
+
+import asyncio
+
+import pytest
+from twilio_phone import ACCOUNT, TOKEN, outbound_line, until
+
+from dialog.errors import CallNotAnswered, CarrierError
+from dialog.testing.callee import Callee
+from dialog.testing.caller import Caller
+from dialog.voip.voip import VoIP
+
+PERSON = "+15550123"
+STAYS = Callee(light=True)
+
+
+class Transfer:
+    """A caller on the line of a gateway, and somebody who can be asked."""
+
+    def __init__(self, gateway, account, voips, caller):
+        self.gateway, self.account, self.voips, self.caller = gateway, account, voips, caller
+        self.voip = voips[0]
+        self.started, self.stopped, self.states = [], [], []
+        self.voip.on(VoIP.STREAMING_STARTED, self.started.append)
+        self.voip.on(VoIP.STREAMING_STOPPED, self.stopped.append)
+        self.voip.on(VoIP.TRANSFER, lambda status: self.states.append(status.state))
+
+    async def consult(self, **options):
+        async with asyncio.timeout(10):
+            return await self.voip.consult(PERSON, **options)
+
+    @property
+    def person(self):
+        return self.account.placed[-1].phone.caller
+
+    async def is_back(self):
+        async with asyncio.timeout(10):
+            await until(lambda: self.voip.state == "live" and self.started)
+        assert self.started[0].resumed == "transfer_failed"
+        assert self.started[0].generation == 2
+        assert [one.reason for one in self.stopped] == ["moving"]
+        assert self.states == ["started", "returned"]
+        assert self.voip.end is None
+        assert self.caller.conference is None
+        assert self.caller.streams == 2
+
+
+@pytest.fixture
+async def transfer():
+    async with outbound_line() as (gateway, account, voips):
+        account.callees[PERSON] = STAYS
+        url = gateway.webhook_url
+        async with Caller.dial(url, auth_token=TOKEN, account_sid=ACCOUNT, light=True) as caller:
+            account.add_call(
+                caller.call_sid,
+                on_update=lambda update: caller.update(status=update.status, twiml=update.twiml, url=update.url),
+            )
+            await until(lambda: voips and voips[0].state == "live")
+            yield Transfer(gateway, account, voips, caller)
+
+
+async def test_the_caller_waits_while_somebody_is_asked_and_then_they_meet(transfer):
+    asked = await transfer.consult(parameters={"summary": "wants a refund"})
+    assert transfer.voip.state == "moving"
+    await asked.wait_answered()
+    await until(lambda: asked.state == "live")
+    await until(lambda: transfer.caller.conference is not None)
+    assert not transfer.caller.conference.started, "the caller hears music"
+    assert asked.metadata.parameter("summary") == "wants a refund"
+    assert asked.metadata.parameter("consult_of") == str(transfer.voip.metadata.call_id)
+    assert len(transfer.voips) == 1, "it is no call for the gateway's listeners"
+    await transfer.voip.join(asked)
+    await until(lambda: transfer.voip.end is not None and asked.end is not None)
+    assert (transfer.voip.end.reason, asked.end.reason) == ("transferred", "transferred")
+    assert transfer.caller.conference is transfer.person.conference
+    assert len(transfer.caller.conference.participants) == 2
+    assert transfer.states == ["started", "answered"]
+    await transfer.caller.hang_up()
+    await until(lambda: transfer.account.placed[0].status == "completed")
+
+
+@pytest.mark.parametrize(
+    ("callee", "reason"),
+    [
+        (Callee(outcome="busy"), "busy"),
+        (Callee(outcome="no-answer", ring_s=0.05), "no_answer"),
+        (Callee(outcome="failed"), "failed"),
+    ],
+)
+async def test_whoever_is_not_reached_brings_the_caller_back(transfer, callee, reason):
+    transfer.account.callees[PERSON] = callee
+    asked = await transfer.consult()
+    with pytest.raises(CallNotAnswered) as caught:
+        await asked.wait_answered()
+    assert caught.value.reason == reason
+    await transfer.is_back()
+
+
+async def test_whoever_refuses_is_hung_up_on_and_the_caller_comes_back(transfer):
+    asked = await transfer.consult()
+    await asked.wait_answered()
+    await asked.hangup(reason="refused")
+    await transfer.is_back()
+
+
+async def test_whoever_hangs_up_brings_the_caller_back(transfer):
+    asked = await transfer.consult()
+    await asked.wait_answered()
+    await until(lambda: asked.state == "live")
+    await transfer.person.hang_up()
+    await transfer.is_back()
+
+
+async def test_a_number_that_cannot_be_called_brings_the_caller_back(transfer):
+    with pytest.raises(CarrierError):
+        await transfer.voip.consult("+1")
+    with pytest.raises(CarrierError):
+        await transfer.voip.consult("sip:nobody@example.test")
+    await until(lambda: transfer.voip.state == "live" and transfer.caller.stream is not None)
+    assert transfer.voip.end is None
+
+
+async def test_a_listener_that_raises_brings_the_caller_back(transfer):
+    def broken(_):
+        raise RuntimeError("no")
+
+    with pytest.raises(CarrierError):
+        await transfer.consult(on_voip=broken)
+    await until(lambda: transfer.voip.state == "live" and transfer.caller.stream is not None)
+    assert transfer.voip.end is None
+    assert not transfer.account.placed
+
+
+async def test_a_caller_who_leaves_while_waiting_ends_both_calls(transfer):
+    asked = await transfer.consult()
+    await asked.wait_answered()
+    await until(lambda: transfer.caller.conference is not None and asked.state == "live")
+    await transfer.caller.hang_up()
+    await until(lambda: asked.end is not None)
+    assert transfer.voip.end.reason == "caller_hangup"
+    assert asked.end.reason == "caller_left"
+    await until(lambda: transfer.account.placed[0].status == "completed")
+
+
+async def test_only_one_who_was_consulted_can_be_joined(transfer):
+    stranger = await transfer.gateway.call(PERSON, from_="+15550100")
+    with pytest.raises(CarrierError, match="not placed by consult"):
+        await transfer.voip.join(stranger)
+    assert transfer.voip.state == "live"
+
+
+async def test_somebody_else_can_be_asked_after_a_refusal(transfer):
+    first = await transfer.consult()
+    await first.wait_answered()
+    await first.hangup()
+    await transfer.is_back()
+    second = await transfer.consult()
+    await second.wait_answered()
+    await transfer.voip.join(second)
+    await until(lambda: transfer.voip.end is not None)
+    assert transfer.voip.end.reason == "transferred"
