@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from dialog.agent.speech import Speech as Speech
     from dialog.agent.summaries import HistorySummaries as HistorySummaries
     from dialog.agent.toolkit import end_call_tool as end_call_tool
+    from dialog.agent.toolkit import press_keys_tool as press_keys_tool
     from dialog.agent.toolkit import send_sms_tool as send_sms_tool
     from dialog.agent.toolkit import transfer_call_tool as transfer_call_tool
+    from dialog.agent.toolkit import warm_transfer_tool as warm_transfer_tool
     from dialog.agent.tools import tool as tool
     from dialog.agent.tools import tool_key as tool_key
     from dialog.agent.turns.settings import BACKCHANNELS as BACKCHANNELS
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from dialog.message import Failure as Failure
     from dialog.message import Message as Message
     from dialog.message import Playback as Playback
+    from dialog.message import ReceivedSMS as ReceivedSMS
     from dialog.message import SentSMS as SentSMS
     from dialog.message import Utterance as Utterance
     from dialog.participant import Event as Event
@@ -199,6 +202,7 @@ _HOMES = {
     "PocketsphinxSTT": "stt.pocketsphinx",
     "ProviderConfig": "sessions.config",
     "ProviderError": "errors",
+    "ReceivedSMS": "message",
     "Redaction": "calls.redact",
     "ResponsesAgent": "presets",
     "ResponsesLLM": "llm.responses",
@@ -244,6 +248,7 @@ _HOMES = {
     "create_tts": "providers.factories",
     "create_voip": "providers.factories",
     "end_call_tool": "agent.toolkit",
+    "press_keys_tool": "agent.toolkit",
     "provider_class": "providers.factories",
     "provider_names": "providers.registry",
     "schema_tool": "agent.schematool",
@@ -252,6 +257,7 @@ _HOMES = {
     "tool_key": "agent.tools",
     "transfer_call_tool": "agent.toolkit",
     "verify_webhook": "calls.delivery.signature",
+    "warm_transfer_tool": "agent.toolkit",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__

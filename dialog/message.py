@@ -37,6 +37,7 @@ __all__ = [
     "Piece",
     "Playback",
     "Progress",
+    "ReceivedSMS",
     "Run",
     "SentSMS",
     "SpeechEdge",
@@ -348,6 +349,23 @@ class TransferStatus(Struct, frozen=True, kw_only=True, gc=False):
 
     def __repr__(self) -> str:
         return f"<TransferStatus {self.state}>"
+
+
+class ReceivedSMS(Struct, frozen=True, kw_only=True, gc=False):
+    """A text message that somebody has sent to a number of yours."""
+
+    message_sid: str
+    """The carrier's id of the message."""
+    from_: str
+    to: str
+    text: str
+    media: tuple[str, ...] = ()
+    """Where pictures and the like can be fetched, with the carrier's credentials."""
+    parameters: tuple[tuple[str, str], ...] = ()
+    """Everything that the webhook carried, in its order."""
+
+    def __repr__(self) -> str:
+        return f"<ReceivedSMS {self.message_sid} of {len(self.text)} chars>"
 
 
 class SentSMS(Struct, frozen=True, kw_only=True, gc=False):

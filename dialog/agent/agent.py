@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from dialog.agent.briefing import brief
 from dialog.agent.clips import make_clips
 from dialog.agent.conversation import Conversation
 from dialog.agent.digits import Digits
@@ -373,6 +374,51 @@ class Agent(Participant):
             StateError: The agent is not active.
         """
         self._running.end_after("transferred", Transfer(tel, back_within_s))
+
+    def warm_transfer_to(self, tel: str, *, summary: str, ring_s: float = 25.0) -> None:
+        """Like :meth:`transfer_to`, but somebody is asked first, while the caller waits with music.
+
+        They hear ``summary`` by :meth:`brief`. If they do not answer, or do not want the call, the caller comes back,
+        and is told what the settings say for it.
+
+        Args:
+            tel: Who is asked, in E.164.
+            summary: What they should know.
+            ring_s: How long it may ring there, in seconds.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        self._running.end_after("transferred", Transfer(tel, ring_s, summary))
+
+    def heard_last(self) -> str:
+        """What the other side has said last: in a turn, what it answers; empty before anything was said.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        return self._running.heard_last()
+
+    def send_digits(self, keys: str) -> None:
+        """Press keys (``0-9 * # A-D``, ``w`` waits half a second) towards the other side, after the running turn.
+
+        The carrier takes the stream away for that moment; it comes back with ``resumed="digits_sent"``.
+
+        Raises:
+            StateError: The agent is not active.
+        """
+        self._running.press_after(keys)
+
+    async def brief(self, voip: VoIP, summary: str) -> bool:
+        """Tell ``summary`` to the one who answers the call ``voip``; whether they take the caller.
+
+        The default says ``settings.briefing`` with this agent's voice, up to three times, and takes the key 1 for
+        yes. Anything else is no. Override it to let an agent of its own talk to them.
+
+        Raises:
+            NotSupportedError: This agent has no TTS.
+        """
+        return await brief(voip, self.tts, self.settings.briefing.replace("{summary}", summary))
 
     async def collect_digits(
         self, *, max_digits: int | None = None, terminator: str = "#", timeout_s: float = 5.0, between_s: float = 2.0

@@ -15,7 +15,7 @@ from dialog.tts.phrases import Phrase, PhraseCache, phrase_key
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
 
-__all__ = ["Speaker", "make_clips"]
+__all__ = ["Speaker", "make_clips", "speak"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ async def _clip(voip: VoIP, tts: TTS, speaker: Speaker, text: str, cache: Phrase
             break
         await asyncio.sleep(_LOOK_S)  # another call has it spoken, or the caller is being spoken to
     try:
-        audio = await _speak(tts, text, voip.audio_format)
+        audio = await speak(tts, text, voip.audio_format)
     finally:
         cache.release(key)
     if audio is None:
@@ -80,7 +80,7 @@ async def _clip(voip: VoIP, tts: TTS, speaker: Speaker, text: str, cache: Phrase
     return audio
 
 
-async def _speak(tts: TTS, text: str, wanted: AudioFormat) -> bytes | None:
+async def speak(tts: TTS, text: str, wanted: AudioFormat) -> bytes | None:
     """The audio of ``text``; ``None`` if the voice fails or makes none."""
     uuid = uuid4()
     spoken = negotiate(wanted, tts.formats)

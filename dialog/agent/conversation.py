@@ -15,6 +15,7 @@ import msgspec
 
 from dialog.agent.cascade import Cascade
 from dialog.agent.digits import Digits, Keypad
+from dialog.agent.driver import as_failure
 from dialog.agent.ears import LocalHearing, last_words
 from dialog.agent.endings import Endings, Transfer
 from dialog.agent.engine import Engine
@@ -36,7 +37,7 @@ from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.meter import CallMeter
 from dialog.calls.prices import cost_usd
 from dialog.calls.report import SessionReport, make_report
-from dialog.errors import CarrierError, DialogError, StateError, UserCodeError
+from dialog.errors import CallNotAnswered, CarrierError, DialogError, StateError, UserCodeError
 from dialog.llm.llm import LLM
 from dialog.message import (
     AnsweredBy,
@@ -64,6 +65,9 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=ev.CallEvent)
 
+_CONSULT_RING_S = 25.0
+_PRESS_S = 10.0
+"""Keys wait so long for what is being said."""
 _MAX_EVENTS = 20_000
 """Events kept for the report of one call; beyond it only the stream of events goes on."""
 
@@ -80,6 +84,7 @@ class Owner(Protocol):
     def on_stt_ready(self, stt: STT) -> None: ...  # noqa: D102
     def on_idle(self, count: int) -> None: ...  # noqa: D102
     def on_answered_by(self, answered_by: AnsweredBy) -> None: ...  # noqa: D102
+    async def brief(self, voip: VoIP, summary: str) -> bool: ...  # noqa: D102
     def happened(self, event: ev.CallEvent) -> None: ...  # noqa: D102
     def reported(self, report: SessionReport) -> None: ...  # noqa: D102
 
@@ -163,6 +168,7 @@ class Conversation:
             spawn=self.spawn,
             stays=self.engine.stay,
             failed=self.failed,
+            consult=self._consult,
         )
 
     # -- life -------------------------------------------------------------------------------------
@@ -408,6 +414,8 @@ class Conversation:
 
     def _on_streaming_started(self, started: StreamStarted) -> None:
         self.happened(ev.StreamChanged, state="live", generation=started.generation)
+        if started.resumed == "transfer_failed" and self.settings.transfer_failed:
+            self.engine.dispatch_message(self.settings.transfer_failed, PartOptions(paraphrase=True))
         if self._record is not None:
             self._record.begin()
         for tools in self._tools:
@@ -556,6 +564,28 @@ class Conversation:
         """It is time to end the call."""
         self.endings.end(reason)
 
+    async def _consult(self, transfer: Transfer) -> None:
+        """Ask whoever is to take the call, while the caller waits; who is not handed over comes back by themselves.
+
+        Raises:
+            DialogError: Nobody could be asked.
+        """
+        ring_s = _CONSULT_RING_S if transfer.back_within_s is None else transfer.back_within_s
+        asked = await self.voip.consult(transfer.tel, ring_s=max(5.0, ring_s))
+        try:
+            await asked.wait_answered()
+            if await self._owner.brief(asked, transfer.summary or ""):
+                await self.voip.join(asked)
+                return
+        except CallNotAnswered as exc:
+            logger.info("%s", exc)
+            return
+        except Exception as exc:
+            self.failed(as_failure("the briefing failed", exc))
+        if asked.end is None:
+            with suppress(DialogError):  # its VoIP tells of it
+                await asked.hangup(reason="refused")
+
     def stays(self) -> None:
         """The caller spoke over the goodbye: the call goes on."""
         self.endings.transfer = None
@@ -614,6 +644,27 @@ class Conversation:
         if turn is None or turn.engine is not self.engine:
             raise StateError(f"{self._agent.name}: use_voice() belongs into a turn: inference, or a tool")
         self.engine.use_voice(turn, voice)
+
+    def heard_last(self) -> str:
+        """What the running turn answers, else what was said last."""
+        turn = current_turn.get()
+        if turn is not None and turn.draft.user_text:
+            return turn.draft.user_text
+        said = (event.text for event in reversed(self.events) if isinstance(event, ev.CallerSaid) and event.final)
+        return next(said, "")
+
+    def press_after(self, keys: str) -> None:
+        """Press keys towards the other side, once the running turn is over: the stream is away for that moment."""
+        self.spawn(self._press(current_turn.get(), keys), "pressing keys")
+
+    async def _press(self, turn: Turn | None, keys: str) -> None:
+        until = self._clock.now() + _PRESS_S
+        while turn is not None and not turn.over and self._clock.now() < until:
+            await self._clock.sleep(0.05)
+        try:
+            await self.voip.send_digits(keys)
+        except DialogError as exc:
+            self.failed(exc)
 
     def end_after(self, reason: str, transfer: Transfer | None = None) -> None:
         """End the call, or transfer it, once what the running turn says was heard.

@@ -28,6 +28,8 @@ class Transfer(Struct, frozen=True):
 
     tel: str
     back_within_s: float | None
+    summary: str | None = None
+    """What is told to whoever takes the call before they get it; ``None``: they are not asked."""
 
     def __repr__(self) -> str:
         return f"<Transfer to {len(self.tel)} characters>"  # it is somebody's number
@@ -43,6 +45,7 @@ class Endings:
         spawn: Starts a task that the agent owns.
         stays: Told when the call was to end and does not (a transfer that failed).
         failed: Told of what went wrong.
+        consult: Asks whoever is to take the call, and hands it over or not.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Endings:
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
         stays: Callable[[], None],
         failed: Callable[[DialogError], None],
+        consult: Callable[[Transfer], Coroutine[Any, Any, None]],
     ) -> None:
         self._voip = voip
         self._settings = settings
@@ -61,6 +65,7 @@ class Endings:
         self._spawn = spawn
         self._stays = stays
         self._failed = failed
+        self._consult = consult
         self.transfer: Transfer | None = None
         """When the call is next to end, it is connected there instead."""
 
@@ -90,6 +95,8 @@ class Endings:
         try:
             if transfer is None:
                 await self._voip.hangup(reason=reason)
+            elif transfer.summary is not None:
+                await self._consult(transfer)
             else:
                 await self._voip.transfer_to(transfer.tel, back_within_s=transfer.back_within_s)
         except DialogError as exc:  # the carrier refused; a hang-up closes the media all the same

@@ -103,7 +103,7 @@ class Responder:
                 if last:
                     raise LimitError(f"the model called tools {step} times in one turn and has not answered")
                 jobs = await self._act(turn, answer.calls, bridge)
-                if self.retired or self._is_goodbye(jobs, answer):
+                if self.retired or self._is_goodbye(jobs, answer) or self._is_answered(jobs):
                     return
         finally:
             bridge.stop()
@@ -162,6 +162,13 @@ class Responder:
         over = ended and (spoken or answer.ended)
         answer.ended = answer.ended or ended
         return over
+
+    def _is_answered(self, jobs: list[Job]) -> bool:
+        """All that was done is itself the answer."""
+        return bool(jobs) and all(
+            self._toolbox.is_answer(job.call.name) and job.result is not None and job.result.state == "done"
+            for job in jobs
+        )
 
     def _bridge(self, turn: Turn) -> Bridge:
         def silent() -> bool:

@@ -41,6 +41,10 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     is none in time it says ``failure``."""
     failure_transfer: str = ""
     """Who takes the call then, a telephone number; empty: it is ended."""
+    transfer_failed: str = "I'm sorry, nobody can take your call at the moment. Can I help you otherwise?"
+    """Said when the caller comes back from a transfer that nobody took; empty: nothing."""
+    briefing: str = "Hello, this is the assistant, with a call for you. {summary} To take it, press 1."
+    """What is said to somebody before a warm transfer; ``{summary}`` is what the agent knows."""
     idle_prompts: tuple[str, ...] = ("Are you still there?",)
     """Asked in turn, the last one again, when nobody has spoken for ``turns.silence.idle_s``."""
     idle_goodbye: str = "I can't hear you any more, so I will hang up. Goodbye."

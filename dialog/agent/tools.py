@@ -36,7 +36,7 @@ from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
 from dialog.mcp.results import MCPToolError
 from dialog.toolpolicy import ToolPolicy
 
-__all__ = ["Tool", "ToolOptions", "Toolbox", "ends_conversation", "tool", "tool_key"]
+__all__ = ["Tool", "ToolOptions", "Toolbox", "ends_conversation", "ends_turn", "tool", "tool_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ class ToolOptions(ToolPolicy, frozen=True, kw_only=True):
     name: str
     last: bool = False
     """It ends the conversation: once something was said with it, the model is not asked again."""
+    answers: bool = False
+    """It is itself the answer: the model is not asked again in this turn."""
 
 
 class Arguments(Protocol):
@@ -188,6 +190,13 @@ def ends_conversation(function: FunctionT) -> FunctionT:
     return function
 
 
+def ends_turn(function: FunctionT) -> FunctionT:
+    """Mark a tool that is itself the answer: the model is not asked again until the other side has said something."""
+    options = getattr(function, _MARK)
+    setattr(function, _MARK, msgspec.structs.replace(options, answers=True))
+    return function
+
+
 class Toolbox:
     """The tools of an object, found by their ``@tool``; building one is cheap after the first of a class.
 
@@ -260,6 +269,11 @@ class Toolbox:
         """Whether ``name`` ends the conversation."""
         found = self._tools.get(name)
         return found is not None and found.options.last
+
+    def is_answer(self, name: str) -> bool:
+        """Whether ``name`` is itself the answer of its turn."""
+        found = self._tools.get(name)
+        return found is not None and found.options.answers
 
     def longest_s(self, calls: Iterable[ToolCall]) -> float:
         """Return the longest time that ``calls``, run together, may take; background tools take none."""

@@ -107,8 +107,8 @@ INTERNAL = re.compile(
     r"""dialog\.(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) | schemas |
         agent\.(
-            alignment | callerwords | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
-            ledger | mcptools | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recent | responder | resume | resumer |
+            alignment | briefing | callerwords | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
+            ledger | mcptools | menus | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recent | responder | resume | resumer |
             scribe | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn |
             vadmode | voices
         ) |
@@ -143,10 +143,10 @@ INTERNAL = re.compile(
         telemetry\.(callmetrics | calltrace | labels | otel | prometheus | spans) |
         vad\.played |
         voip\.(
-            aiosocket | bed | belongings | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout |
+            aiosocket | bed | belongings | consults | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout |
             wires | wrapup
         ) |
-        voip\.twilio\.(?!(gateway | voip)$)\w+
+        voip\.twilio\.(?!(gateway | twiml | voip)$)\w+
     )""",
     re.VERBOSE,
 )

@@ -1,13 +1,16 @@
 """Warm transfers: the caller waits in a conference while somebody is asked, and meets them or comes back."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 from twilio_phone import ACCOUNT, TOKEN, outbound_line, until
 
+from dialog.agent.agent import Agent
 from dialog.errors import CallNotAnswered, CarrierError
 from dialog.testing.callee import Callee
 from dialog.testing.caller import Caller
+from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.voip.voip import VoIP
 
 PERSON = "+15550123"
@@ -159,3 +162,86 @@ async def test_somebody_else_can_be_asked_after_a_refusal(transfer):
     await transfer.voip.join(second)
     await until(lambda: transfer.voip.end is not None)
     assert transfer.voip.end.reason == "transferred"
+
+
+# With an agent.
+
+
+class FrontDesk(Agent):
+    """Hands everybody over."""
+
+    briefed = 0
+
+    async def inference(self, message):
+        self.warm_transfer_to(PERSON, summary="They want a refund.")
+        yield "Please hold the line."
+
+    async def brief(self, voip, summary):
+        self.briefed += 1
+        return await super().brief(voip, summary)
+
+
+@asynccontextmanager
+async def handed_over(on_answer, **callee):
+    """A caller whose agent hands them over to somebody who does ``on_answer``: the agent, and both calls' states."""
+    agents = []
+
+    def on_voip(voip):
+        agents.append(FrontDesk(voip=voip, stt=ToldSTT(), tts=HummingTTS(char_ms=10)))
+        agents[0].activate()
+
+    async with outbound_line(on_voip=on_voip) as (gateway, account, _):
+        account.callees[PERSON] = Callee(on_answer=on_answer, **callee)
+        async with Caller.dial(gateway.webhook_url, auth_token=TOKEN, account_sid=ACCOUNT) as caller:
+            account.add_call(
+                caller.call_sid,
+                on_update=lambda update: caller.update(status=update.status, twiml=update.twiml, url=update.url),
+            )
+            await until(lambda: agents and agents[0].voip.state == "live")
+            agents[0].stt.heard("I want a refund")
+            yield agents[0], caller, account
+
+
+def spoken(agent):
+    return list(agent.tts.texts.values())
+
+
+async def test_an_agent_briefs_the_one_who_takes_over_and_is_done():
+    async def takes(person):
+        await person.wait_for_speech()
+        person.press("1")
+        await asyncio.sleep(5)
+
+    async with handed_over(takes) as (agent, caller, account):
+        async with asyncio.timeout(15):
+            await until(lambda: agent.voip.end is not None)
+        assert agent.voip.end.reason == "transferred"
+        assert "Please hold the line." in spoken(agent)
+        assert any("They want a refund. To take it, press 1." in text for text in spoken(agent))
+        assert len(caller.conference.participants) == 2
+        await caller.hang_up()
+        await account.wait_hung_up()
+
+
+async def test_an_agent_talks_to_the_caller_again_when_the_other_one_refuses():
+    async def refuses(person):
+        await person.wait_for_speech()
+        person.press("2")
+        await person.wait_ended()
+
+    async with handed_over(refuses) as (agent, caller, account):
+        await until(lambda: agent.voip.generation == 2)
+        await until(lambda: any(text.startswith("I'm sorry, nobody can take") for text in spoken(agent)))
+        assert agent.voip.end is None
+        assert agent.briefed == 1
+        assert account.placed[0].status == "completed"
+        heard = await caller.listen()
+        assert heard.duration_ms > 100
+
+
+async def test_an_agent_talks_to_the_caller_again_when_nobody_answers():
+    async with handed_over(None, outcome="busy") as (agent, _, account):
+        await until(lambda: agent.voip.generation == 2)
+        await until(lambda: any(text.startswith("I'm sorry, nobody can take") for text in spoken(agent)))
+        assert agent.briefed == 0
+        assert account.placed[0].status == "busy"

@@ -125,6 +125,35 @@ async def test_who_waits_in_the_other_process_is_told_what_became_of_the_call(ou
         await until(lambda: words == [f"Ada: {reason}"])
 
 
+@pytest.mark.parametrize(("key", "reason"), [("1", "transferred"), ("2", "")])
+async def test_somebody_can_be_asked_from_another_process(key, reason):
+    workers = a_pool("asking.py:on_voip", hosting=PATIENT)
+    async with outbound_line(on_voip=False, workers=workers) as (gateway, account, _):
+
+        async def answer(person):
+            await person.wait_for_speech()
+            person.press(key)
+            await person.wait_ended()
+
+        account.callees["+15550123"] = Callee(on_answer=answer)
+        async with Caller.dial(gateway.webhook_url, auth_token=TOKEN, account_sid=ACCOUNT, light=True) as caller:
+            account.add_call(
+                caller.call_sid,
+                on_update=lambda update: caller.update(status=update.status, twiml=update.twiml, url=update.url),
+            )
+            voip = gateway.get(caller.call_sid)
+            caller.press("1")
+            if reason:
+                await until(lambda: voip.end is not None)
+                assert voip.end.reason == reason
+                assert len(caller.conference.participants) == 2
+                await caller.hang_up()
+            else:
+                await until(lambda: voip.generation == 2)
+                assert voip.end is None
+                assert caller.streams == 2
+
+
 async def test_without_a_worker_no_call_is_placed():
     workers = a_pool("broken.py:on_voip")
     async with outbound_line(on_voip=False, workers=workers) as (gateway, account, _):

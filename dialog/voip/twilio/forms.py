@@ -26,6 +26,7 @@ __all__ = [
     "CallStatusForm",
     "ConferenceForm",
     "DialForm",
+    "MessageForm",
     "NumberStatusForm",
     "RecordingForm",
     "StreamStatusForm",
@@ -124,6 +125,19 @@ class ConferenceForm(_Form, frozen=True, kw_only=True):
     status_callback_event: str
     call_sid: str = ""
     participant_label: str = ""
+
+
+class MessageForm(_Form, frozen=True, kw_only=True):
+    """A text message has come in."""
+
+    message_sid: str
+    from_: str = field(name="From")
+    to: str
+    body: str = ""
+    num_media: int = 0
+
+    def __repr__(self) -> str:
+        return f"<MessageForm {self.message_sid}>"
 
 
 class AnsweredByForm(_Form, frozen=True, kw_only=True):

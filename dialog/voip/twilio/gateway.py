@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, ClassVar, Literal, Self, TypeVar, overload
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast, overload
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -17,6 +17,7 @@ from aiohttp import ClientSession, web
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError, StateError
+from dialog.message import ReceivedSMS
 from dialog.net import shared
 from dialog.participant import Event
 from dialog.voip.admission import Declined, Reject, Resolver, Workers
@@ -31,6 +32,7 @@ from dialog.voip.twilio.asgi import AsgiShell
 from dialog.voip.twilio.commands import TwilioCommands
 from dialog.voip.twilio.consulting import Consultations
 from dialog.voip.twilio.exchange import Exchange
+from dialog.voip.twilio.inbox import SMSListener
 from dialog.voip.twilio.outbound import OutboundCalls, OutgoingCall
 from dialog.voip.twilio.placing import PlacedCalls
 from dialog.voip.twilio.rest import TwilioRest
@@ -46,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 Listener = Callable[[TwilioVoIP], object]
 ListenerT = TypeVar("ListenerT", bound=Listener)
+SMSListenerT = TypeVar("SMSListenerT", bound=SMSListener)
 
 _DEFAULT_PATH = "/twilio"
 _DEFAULT_SETTINGS = CallSettings()
@@ -75,6 +78,8 @@ class TwilioGateway:
 
     VOIP: ClassVar[Event[TwilioVoIP]] = Event("voip")
     """A call was accepted; once per call, inside the call's scope."""
+    SMS: ClassVar[Event[ReceivedSMS]] = Event("sms")
+    """A text message has come to ``webhook_url`` + ``/sms``; the text that a listener returns is the answer."""
 
     def __init__(
         self,
@@ -230,29 +235,43 @@ class TwilioGateway:
     # Listeners.
 
     @overload
-    def on(self, event: Event[TwilioVoIP] | Literal["voip"]) -> Callable[[ListenerT], ListenerT]: ...
+    def on(self, event: Event[TwilioVoIP] | Literal["voip"]) -> Callable[[ListenerT], ListenerT]: ...  # type: ignore[overload-overlap]  # no name is both
     @overload
     def on(self, event: Event[TwilioVoIP] | Literal["voip"], listener: ListenerT) -> ListenerT: ...
+    @overload
+    def on(self, event: Event[ReceivedSMS] | Literal["sms"]) -> Callable[[SMSListenerT], SMSListenerT]: ...
+    @overload
+    def on(self, event: Event[ReceivedSMS] | Literal["sms"], listener: SMSListenerT) -> SMSListenerT: ...
     def on(self, event: str, listener: Any = None) -> Any:
-        """Call ``listener`` with the :class:`TwilioVoIP` of every call; also a decorator.
+        """Call ``listener`` with the :class:`TwilioVoIP` of every call, or with every text message; also a decorator.
 
-        If a listener raises, the caller hears ``error_text`` and the call ends.
+        If one for calls raises, the caller hears ``error_text`` and the call ends. One for ``sms`` may be a coroutine
+        function; the text that it returns within 10 s is the answer, ``None`` is none.
 
         Raises:
             ValueError: There is no such event.
             TypeError: ``listener`` is a coroutine function, which nobody would wait for.
         """
-        if event != self.VOIP:
-            raise ValueError(f"TwilioGateway has no event {event!r}, only {str(self.VOIP)!r}")
+        if event not in (self.VOIP, self.SMS):
+            raise ValueError(f"TwilioGateway has no event {event!r}, only 'voip' and 'sms'")
         if listener is None:
-            return partial(self.on, TwilioGateway.VOIP)
+            return partial(self.on, cast("Any", event))
+        if event == self.SMS:
+            self._switchboard.inbox.listeners.append(listener)
+            return listener
         if inspect.iscoroutinefunction(listener):
             raise TypeError("a listener for 'voip' must be a plain function; let the agent start tasks of its own")
         self._listeners.append(listener)
         return listener
 
-    def off(self, event: Event[TwilioVoIP] | Literal["voip"], listener: Listener) -> None:
+    @overload
+    def off(self, event: Event[TwilioVoIP] | Literal["voip"], listener: Listener) -> None: ...
+    @overload
+    def off(self, event: Event[ReceivedSMS] | Literal["sms"], listener: SMSListener) -> None: ...
+    def off(self, event: str, listener: Any) -> None:
         """Stop calling ``listener``; one that does not listen is ignored."""
+        if event == self.SMS and listener in self._switchboard.inbox.listeners:
+            self._switchboard.inbox.listeners.remove(listener)
         if event == self.VOIP and listener in self._listeners:
             self._listeners.remove(listener)
 

@@ -54,7 +54,7 @@ class Reports:
 
     def __init__(self, records: dict[UUID, CallRecord]) -> None:
         self._records = records
-        self.on_conference: Callable[[UUID, UUID, str, str], object] = lambda *_: None
+        self.on_conference: Callable[[UUID, UUID, str, str], object] = _nobody
         """Told of the caller, of whom they meet, what happened, and to which CallSid; set by the gateway."""
 
     def take(self, endpoint: Endpoint, fields: Fields) -> None:
@@ -179,6 +179,10 @@ class Reports:
             at=form.timestamp,
         )
         record.call.voip.receive(VoIP.TRANSCRIPT, status)
+
+
+def _nobody(_caller: UUID, _other: UUID, _event: str, _call_sid: str) -> None:
+    """No conference is of interest."""
 
 
 def named_record(records: dict[UUID, CallRecord], fields: Fields) -> tuple[UUID | None, CallRecord | None]:

@@ -28,6 +28,7 @@ from dialog.voip.peers import Orphan, Taker
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.commands import TwilioCommands
 from dialog.voip.twilio.forms import FINAL_STATUSES, AfterForm, DialForm, VoiceForm, decode_form, metadata_of
+from dialog.voip.twilio.inbox import Inbox
 from dialog.voip.twilio.messages import Start
 from dialog.voip.twilio.record import CallRecord, FinishedCalls, call_id_of
 from dialog.voip.twilio.reports import Reports, end_reason, named_record
@@ -86,6 +87,7 @@ class Switchboard:
         self._workers = workers
         self._clock = clock
         self._records: dict[UUID, CallRecord] = {}
+        self.inbox = Inbox()
         self.reports: Reports = Reports(self._records)
         self._finished = FinishedCalls()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -152,6 +154,8 @@ class Switchboard:
                     return xml(self._after(fields))
                 case "dial":
                     return xml(self._dial(fields))
+                case "sms":
+                    return xml(await self.inbox.receive(fields))
                 case "media":
                     raise Refusal(400, "this is a WebSocket endpoint")
                 case _:
@@ -258,6 +262,7 @@ class Switchboard:
     async def close(self) -> None:
         """End all calls and wait, within a bound, until nothing of them is left."""
         self._closing = True
+        await self.inbox.close()
         calls = self.calls
         hangups = [
             asyncio.create_task(self._commands.hangup_quietly(call), name=f"hang up {call.metadata.call_id}")

@@ -1,6 +1,9 @@
-"""The TwiML documents that Dialog answers, written by the official SDK's builders.
+"""The TwiML documents that Dialog answers, written by the official SDK's builders, which escape what they are given.
 
-Source: Twilio, TwiML for Programmable Voice.
+They are plain functions from values to a document, for answers of your own as well: a resolver may return
+``Document(twiml.dial(…))``.
+
+Source: Twilio, TwiML for Programmable Voice and Programmable Messaging.
 """
 
 from __future__ import annotations
@@ -12,11 +15,22 @@ from typing import Any, Final, Literal
 from dialog.errors import MissingExtra
 
 try:
+    from twilio.twiml.messaging_response import MessagingResponse  # type: ignore[import-untyped]
     from twilio.twiml.voice_response import Connect, Dial, VoiceResponse  # type: ignore[import-untyped]
 except ImportError as exc:
     raise MissingExtra("twilio", "twilio") from exc
 
-__all__ = ["MAX_PARAMETER", "conference", "connect_stream", "dial", "hangup", "play_digits", "reject", "say"]
+__all__ = [
+    "MAX_PARAMETER",
+    "conference",
+    "connect_stream",
+    "dial",
+    "hangup",
+    "messages",
+    "play_digits",
+    "reject",
+    "say",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +146,14 @@ def conference(
         **options,
     )
     response.append(verb)
+    return str(response)
+
+
+def messages(*texts: str) -> str:
+    """Answer a text message with others; with none: do not answer."""
+    response = MessagingResponse()
+    for text in texts:
+        response.message(text)
     return str(response)
 
 

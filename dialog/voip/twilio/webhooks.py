@@ -43,6 +43,7 @@ Endpoint: TypeAlias = Literal[
     "conference",
     "recording",
     "transcription",
+    "sms",
     "media",
 ]
 """What a path is for; all but ``voice`` lie beneath the voice webhook's path under their name."""

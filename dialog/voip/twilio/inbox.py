@@ -1,0 +1,91 @@
+"""Text messages that come in: each is given to the program once, and answered with what it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from dialog.errors import ConfigurationError
+from dialog.message import ReceivedSMS
+from dialog.sms.sms import check_text
+from dialog.voip.twilio import twiml
+from dialog.voip.twilio.forms import MessageForm, decode_form
+from dialog.voip.twilio.webhooks import Fields
+
+__all__ = ["Inbox", "SMSListener"]
+
+logger = logging.getLogger(__name__)
+
+SMSListener: TypeAlias = Callable[[ReceivedSMS], "str | Awaitable[str | None] | None"]
+"""Takes a message; the text that it returns is the answer."""
+
+_ANSWER_S: Final = 10.0
+"""Twilio waits 15 s."""
+_REMEMBERED: Final = 1000
+
+
+class Inbox:
+    """Hands messages to listeners."""
+
+    def __init__(self) -> None:
+        self.listeners: list[SMSListener] = []
+        self._answers: OrderedDict[str, asyncio.Task[str]] = OrderedDict()
+
+    async def receive(self, fields: Fields) -> str:
+        """Take the message of a webhook, and return the TwiML that answers it.
+
+        A message that is delivered again, because the first answer came too late or was lost, is answered alike.
+
+        Raises:
+            RemoteProtocolError: It lacks what it needs.
+        """
+        form = decode_form(MessageForm, fields)
+        values = dict(reversed(fields))
+        message = ReceivedSMS(
+            message_sid=form.message_sid,
+            from_=form.from_,
+            to=form.to,
+            text=form.body,
+            media=tuple(values.get(f"MediaUrl{number}", "") for number in range(min(form.num_media, 10))),
+            parameters=tuple(fields),
+        )
+        answer = self._answers.get(form.message_sid)
+        if answer is None:
+            answer = asyncio.get_running_loop().create_task(self._answer(message), name="answer an SMS")
+            self._answers[form.message_sid] = answer
+            if len(self._answers) > _REMEMBERED:
+                self._answers.popitem(last=False)
+        return await asyncio.shield(answer)
+
+    async def close(self) -> None:
+        """Give up what is being answered."""
+        pending = [answer for answer in self._answers.values() if not answer.done()]
+        for answer in pending:
+            answer.cancel()
+        if pending:
+            await asyncio.wait(pending)
+
+    async def _answer(self, message: ReceivedSMS) -> str:
+        texts: list[str] = []
+        for listener in tuple(self.listeners):
+            try:
+                async with asyncio.timeout(_ANSWER_S):
+                    said = listener(message)
+                    text: object = await said if inspect.isawaitable(said) else said
+                if text is not None:
+                    texts.append(_checked(text))
+            except Exception:  # the user's code: the others are asked all the same
+                logger.exception("SMS %s: a listener failed", message.message_sid)
+        if not self.listeners:
+            logger.warning("SMS %s: nobody listens: gateway.on('sms', …)", message.message_sid)
+        return twiml.messages(*texts)
+
+
+def _checked(text: object) -> str:
+    if not isinstance(text, str):
+        raise ConfigurationError(f"a listener for 'sms' returns a text or None, not {type(text).__name__}")
+    return check_text(text)
