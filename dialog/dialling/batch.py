@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from time import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from msgspec import Struct
@@ -20,10 +20,12 @@ from dialog.dialling.table import Row, Table
 from dialog.errors import AuthenticationError, CarrierError, DialogError, UserCodeError
 from dialog.message import CallProgress
 from dialog.voip.answering import MachineDetection
-from dialog.voip.twilio.gateway import TwilioGateway
-from dialog.voip.twilio.placing import PlacedCall
 from dialog.voip.twilio.voip import TwilioVoIP
 from dialog.voip.voip import VoIP
+
+if TYPE_CHECKING:  # they need the twilio package: whoever has a gateway has it
+    from dialog.voip.twilio.gateway import TwilioGateway
+    from dialog.voip.twilio.placing import PlacedCall
 
 __all__ = ["RESULT_COLUMNS", "Batch", "BatchSettings", "Progress"]
 
