@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 P_contra = TypeVar("P_contra", contravariant=True)
 
+_MOST_TOLD = 64
+"""So many things that may come with every message are told of; there cannot be more that are worth it."""
 _HELD_ERRORS = 16
 """How many errors are held for a listener that comes late."""
 
@@ -132,7 +134,7 @@ class Participant:
         For what may come with every message: the first one says all there is to know.
         """
         text = str(error)
-        if text not in self._told:
+        if text not in self._told and len(self._told) < _MOST_TOLD:
             self._told |= {text}
             self.fail(error)
 

@@ -31,12 +31,12 @@ from dialog.errors import (
     ConfigurationError,
     LimitError,
     ProviderError,
-    RemoteProtocolError,
     StateError,
     UnsupportedFormat,
 )
 from dialog.llm.llm import Item, ToolCall, ToolSpec
 from dialog.message import AudioFormat, Message, Playback, SpeechEdge
+from dialog.net.malformed import malformed
 from dialog.net.reconnect import Backoff
 from dialog.net.ring import AudioRing, StreamTime
 from dialog.net.socket import Address, ProviderSocket, SocketSettings
@@ -457,23 +457,10 @@ class SocketS2S(S2S):
         self._set_timer("forced renewal", max(0.0, left_s - _FORCED_S), self._renew)
 
     def _undecodable(self, data: str | bytes, exc: msgspec.DecodeError, known: Collection[str], tag: str) -> None:
-        """A message could not be decoded; types that nobody knows may look as they like.
-
-        Args:
-            data: The message.
-            exc: What the decoder said.
-            known: Types of messages that we use.
-            tag: The field that holds the type.
-        """
-        kind = ""
-        if isinstance(exc, msgspec.ValidationError):
-            fields = msgspec.json.decode(data)
-            value = fields.get(tag) if isinstance(fields, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-            if not isinstance(value, str) or value not in known:
-                return
-            kind = value
-        what = f"a malformed {kind} message ({exc})" if kind else f"a frame that is not JSON ({exc})"
-        self.fail(RemoteProtocolError(f"{self.provider} sent {what}"))
+        """A message could not be decoded; types that nobody knows may look as they like. See :func:`malformed`."""
+        error = malformed(self.provider, data, exc, known, tag)
+        if error is not None:
+            self.fail_once(error)
 
     def _to_call(self, position_ms: float, *, end: bool = False) -> float:
         """A position in the session's audio on the call's audio clock, both in ms."""

@@ -209,7 +209,7 @@ class AzureSTT(TurnSTT):
         try:
             message = parse_usp(data)
         except ValueError as exc:
-            self.fail(RemoteProtocolError(f"{self.provider} sent {exc}"))
+            self.fail_once(RemoteProtocolError(f"{self.provider} sent {exc}"))
             return
         path, turn = message.path, self._turn_now
         if message.request_id != turn.request_id:
@@ -223,7 +223,7 @@ class AzureSTT(TurnSTT):
         try:
             event = decode(message.body)
         except msgspec.DecodeError as exc:
-            self.fail(RemoteProtocolError(f"{self.provider} sent a malformed {path} message ({exc})"))
+            self.fail_once(RemoteProtocolError(f"{self.provider} sent a malformed {path} message ({exc})"))
             return
         if path == "speech.startdetected":
             if self._collector.empty:

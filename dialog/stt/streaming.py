@@ -22,6 +22,7 @@ import msgspec
 
 from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
 from dialog.message import AudioFormat, Message
+from dialog.net.malformed import malformed
 from dialog.net.reconnect import Backoff
 from dialog.net.ring import AudioRing, StreamTime
 from dialog.net.socket import ProviderSocket, SocketSettings
@@ -255,23 +256,10 @@ class StreamingSTT(TellingSTT):
             self._socket.replace(error)
 
     def _undecodable(self, data: str | bytes, exc: msgspec.DecodeError, known: Collection[str], tag: str) -> None:
-        """A message could not be decoded; types that nobody knows may look as they like.
-
-        Args:
-            data: The message.
-            exc: What the decoder said.
-            known: Types of messages that we use.
-            tag: The field that holds the type.
-        """
-        kind = ""
-        if isinstance(exc, msgspec.ValidationError):
-            fields = msgspec.json.decode(data)
-            value = fields.get(tag) if isinstance(fields, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-            if not isinstance(value, str) or value not in known:
-                return
-            kind = value
-        what = f"a malformed {kind} message ({exc})" if kind else f"a frame that is not JSON ({exc})"
-        self.fail(RemoteProtocolError(f"{self.provider} sent {what}"))
+        """A message could not be decoded; types that nobody knows may look as they like. See :func:`malformed`."""
+        error = malformed(self.provider, data, exc, known, tag)
+        if error is not None:
+            self.fail_once(error)
 
     def _skewed(self) -> None:
         told = f"{self.provider} tells times that are outside the audio it was sent; the nearest that can be are taken"

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Struct
 
-from dialog.errors import ProviderError, RemoteProtocolError
+from dialog.errors import ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
+from dialog.net.malformed import malformed
 from dialog.net.reconnect import Backoff, status_is_retryable
 from dialog.net.socket import SocketSettings
 from dialog.net.urls import QueryValue, join, websocket_url
@@ -55,10 +56,6 @@ class _Event(Struct):
 
 _HEADS = 16
 """Voices whose messages are remembered."""
-
-
-class _Kind(Struct):
-    type: str = ""
 
 
 _KNOWN = frozenset({"chunk", "timestamps", "done", "error"})
@@ -171,11 +168,10 @@ class CartesiaTTS(SocketTTS):
     def _receive(self, data: str | bytes) -> None:
         try:
             event = _decode(data)
-        except msgspec.ValidationError as exc:
-            self._misunderstood(data, exc)
-            return
         except msgspec.DecodeError as exc:
-            self.fail(RemoteProtocolError(f"cartesia sent a frame that is not JSON ({exc})"))
+            error = malformed(self.provider, data, exc, _KNOWN)
+            if error is not None:
+                self.fail_once(error)
             return
         kind = event.type
         if kind not in _KNOWN:
@@ -207,15 +203,6 @@ class CartesiaTTS(SocketTTS):
             self._context_released(event.context_id)
         elif event.type == "chunk":
             self._no_part(event.context_id)
-
-    def _misunderstood(self, data: str | bytes, exc: msgspec.ValidationError) -> None:
-        """Types of messages that we do not know may look as they like."""
-        try:
-            kind = msgspec.json.decode(data, type=_Kind).type
-        except msgspec.ValidationError:
-            kind = ""
-        if kind in _KNOWN:
-            self.fail(RemoteProtocolError(f"cartesia sent a malformed {kind} message ({exc})"))
 
 
 def _error(event: _Event, what: str) -> ProviderError:

@@ -192,10 +192,10 @@ class DeepgramTTS(SocketTTS):
         try:
             event = _decode(data)
         except msgspec.ValidationError as exc:
-            self.fail(RemoteProtocolError(f"deepgram sent a malformed message ({exc})"))
+            self.fail_once(RemoteProtocolError(f"deepgram sent a malformed message ({exc})"))
             return
-        except msgspec.DecodeError as exc:
-            self.fail(RemoteProtocolError(f"deepgram sent a frame that is not JSON ({exc})"))
+        except msgspec.DecodeError:
+            self.fail_once(RemoteProtocolError("deepgram sent a frame that is not JSON"))
             return
         if event.type == "Flushed":
             if key is not None:

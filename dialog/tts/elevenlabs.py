@@ -191,10 +191,10 @@ class ElevenLabsTTS(SocketTTS):
         try:
             event = _decode(data)
         except msgspec.ValidationError as exc:
-            self.fail(RemoteProtocolError(f"elevenlabs sent a malformed message ({exc})"))
+            self.fail_once(RemoteProtocolError(f"elevenlabs sent a malformed message ({exc})"))
             return
-        except msgspec.DecodeError as exc:
-            self.fail(RemoteProtocolError(f"elevenlabs sent a frame that is not JSON ({exc})"))
+        except msgspec.DecodeError:
+            self.fail_once(RemoteProtocolError("elevenlabs sent a frame that is not JSON"))
             return
         context = event.context_id or event.context_id_
         now = self._loop.time()
