@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -15,6 +15,7 @@ from dialog.agent.tools import Tool
 from dialog.errors import ConfigurationError
 from dialog.llm.llm import LLM
 from dialog.llm.openai import OpenAILLM
+from dialog.mcp.server import MCPServer
 from dialog.providers.builtin import DEFAULTS
 from dialog.providers.factories import create_llm, create_s2s, create_stt, create_tts
 from dialog.providers.registry import find_class
@@ -24,9 +25,6 @@ from dialog.sessions.spec import SessionSpec
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
-
-if TYPE_CHECKING:
-    from dialog.mcp.server import MCPServer
 
 __all__ = ["AgentConfig", "ProviderConfig"]
 

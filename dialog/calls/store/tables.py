@@ -30,6 +30,7 @@ class Moment(TypeDecorator[datetime]):
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
+    """Statements with it may be kept by SQLAlchemy."""
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """On its way to the database."""
