@@ -100,14 +100,15 @@ async def test_a_reply_is_cut_and_the_model_knows_how_far_it_was_heard(factory, 
         line.pump()
         line.say(SPEECH)
         async with asyncio.timeout(10):
-            while len(line.heard_audio) < 8000:  # a second of the story
+            while len(line.heard_audio) < 12_000:  # a second and a half of the story
                 await asyncio.sleep(0.02)
         line.say(SPEECH)
         await until(lambda: events(Interrupted))
         await until(lambda: len(events(AgentSaid)) == 2)
         cut, answer = events(AgentSaid)
         assert cut.state == "cut"
-        assert 1000 <= cut.heard_ms < 4000
+        # What is known by marks may be a little less than what has sounded, and of 5.5 seconds most was not heard.
+        assert 1000 <= cut.heard_ms < 5000
         assert (answer.text, answer.state) == ("All right, I stop.", "played")
         await until(lambda: sum(said.final for said in events(CallerSaid)) == 2)  # the words may come late
         assert [said.text for said in events(CallerSaid) if said.final] == ["tell me a story", "stop"]
