@@ -9,7 +9,16 @@ from contextlib import suppress
 import uvloop
 from aiohttp import web
 
-from dialog import CartesiaTTS, DeepgramSTT, OpenAIAgent, TwilioGateway, TwilioVoIP
+from dialog import (
+    Agent,
+    AgentSettings,
+    CartesiaTTS,
+    DeepgramSTT,
+    OpenAIAgent,
+    OpenAIRealtimeS2S,
+    TwilioGateway,
+    TwilioVoIP,
+)
 from dialog.loop import calm_collector
 
 gateway = TwilioGateway(
@@ -19,6 +28,14 @@ gateway = TwilioGateway(
 
 @gateway.on("voip")
 def on_voip(voip: TwilioVoIP) -> None:
+    if "REALTIME_BASE_URL" in os.environ:
+        Agent(
+            voip=voip,
+            s2s=OpenAIRealtimeS2S(api_key="key", base_url=os.environ["REALTIME_BASE_URL"]),
+            system="You are a phone agent.",
+            settings=AgentSettings(model_opens=True),
+        ).activate()
+        return
     OpenAIAgent(
         voip=voip,
         stt=DeepgramSTT(api_key="key", base_url=os.environ["DEEPGRAM_BASE_URL"]),

@@ -9,8 +9,10 @@ import asyncio
 import re
 import time
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -114,13 +116,26 @@ _STILL = b64encode(b"\xff" * 148)
 _SPEECH = bytes(0x90 + n % 16 if n % 2 else 0x10 + n % 16 for n in range(8 * CHUNK_MS))
 
 
+def spoken(key: tuple[int, int] | None) -> bytes:
+    """A chunk of speech; of the turn ``key``, if it is the first of its answer."""
+    return _SPEECH if key is None else MAGIC + faint(key[0], 4) + faint(key[1], 4) + _SPEECH[12:]
+
+
+class Listener(Protocol):
+    """Whoever hears a caller, and says of them what the script wants."""
+
+    def speech_started(self) -> None: ...
+
+    def results(self, text: str, *, final: bool) -> None: ...
+
+
 class World:
     """Everything around the server: three providers, and callers as many as wanted."""
 
     def __init__(self) -> None:
         self.figures = Figures()
         self.callers: dict[int, LightCaller] = {}
-        self.recognisers: dict[int, Deepgram] = {}
+        self.recognisers: dict[int, Listener] = {}
         self.finals: dict[tuple[int, int], float] = {}
         self.tokens: dict[tuple[int, int], float] = {}
         self.audio: dict[tuple[int, int], float] = {}
@@ -129,20 +144,32 @@ class World:
         self._servers: list[asyncio.Server] = []
 
     async def open(self) -> None:
-        loop = asyncio.get_running_loop()
-        for name, factory in (
-            ("DEEPGRAM", lambda: Deepgram(self)),
-            ("CARTESIA", lambda: Cartesia(self)),
-            ("OPENAI", lambda: RawHTTP(self.complete)),
-        ):
-            server = await loop.create_server(factory, "127.0.0.1", 0, backlog=1024)
-            self._servers.append(server)
-            base = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            self.urls[f"{name}_BASE_URL"] = f"http://{base}/v1" if name == "OPENAI" else f"ws://{base}"
+        self.urls["DEEPGRAM_BASE_URL"] = f"ws://{await self._serve(lambda: Deepgram(self))}"
+        self.urls["CARTESIA_BASE_URL"] = f"ws://{await self._serve(lambda: Cartesia(self))}"
+        self.urls["OPENAI_BASE_URL"] = f"http://{await self._serve(lambda: RawHTTP(self.complete))}/v1"
+
+    async def _serve(self, factory: Callable[[], asyncio.Protocol]) -> str:
+        """Listen; returns where."""
+        server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0, backlog=1024)
+        self._servers.append(server)
+        return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
         for server in self._servers:
             server.close()
+
+    def hear(self, listener: Listener, data: bytes, arrived: float) -> int | None:
+        """Note when the caller's frames arrived in ``data``; returns whose they are."""
+        found = None
+        for at in range(0, len(data), 160):
+            if data[at : at + 4] != MAGIC:
+                continue
+            found, number = strong(data[at + 4 : at + 8]), strong(data[at + 8 : at + 12])
+            self.recognisers[found] = listener
+            caller = self.callers.get(found)
+            if caller is not None and (sent := caller.sent.pop(number, None)) is not None:
+                self.figures.frame_to_stt.append(arrived - sent)
+        return found
 
     def complete(self, connection: RawHTTP, body: bytes) -> None:
         """A chat completion: the mark of the question first, then a sentence, token by token."""
@@ -179,7 +206,6 @@ class Deepgram(RawSocket):
     def __init__(self, world: World) -> None:
         super().__init__()
         self.world = world
-        self.call = -1
         self.heard = 0
 
     def message(self, opcode: int, data: bytes) -> None:
@@ -189,16 +215,7 @@ class Deepgram(RawSocket):
                 self.send(b"\x03\xe8", 8)
             return
         self.heard += len(data)
-        for at in range(0, len(data), 160):
-            if data[at : at + 4] != MAGIC:
-                continue
-            call, number = strong(data[at + 4 : at + 8]), strong(data[at + 8 : at + 12])
-            if self.call != call:
-                self.call = call
-                self.world.recognisers[call] = self
-            caller = self.world.callers.get(call)
-            if caller is not None and (sent := caller.sent.pop(number, None)) is not None:
-                self.world.figures.frame_to_stt.append(arrived - sent)
+        self.world.hear(self, data, arrived)
 
     def speech_started(self) -> None:
         at = self.heard / 8000
@@ -295,10 +312,10 @@ class Context:
             self.connection.contexts.pop(self.name, None)
             return
         if self.made_ms < self.characters * AUDIO_MS_PER_CHARACTER:
-            data = _SPEECH
-            if self.made_ms == 0 and self.key is not None:
-                data = MAGIC + faint(self.key[0], 4) + faint(self.key[1], 4) + _SPEECH[12:]
-                self.connection.world.audio.setdefault(self.key, now())
+            first = self.key if self.made_ms == 0 else None
+            data = spoken(first)
+            if first is not None:
+                self.connection.world.audio.setdefault(first, now())
             self.made_ms += CHUNK_MS
             self.connection.send(
                 b'{"type":"chunk","context_id":"%b","status_code":206,"done":false,"data":"%b","step_time":3.1}'

@@ -117,8 +117,8 @@ class Load:
 
 
 @asynccontextmanager
-async def serving(script: str, *, stall: bool = False):
-    world = World()
+async def serving(script: str, *, stall: bool = False, world: World | None = None):
+    world = world or World()
     await world.open()
     server = await asyncio.to_thread(Server, script, world.urls, stall=stall)
     try:
