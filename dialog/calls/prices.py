@@ -1,4 +1,6 @@
-"""What usage costs: a table of list prices that anybody can overlay, and the sum::
+"""What usage costs: a table of list prices that anybody can overlay, and the sum.
+
+::
 
     cost_usd(usage, {**PRICES, "my-model": Price(input=1.0, output=3.0)})
 
