@@ -14,7 +14,13 @@ from dialog import Agent, AgentSettings, OpenAILLM, TwilioGateway, VoIP, create_
 from dialog.env import read_env, required
 from dialog.loop import calm_collector, new_event_loop
 
-KEYS = {"openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY", "grok": "XAI_API_KEY", "deepgram": "DEEPGRAM_API_KEY"}
+KEYS = {
+    "openai": ("OPENAI_API_KEY",),
+    "gemini": ("GEMINI_API_KEY",),
+    "grok": ("XAI_API_KEY",),
+    "deepgram": ("DEEPGRAM_API_KEY",),
+    "elevenlabs": ("ELEVENLABS_API_KEY", "ELEVENLABS_AGENT_ID"),
+}
 """What each model is reached with."""
 
 env = read_env()
@@ -37,7 +43,7 @@ def on_voip(voip: VoIP) -> None:
     options = {"base_url": env["REALTIME_BASE_URL"]} if "REALTIME_BASE_URL" in env else {}
     Clerk(
         voip=voip,
-        s2s=lambda: create_s2s(provider, api_key=env[KEYS[provider]], **options),
+        s2s=lambda: create_s2s.from_env(provider, env=env, **options),
         # A text chat (python -m dialog chat main:on_voip) is not heard: there this one answers.
         llm=OpenAILLM(api_key=env["OPENAI_API_KEY"]) if "OPENAI_API_KEY" in env else None,
         system=env.get(
@@ -50,7 +56,7 @@ def on_voip(voip: VoIP) -> None:
 
 def main() -> None:
     """Serve until Ctrl-C."""
-    keys = ("TWILIO_AUTH_TOKEN", KEYS[provider])
+    keys = ("TWILIO_AUTH_TOKEN", *KEYS[provider])
     required(env, *keys, "TWILIO_ACCOUNT_SID", "WEBHOOK_URL")
     gateway = TwilioGateway(
         account_sid=env["TWILIO_ACCOUNT_SID"],

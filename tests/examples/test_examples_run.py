@@ -23,6 +23,7 @@ from dialog.testing.caller import Caller
 from dialog.testing.cartesia import CartesiaEmulator
 from dialog.testing.deepgram import DeepgramEmulator
 from dialog.testing.deepgram_agent import DeepgramAgentEmulator
+from dialog.testing.elevenlabs_agent import ElevenLabsAgentEmulator
 from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.grok import GrokEmulator
 from dialog.testing.model import ToolUse
@@ -213,11 +214,13 @@ def tells_the_time(items) -> RealtimeReply:
         ("gemini", GeminiLiveEmulator),
         ("grok", GrokEmulator),
         ("deepgram", DeepgramAgentEmulator),
+        ("elevenlabs", ElevenLabsAgentEmulator),
     ],
 )
 async def test_the_realtime_agent_holds_a_conversation(tmp_path: Path, provider: str, emulator) -> None:
     async with emulator(sentences=["what time is it", "thank you"], replies=tells_the_time) as model, House() as house:
-        keys = {f"{name}_API_KEY": model.api_key for name in ("OPENAI", "XAI", "GEMINI", "DEEPGRAM")}
+        keys = {f"{name}_API_KEY": model.api_key for name in ("OPENAI", "XAI", "GEMINI", "DEEPGRAM", "ELEVENLABS")}
+        keys["ELEVENLABS_AGENT_ID"] = getattr(model, "agent_id", "")
         more = {"REALTIME_PROVIDER": provider, "REALTIME_BASE_URL": model.base_url, **keys}
         async with house.running(REALTIME, tmp_path, **more) as process:
             await exchange(house)
