@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dialog.loop import calm_collector, new_event_loop
 from dialog.voip.memory import MemoryLine, memory_call
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 from dialog.workers.pool import WorkerPool
 
 APP = Path(__file__).with_name("survival_app.py")

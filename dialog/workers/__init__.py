@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dialog.workers.fleet import Fleet as Fleet
-    from dialog.workers.hosted import HostingSettings as HostingSettings
+    from dialog.workers.hosting import HostingSettings as HostingSettings
     from dialog.workers.nats import NatsSettings as NatsSettings
     from dialog.workers.nats import NatsUnavailable as NatsUnavailable
     from dialog.workers.pool import WorkerPool as WorkerPool
 
 _HOMES = {
     "Fleet": "fleet",
-    "HostingSettings": "hosted",
+    "HostingSettings": "hosting",
     "NatsSettings": "nats",
     "NatsUnavailable": "nats",
     "WorkerPool": "pool",

@@ -12,7 +12,7 @@ from dialog.voip.voip import VoIP
 from dialog.workers.fleetpeers import FleetPeers
 from dialog.workers.frames import Frame
 from dialog.workers.host import Host, Labels, no_labels
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 from dialog.workers.nats import NatsFabric, NatsSettings, node_name
 
 __all__ = ["Fleet"]

@@ -12,7 +12,7 @@ from dialog.voip.peers import Orphan, Owner, Taker
 from dialog.voip.voip import VoIP
 from dialog.workers.frames import NOBODY, Frame
 from dialog.workers.host import Host
-from dialog.workers.hosted import Former
+from dialog.workers.hosting import Former
 from dialog.workers.nats import NatsFabric
 from dialog.workers.peerframes import PeerBody, Present
 from dialog.workers.peers import FabricPeers

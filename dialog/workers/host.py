@@ -26,7 +26,8 @@ from dialog.workers.frames import (
     Unknown,
     Yielded,
 )
-from dialog.workers.hosted import Former, Hosted, HostingSettings
+from dialog.workers.hosted import Hosted
+from dialog.workers.hosting import Former, HostingSettings
 from dialog.workers.stream import CallStream
 from dialog.workers.ticker import BEAT_S, SILENCE_S, Ticker
 
@@ -166,7 +167,7 @@ class Host:
     # The calls' side.
 
     async def choose(self, metadata: CallMetadata, but: set[str]) -> str:
-        """See :class:`~dialog.workers.hosted.Placement`."""
+        """See :class:`~dialog.workers.hosting.Placement`."""
         labels = self._labels(metadata)
         only = metadata.parameter(CONSULT_WORKER)
         while True:
@@ -177,12 +178,12 @@ class Host:
             await self._room.wait()
 
     def full_for(self, metadata: CallMetadata, but: set[str]) -> bool:
-        """See :class:`~dialog.workers.hosted.Placement`."""
+        """See :class:`~dialog.workers.hosting.Placement`."""
         only = metadata.parameter(CONSULT_WORKER)
         return self.directory.choose(self._labels(metadata), but, only=only) is None
 
     def stream(self, node: str, call: Hosted) -> CallStream:
-        """See :class:`~dialog.workers.hosted.Placement`."""
+        """See :class:`~dialog.workers.hosting.Placement`."""
         self.directory.offered(node, SYSTEM_CLOCK.now())
         return CallStream(
             self._fabric,
@@ -194,24 +195,24 @@ class Host:
         )
 
     def send(self, node: str, frame: Frame) -> None:
-        """See :class:`~dialog.workers.hosted.Placement`."""
+        """See :class:`~dialog.workers.hosting.Placement`."""
         self._fabric.send(node, frame)
 
     def overrun(self, node: str, reason: str) -> None:
-        """See :class:`~dialog.workers.hosted.Placement`."""
+        """See :class:`~dialog.workers.hosting.Placement`."""
         asyncio.get_running_loop().call_soon(self.gone, node, reason)
 
     def ended(self, node: str) -> None:
-        """See :class:`~dialog.workers.hosted.Placement`."""
+        """See :class:`~dialog.workers.hosting.Placement`."""
         self.directory.ended(node)
         self._room.set()
 
     def released(self, node: str) -> None:
-        """See :class:`~dialog.workers.hosted.Placement`."""
+        """See :class:`~dialog.workers.hosting.Placement`."""
         self.directory.released(node)
 
     def forget(self, call: Hosted) -> None:
-        """See :class:`~dialog.workers.hosted.Placement`."""
+        """See :class:`~dialog.workers.hosting.Placement`."""
         if self._calls.get(call.call_id) is call:
             del self._calls[call.call_id]
 

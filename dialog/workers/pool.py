@@ -19,7 +19,8 @@ from dialog.voip.voip import VoIP
 from dialog.workers.child import Child, backoff_s
 from dialog.workers.directory import Known
 from dialog.workers.host import Host
-from dialog.workers.hosted import Hosted, HostingSettings
+from dialog.workers.hosted import Hosted
+from dialog.workers.hosting import HostingSettings
 from dialog.workers.process import CANNOT_START, HOST, Orders
 from dialog.workers.sockets import SocketFabric
 from dialog.workers.sources import fingerprint

@@ -23,7 +23,7 @@ from dialog.testing.virtual import run_virtual
 from dialog.voip.call import Call
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.voip import VoIP
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
 from bridges import bridge, until

@@ -113,8 +113,8 @@ INTERNAL = re.compile(
             vadmode | voices
         ) |
         workers\.(
-            blocked | child | directory | fabric | fleetpeers | faults | host | link | natsclient | ordered | peerframes | process | relay |
-            sockets | sources | stream | ticker | worker
+            blocked | child | cover | directory | fabric | fleetpeers | faults | host | hosted | link | natsclient | ordered |
+            peerframes | process | relay | search | sockets | sources | stream | ticker | worker
         ) |
         server\.(process | tls) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |

@@ -16,7 +16,7 @@ from dialog.clock import Clock
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.memory import MemoryLine, memory_call
 from dialog.workers.fleet import Fleet
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "workers" / "apps"

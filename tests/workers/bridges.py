@@ -14,7 +14,7 @@ from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.voip import VoIP
 from dialog.workers.fleet import nats_settings
 from dialog.workers.host import Host
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 from dialog.workers.nats import NatsFabric
 from dialog.workers.sockets import SocketFabric
 from dialog.workers.worker import Worker

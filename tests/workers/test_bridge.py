@@ -18,7 +18,7 @@ from dialog.message import Message
 from dialog.voip.admission import NoWorker
 from dialog.voip.memory import MemoryCarrier, memory_call
 from dialog.voip.voip import VoIP
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 
 FAST = Clock(4.0)
 pytestmark = pytest.mark.usefixtures("over_both")

@@ -17,7 +17,7 @@ from dialog.message import Clips
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.scripted import ScriptedLLM
 from dialog.voip.voip import VoIP
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "agent"))
 from test_survival import Desk, answer
@@ -92,7 +92,7 @@ async def test_the_clips_of_the_voice_are_with_the_line():
         call, line, _ = await house.ring()
         line.pump()
         hosted = house.hosted(call)
-        await until(lambda: hosted._clips != Clips(apology=b"", goodbye=b""))
-        assert len(hosted._clips.apology) > 160
+        await until(lambda: hosted._cover.clips != Clips(apology=b"", goodbye=b""))
+        assert len(hosted._cover.clips.apology) > 160
         line.hang_up()
         await until(lambda: not house.host.calls)

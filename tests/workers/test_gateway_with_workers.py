@@ -15,7 +15,7 @@ from dialog.testing.caller import Caller
 from dialog.voip.admission import Document, Say
 from dialog.voip.answering import MachineDetection
 from dialog.voip.voip import VoIP
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 from dialog.workers.pool import WorkerPool
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "twilio"))

@@ -10,9 +10,10 @@ from bridges import Bridge, bridge, until
 from test_bridge import FAST, speech, tone
 
 from dialog.message import Clips, Message
-from dialog.voip.memory import MemoryCarrier
+from dialog.voip.memory import MemoryCarrier, memory_call
 from dialog.voip.voip import VoIP
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.frames import Frame, Taken
+from dialog.workers.hosting import HostingSettings
 
 pytestmark = pytest.mark.usefixtures("over_both")
 APOLOGY, GOODBYE = b"\x01" * 800, b"\x02" * 800
@@ -214,3 +215,79 @@ async def test_a_call_that_kills_its_workers_is_given_up_before_it_has_killed_th
         assert call.voip.end.reason == "lost_worker"
         assert line.heard_audio.endswith(GOODBYE)
         assert len(house.host.directory) == 2
+
+
+class SlowCarrier(MemoryCarrier):
+    """Each message is sent when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: dict[str, asyncio.Event] = {}
+
+    async def execute(self, call, command):
+        self.sent[command.text] = asyncio.Event()
+        await self.sent[command.text].wait()
+        return await super().execute(call, command)
+
+
+async def test_what_became_of_a_lost_workers_command_is_not_told_to_the_next_one_as_of_its_own():
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        carrier = SlowCarrier()
+        call, _, first = await house.ring(carrier=carrier)
+        hosted = house.hosted(call)
+        lost = hosted.worker
+        early = asyncio.create_task(first.send_sms("early", to="+15550100"))
+        await until(lambda: "early" in carrier.sent)
+        await house.kill(lost)
+        await until(lambda: hosted.worker not in ("", lost))
+        late = asyncio.create_task(house.voips[-1].send_sms("late", to="+15550100"))
+        await until(lambda: "late" in carrier.sent)
+        carrier.sent["early"].set()
+        await until(lambda: len(carrier.commands) == 1)
+        line_is_through = asyncio.Event()
+        house.voips[-1].on(VoIP.DTMF, lambda _: line_is_through.set())
+        carrier.lines[-1].press("1")
+        await asyncio.wait_for(line_is_through.wait(), 10)
+        assert not late.done()
+        carrier.sent["late"].set()
+        assert (await asyncio.wait_for(late, 10)).message_sid == "memory-2"
+        early.cancel()
+        await asyncio.wait([early])
+
+
+async def test_an_offer_that_nobody_waits_for_any_more_takes_no_slot():
+    settings = HostingSettings(admit_s=0.3, answer_s=20.0, queue_s=60.0)
+    async with bridge(clock=FAST, settings=settings) as house:
+        mute = await house.worker("mute")
+        mute.fabric.receiver = None
+        taken = []
+        call, _ = memory_call(lambda voip: taken.append(house.host.take(voip)), clock=FAST)
+        await until(taken[0].taken.done)  # it is in the queue now
+        known = house.host.directory.get("mute")
+        assert known is not None
+        await until(lambda: known.held == 1)
+        assert known.ours == 1, "the queue offers it again, and forgets the first offer"
+        call.end("test")
+        await call.wait_closed()
+        assert (known.ours, known.held) == (0, 0)
+        mute.fabric.receiver = mute
+
+
+async def test_a_worker_that_dies_in_the_moment_it_has_taken_a_call_loses_it(monkeypatch):
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        lost = []
+
+        receive = house.host.receive
+
+        def dies(sender: str, frame: Frame) -> None:
+            receive(sender, frame)
+            if isinstance(frame.body, Taken) and not lost:
+                lost.append(sender)
+                house.host.gone(sender, "it died at once")
+
+        monkeypatch.setattr(house.host, "receive", dies)
+        call, _, _ = await house.ring()
+        await until(lambda: house.hosted(call).worker not in ("", lost[0]))
+        assert house.hosted(call).handed_over == 1

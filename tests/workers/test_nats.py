@@ -33,7 +33,7 @@ from dialog.voip.memory import memory_call
 from dialog.voip.voip import VoIP
 from dialog.workers.fleet import Fleet, nats_settings
 from dialog.workers.frames import NOBODY, Frame, Heartbeat, Hello
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 from dialog.workers.nats import NatsFabric, NatsUnavailable
 from dialog.workers.worker import Worker
 

@@ -16,7 +16,7 @@ from dialog.clock import Clock
 from dialog.errors import ConfigurationError
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.memory import MemoryLine, memory_call
-from dialog.workers.hosted import HostingSettings
+from dialog.workers.hosting import HostingSettings
 from dialog.workers.pool import WorkerPool
 
 APP = Path(__file__).parent / "apps" / "answering.py"
