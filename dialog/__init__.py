@@ -136,6 +136,8 @@ if TYPE_CHECKING:
     from dialog.voip.twilio.gateway import TwilioGateway as TwilioGateway
     from dialog.voip.twilio.voip import TwilioVoIP as TwilioVoIP
     from dialog.voip.voip import VoIP as VoIP
+    from dialog.voip.web.gateway import WebGateway as WebGateway
+    from dialog.voip.web.voip import WebVoIP as WebVoIP
 
 _HOMES = {
     "ActivityDetection": "s2s.gemini",
@@ -237,6 +239,8 @@ _HOMES = {
     "Utterance": "message",
     "VAD": "vad.vad",
     "VoIP": "voip.voip",
+    "WebGateway": "voip.web.gateway",
+    "WebVoIP": "voip.web.voip",
     "WebhookEndpoint": "calls.delivery.endpoint",
     "Webhooks": "calls.delivery.webhooks",
     "create_agent": "providers.factories",
@@ -359,6 +363,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Usage",
     "Utterance",
     "VoIP",
+    "WebGateway",
+    "WebVoIP",
     "WebhookEndpoint",
     "Webhooks",
     "create_agent",

@@ -1,7 +1,7 @@
 """Writes what is made from the list of providers and what they declare: ``python docs/generate.py``.
 
-The overloads of the factories, and pages of the documentation: those of the providers, and that of a call's events
-with their JSON schema. A test finds them out of date.
+The overloads of the factories, and pages of the documentation: those of the providers, that of a call's events
+and that of the client protocol, with their JSON schemas. A test finds them out of date.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dialog.s2s.cascade import CascadeS2S
 from dialog.s2s.s2s import S2S
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
+from dialog.voip.web.messages import CLOSE_CODES, FORMATS, SUBPROTOCOL, VERSION, ClientMessage, ServerMessage
 
 HERE = Path(__file__).resolve().parent
 FACTORIES = HERE.parent / "dialog" / "providers" / "factories.py"
@@ -441,6 +442,88 @@ def schema() -> str:
     return json.dumps({**whole, "$defs": components}, indent=2, ensure_ascii=False) + "\n"
 
 
+PROTOCOL = """\
+# Client protocol
+
+What a browser, an app or a script says to [`WebGateway`](browser.md), and hears from it, over one WebSocket. This is
+version {version}. [client-protocol.json](client-protocol.json) is the JSON schema of the messages.
+`dialog.testing.WebCaller` is a client in Python, to use or to read.
+
+## Frames
+
+Control travels in text frames: one JSON object each, with its `type`. Audio travels in binary frames and is nothing but
+audio, in the format that `session.started` names, mono, whole samples, of any length; 20 to 100 ms is usual. A client
+may offer the subprotocol `{subprotocol}`. Nothing is ever in the URL: the token is in the first message.
+
+| format | `encoding` | `sample_rate` |
+|---|---|---|
+{formats}
+
+## In order
+
+1. The client connects and says `session.start`, with its token and the formats that it can play.
+2. `session.started` tells which format it is. From here on the client sends audio all the time, silence too, at the
+   pace of speech: the call's clock runs by it. A muted microphone is silence.
+3. The server sends audio a little ahead of its time, about 0.3 s. The client plays it in order, without gaps. A `mark`
+   is to be answered when all audio before it has sounded; that is how an agent knows what was heard.
+4. On `clear` the client drops what has not sounded, and answers all open marks at once.
+5. Either side ends it: the client by `session.end`, the server by `session.ended`; then the socket is closed.
+
+A client whose connection breaks opens another one within `resume_within_s` and says `session.resume`, with the
+`secret` of `session.started`. The agent waits; what it was saying is lost. Without a secret that fits there is no
+session, and none for a client that comes too late (4404): it starts anew, with a new token. A client that closes its
+socket with 1000 or 1001 has hung up.
+
+## Bounds
+
+A text or binary frame has at most 65,536 bytes. Beyond 200 messages at once and 50 a second, or 30 s of audio at once
+and 1.1 times real time, the socket is closed with 4429. It is closed with 4408 when no session is started within 10 s.
+Fields that are not known are ignored, in both directions; a client must ignore messages of types that it does not know.
+
+## Close codes
+
+{codes}
+"""
+
+
+def protocol() -> str:
+    """The page of the client protocol."""
+    page = PROTOCOL.format(
+        version=VERSION,
+        subprotocol=SUBPROTOCOL,
+        formats="\n".join(f"| {name_of(each)} | `{each.encoding}` | {each.sample_rate} |" for each in FORMATS),
+        codes=table(("code", ""), [(str(code), text) for code, text in CLOSE_CODES.items()]).rstrip(),
+    )
+    parts = [NOTE.format(source="dialog/voip/web/messages.py"), page]
+    for title, union in (("What a client says", ClientMessage), ("What a server says", ServerMessage)):
+        parts.append(f"\n## {title}\n\n")
+        for cls in get_args(union):
+            parts.append(f"### `{cls.__struct_config__.tag}`\n\n{prose(cls.__doc__)}\n\n")
+            rows = [
+                (f"`{field.encode_name}`", kind_of(field.type), prose(notes_of(cls).get(field.name)))
+                for field in msgspec.structs.fields(cls)
+            ]
+            parts += [table(("field", "type", ""), rows), "\n"] if rows else []
+    return "".join(parts).rstrip() + "\n"
+
+
+def name_of(audio_format: AudioFormat) -> str:
+    """A format in words."""
+    names = {"s16le": "16-bit PCM, little-endian", "mulaw": "G.711 \u00b5-law", "alaw": "G.711 A-law"}
+    return names[audio_format.encoding]
+
+
+def protocol_schema() -> str:
+    """The JSON schema of the client protocol."""
+    refs, components = msgspec.json.schema_components((ClientMessage, ServerMessage), ref_template="#/$defs/{name}")
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"Dialog client protocol, version {VERSION}",
+        "$defs": {"ClientMessage": refs[0], "ServerMessage": refs[1], **components},
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
 def notes_of(cls: type[Any]) -> dict[str, str]:
     """What stands below the fields of a class."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
@@ -480,6 +563,8 @@ MADE = {
     HERE / "providers.md": providers,
     HERE / "events.md": events,
     HERE / "events.json": schema,
+    HERE / "client-protocol.md": protocol,
+    HERE / "client-protocol.json": protocol_schema,
     FACTORIES: overloads,
 }
 """What is written where."""

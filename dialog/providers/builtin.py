@@ -62,9 +62,11 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "voip": {
         "twilio": "dialog.voip.twilio.voip:TwilioVoIP",
+        "web": "dialog.voip.web.voip:WebVoIP",
     },
     "gateway": {
         "twilio": "dialog.voip.twilio.gateway:TwilioGateway",
+        "web": "dialog.voip.web.gateway:WebGateway",
     },
     "sms": {
         "twilio": "dialog.sms.twilio:TwilioSMS",

@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from dialog.testing.virtual import virtual_time as virtual_time
     from dialog.testing.voice import Voice as Voice
     from dialog.testing.voice import espeak as espeak
+    from dialog.testing.web import WebCaller as WebCaller
+    from dialog.testing.web import WebRefused as WebRefused
 
 _HOMES = {
     "AnthropicEmulator": "anthropic",
@@ -128,6 +130,8 @@ _HOMES = {
     "UsedTool": "reply",
     "Voice": "voice",
     "Warned": "caller",
+    "WebCaller": "web",
+    "WebRefused": "web",
     "bad_messages": "caller",
     "espeak": "voice",
     "run_virtual": "virtual",
@@ -189,6 +193,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "UsedTool",
     "Voice",
     "Warned",
+    "WebCaller",
+    "WebRefused",
     "bad_messages",
     "espeak",
     "run_virtual",

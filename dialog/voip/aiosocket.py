@@ -132,14 +132,12 @@ class _Socket:
     def _receive(self, opcode: int, data: str | bytes) -> None:
         if opcode == TEXT:
             self._session.receive(data)
-            if not self._in_call and self._session.scope is not None:
-                self._in_call = True
-                # Whatever listeners create belongs to the call.
-                CallScope.adopt(self._session.scope)
+            self._enter()
         elif isinstance(data, str):
             return
         elif opcode == BINARY:
             self._session.receive_binary(data)
+            self._enter()
         elif opcode == PONG:
             self._wire.receive_pong()
         elif opcode == CLOSE:
@@ -147,6 +145,12 @@ class _Socket:
             self.feed_eof()
         elif opcode == PING:
             self._wire.answer_ping(data)
+
+    def _enter(self) -> None:
+        if not self._in_call and self._session.scope is not None:
+            self._in_call = True
+            # Whatever listeners create belongs to the call.
+            CallScope.adopt(self._session.scope)
 
 
 def _upgrade(request: web.Request, subprotocol: str) -> web.StreamResponse:

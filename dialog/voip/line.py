@@ -35,8 +35,10 @@ class Wire(Protocol):
     ignores everything.
     """
 
-    rtt_s: float
-    """Last measured ping round trip in real seconds; 0.0 when unknown."""
+    @property
+    def rtt_s(self) -> float:
+        """Last measured ping round trip in real seconds; 0.0 when unknown."""
+        ...
 
     def send_audio(self, data: bytes, mark: str = "") -> None:
         """Queue audio in the call's format, up to 200 ms; with ``mark`` as if :meth:`send_mark` came right after it."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID, uuid4
 
 from msgspec import Struct
@@ -45,6 +45,19 @@ class Heard(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Heard {len(self.data)} bytes at {self.at_s:.3f} s>"
+
+
+class Far(Protocol):
+    """The other end of a line: a :class:`~dialog.voip.line.Line`, or whatever leads to one."""
+
+    def receive_audio(self, data: bytes, timestamp_ms: float | None) -> None:
+        """Take the caller's audio."""
+
+    def receive_mark(self, name: str) -> None:
+        """Take the echo of a mark."""
+
+    def receive_digit(self, digit: str) -> None:
+        """Take a key that the caller pressed."""
 
 
 class _Sound:
@@ -88,6 +101,8 @@ class MemoryLine:
         """All audio that was sent, with the time it arrived, heard or not."""
         self.on_audio: Callable[[bytes], object] | None = None
         """Called with every 20 ms that have sounded at this end, silence included, once :meth:`pump` runs."""
+        self._far: Far | None = None
+        """Who gets what the caller says: the line, as a rule."""
         self._way_s = rtt_s / 2
         self._sounds: list[_Sound] = []
         self._dry_at = 0.0
@@ -197,13 +212,17 @@ class MemoryLine:
         """Start this stream in ``call``, by default as the next after the call's last."""
         self.call = call
         self._opened_at = self.clock.now()
-        self.line = call.join(self, call.generation + 1 if generation is None else generation)
-        return self.line
+        self._far = self.line = line = call.join(self, call.generation + 1 if generation is None else generation)
+        return line
+
+    def attend(self, far: Far) -> None:
+        """Be the ear and the mouth of somebody whose call is elsewhere, and behind ``far``."""
+        self._far = far
 
     def send(self, data: bytes) -> None:
         """Hand the caller's audio over at once, without the pace of speech."""
-        if self.line is not None and not self._closed:
-            self.line.receive_audio(data, None)
+        if self._far is not None and not self._closed:
+            self._far.receive_audio(data, None)
 
     def say(self, audio: bytes) -> None:
         """Speak ``audio`` in real time, 20 ms by 20 ms, and be silent afterwards; starts :meth:`pump`.
@@ -219,8 +238,8 @@ class MemoryLine:
     def press(self, digits: str) -> None:
         """Press keys."""
         for digit in digits:
-            if self.line is not None and not self._closed:
-                self.line.receive_digit(digit)
+            if self._far is not None and not self._closed:
+                self._far.receive_digit(digit)
 
     def hang_up(self) -> None:
         """The caller hangs up."""
@@ -301,8 +320,8 @@ class MemoryLine:
         now = self.clock.now()
         while self._marks and self._marks[0][0] <= now + 1e-4:
             _, name = self._marks.popleft()
-            if self.line is not None:
-                self.line.receive_mark(name)
+            if self._far is not None:
+                self._far.receive_mark(name)
         self._arm()
 
 

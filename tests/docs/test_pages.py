@@ -143,10 +143,11 @@ INTERNAL = re.compile(
         telemetry\.(callmetrics | calltrace | labels | otel | prometheus | spans) |
         vad\.played |
         voip\.(
-            aiosocket | bed | belongings | consults | direct | lifecycle | line | lineclock | lineops | link | pacer | part | played | playout |
-            wires | wrapup
+            aiosocket | bed | belongings | consults | direct | lifecycle | line | lineclock | lineops | link | listeners | pacer | part |
+            played | playout | wires | wrapup
         ) |
-        voip\.twilio\.(?!(gateway | twiml | voip)$)\w+
+        voip\.twilio\.(?!(gateway | twiml | voip)$)\w+ |
+        voip\.web\.(?!(gateway | messages | tokens | voip)$)\w+
     )""",
     re.VERBOSE,
 )

@@ -15,18 +15,22 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from aiohttp import web
+from web_server import serving, until
 
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.clock import Clock
 from dialog.errors import StateError
+from dialog.message import MULAW_8K, PCM_24K, AudioFormat
 from dialog.testing.call import CallEnded
 from dialog.testing.caller import Caller
 from dialog.testing.twilio_rest import TwilioRestEmulator
+from dialog.testing.web import WebCaller
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
+from dialog.voip.web.gateway import WebGateway
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
 import bridges
@@ -39,16 +43,12 @@ OnVoip = Callable[[VoIP], object]
 ACCOUNT, TOKEN = "AC" + "0" * 32, "secret-token"
 
 
-def speech(ms: float) -> bytes:
+def speech(ms: float, audio_format: AudioFormat = MULAW_8K) -> bytes:
     """Something that is heard."""
-    return mulaw_encode(sine(300, ms))
-
-
-async def until(true: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Wait for what happens at the other end."""
-    async with asyncio.timeout(timeout_s):
-        while not true():
-            await asyncio.sleep(0.005)
+    if audio_format == MULAW_8K:
+        return mulaw_encode(sine(300, ms))
+    assert audio_format.encoding == "s16le"
+    return sine(300, ms, sample_rate=audio_format.sample_rate)
 
 
 class FarEnd(ABC):
@@ -56,6 +56,12 @@ class FarEnd(ABC):
 
     voip: VoIP
     """The agent's side."""
+    transfers: bool = True
+    """Callers can be connected to somebody else."""
+
+    def speech(self, ms: float) -> bytes:
+        """Something that is heard, in the call's format."""
+        return speech(ms, self.voip.audio_format)
 
     @abstractmethod
     def say(self, audio: bytes) -> None:
@@ -257,4 +263,72 @@ async def twilio(on_voip: OnVoip):
             await runner.cleanup()
 
 
-RIGS = {"direct": direct, "twilio": twilio, "process": process, "nats": nats}
+class _Client(FarEnd):
+    """A client of the browser's protocol."""
+
+    transfers = False
+
+    def __init__(self, caller: WebCaller, gateway: WebGateway, voip: VoIP) -> None:
+        self.caller = caller
+        self.gateway = gateway
+        self.voip = voip
+
+    def say(self, audio: bytes) -> None:
+        self.caller.say(audio)
+
+    def press(self, digits: str) -> None:
+        self.caller.press(digits)
+
+    async def hang_up(self) -> None:
+        await self.caller.hang_up()
+
+    async def lose_stream(self) -> None:
+        await self.caller.drop()
+        await self.caller.resume()
+
+    def heard_ms(self) -> float:
+        return self.caller.heard_ms
+
+    async def wait_gone(self) -> None:
+        await until(lambda: not self.gateway.calls)
+
+
+@asynccontextmanager
+async def _web(on_voip: OnVoip, audio_format: AudioFormat, *, asgi: bool = False):
+    """A real gateway, to which a client connects as a page does."""
+    voips: list[VoIP] = []
+
+    def taken(voip: VoIP) -> None:
+        voips.append(voip)
+        on_voip(voip)
+
+    gateway = WebGateway(clock=CLOCK, call_settings=SETTINGS)
+    gateway.on("voip", taken)
+    async with (
+        serving(gateway, asgi=asgi) as url,
+        WebCaller.connect(url, token=gateway.token(), audio=[audio_format], clock=CLOCK) as caller,
+    ):
+        far = _Client(caller, gateway, voips[0])
+        yield far
+        await far.hang_up()
+        await far.wait_gone()
+
+
+def client(on_voip: OnVoip):
+    """A browser's protocol with a browser's audio."""
+    return _web(on_voip, PCM_24K)
+
+
+def client_asgi(on_voip: OnVoip):
+    """The same with a telephone's audio, served by an ASGI server."""
+    return _web(on_voip, MULAW_8K, asgi=True)
+
+
+RIGS = {
+    "direct": direct,
+    "twilio": twilio,
+    "process": process,
+    "nats": nats,
+    "web": client,
+    "web-asgi": client_asgi,
+}

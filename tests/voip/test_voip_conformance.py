@@ -6,9 +6,9 @@ from itertools import pairwise
 from uuid import uuid4
 
 import pytest
-from rigs import CLOCK, RIGS, speech, until
+from rigs import CLOCK, RIGS, until
 
-from dialog.errors import StateError
+from dialog.errors import NotSupportedError, StateError
 from dialog.message import CallEnd, Message, Playback, StreamStarted, StreamStopped
 from dialog.participant import Participant
 from dialog.voip.voip import VoIP
@@ -63,26 +63,29 @@ async def test_the_call_is_known_from_the_start(rig):
         await until(lambda: far.voip.state == "live")
         assert notes.metadata == [far.voip.metadata]
         assert far.voip.generation == 1
-        assert far.voip.audio_format.sample_rate == 8000
+        assert far.voip.audio_format.sample_rate in (8000, 24000)
 
 
 async def test_the_caller_is_heard_without_gaps_on_one_clock(rig):
     notes = Notes()
     async with rig(notes) as far:
-        far.say(speech(600))
-        await until(lambda: sum(len(each.data) for each in notes.audio) >= 8 * 800)
+        audio_format = far.voip.audio_format
+        far.say(far.speech(600))
+        await until(lambda: audio_format.ms(sum(len(each.data) for each in notes.audio)) >= 800)
         assert {each.uuid for each in notes.audio} == {far.voip.metadata.call_id}
         for before, after in pairwise(notes.audio):
-            assert after.at_ms == pytest.approx(before.at_ms + len(before.data) / 8, abs=1.0)
-        loud = sum(1 for each in notes.audio for byte in each.data if byte not in (0x7F, 0xFF, 0xFE, 0x7E))
-        assert loud > 8 * 400
+            assert after.at_ms == pytest.approx(before.at_ms + audio_format.ms(len(before.data)), abs=1.0)
+        silence = audio_format.silence(5)
+        heard = b"".join(each.data for each in notes.audio)
+        loud = sum(5 for at in range(0, len(heard), len(silence)) if heard[at : at + len(silence)] != silence)
+        assert loud > 400
 
 
 async def test_audio_is_played_to_its_end_and_reported_once(rig):
     notes, turn = Notes(), uuid4()
     async with rig(notes) as far:
-        far.voip.post(Message(uuid=turn, data=speech(400)))
-        far.voip.post(Message(uuid=turn, data=speech(400), at_ms=400, done=True))
+        far.voip.post(Message(uuid=turn, data=far.speech(400)))
+        far.voip.post(Message(uuid=turn, data=far.speech(400), at_ms=400, done=True))
         await until(lambda: notes.dispatched)
         assert notes.dispatched == [turn]
         [final] = notes.finals(turn)
@@ -93,7 +96,7 @@ async def test_audio_is_played_to_its_end_and_reported_once(rig):
 async def test_progress_is_told_and_never_goes_back(rig):
     notes, turn = Notes(), uuid4()
     async with rig(notes) as far:
-        far.voip.post(Message(uuid=turn, data=speech(1500), done=True))
+        far.voip.post(Message(uuid=turn, data=far.speech(1500), done=True))
         await until(lambda: notes.finals(turn))
         heard = [report.heard_ms for report in notes.reports if report.uuid == turn]
         assert heard == sorted(heard)
@@ -103,8 +106,8 @@ async def test_progress_is_told_and_never_goes_back(rig):
 async def test_two_parts_of_a_turn_are_two_reports_and_one_dispatch(rig):
     notes, turn = Notes(), uuid4()
     async with rig(notes) as far:
-        far.voip.post(Message(uuid=turn, data=speech(200), done=True))
-        far.voip.post(Message(uuid=turn, part=1, data=speech(200), done=True))
+        far.voip.post(Message(uuid=turn, data=far.speech(200), done=True))
+        far.voip.post(Message(uuid=turn, part=1, data=far.speech(200), done=True))
         await until(lambda: notes.dispatched)
         assert [(final.part, final.state) for final in notes.finals(turn)] == [(0, "played"), (1, "played")]
 
@@ -112,16 +115,16 @@ async def test_two_parts_of_a_turn_are_two_reports_and_one_dispatch(rig):
 async def test_an_aborted_turn_falls_silent_and_is_not_dispatched(rig):
     notes, turn = Notes(), uuid4()
     async with rig(notes) as far:
-        far.voip.post(Message(uuid=turn, data=speech(4000), done=True))
+        far.voip.post(Message(uuid=turn, data=far.speech(4000), done=True))
         await until(lambda: far.heard_ms() > 300)
         far.voip.abort(turn)
         await until(lambda: notes.finals(turn))
         [final] = notes.finals(turn)
         assert final.state == "cut"
         assert 200 < final.heard_ms < 3000
-        far.voip.post(Message(uuid=turn, data=speech(400), at_ms=4000))
+        far.voip.post(Message(uuid=turn, data=far.speech(400), at_ms=4000))
         other = uuid4()
-        far.voip.post(Message(uuid=other, data=speech(200), done=True))
+        far.voip.post(Message(uuid=other, data=far.speech(200), done=True))
         await until(lambda: notes.dispatched)
         assert notes.dispatched == [other]
         assert far.heard_ms() == pytest.approx(final.heard_ms + 200, abs=150)
@@ -130,8 +133,8 @@ async def test_an_aborted_turn_falls_silent_and_is_not_dispatched(rig):
 async def test_an_abort_leaves_what_waits_behind_it_alone(rig):
     notes, first, second = Notes(), uuid4(), uuid4()
     async with rig(notes) as far:
-        far.voip.post(Message(uuid=first, data=speech(3000), done=True))
-        far.voip.post(Message(uuid=second, data=speech(500), done=True))
+        far.voip.post(Message(uuid=first, data=far.speech(3000), done=True))
+        far.voip.post(Message(uuid=second, data=far.speech(500), done=True))
         await until(lambda: far.heard_ms() > 200)
         far.voip.abort(first)
         await until(lambda: notes.finals(second))
@@ -142,7 +145,7 @@ async def test_an_abort_leaves_what_waits_behind_it_alone(rig):
 async def test_a_pause_is_silence_and_nothing_is_lost_by_it(rig):
     notes, turn = Notes(), uuid4()
     async with rig(notes) as far:
-        far.voip.post(Message(uuid=turn, data=speech(1500), done=True))
+        far.voip.post(Message(uuid=turn, data=far.speech(1500), done=True))
         await until(lambda: far.heard_ms() > 300)
         far.voip.pause()
         await until(lambda: any(report.state == "paused" for report in notes.reports))
@@ -158,7 +161,7 @@ async def test_a_pause_is_silence_and_nothing_is_lost_by_it(rig):
 async def test_everybody_waits_for_their_own_point(rig):
     turn = uuid4()
     async with rig(lambda voip: None) as far:
-        far.voip.post(Message(uuid=turn, data=speech(900), done=True))
+        far.voip.post(Message(uuid=turn, data=far.speech(900), done=True))
         early = await far.voip.wait_played(turn, ms=300)
         assert 300 <= early.heard_ms < 900
         last = await far.voip.wait_played(turn)
@@ -188,7 +191,7 @@ async def test_the_agent_hangs_up_and_the_end_comes_once(rig):
 async def test_the_caller_hangs_up_and_what_waits_is_lost(rig):
     notes, turn = Notes(), uuid4()
     async with rig(notes) as far:
-        far.voip.post(Message(uuid=turn, data=speech(3000), done=True))
+        far.voip.post(Message(uuid=turn, data=far.speech(3000), done=True))
         await until(lambda: far.heard_ms() > 100)
         await far.hang_up()
         await until(lambda: notes.ends)
@@ -201,13 +204,13 @@ async def test_the_caller_hangs_up_and_what_waits_is_lost(rig):
 async def test_a_stream_that_breaks_comes_back_and_the_call_goes_on(rig):
     notes, first, second = Notes(), uuid4(), uuid4()
     async with rig(notes) as far:
-        far.voip.post(Message(uuid=first, data=speech(3000), done=True))
+        far.voip.post(Message(uuid=first, data=far.speech(3000), done=True))
         await until(lambda: far.heard_ms() > 100)
         await far.lose_stream()
         await until(lambda: far.voip.state == "live" and far.voip.generation == 2)
         assert notes.life[-2:] == ["lost", "live 2 reconnected"]
         assert notes.finals(first)[0].state == "lost"
-        far.voip.post(Message(uuid=second, data=speech(300), done=True))
+        far.voip.post(Message(uuid=second, data=far.speech(300), done=True))
         await until(lambda: second in notes.dispatched)
         clock = [each.at_ms for each in notes.audio]
         assert clock == sorted(clock)
@@ -216,10 +219,14 @@ async def test_a_stream_that_breaks_comes_back_and_the_call_goes_on(rig):
 async def test_a_transfer_that_fails_brings_the_caller_back(rig):
     notes, turn = Notes(), uuid4()
     async with rig(notes) as far:
+        if not far.transfers:
+            with pytest.raises(NotSupportedError):
+                await far.voip.transfer_to("+15550100", back_within_s=20.0)
+            return
         await far.voip.transfer_to("+15550100", back_within_s=20.0)
         await until(lambda: far.voip.state == "live" and far.voip.generation == 2)
         assert notes.life[-2:] == ["moving", "live 2 transfer_failed"]
-        far.voip.post(Message(uuid=turn, data=speech(200), done=True))
+        far.voip.post(Message(uuid=turn, data=far.speech(200), done=True))
         await until(lambda: turn in notes.dispatched)
         assert not notes.ends
 
@@ -230,7 +237,7 @@ async def test_a_voip_that_is_disposed_of_ends_its_call(rig):
         await far.wait_gone()
         with pytest.raises(StateError):
             await far.voip.hangup()
-        far.voip.post(Message(uuid=uuid4(), data=speech(100), done=True))
+        far.voip.post(Message(uuid=uuid4(), data=far.speech(100), done=True))
         far.voip.abort(uuid4())
 
 
@@ -240,6 +247,6 @@ async def test_what_is_posted_after_the_end_is_ignored(rig):
         await far.hang_up()
         await until(lambda: notes.ends)
         reports = len(notes.reports)
-        far.voip.post(Message(uuid=uuid4(), data=speech(100), done=True))
+        far.voip.post(Message(uuid=uuid4(), data=far.speech(100), done=True))
         await far.wait_gone()
         assert len(notes.reports) == reports

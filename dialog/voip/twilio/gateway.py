@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, ClassVar, Literal, Self, TypeVar, cast, overload
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -24,6 +23,7 @@ from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.answering import MachineDetection
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Tap
+from dialog.voip.listeners import Listeners
 from dialog.voip.pacing import Pacing
 from dialog.voip.peers import Peers
 from dialog.voip.refusals import Refusals
@@ -181,7 +181,7 @@ class TwilioGateway:
             )
         )
         key = token_key or derive_key(auth_token)
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners[TwilioVoIP]("TwilioGateway")
         self._workers = workers
         self._switchboard = Switchboard(
             SwitchboardSettings(
@@ -252,17 +252,14 @@ class TwilioGateway:
             ValueError: There is no such event.
             TypeError: ``listener`` is a coroutine function, which nobody would wait for.
         """
-        if event not in (self.VOIP, self.SMS):
-            raise ValueError(f"TwilioGateway has no event {event!r}, only 'voip' and 'sms'")
-        if listener is None:
-            return partial(self.on, cast("Any", event))
         if event == self.SMS:
+            if listener is None:
+                return partial(self.on, TwilioGateway.SMS)
             self._switchboard.inbox.listeners.append(listener)
             return listener
-        if inspect.iscoroutinefunction(listener):
-            raise TypeError("a listener for 'voip' must be a plain function; let the agent start tasks of its own")
-        self._listeners.append(listener)
-        return listener
+        if event != self.VOIP:
+            raise ValueError(f"TwilioGateway has no event {event!r}, only 'voip' and 'sms'")
+        return self._listeners.on(event, listener)
 
     @overload
     def off(self, event: Event[TwilioVoIP] | Literal["voip"], listener: Listener) -> None: ...
@@ -272,8 +269,7 @@ class TwilioGateway:
         """Stop calling ``listener``; one that does not listen is ignored."""
         if event == self.SMS and listener in self._switchboard.inbox.listeners:
             self._switchboard.inbox.listeners.remove(listener)
-        if event == self.VOIP and listener in self._listeners:
-            self._listeners.remove(listener)
+        self._listeners.off(event, listener)
 
     # Serving.
 
@@ -511,11 +507,8 @@ class TwilioGateway:
         self._exchange.peers = peers
 
     def _emit(self, voip: TwilioVoIP) -> None:
-        if not self._listeners:
-            raise ConfigurationError("nobody listens for calls: gateway.on('voip', …)")
         self.prepare()
-        for listener in tuple(self._listeners):
-            listener(voip)
+        self._listeners.emit(voip)
 
 
 def _warn_of_plain_http(url: str) -> None:

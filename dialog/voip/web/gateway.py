@@ -1,0 +1,357 @@
+"""The door through which browsers, apps and scripts come in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from secrets import token_bytes
+from typing import Any, ClassVar, Literal, Self, TypeVar, overload
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from aiohttp import ClientSession, web
+
+from dialog.calls.publish import CallEvents
+from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.errors import ConfigurationError, StateError
+from dialog.net import shared
+from dialog.participant import Event
+from dialog.voip.admission import Resolver, Workers
+from dialog.voip.aiosocket import AiohttpSockets
+from dialog.voip.call import Call, CallSettings
+from dialog.voip.line import Tap
+from dialog.voip.listeners import Listeners
+from dialog.voip.refusals import Refusals
+from dialog.voip.web.asgi import WebAsgi
+from dialog.voip.web.messages import SUBPROTOCOL
+from dialog.voip.web.session import WebSession
+from dialog.voip.web.stream import WebStream
+from dialog.voip.web.switchboard import WebSettings, WebSwitchboard
+from dialog.voip.web.tokens import SessionTokens
+from dialog.voip.web.voip import WebVoIP
+from dialog.voip.wires import SocketWire
+
+__all__ = ["WebGateway"]
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[WebVoIP], object]
+ListenerT = TypeVar("ListenerT", bound=Listener)
+
+_DEFAULT_SETTINGS = CallSettings(lost_s=15.0, never_connected_s=20.0)
+
+
+class WebGateway:
+    """Takes calls over the client protocol, and emits ``voip`` with a fresh :class:`WebVoIP` for each.
+
+    ::
+
+        gateway = WebGateway(token_key=…)
+
+
+        @gateway.on("voip")
+        def on_voip(voip: WebVoIP) -> None:
+            FrontDesk(voip=voip, stt=…, tts=…).activate()
+
+
+        app = web.Application()  # the host's own, which knows its users
+        gateway.add_routes(app)
+
+    A page gets its token from the host (:meth:`token`), and opens a WebSocket at ``path``. The gateway belongs to the
+    event loop that serves it; a session is resumed at the process that has it.
+    """
+
+    VOIP: ClassVar[Event[WebVoIP]] = Event("voip")
+    """A session was accepted; once per call, inside the call's scope."""
+
+    def __init__(
+        self,
+        *,
+        token_key: bytes | None = None,
+        path: str = "/ws/realtime",
+        agents: Sequence[str] = (),
+        origins: Sequence[str] = (),
+        allow_anybody: bool = False,
+        resolver: Resolver | None = None,
+        resolver_timeout_s: float = 3.0,
+        workers: Workers | None = None,
+        events: CallEvents | None = None,
+        call_settings: CallSettings = _DEFAULT_SETTINGS,
+        max_message: int = 65_536,
+        start_timeout_s: float = 10.0,
+        close_timeout_s: float = 5.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """Check and keep the settings.
+
+        Args:
+            token_key: Signs the tokens; the same in all processes. Unless given, a random one: then this very gateway
+                must issue them.
+            path: Of the WebSocket.
+            agents: The names that a client may ask for, the first being the one for whoever asks for none. Empty:
+                any name is passed on.
+            origins: Pages of other hosts that may connect, as ``https://app.example``. Those of the host itself may;
+                programs, which send no ``Origin``, may too: it is the token that lets them in.
+            allow_anybody: Start sessions without a token, for whoever reaches the server: on your own machine, or
+                when the ``resolver`` decides.
+            resolver: Asked whether to take a session, before anything is spent on it.
+            resolver_timeout_s: After that the session is refused.
+            workers: Run the agents, instead of the listeners for ``voip``. They start and close with the gateway.
+            events: Where the events of its calls are published; several gateways may share one.
+            call_settings: Bounds of a call. ``lost_s`` is how long a client whose connection broke may take to resume.
+            max_message: Largest WebSocket message, in bytes.
+            start_timeout_s: How long a socket may stay without a session.
+            close_timeout_s: How long :meth:`close` may take.
+            clock: Time of the calls.
+
+        Raises:
+            ConfigurationError: A setting is malformed.
+        """
+        if not path.startswith("/"):
+            raise ConfigurationError(f"path must start with a slash, got {path!r}")
+        self.path: str = path
+        self.agents: tuple[str, ...] = tuple(agents)
+        self._origins = frozenset(_origin(each) for each in origins)
+        self._tokens = SessionTokens(token_bytes(32) if token_key is None else token_key)
+        self._listeners = Listeners[WebVoIP]("WebGateway")
+        self._workers = workers
+        self._switchboard = WebSwitchboard(
+            WebSettings(
+                agents=self.agents,
+                allow_anybody=allow_anybody,
+                resolver=resolver,
+                resolver_timeout_s=resolver_timeout_s,
+                call=call_settings,
+                close_timeout_s=close_timeout_s,
+            ),
+            self._tokens,
+            self._emit,
+            workers=workers,
+            events=events,
+            clock=clock,
+        )
+        self._refusals = Refusals()
+        self._sockets = AiohttpSockets(max_message=max_message, start_timeout_s=start_timeout_s)
+        self._asgi = WebAsgi(
+            self._session,
+            refusal=self._refusal,
+            max_message=max_message,
+            start_timeout_s=start_timeout_s,
+            on_start=self.start,
+            on_shutdown=self.close,
+            clock=clock,
+        )
+        self._lease: shared.Lease[ClientSession] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<WebGateway {self.path} with {len(self.calls)} calls>"
+
+    # Listeners.
+
+    @overload
+    def on(self, event: Event[WebVoIP] | Literal["voip"]) -> Callable[[ListenerT], ListenerT]: ...
+    @overload
+    def on(self, event: Event[WebVoIP] | Literal["voip"], listener: ListenerT) -> ListenerT: ...
+    def on(self, event: str, listener: Any = None) -> Any:
+        """Call ``listener`` with the :class:`WebVoIP` of every call; also a decorator.
+
+        If a listener raises, the client is told of an error and the call ends.
+
+        Raises:
+            ValueError: There is no such event.
+            TypeError: ``listener`` is a coroutine function, which nobody would wait for.
+        """
+        return self._listeners.on(event, listener)
+
+    def off(self, event: Event[WebVoIP] | Literal["voip"], listener: Listener) -> None:
+        """Stop calling ``listener``; one that does not listen is ignored."""
+        self._listeners.off(event, listener)
+
+    # Letting clients in.
+
+    def token(
+        self,
+        *,
+        user: str = "",
+        agent: str = "",
+        parameters: Mapping[str, str] | None = None,
+        life_s: float = 60.0,
+    ) -> str:
+        """A token for one session, to be handed to a user of yours over a connection on which you know them.
+
+        Args:
+            user: Who that is: ``voip.user``, and what your ``resolver`` sees as ``offer.metadata.from_``.
+            agent: The only agent that it is good for; empty: any.
+            parameters: What the agent is to know: ``voip.metadata.parameter("plan")``.
+            life_s: How long the session may take to start, an hour at most.
+
+        Raises:
+            ConfigurationError: ``life_s`` is out of its range.
+        """
+        return self._tokens.issue(user=user, agent=agent, parameters=parameters, life_s=life_s)
+
+    def trusts(self, origin: str, host: str) -> bool:
+        """Whether a page of ``origin`` may use what is served as ``host``: it is its own, or a setting names it.
+
+        Browsers send cookies and open WebSockets for any page; this keeps other sites' pages out.
+        """
+        if not origin:
+            return True  # no browser
+        return urlsplit(origin).netloc.lower() == host.lower() or origin.lower() in self._origins
+
+    # Serving.
+
+    def app(self) -> web.Application:
+        """A whole aiohttp application, closed with its server."""
+        app = web.Application()
+        self.add_routes(app)
+        return app
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the gateway's route to the host's own aiohttp application, with which it will be closed."""
+        app.router.add_get(self.path, self._serve)
+        app.on_startup.append(self._on_startup)
+        app.on_shutdown.append(self._on_shutdown)
+
+    def asgi(self) -> WebAsgi:
+        """An ASGI 3 application: the WebSocket, at whatever path it is mounted.
+
+        Mounted into another one, :meth:`close` is up to the host's lifespan.
+        """
+        return self._asgi
+
+    async def start(self) -> None:
+        """Get ready for calls: done when :meth:`app`'s server starts, and up to the host's lifespan under ASGI."""
+        if self._lease is None:  # providers share it, and their last user closes it: that is us
+            self._lease = shared.session()
+        if self._workers is not None:
+            await self._workers.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a session would be taken now."""
+        busy = self._closed or self._switchboard.draining
+        return not busy and (self._workers is None or self._workers.ready)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more sessions, and wait until those that are there have ended, at most ``timeout_s``.
+
+        Returns:
+            Whether all have ended by themselves.
+        """
+        self._switchboard.draining = True
+        return await self._switchboard.wait_idle(timeout_s)
+
+    async def close(self) -> None:
+        """Take no more sessions, end those that are there, close all sockets; calling it again is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._switchboard.close()
+        if self._workers is not None:
+            await self._workers.close()
+        await self._sockets.close()
+        await self._asgi.close()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await lease.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # Calls.
+
+    @property
+    def events(self) -> CallEvents:
+        """The events of all calls, wherever their agents run."""
+        return self._switchboard.events
+
+    @property
+    def refusals(self) -> Refusals:
+        """How many sockets were refused."""
+        return self._refusals
+
+    @property
+    def workers(self) -> Workers | None:
+        """Who runs the agents; ``None``: the listeners for ``voip``."""
+        return self._workers
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls of which something is left, oldest first."""
+        return self._switchboard.calls
+
+    def get(self, call: UUID | str) -> WebVoIP | None:
+        """A call by its ``call_id``; ``None`` once nothing of it is left."""
+        try:
+            found = self._switchboard.find(call if isinstance(call, UUID) else UUID(call))
+        except ValueError:
+            return None
+        if found is None:
+            return None
+        assert isinstance(found.voip, WebVoIP)
+        return found.voip
+
+    def add_tap(self, voip: WebVoIP, tap: Tap) -> None:
+        """Let ``tap`` hear both sides of a call from now on, in the call's ``audio_format``.
+
+        Raises:
+            StateError: The call is not held by this gateway (any more).
+        """
+        call = self._switchboard.find(voip.metadata.call_id)
+        if call is None:
+            raise StateError(f"call {voip.metadata.call_id}: this gateway does not hold it: there is nothing to hear")
+        call.add_tap(tap)
+
+    def _refusal(self, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        """Why an upgrade is not granted: an HTTP status, and a sentence."""
+        refused = None
+        if self._closed:
+            refused = 503, "the gateway is closing"
+        elif not self.trusts(headers.get("origin", ""), headers.get("host", "")):
+            refused = 403, "pages of this origin may not connect"
+        if refused is not None:
+            self._refusals.sockets[refused[0]] += 1
+            logger.warning("a WebSocket was refused with %d: %s", *refused)
+        return refused
+
+    def _session(self, stream: WebStream, wire: SocketWire, remote: str, origin: str) -> WebSession:
+        about = (("remote", remote), ("origin", origin))
+        return WebSession(self._switchboard, stream, wire, about, self._refusals)
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        refused = self._refusal(headers)
+        if refused is not None:
+            return web.Response(status=refused[0], text=refused[1] + "\n")
+        if not web.WebSocketResponse(compress=False).can_prepare(request):
+            return web.Response(status=426, text="this is a WebSocket\n", headers={"Upgrade": "websocket"})
+        stream = WebStream(self._switchboard.clock.now())
+        remote, origin = request.remote or "", headers.get("origin", "")
+        offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",")]
+        return await self._sockets.serve(
+            request,
+            stream,
+            lambda wire: self._session(stream, wire, remote, origin),
+            subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else "",
+        )
+
+    async def _on_startup(self, _: web.Application) -> None:
+        await self.start()
+
+    async def _on_shutdown(self, _: web.Application) -> None:
+        await self.close()
+
+    def _emit(self, voip: WebVoIP) -> None:
+        self._listeners.emit(voip)
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
+        raise ConfigurationError(f"origins are like https://app.example, got {text!r}")
+    return f"{parts.scheme}://{parts.netloc}".lower()

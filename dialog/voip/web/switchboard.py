@@ -1,0 +1,408 @@
+"""The sessions of a gateway: who is let in, which call they get, and what they are told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from hmac import compare_digest
+from secrets import token_urlsafe
+from typing import Final
+from uuid import UUID, uuid4
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dialog.calls.events import CallEvent
+from dialog.calls.feed import declined
+from dialog.calls.publish import CallEvents
+from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.errors import NotSupportedError, RemoteProtocolError, StateError, UserCodeError
+from dialog.message import AudioFormat, CallEnd, CallMetadata, Playback
+from dialog.voip.admission import Accept, Decision, NoWorker, Offer, Resolver, Say, Workers
+from dialog.voip.call import Call, CallSettings
+from dialog.voip.line import Line
+from dialog.voip.link import Command, CommandResult, Hangup
+from dialog.voip.voip import VoIP
+from dialog.voip.web.messages import (
+    FORMATS,
+    VERSION,
+    ServerMessage,
+    SessionEnded,
+    SessionResume,
+    SessionStart,
+    SessionStarted,
+    encode,
+)
+from dialog.voip.web.narrator import Narrator
+from dialog.voip.web.tokens import LONGEST_LIFE_S, Grant, SessionTokens
+from dialog.voip.web.voip import WebVoIP
+from dialog.voip.wires import SocketWire
+
+__all__ = ["Refusal", "WebCall", "WebSettings", "WebSwitchboard"]
+
+logger = logging.getLogger(__name__)
+
+_KEPT: Final = 200
+"""Messages that wait for a client whose connection broke."""
+_USED_MAX: Final = 10_000
+
+
+class Refusal(Exception):  # an answer, not a failure of ours
+    """Why there is no session: what the client is told, and with what its socket is closed."""
+
+    def __init__(self, close_code: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+        self.code = code
+
+
+class WebSettings(Struct, frozen=True, kw_only=True):
+    """How sessions are taken."""
+
+    agents: Sequence[str] = ()
+    """Names that may be asked for; empty: any, and none has to be."""
+    allow_anybody: bool = False
+    """Start sessions without a token."""
+    resolver: Resolver | None = None
+    resolver_timeout_s: float = 3.0
+    call: CallSettings = CallSettings()
+    close_timeout_s: float = 5.0
+
+
+class WebCall:
+    """A call, its client's secret, and what that client is to be told."""
+
+    def __init__(self, call_id: UUID, wire: SocketWire) -> None:
+        self.call_id = call_id
+        self.secret: str = token_urlsafe(24)
+        self.call: Call | None = None
+        """``None`` until the session is accepted."""
+        self.wire: SocketWire | None = wire
+        """The connection; ``None`` while it is broken."""
+        self.taken: asyncio.Future[None] | None = None
+        self._narrator = Narrator()
+        self._waiting: deque[ServerMessage] = deque(maxlen=_KEPT)
+        self._begun = False
+        """``session.started`` was sent on this connection: nothing comes before it."""
+
+    def watch(self, voip: VoIP) -> None:
+        """Tell the client of the call from now on."""
+        voip.on(VoIP.EVENT, self._happened)
+        voip.on(VoIP.PLAYBACK, self._played)
+        voip.on(VoIP.ENDED, self._ended)
+
+    def begin(self, wire: SocketWire, started: SessionStarted) -> None:
+        """Tell the client on a new connection that its session goes on, and what it has missed."""
+        self.wire = wire
+        wire.send_control(encode(started))
+        self._begun = True
+        while self._waiting:
+            wire.send_control(encode(self._waiting.popleft()))
+
+    def lost(self, wire: SocketWire) -> None:
+        """A connection is gone."""
+        if self.wire is wire:
+            self.wire = None
+            self._begun = False
+
+    def tell(self, message: ServerMessage) -> None:
+        """Tell the client, now or when it is back."""
+        if self.wire is None or not self._begun:
+            self._waiting.append(message)
+        else:
+            self.wire.send_control(encode(message))
+
+    def _happened(self, event: CallEvent) -> None:
+        for message in self._narrator.happened(event):
+            self.tell(message)
+
+    def _played(self, playback: Playback) -> None:
+        for message in self._narrator.played(playback):
+            self.tell(message)
+
+    def _ended(self, end: CallEnd) -> None:
+        self.tell(SessionEnded(reason=end.reason))
+        if self.wire is not None and self._begun:  # else whoever admits it says what is wrong
+            self.wire.close()
+
+
+class _LineWire:
+    """What a line writes to. It is the session that closes the socket, after its last words."""
+
+    __slots__ = ("_wire", "send_audio", "send_clear", "send_mark")
+
+    def __init__(self, wire: SocketWire) -> None:
+        self._wire = wire
+        self.send_audio = wire.send_audio
+        self.send_mark = wire.send_mark
+        self.send_clear = wire.send_clear
+
+    @property
+    def rtt_s(self) -> float:
+        return self._wire.rtt_s
+
+    def close(self) -> None:
+        """A line that has ended writes no more."""
+
+
+class WebSwitchboard:
+    """All sessions of a gateway. It is the carrier of their calls, too: it has nothing to redirect or record."""
+
+    def __init__(
+        self,
+        settings: WebSettings,
+        tokens: SessionTokens,
+        on_voip: Callable[[WebVoIP], object],
+        *,
+        workers: Workers | None = None,
+        events: CallEvents | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """``on_voip`` is called with every call that is taken, unless there are ``workers`` to take it."""
+        self.events: CallEvents = CallEvents() if events is None else events
+        self.clock = clock
+        self.draining = False
+        """New sessions are declined; those that are there go on."""
+        self.closing = False
+        self._settings = settings
+        self._tokens = tokens
+        self._on_voip = on_voip
+        self._workers = workers
+        self._sessions: dict[UUID, WebCall] = {}
+        self._used: OrderedDict[UUID, float] = OrderedDict()
+        """Calls that are over, whose token might come again."""
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls of which something is left, oldest first."""
+        return tuple(session.call for session in self._sessions.values() if session.call is not None)
+
+    def find(self, call_id: UUID) -> Call | None:
+        """A call by its id."""
+        session = self._sessions.get(call_id)
+        return session.call if session is not None else None
+
+    async def start(
+        self, start: SessionStart, wire: SocketWire, about: tuple[tuple[str, str], ...]
+    ) -> tuple[WebCall, SessionStarted]:
+        """Admit a new session; :meth:`join` connects it. ``about`` its connection: address, origin.
+
+        Raises:
+            Refusal: There is none.
+        """
+        if start.version != VERSION:
+            raise Refusal(4400, "version", f"this server speaks version {VERSION}, not {start.version}")
+        if self.closing or self.draining:
+            raise Refusal(4503, "busy", "no sessions are taken at the moment")
+        grant = self._grant(start)
+        agent = grant.agent or start.agent
+        if self._settings.agents and not agent:
+            agent = self._settings.agents[0]
+        if self._settings.agents and agent not in self._settings.agents:
+            raise Refusal(4400, "unknown_agent", "there is no such agent")
+        audio = next((each for each in start.audio if each in FORMATS), None)
+        if audio is None:
+            raise Refusal(4400, "audio_format", "none of the audio formats is spoken here")
+        metadata = CallMetadata(
+            call_id=grant.call_id,
+            carrier="web",
+            from_=grant.user,
+            to=agent,
+            parameters=(
+                *grant.parameters.items(),
+                *about,
+                # Whatever a client says of itself is told apart from what the host has signed.
+                *((f"client.{name}", value) for name, value in start.parameters.items()),
+            ),
+        )
+        session = self._sessions[grant.call_id] = WebCall(grant.call_id, wire)
+        try:
+            return session, await self._admit(session, metadata, audio)
+        except BaseException as exc:
+            if session.call is not None:
+                session.call.end(_reason(exc), str(exc))
+            else:
+                self._sessions.pop(grant.call_id, None)
+                self._use(grant.call_id)
+            raise
+
+    def resume(self, resume: SessionResume) -> tuple[WebCall, SessionStarted]:
+        """Find the session that a client comes back to; :meth:`join` connects it.
+
+        Raises:
+            Refusal: It is over, was never here, or is somebody else's.
+        """
+        if resume.version != VERSION:
+            raise Refusal(4400, "version", f"this server speaks version {VERSION}, not {resume.version}")
+        session = self._sessions.get(resume.session)
+        known = session is not None and compare_digest(session.secret.encode(), resume.secret.encode())
+        if session is None or session.call is None or session.call.state == "ended" or not known:
+            raise Refusal(4404, "unknown_session", "there is no such session (any more)")
+        old = session.wire
+        if old is not None:
+            session.lost(old)
+            old.fail(4409)
+        return session, self._started(session, session.call, resumed=True)
+
+    def join(self, session: WebCall, started: SessionStarted, wire: SocketWire) -> Line:
+        """Connect a session to its client.
+
+        Raises:
+            Refusal: The call has ended meanwhile.
+        """
+        call = session.call
+        assert call is not None
+        if call.state == "ended":
+            raise Refusal(4404, "unknown_session", "the call has ended")
+        session.begin(wire, started)
+        try:
+            return call.join(_LineWire(wire), call.generation + 1)
+        except StateError as exc:
+            raise Refusal(4404, "unknown_session", "the call has ended") from exc
+
+    # The carrier of its calls.
+
+    async def execute(self, call: Call, command: Command) -> CommandResult:
+        """Hanging up is up to the call; there is nothing else that a client could be told to do.
+
+        Raises:
+            NotSupportedError: It is another command.
+        """
+        if isinstance(command, Hangup):
+            return None
+        raise NotSupportedError(
+            f"call {call.metadata.call_id}: {type(command).__name__} is for telephones, not for browsers"
+        )
+
+    def download(self, url: str) -> AsyncIterator[bytes]:
+        """There are no recordings.
+
+        Raises:
+            NotSupportedError: Always.
+        """
+        raise NotSupportedError(f"calls from browsers are not recorded by a carrier ({url})")
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until every call has ended, at most ``timeout_s`` of the calls' clock; whether that came."""
+        try:
+            async with asyncio.timeout(self.clock.real(timeout_s)):
+                for call in self.calls:
+                    await call.wait_ended()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End all calls and wait, within a bound, until nothing of them is left."""
+        self.closing = True
+        calls = self.calls
+        for call in calls:
+            call.end("shutdown", "the gateway was closed")
+        if calls:
+            waits = [asyncio.create_task(call.wait_closed(), name=f"close {call.metadata.call_id}") for call in calls]
+            _, late = await asyncio.wait(waits, timeout=self._settings.close_timeout_s)
+            for task in late:
+                logger.error("%s did not end within %g s", task.get_name(), self._settings.close_timeout_s)
+                task.cancel()
+        self._sessions.clear()
+
+    def _grant(self, start: SessionStart) -> Grant:
+        if start.token:
+            try:
+                grant = self._tokens.verify(start.token)
+            except RemoteProtocolError as exc:
+                raise Refusal(4401, "token", str(exc)) from exc
+            if grant.call_id in self._sessions or grant.call_id in self._used:
+                raise Refusal(4401, "token", "the session's token was used before")
+            return grant
+        if not self._settings.allow_anybody:
+            raise Refusal(4401, "token", "a session needs a token")
+        return Grant(call_id=uuid4(), expires_at=0.0)
+
+    async def _admit(self, session: WebCall, metadata: CallMetadata, audio: AudioFormat) -> SessionStarted:
+        decision = await self._resolve(Offer(metadata))
+        if not isinstance(decision, Accept):
+            declined(self.events, metadata, type(decision).__name__.lower())
+            raise Refusal(4403, "refused", decision.text if isinstance(decision, Say) else "the session was refused")
+        if decision.session:
+            metadata = replace(metadata, session=decision.session)
+        call = session.call = Call(
+            metadata,
+            self,
+            settings=self._settings.call,
+            clock=self.clock,
+            voip_class=WebVoIP,
+            audio_format=audio,
+            events=self.events,
+            on_closed=self._forget,
+        )
+        session.watch(call.voip)
+        logger.info("call %s: a session with %s", metadata.call_id, metadata.to or "the agent")
+        try:
+            call.offer(partial(self._offer, session))
+            if session.taken is not None:
+                await asyncio.shield(session.taken)
+        except UserCodeError as exc:
+            logger.exception("call %s: nobody took it", metadata.call_id, exc_info=exc.__cause__)
+            raise Refusal(1011, "error", "an error has occurred") from exc
+        except NoWorker as exc:
+            logger.error("call %s: %s", metadata.call_id, exc)  # noqa: TRY400
+            raise Refusal(4503, "busy", "no agent is free at the moment") from exc
+        return self._started(session, call, resumed=False)
+
+    async def _resolve(self, offer: Offer) -> Decision:
+        settings = self._settings
+        if settings.resolver is None:
+            return Accept()
+        call_id = offer.metadata.call_id
+        try:
+            async with asyncio.timeout(settings.resolver_timeout_s):
+                return await settings.resolver(offer)
+        except TimeoutError as exc:
+            logger.error("call %s: the resolver took more than %g s", call_id, settings.resolver_timeout_s)  # noqa: TRY400
+            raise Refusal(4503, "busy", "the session could not be decided in time") from exc
+        except Exception as exc:
+            logger.exception("call %s: the resolver raised", call_id)
+            raise Refusal(1011, "error", "an error has occurred") from exc
+
+    def _offer(self, session: WebCall, voip: VoIP) -> None:
+        assert isinstance(voip, WebVoIP)
+        if self._workers is not None:
+            session.taken = self._workers.take(voip)
+        else:
+            self._on_voip(voip)
+
+    def _started(self, session: WebCall, call: Call, *, resumed: bool) -> SessionStarted:
+        return SessionStarted(
+            version=VERSION,
+            session=session.call_id,
+            secret=session.secret,
+            audio=call.voip.audio_format,
+            resumed=resumed,
+            agent=call.metadata.to,
+            resume_within_s=call.settings.lost_s,
+        )
+
+    def _forget(self, call: Call) -> None:
+        call_id = call.metadata.call_id
+        if self._sessions.pop(call_id, None) is not None:
+            self._use(call_id)
+
+    def _use(self, call_id: UUID) -> None:
+        now = self.clock.now()
+        self._used[call_id] = now + LONGEST_LIFE_S * self.clock.scale
+        while self._used:
+            oldest, until = next(iter(self._used.items()))
+            if until > now and len(self._used) <= _USED_MAX:
+                break
+            del self._used[oldest]
+
+
+def _reason(failure: BaseException) -> str:
+    """Why a call ends that nobody has taken."""
+    if isinstance(failure, asyncio.CancelledError):
+        return "caller_hangup"
+    return "no_worker" if isinstance(failure, Refusal) and failure.code == "busy" else "error"

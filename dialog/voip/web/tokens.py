@@ -1,0 +1,114 @@
+"""The short-lived token with which a client starts a session.
+
+The host's server knows its users; it signs a token for one of them and gives it to their page, over the session that
+they have there anyway. The token travels in the first message and never in a URL, so no log has it. It names the call
+that it is for, so it is used once: a call has one first stream.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Mapping
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+from msgspec import Struct
+
+from dialog.errors import ConfigurationError, RemoteProtocolError
+
+__all__ = ["LONGEST_LIFE_S", "Grant", "SessionTokens"]
+
+_PURPOSE: Final = b"dialog session token, version 1"
+_MIN_KEY: Final = 16
+LONGEST_LIFE_S: Final = 3600.0
+"""So long it is remembered which tokens were used."""
+
+
+class Grant(Struct, frozen=True, kw_only=True):
+    """What a token says."""
+
+    call_id: UUID
+    expires_at: float
+    """Seconds since the epoch."""
+    user: str = ""
+    agent: str = ""
+    """The only agent that it is good for; empty: any."""
+    parameters: dict[str, str] = {}
+    """What the host wants the agent and the resolver to know."""
+
+    def __repr__(self) -> str:
+        return f"<Grant for call {self.call_id}>"
+
+
+_decoder: Final = msgspec.json.Decoder(Grant)
+
+
+class SessionTokens:
+    """Signs and verifies tokens.
+
+    Args:
+        key: At least 16 bytes, the same in all processes that serve sessions.
+        time: The wall clock, so that processes agree on it.
+
+    Raises:
+        ConfigurationError: The key is too short.
+    """
+
+    def __init__(self, key: bytes, *, time: Callable[[], float] = time.time) -> None:
+        if len(key) < _MIN_KEY:
+            raise ConfigurationError(f"token_key must have at least {_MIN_KEY} bytes, got {len(key)}")
+        self._key = hmac.digest(key, _PURPOSE, "sha256")
+        self._time = time
+
+    def __repr__(self) -> str:
+        return "<SessionTokens>"
+
+    def issue(
+        self,
+        *,
+        user: str = "",
+        agent: str = "",
+        parameters: Mapping[str, str] | None = None,
+        life_s: float = 60.0,
+    ) -> str:
+        """A token for one session, to be started within ``life_s`` seconds, an hour at most.
+
+        Raises:
+            ConfigurationError: It would live longer: a new one is easily had.
+        """
+        if not 0 < life_s <= LONGEST_LIFE_S:
+            raise ConfigurationError(f"a token lives for up to {LONGEST_LIFE_S:g} s, not {life_s:g} s")
+        grant = Grant(
+            call_id=uuid4(),
+            expires_at=self._time() + life_s,
+            user=user,
+            agent=agent,
+            parameters=dict(parameters or {}),
+        )
+        body = urlsafe_b64encode(msgspec.json.encode(grant)).rstrip(b"=")
+        return f"{body.decode()}.{self._mac(body)}"
+
+    def verify(self, token: str) -> Grant:
+        """What a token says.
+
+        Raises:
+            RemoteProtocolError: It is malformed, forged, or has expired.
+        """
+        text, _, mac = token.partition(".")
+        body = text.encode("ascii", "replace")
+        if not hmac.compare_digest(self._mac(body).encode(), mac.encode("ascii", "replace")):
+            raise RemoteProtocolError("the session's token is not one of ours")
+        try:
+            grant = _decoder.decode(urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
+        except (Base64Error, msgspec.MsgspecError) as exc:
+            raise RemoteProtocolError("the session's token is malformed") from exc
+        if self._time() > grant.expires_at:
+            raise RemoteProtocolError("the session's token has expired")
+        return grant
+
+    def _mac(self, body: bytes) -> str:
+        return urlsafe_b64encode(hmac.digest(self._key, body, "sha256")).rstrip(b"=").decode()
