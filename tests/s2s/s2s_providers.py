@@ -107,6 +107,12 @@ class Provider:
     """A session is told its tools; else the provider has them."""
     known: Callable[[str], str] = as_told
     """Finds what was said in what a new session is told of it."""
+    tells_tokens: bool = True
+    """Usage has tokens; else it has the seconds of the session."""
+    priced: bool = False
+    """It is in the table of list prices."""
+    fails_to_understand: bool = True
+    """It says when it did not understand what was said."""
     ending: Callable[[Any, Talker], Awaitable[None]] = tells_no_end
     """A session is to end in 62 s."""
 
@@ -115,10 +121,14 @@ class Provider:
 
 
 PROVIDERS = [
-    Provider(name="openai", factory=OpenAIRealtimeS2S, emulator=OpenAIRealtimeEmulator),
-    Provider(name="openai-manual", factory=OpenAIRealtimeS2S, emulator=OpenAIRealtimeEmulator, manual=True),
-    Provider(name="grok", factory=GrokS2S, emulator=GrokEmulator),
-    Provider(name="grok-manual", factory=GrokS2S, emulator=GrokEmulator, manual=True),
+    Provider(name="openai", factory=OpenAIRealtimeS2S, emulator=OpenAIRealtimeEmulator, priced=True),
+    Provider(
+        name="openai-manual", factory=OpenAIRealtimeS2S, emulator=OpenAIRealtimeEmulator, priced=True, manual=True
+    ),
+    Provider(name="grok", factory=GrokS2S, emulator=GrokEmulator, priced=True, fails_to_understand=False),
+    Provider(
+        name="grok-manual", factory=GrokS2S, emulator=GrokEmulator, priced=True, fails_to_understand=False, manual=True
+    ),
     GEMINI := Provider(
         name="gemini",
         factory=GeminiLiveS2S,
@@ -135,6 +145,8 @@ PROVIDERS = [
         factory=DeepgramAgentS2S,
         emulator=DeepgramAgentEmulator,
         audio=in_binary,
+        tells_tokens=False,
+        fails_to_understand=False,
         options={"agent": {"think": {"prompt": "Be long."}}},
     ),
     Provider(
@@ -142,6 +154,7 @@ PROVIDERS = [
         factory=ElevenLabsAgentS2S,
         emulator=ElevenLabsAgentEmulator,
         audio=in_elevenlabs,
+        tells_tokens=False,
         greetings=0,
         invalid_arguments=False,
         options={"conversation_config_override": {"agent": {"prompt": {"prompt": "Be long."}}}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from s2s_providers import CALL, PROVIDERS, Provider, Talker, silence, speech
 
+from dialog.calls.prices import PRICES, Price, cost_usd
 from dialog.errors import AuthenticationError, ConfigurationError, RemoteProtocolError, StateError, UnsupportedFormat
 from dialog.llm.llm import Entry, ToolCall, ToolResult
 from dialog.message import MULAW_8K, PCM_16K, AudioFormat, Message
@@ -22,6 +24,7 @@ from dialog.testing.server import Faults
 
 pytestmark = pytest.mark.parametrize("provider", PROVIDERS, ids=str)
 
+DOCS = Path(__file__).parents[2] / "docs" / "realtime.md"
 STORY = "Once upon a time there was a table by the window, and nobody sat at it for a very long time."
 
 
@@ -104,24 +107,41 @@ async def test_usage_is_told_in_the_units_of_all(provider, open_):
     async with provider.emulator() as emulator:
         talker = await open_(emulator)
         uuid = await talker.answer()
-        await talker.until(lambda: talker.told("usage"))
-        used = [told.usage for told in talker.told("usage") if told.uuid == uuid and told.usage.output_tokens]
-        if used:
-            assert len(used) == 1
-            assert 0 < used[0].input_audio_tokens < used[0].input_tokens
-            assert 0 < used[0].cached_audio_tokens < used[0].cached_tokens < used[0].input_tokens
-            assert 0 < used[0].output_audio_tokens < used[0].output_tokens
-            assert used[0].model
+        await talker.until(lambda: any(told.uuid == uuid for told in talker.told("usage")))
+        used = [told.usage for told in talker.told("usage") if told.uuid == uuid]
+        if provider.tells_tokens:
+            [used] = [usage for usage in used if usage.output_tokens]
+            assert 0 < used.input_audio_tokens < used.input_tokens
+            assert 0 < used.cached_audio_tokens < used.cached_tokens < used.input_tokens
+            assert 0 < used.output_audio_tokens < used.output_tokens
         else:
-            assert sum(told.usage.session_s for told in talker.told("usage")) >= 0
+            [used] = used
+            assert used.session_s > 0
+
+
+async def test_a_price_that_is_not_certain_is_left_to_the_user(provider, open_):
+    async with provider.emulator() as emulator:
+        talker = await open_(emulator)
+        await talker.answer()
+        await talker.until(lambda: talker.told("usage"))
+        usage = talker.told("usage")[-1].usage
+        if provider.priced:
+            assert cost_usd(usage) > 0
+        else:
+            assert cost_usd(usage) is None
+            assert f'"{usage.model}": Price(' in DOCS.read_text()
+        dear = Price(output=1.0, audio_output=1.0, session_minute=1.0)
+        assert cost_usd(usage, {**PRICES, usage.model: dear}) > 0
 
 
 async def test_words_that_nobody_understood_are_told_as_none(provider, open_):
+    if not provider.fails_to_understand:
+        pytest.skip("does not say so")
     async with provider.emulator(unintelligible=1) as emulator:
         talker = await open_(emulator)
         await talker.turn()
         await talker.until(lambda: talker.told("utterance"))
-        assert [said.data for said in talker.told("utterance")][-1:] in ([""], ["hello"])
+        assert [said.data for said in talker.told("utterance")] == [""]
 
 
 # Telephone audio, formats, settings.
