@@ -195,7 +195,7 @@ class DeepgramAgentS2S(HostedS2S):
             case "ConversationText":
                 self._on_text(event)
             case "UserStartedSpeaking":
-                self._start_ms = self._sent_ms
+                self._start_ms = self._sent.until_ms
                 self._interrupted()
             case "AgentAudioDone":
                 self._finished()

@@ -121,8 +121,8 @@ class ElevenLabsAgentS2S(HostedS2S):
         """Audio goes in texts; what to connect to is asked anew for each conversation."""
         del spec
         before, after = '{"user_audio_chunk":"', '"}'
-        self._audio_in_text(before, after)
-        self._encode = lambda data: before + b64encode(self._heard_as.process(data)).decode() + after
+        self._sent.in_text(before, after)
+        self._sent.encode = lambda data: before + b64encode(self._heard_as.process(data)).decode() + after
         return self._signed_url
 
     async def _signed_url(self, session: aiohttp.ClientSession) -> str:
@@ -144,9 +144,6 @@ class ElevenLabsAgentS2S(HostedS2S):
             # What came instead may be as good as a key, and stays out of the error.
             reason = "gave no address for a conversation"
             raise ProviderError(self.provider, reason, retryable=False) from None
-
-    def _frame_ms(self, frame: bytes | str) -> float:
-        return super()._frame_ms(frame) * self._heard_as.target.ms(1) / self._ms_per_byte
 
     def _greet(self) -> Iterable[str]:
         spec = self._spec
@@ -220,6 +217,7 @@ class ElevenLabsAgentS2S(HostedS2S):
             reason = f"{exc}: set the agent's audio formats to ulaw_8000"
             self._refused(ProviderError(self.provider, reason, retryable=False))
             return
+        self._sent.carry(self._heard_as.target)
         if not (self._heard_as.identity and self._spoken_as.identity):
             logger.info("%s: the agent's audio formats are not the call's: audio is converted", self.name)
         self._start_audio()

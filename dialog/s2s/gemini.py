@@ -160,7 +160,7 @@ class GeminiLiveS2S(GeminiProtocol):
     def url_for(self, spec: SessionSpec) -> str:
         """Audio goes in texts."""
         rate = spec.input_format.sample_rate
-        self._audio_in_text('{"realtimeInput":{"audio":{"data":"', f'","mimeType":"audio/pcm;rate={rate}"}}}}}}')
+        self._sent.in_text('{"realtimeInput":{"audio":{"data":"', f'","mimeType":"audio/pcm;rate={rate}"}}}}}}')
         return join(self._base_url, _PATH, self._query)
 
     def _greet(self) -> Iterable[str]:

@@ -220,12 +220,12 @@ class GeminiProtocol(SocketS2S):
     # The caller.
 
     def _on_words(self, heard: Transcription) -> None:
-        if self._sent_ms > self._trailing_until_ms:
+        if self._sent.until_ms > self._trailing_until_ms:
             self._tell_trailing()
         said = self._trailing or self._said
         if heard.text:
-            said.start_ms = said.start_ms or self._sent_ms
-            said.end_ms = self._sent_ms
+            said.start_ms = said.start_ms or self._sent.until_ms
+            said.end_ms = self._sent.until_ms
             said.text += heard.text
             if said.text.strip():
                 self.emit(S2S.INTERIM, said.utterance)
@@ -272,7 +272,7 @@ class GeminiProtocol(SocketS2S):
             self._tell_turn()
             self._tell_trailing()
             self._trailing, self._said = said, _Said()
-            self._trailing_until_ms = self._sent_ms + _TRAILING_MS
+            self._trailing_until_ms = self._sent.until_ms + _TRAILING_MS
             self._set_timer("words", _TRAILING_S, self._tell_trailing)
         if reply is not None and self._reply is reply and not reply.cancelled:
             self._last = reply.uuid

@@ -165,7 +165,7 @@ class HostedS2S(SocketS2S):
         reply = self._reply
         if reply is not None and (self._has_begun or reply.part is None):
             self._over("completed" if self._has_begun else "cancelled")
-        uuid, end_ms = uuid4(), self._sent_ms
+        uuid, end_ms = uuid4(), self._sent.until_ms
         self._awaited.add(uuid)
         self._asked.appendleft(Reply(uuid))
         at_ms = end_ms if start_ms is None else start_ms

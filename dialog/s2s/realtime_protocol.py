@@ -123,7 +123,7 @@ class RealtimeS2S(SocketS2S):
 
     def url_for(self, spec: SessionSpec) -> str:
         """Audio goes in texts."""
-        self._audio_in_text('{"type":"input_audio_buffer.append","audio":"', '"}')
+        self._sent.in_text('{"type":"input_audio_buffer.append","audio":"', '"}')
         return self._url(spec)
 
     @abstractmethod
@@ -239,7 +239,7 @@ class RealtimeS2S(SocketS2S):
             said = self._utterance(event.item_id)
             if self._committed:
                 said.uuid = self._committed[0][2]
-            said.end_ms = said.end_ms or self._sent_ms
+            said.end_ms = said.end_ms or self._sent.until_ms
             self._turn(said.uuid)
 
     def _utterance(self, item: str) -> _Said:

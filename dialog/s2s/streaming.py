@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from abc import abstractmethod
-from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
@@ -38,7 +37,8 @@ from dialog.llm.llm import Item, ToolCall, ToolSpec
 from dialog.message import AudioFormat, Message, Playback, SpeechEdge
 from dialog.net.malformed import malformed
 from dialog.net.reconnect import Backoff
-from dialog.net.ring import AudioRing, StreamTime
+from dialog.net.ring import AudioRing
+from dialog.net.sentaudio import SentAudio
 from dialog.net.socket import Address, ProviderSocket, SocketSettings
 from dialog.net.urls import websocket_url
 from dialog.s2s.reply import Reply
@@ -99,13 +99,8 @@ class SocketS2S(S2S):
         )
         self._spec = SessionSpec()
         self._socket: ProviderSocket | None = None
-        self._encode: Callable[[bytes], bytes | str] | None = None
-        """Makes a frame of audio; ``None``: the audio is the frame."""
-        self._around = 0
-        """Characters of a text that holds audio, but for the audio."""
+        self._sent = SentAudio()
         self._ring: AudioRing
-        self._ms_per_byte = 0.0
-        self._time = StreamTime()
         self._safe_ms = 0.0
         """Up to here, on the call's audio clock, the session has what the caller said in its memory."""
         self._ready = False
@@ -191,12 +186,6 @@ class SocketS2S(S2S):
         """Whether an utterance has begun that is not over: a session is not replaced then."""
         return self._speaking or self._in_turn or bool(self._committed)
 
-    def _audio_in_text(self, before: str, after: str) -> None:
-        """Audio goes as base64 in a text, between ``before`` and ``after``; for :meth:`url_for`."""
-        self._encode = lambda data: before + b2a_base64(data, newline=False).decode() + after
-        self._around = len(before) + len(after)
-        self._settings = dataclasses.replace(self._settings, audio_between=(before, after))
-
     # What the engine calls.
 
     @property
@@ -220,7 +209,7 @@ class SocketS2S(S2S):
             raise StateError(f"{self.name}.open was called {'after dispose' if self._disposed else 'twice'}")
         self._spec = spec
         self._ring = AudioRing(spec.input_format)
-        self._ms_per_byte = spec.input_format.ms(1)
+        self._sent.open(spec.input_format)
         self._loop = asyncio.get_running_loop()
         self._open_socket()
 
@@ -237,7 +226,7 @@ class SocketS2S(S2S):
             on_lost=self._lost,
             on_dropped=self._dropped,
             on_failed=self._failed,
-            settings=self._settings,
+            settings=dataclasses.replace(self._settings, audio_between=self._sent.between),
         )
         self._socket.open()
 
@@ -264,7 +253,7 @@ class SocketS2S(S2S):
             return
         self._ring.append(message)
         if self._ready and (self._in_turn or self._spec.vad == "provider"):
-            self._send_audio(message)
+            self._sent.send(socket, data, message.at_ms)
 
     def begin(self, at_ms: float) -> None:
         """See :meth:`S2S.begin`."""
@@ -366,7 +355,7 @@ class SocketS2S(S2S):
             _, until_ms, uuid = self._committed.popleft()
             self._ring.release(until_ms)
         elif self._spec.vad == "provider":
-            self._safe_ms = max(self._safe_ms, self._sent_ms)
+            self._safe_ms = max(self._safe_ms, self._sent.until_ms)
             self._ring.release(self._safe_ms)
         self.emit(S2S.TURN, uuid)
 
@@ -465,12 +454,7 @@ class SocketS2S(S2S):
     def _to_call(self, position_ms: float, *, end: bool = False) -> float:
         """A position in the session's audio on the call's audio clock, both in ms."""
         position_s = position_ms / 1000.0
-        return self._time.ends_at(position_s) if end else self._time.begins_at(position_s)
-
-    @property
-    def _sent_ms(self) -> float:
-        """Up to where, on the call's audio clock, the session was given audio."""
-        return self._time.to_call(self._time.sent_ms, end=True)
+        return self._sent.time.ends_at(position_s) if end else self._sent.time.begins_at(position_s)
 
     @property
     def output_format(self) -> AudioFormat:
@@ -518,31 +502,20 @@ class SocketS2S(S2S):
         for text in texts:
             self._send(text)
 
-    def _send_audio(self, message: Message[bytes]) -> None:
-        assert self._socket is not None
-        data = message.data
-        if self._socket.send(data if self._encode is None else self._encode(data)):
-            self._time.add(message.at_ms, len(data) * self._ms_per_byte)
-
     def _replay(self, from_ms: float | None = None, until_ms: float = inf) -> None:
+        assert self._socket is not None
         for message in self._ring.since(self._safe_ms if from_ms is None else from_ms):
             if message.at_ms < until_ms:
-                self._send_audio(message)
+                self._sent.send(self._socket, message.data, message.at_ms)
 
     def _dropped(self, frame: bytes | str) -> None:
         """Audio was thrown away that the session was to get: its positions are earlier than was thought."""
         assert self._socket is not None
-        duration = self._frame_ms(frame)
-        waiting = sum(map(self._frame_ms, self._socket.queued_audio))
-        self._time.drop(self._time.sent_ms - waiting - duration, duration)
-
-    def _frame_ms(self, frame: bytes | str) -> float:
-        size = len(frame) if isinstance(frame, bytes) else (len(frame) - self._around) // 4 * 3 - frame.count("=")
-        return size * self._ms_per_byte
+        self._sent.drop(self._socket, frame)
 
     def _connected(self) -> None:
         """A new session counts its audio from zero and knows nothing."""
-        self._time = StreamTime()
+        self._sent.restart()
         self._calls.clear()
         self._answering.clear()
         self._renewal_due = False
@@ -601,7 +574,7 @@ class SocketS2S(S2S):
             self._ready = False
             self._stop_timers()
             if self._spec.vad == "provider" and self.capabilities.speech_events:
-                self._safe_ms = max(self._safe_ms, self._sent_ms)  # nobody speaks; else that is not known
+                self._safe_ms = max(self._safe_ms, self._sent.until_ms)  # nobody speaks; else that is not known
             self._socket.replace()
 
     # Timers.

@@ -129,7 +129,7 @@ class AzureSTT(TurnSTT):
     def url_for(self, audio_format: AudioFormat) -> str:
         """The settings follow in the first messages."""
         self._wave_head = wave_head(audio_format)
-        self._around = len(self._turn_now.head)
+        self._sent.around = len(self._turn_now.head)
         silence_ms = _LONGEST_SILENCE_MS if self.manual_turns else self._silence_ms
         context = speech_context(self._language, silence_ms, self._keyterms)
         self._turn_settings = msgspec.json.encode(merged(context, self._options)).decode()
@@ -154,8 +154,8 @@ class AzureSTT(TurnSTT):
     def _start_audio(self) -> None:
         """A turn begins: its settings and the head of its audio go before what is heard again."""
         assert self._socket is not None
-        turn = self._turn_now = Turn(self._time.sent_ms)
-        self._encode = turn.head.__add__
+        turn = self._turn_now = Turn(self._sent.time.sent_ms)
+        self._sent.encode = turn.head.__add__
         self._socket.send(usp_text("speech.context", self._turn_settings, request_id=turn.request_id))
         self._socket.send(turn.first + self._wave_head)
         super()._start_audio()
@@ -163,7 +163,7 @@ class AzureSTT(TurnSTT):
     def _ask(self) -> bool:
         """The service tells all that it has heard when the turn ends: there is no surer way to ask."""
         self._asked_ms = self._ring.end_ms
-        if self._time.sent_ms > self._turn_now.base_ms:
+        if self._sent.time.sent_ms > self._turn_now.base_ms:
             self._end_audio()
         return True
 

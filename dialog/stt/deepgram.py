@@ -184,7 +184,7 @@ class DeepgramSTT(StreamingSTT):
     def _results(self, event: _Event) -> None:
         channel = event.channel if isinstance(event.channel, _Channel) else _Channel()
         heard = channel.alternatives[0] if channel.alternatives else _Alternative()
-        begins_at, ends_at = self._time.begins_at, self._time.ends_at
+        begins_at, ends_at = self._sent.time.begins_at, self._sent.time.ends_at
         segment = Segment(
             text=heard.transcript.strip(),
             start_ms=begins_at(event.start),

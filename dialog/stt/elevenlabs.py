@@ -160,7 +160,7 @@ class ElevenLabsSTT(TurnSTT):
         rate = audio_format.sample_rate
         chunk = '{"message_type":"input_audio_chunk","audio_base_64":"'
         audio_end, commit_end = (f'","commit":{commit},"sample_rate":{rate}}}' for commit in ("false", "true"))
-        self._audio_in_text(chunk, audio_end)
+        self._sent.in_text(chunk, audio_end)
         self.finalize_with = chunk + commit_end
         self._settings = replace(self._settings, keep_alive=chunk + audio_end)
         query = {
@@ -212,7 +212,7 @@ class ElevenLabsSTT(TurnSTT):
             return
         self._untimed = None
         last_text, sent_ms = self._committed
-        now_ms = self._time.sent_ms
+        now_ms = self._sent.time.sent_ms
         if not self._told_words and event.text == last_text and now_ms - sent_ms < _REPEATED_MS:
             self._repeated()
             return

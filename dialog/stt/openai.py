@@ -173,11 +173,11 @@ class OpenAIRealtimeSTT(TurnSTT):
         """The settings follow in the first message."""
         detection = None if self.manual_turns else self._detection
         self._update = self._session_update(audio_format, turn_detection=detection)
-        self._audio_in_text('{"type":"input_audio_buffer.append","audio":"', '"}')
+        self._sent.in_text('{"type":"input_audio_buffer.append","audio":"', '"}')
         return join(self._base_url, "/realtime", self._query)
 
     def _ask(self) -> bool:
-        self._wanted_ms = self._sent_ms
+        self._wanted_ms = self._sent.until_ms
         self._awaited = super()._ask()
         return self._awaited
 
@@ -269,7 +269,7 @@ class OpenAIRealtimeSTT(TurnSTT):
             silence_ms = detection.silence_duration_ms if isinstance(detection, ServerVAD) else 0
             item.end_ms = self._to_call((event.audio_end_ms - silence_ms) / 1000.0, end=True)
         else:
-            item.end_ms = self._sent_ms if self._wanted_ms is None else self._wanted_ms
+            item.end_ms = self._sent.until_ms if self._wanted_ms is None else self._wanted_ms
             self._wanted_ms = None
 
     def _transcription(self, kind: str, event: Event) -> None:
@@ -325,7 +325,7 @@ class OpenAIRealtimeSTT(TurnSTT):
         elif text or last:
             self._knows_times = True
             start_ms = item.start_ms if item.start_ms is not None else item.words[0].start_ms
-            end_ms = max(start_ms, self._sent_ms if item.end_ms is None else item.end_ms)
+            end_ms = max(start_ms, self._sent.until_ms if item.end_ms is None else item.end_ms)
             words = tuple(item.words) if last else ()
             self._tells_words = bool(words)
             segment = Segment(text=text, start_ms=start_ms, end_ms=end_ms, words=words, language=item.language)

@@ -12,10 +12,9 @@ provider's session. What is told of what was reported is :class:`~dialog.stt.tel
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from abc import abstractmethod
-from binascii import b2a_base64
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import ClassVar
 
 import msgspec
@@ -24,7 +23,8 @@ from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError
 from dialog.message import AudioFormat, Message
 from dialog.net.malformed import malformed
 from dialog.net.reconnect import Backoff
-from dialog.net.ring import AudioRing, StreamTime
+from dialog.net.ring import AudioRing
+from dialog.net.sentaudio import SentAudio
 from dialog.net.socket import ProviderSocket, SocketSettings
 from dialog.net.urls import websocket_url
 from dialog.stt.segments import Segment
@@ -101,13 +101,8 @@ class StreamingSTT(TellingSTT):
         )
         self._session_s = session_s
         self._socket: ProviderSocket | None = None
-        self._encode: Callable[[bytes], bytes | str] | None = None
-        """Makes a frame of audio; ``None``: the audio is the frame."""
-        self._around = 0
-        """Characters or bytes of a frame that holds audio, but for the audio."""
         self._format: AudioFormat
-        self._ms_per_byte = 0.0
-        self._time = StreamTime(self._skewed)
+        self._sent = SentAudio(self._skewed)
         self._model = model or self.provider
         self._unreported_ms = 0.0
         """Audio that was sent on the connections before, less what USAGE has told of."""
@@ -130,12 +125,6 @@ class StreamingSTT(TellingSTT):
     @abstractmethod
     def _receive(self, data: str | bytes) -> None:
         """Understand a message of the service and report what happened."""
-
-    def _audio_in_text(self, before: str, after: str) -> None:
-        """Audio goes as base64 in a text, between ``before`` and ``after``; for :meth:`url_for`."""
-        self._encode = lambda data: before + b2a_base64(data, newline=False).decode() + after
-        self._around = len(before) + len(after)
-        self._settings = dataclasses.replace(self._settings, audio_between=(before, after))
 
     def _greet(self) -> Iterable[str]:
         """What the service must hear first on every connection."""
@@ -168,18 +157,19 @@ class StreamingSTT(TellingSTT):
             raise StateError(f"{self.name}.open was called {'after dispose' if self._disposed else 'twice'}")
         self._ring = AudioRing(audio_format)
         self._format = audio_format
-        self._ms_per_byte = audio_format.ms(1)
+        self._sent.open(audio_format)
+        url = self.url_for(audio_format)
         self._socket = ProviderSocket(
             self,
             provider=self.provider,
-            url=self.url_for(audio_format),
+            url=url,
             headers=self._headers,
             on_message=self._receive,
             on_open=self._connected,
             on_lost=self._lost,
             on_dropped=self._dropped,
             on_failed=self._failed,
-            settings=self._settings,
+            settings=replace(self._settings, audio_between=self._sent.between),
         )
         self._socket.open()
         if self.pads_silence or self.idle_silence_s is not None:
@@ -201,8 +191,8 @@ class StreamingSTT(TellingSTT):
         if not data or socket.failed:
             return
         self._ring.append(message)
-        if self._ready and socket.send(data if self._encode is None else self._encode(data)):
-            self._time.add(message.at_ms, len(data) * self._ms_per_byte)
+        if self._ready:
+            self._sent.send(socket, data, message.at_ms)
 
     def finalize(self) -> None:
         """Ask for what was said so far: it comes as MESSAGE within ``timeout_s``, from the last interim if need be."""
@@ -244,7 +234,7 @@ class StreamingSTT(TellingSTT):
 
     def _report_usage(self) -> None:
         """Services bill the audio that they are sent, the silence in it and what they hear twice as well."""
-        new_ms = self._unreported_ms + self._time.sent_ms
+        new_ms = self._unreported_ms + self._sent.time.sent_ms
         if new_ms > 0.0:
             self._unreported_ms -= new_ms
             usage = Usage(model=self._model, input_audio_s=round(new_ms / 1000.0, 3))
@@ -271,7 +261,7 @@ class StreamingSTT(TellingSTT):
 
     def _to_call(self, position_s: float, *, end: bool = False) -> float:
         """A position in the connection's audio, in seconds, on the call's audio clock, in ms."""
-        return self._time.ends_at(position_s) if end else self._time.begins_at(position_s)
+        return self._sent.time.ends_at(position_s) if end else self._sent.time.begins_at(position_s)
 
     def _limit_session(self, session_s: float) -> None:
         """The connection lives for ``session_s`` more, says the service."""
@@ -288,9 +278,7 @@ class StreamingSTT(TellingSTT):
         self._ready = True
         self._replayed_ms = self._ring.end_ms
         for message in self._ring.since(self._safe_ms):
-            data = message.data
-            if self._socket.send(data if self._encode is None else self._encode(data)):
-                self._time.add(message.at_ms, len(data) * self._ms_per_byte)
+            self._sent.send(self._socket, message.data, message.at_ms)
         if self._unasked and (self._finalizing is not None or self.manual_turns):
             self._unasked = not self._ask()
 
@@ -305,8 +293,8 @@ class StreamingSTT(TellingSTT):
     def _connected(self) -> None:
         """A connection counts its audio from zero and knows nothing."""
         assert self._socket is not None
-        self._unreported_ms += self._time.sent_ms
-        self._time = StreamTime(self._skewed)
+        self._unreported_ms += self._sent.time.sent_ms
+        self._sent.restart()
         self._forget()
         self._connections += 1
         if self._connections > 1:
@@ -330,14 +318,7 @@ class StreamingSTT(TellingSTT):
 
     def _dropped(self, frame: bytes | str) -> None:
         assert self._socket is not None
-        duration = self._frame_ms(frame)
-        waiting = sum(map(self._frame_ms, self._socket.queued_audio))
-        self._time.drop(self._time.sent_ms - waiting - duration, duration)
-
-    def _frame_ms(self, frame: bytes | str) -> float:
-        if isinstance(frame, bytes):
-            return (len(frame) - self._around) * self._ms_per_byte
-        return ((len(frame) - self._around) // 4 * 3 - frame.count("=")) * self._ms_per_byte
+        self._sent.drop(self._socket, frame)
 
     # Timers.
 
@@ -386,5 +367,5 @@ class StreamingSTT(TellingSTT):
     def _send_silence(self, seconds: float) -> None:
         silence = self._format.silence(seconds * 1000.0)
         socket = self._socket if self._ready else None
-        if socket is not None and socket.send(silence if self._encode is None else self._encode(silence)):
-            self._time.add(self._ring.end_ms, seconds * 1000.0)
+        if socket is not None:
+            self._sent.send(socket, silence, self._ring.end_ms)

@@ -60,16 +60,11 @@ class TurnSTT(StreamingSTT):
         self._turn_from_ms = float("-inf")
 
     @property
-    def _sent_ms(self) -> float:
-        """Up to where, on the call's audio clock, the service was given audio."""
-        return self._time.to_call(self._time.sent_ms, end=True)
-
-    @property
     def _silent_ms(self) -> float:
         """Where it was silent, now that a turn has ended: the audio behind it may hold the next one already."""
         if self._finalizing is not None and self.finalize_with:
             return self._asked_ms
-        return self._sent_ms - _SILENCE_MS
+        return self._sent.until_ms - _SILENCE_MS
 
     def _forget(self) -> None:
         self._next_turn()
@@ -77,7 +72,7 @@ class TurnSTT(StreamingSTT):
     def _turn_began(self, at_ms: float | None = None) -> None:
         """Speech began at ``at_ms``, or now."""
         self._next_turn()
-        self._turn_from_ms = self._sent_ms if at_ms is None else at_ms
+        self._turn_from_ms = self._sent.until_ms if at_ms is None else at_ms
         self._speech_started(self._turn_from_ms)
 
     def _turn(
@@ -95,7 +90,7 @@ class TurnSTT(StreamingSTT):
             return
         self._tells_words = self._knows_times = bool(words)
         placed = words or self._placed.place(
-            text.split(), self._sent_ms if until_ms is None else until_ms, from_ms=self._turn_from_ms
+            text.split(), self._sent.until_ms if until_ms is None else until_ms, from_ms=self._turn_from_ms
         )
         start_ms = placed[0].start_ms if placed else self._safe_ms
         end_ms = until_ms

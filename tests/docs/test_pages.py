@@ -129,7 +129,7 @@ INTERNAL = re.compile(
         s2s\.(deepgram_wire | elevenlabs_wire | gemini_wire | memory | realtime_wire) |
         stt\.(azure_wire | member | openai_items | openai_wire | seam | telling | watchdog) |
         tts\.(chain | coverage | siblings) |
-        net\.(azure | connections | frames | http1 | malformed | options | websocket) |
+        net\.(azure | connections | frames | http1 | malformed | options | sentaudio | websocket) |
         testing\.(
             call | carrier | carrier_stream | evaluate_stage | heard | hearing | media | model | stream | textline |
             tone | twiml

@@ -188,8 +188,8 @@ async def test_speech_keeps_its_time_when_audio_before_it_was_dropped(open_):
         # The service read too slowly for these 200 ms: they never reach it.
         lost = Message(uuid=uuid4(), data=silence(200), at_ms=talker.at_ms)
         talker.s2s._ring.append(lost)
-        talker.s2s._time.add(talker.at_ms, 200)
-        talker.s2s._dropped(talker.s2s._encode(lost.data))
+        talker.s2s._sent.time.add(talker.at_ms, 200)
+        talker.s2s._dropped(talker.s2s._sent.encode(lost.data))
         talker.at_ms += 200
         await talker.turn(1000)
         start, stop = talker.told("vad")

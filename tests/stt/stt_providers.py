@@ -253,7 +253,7 @@ class Ear:
         frames = [frame for frame in self.emulator.frames if frame.connection == number]
         heard = sum(len(self.provider.audio(frame)) for frame in frames if not frame.sent)
         sent = sum(frame.sent for frame in frames)
-        return self.stt._ready and heard / 8 >= self.stt._time.sent_ms - 1 and self._taken[number] >= sent
+        return self.stt._ready and heard / 8 >= self.stt._sent.time.sent_ms - 1 and self._taken[number] >= sent
 
     def heard_ms(self, connection: int) -> float:
         frames = [f for f in self.emulator.frames if not f.sent and f.connection == connection]

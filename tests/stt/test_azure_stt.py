@@ -402,9 +402,9 @@ async def test_dropped_audio_is_counted_without_its_headers(listen):
     async with AzureSTTEmulator() as service:
         ear = await listen(service)
         ear.say(silence(100))
-        sent_ms = ear.stt._time.sent_ms
+        sent_ms = ear.stt._sent.time.sent_ms
         ear.stt._dropped(ear.stt._turn_now.head + silence(20))
-        assert ear.stt._time.sent_ms == sent_ms - 20
+        assert ear.stt._sent.time.sent_ms == sent_ms - 20
 
 
 # Errors.
