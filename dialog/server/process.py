@@ -169,6 +169,8 @@ async def _run(sock: socket.socket, listening: socket.socket) -> int:
 def main() -> None:
     """Run a process: the numbers of its two sockets are on the command line; its orders come on the first of them."""
     sock, listening = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    for each in (sock, listening):
+        each.set_inheritable(False)  # what the user's code starts would hold them open, and hide our death
     sock.setblocking(False)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         sys.exit(runner.run(_run(sock, listening)))

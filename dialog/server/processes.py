@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _EXIT_S: Final = 15.0
 """How long a process may take to end once all are drained; its own bounds are below that."""
+_LAST_WORDS_S: Final = 1.0
 _PLACE: Final = "{process}"
 
 
@@ -274,14 +275,17 @@ class Processes:
                 theirs.close()
         reader, each.writer = await asyncio.open_connection(sock=ours)
         each.writer.write(msgspec.json.encode(orders) + b"\n")
+        hearing = asyncio.create_task(self._hear(each, reader), name=f"hear process {each.number}")
         try:
             if self._stop.is_set():
                 self._signal(each, signal.SIGTERM)
-            with suppress(ConnectionError):  # it went without reading what we said last
-                while line := await reader.readline():
-                    self._heard(each, line)
-            return await process.wait()
+            code = await process.wait()
+            # What it said last is there; what it has started may hold its end of the socket open.
+            await asyncio.wait([hearing], timeout=_LAST_WORDS_S)
+            return code
         finally:
+            hearing.cancel()
+            await asyncio.wait([hearing])
             each.writer.close()
             each.writer = None
             if process.returncode is None:
@@ -312,6 +316,11 @@ class Processes:
             older=older,
         )
         return replace(orders, own_port=self.own_ports[each.number]) if self.own_ports else orders
+
+    async def _hear(self, each: _Process, reader: asyncio.StreamReader) -> None:
+        with suppress(ConnectionError):  # it went without reading what we said last
+            while line := await reader.readline():
+                self._heard(each, line)
 
     def _heard(self, each: _Process, line: bytes) -> None:
         if line == READY:

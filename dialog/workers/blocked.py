@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import time
@@ -19,13 +20,16 @@ _BEAT_S = 0.1
 class LoopWatch:
     """Logs the stack of the event loop's thread when it has not come round for ``limit_s``, once per blockage.
 
-    It is made and closed on the loop; a thread watches.
+    It is made and closed on the loop; a thread watches. ``abandoned_s``: blocked for so long, a process whose parent
+    is gone ends: it cannot notice that itself, and nobody else looks after it.
     """
 
-    def __init__(self, limit_s: float = 0.5) -> None:
+    def __init__(self, limit_s: float = 0.5, *, abandoned_s: float | None = None) -> None:
         self.limit_s = limit_s
         self.blockages = 0
         """How often the loop was blocked for longer than the limit."""
+        self._abandoned_s = abandoned_s
+        self._parent = os.getppid()
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._seen = time.monotonic()
@@ -51,6 +55,8 @@ class LoopWatch:
         while not self._stop.wait(self.limit_s / 4):
             seen = self._seen
             blocked_s = time.monotonic() - seen - _BEAT_S
+            if self._abandoned_s is not None and blocked_s >= self._abandoned_s and os.getppid() != self._parent:
+                os._exit(1)
             if blocked_s < self.limit_s or seen == told:
                 continue
             told = seen

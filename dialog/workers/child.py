@@ -89,7 +89,8 @@ class Child:
     async def end(self, within_s: float) -> None:
         """Tell it to end now, and kill it after ``within_s``."""
         self.told = True
-        self._signal(signal.SIGINT)
+        # One that is not ready has nothing to take leave of; SIGINT would have it write a traceback.
+        self._signal(signal.SIGINT if self.ready.is_set() else signal.SIGTERM)
         if self.process is None:
             return
         try:

@@ -289,6 +289,8 @@ class WorkerPool:
             await each.collect()
             self._fabric.disconnect(node)
             self._processes.pop(node, None)
+        # Its socket said so already, unless something that it has started holds that open.
+        self.host.gone(node, "its process has ended")
         self._ended(each, code)
 
     def _ended(self, each: _Process, code: int) -> None:

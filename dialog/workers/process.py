@@ -38,11 +38,13 @@ CANNOT_START = 3
 HOST = "host"
 """How the pool is called on its sockets."""
 _CONNECT_S = 20.0
+_ABANDONED_S = 10.0
+"""Blocked for so long, and whoever would kill it for that is gone."""
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6 if hasattr(os, "sysconf") else 0.0
 
 
 class Orders(Struct, frozen=True, kw_only=True):
-    """What a worker process is told on its command line."""
+    """What a worker process is told first, where nobody who lists processes can read it."""
 
     node: str
     target: str
@@ -148,7 +150,7 @@ async def _serve(orders: Orders, sock: socket.socket | None, orphaned: asyncio.E
     await prewarm(orders.prewarm)
     sources = user_sources()
     calm_collector()
-    watch = LoopWatch()
+    watch = LoopWatch(abandoned_s=_ABANDONED_S)
     fabric: SocketFabric | NatsFabric = SocketFabric(orders.node)
     if orders.nats is not None:
         fabric = NatsFabric(orders.node, orders.nats, listens="workers", tells="hosts")
@@ -184,6 +186,7 @@ def main() -> None:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     sock = socket.socket(fileno=int(sys.argv[1])) if len(sys.argv) > 1 else None
     if sock is not None:
+        sock.set_inheritable(False)  # what the user's code starts would hold it open, and hide our death
         sock.setblocking(False)
     logging.basicConfig(level=LEVELS[orders.log_level], format=f"%(levelname)s {orders.node} %(name)s: %(message)s")
     try:

@@ -206,6 +206,39 @@ async def test_each_process_has_workers_of_its_own(monkeypatch):
         await caller.listen()
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+async def test_the_workers_of_a_process_that_is_killed_go_with_it(monkeypatch):
+    async with crew(monkeypatch, app="obedient.py:make_with_workers") as it:
+        workers = children_of(it.processes.pids[0])
+        assert workers
+        os.kill(it.processes.pids[0], signal.SIGKILL)
+        await until(lambda: all(is_gone(pid) for pid in workers))
+
+
+async def test_a_killed_process_is_replaced_though_something_that_it_has_started_lives_on(monkeypatch, tmp_path):
+    strays = tmp_path / "strays"
+    monkeypatch.setenv("STRAYS", str(strays))
+    async with crew(monkeypatch, app="obedient.py:make_with_a_stray") as it:
+        try:
+            before = it.processes.pids
+            os.kill(before[0], signal.SIGKILL)
+            await until(lambda: it.processes.ready and it.processes.pids[0] not in (0, before[0]))
+        finally:
+            for pid in strays.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+
+
 async def test_each_process_can_have_an_address_of_its_own_for_media(monkeypatch):
     async with (
         crew(monkeypatch, media_url="wss://voice.example/media/{process}") as it,

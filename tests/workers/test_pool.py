@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from dialog.clock import Clock
 from dialog.errors import ConfigurationError
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.memory import MemoryLine, memory_call
+from dialog.workers.child import Child
 from dialog.workers.hosting import HostingSettings
 from dialog.workers.pool import WorkerPool
+from dialog.workers.process import Orders
 
 APP = Path(__file__).parent / "apps" / "answering.py"
 CLOCK = Clock(4.0)
@@ -102,6 +105,48 @@ async def test_a_killed_process_harms_only_its_own_calls_and_is_replaced():
         assert await asked(other, "0") == spared
         await until(lambda: all(hosted.worker for hosted in made.host.calls))
         assert (await asked(line, "0")).startswith("pid")
+
+
+async def test_the_death_of_a_process_is_known_at_once_though_something_that_it_has_started_lives_on(caplog):
+    async with pool(processes=2) as made:
+        _, line = await ring(made)
+        pid = int((await asked(line, "0")).split()[1])
+        child = int((await asked(line, "6")).split()[1])
+        try:
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: made.host.calls[0].handed_over == 1)
+            assert "is lost: its process has ended" in caplog.text
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+async def test_a_process_that_is_never_ready_is_killed():
+    child = Child(Orders(node="late", target=f"{APP}:on_voip", prewarm=f"{APP}:warm_up_for_ever"))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        await child.start(theirs.fileno())
+        assert await asyncio.wait_for(child.wait(0.2), 10) == -signal.SIGKILL
+        await child.collect()
+
+
+@pytest.mark.parametrize("state", ["new", "starting", "loading", "ready"])
+async def test_a_pool_can_be_closed_in_every_state_and_leaves_nothing(state, capfd):
+    made = WorkerPool(f"{APP}:on_voip", processes=2)
+    pids: list[int] = []
+    if state != "new":
+        starting = asyncio.create_task(made.start())
+        await until(lambda: made.pids or state == "starting")
+        await until(lambda: made.ready or state != "ready")
+        pids = list(made.pids.values())
+        starting.cancel()
+        await asyncio.wait([starting])
+    await made.close()
+    await made.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert not [task for task in asyncio.all_tasks() if "worker" in task.get_name()]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_a_blocked_process_loses_its_calls_and_is_killed(caplog):

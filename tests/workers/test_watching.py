@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 from dialog.workers.blocked import LoopWatch
 from dialog.workers.sources import fingerprint, user_sources
@@ -53,3 +54,42 @@ def hold_everybody_up() -> None:
     until = time.monotonic() + 0.6
     while time.monotonic() < until:
         time.sleep(0.01)
+
+
+BLOCKED = """
+import asyncio, os, time
+from dialog.workers.blocked import LoopWatch
+
+async def main():
+    LoopWatch(0.1, abandoned_s=0.3)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+asyncio.run(main())
+"""
+PARENT = """
+import subprocess, sys
+
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+print(child.stdout.readline().decode(), flush=True)
+sys.stdin.readline()
+"""
+
+
+async def test_a_process_that_is_blocked_goes_when_nobody_is_left_who_would_end_it():
+    parent = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-c", PARENT, BLOCKED],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert parent.stdout is not None
+    async with asyncio.timeout(20):
+        pid = int(await parent.stdout.readline())
+        await asyncio.sleep(1.0)  # blocked for longer, and its parent lives
+        assert Path(f"/proc/{pid}").exists()
+        parent.kill()
+        await parent.wait()
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.02)

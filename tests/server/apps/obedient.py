@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from uuid import uuid4
 
 from dialog import TwilioGateway, VoIP
@@ -51,6 +53,17 @@ def make() -> TwilioGateway:
     )
     gateway.on("voip", on_voip)
     return gateway
+
+
+def make_with_a_stray() -> TwilioGateway:
+    """A gateway whose process starts another one, which has everything open that it has, and lives on."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(120)
+        os._exit(0)
+    with Path(os.environ["STRAYS"]).open("a") as file:
+        file.write(f"{child}\n")
+    return make()
 
 
 def make_with_workers() -> TwilioGateway:

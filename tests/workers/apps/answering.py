@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from uuid import uuid4
@@ -18,6 +19,19 @@ def warm_up() -> None:
 
 async def warm_up_later() -> None:
     WARM.append("later")
+
+
+async def warm_up_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def stray() -> int:
+    """A process that lives on for a while, with everything that this one has open."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    return child
 
 
 def on_voip(voip: VoIP) -> None:
@@ -41,6 +55,8 @@ def on_voip(voip: VoIP) -> None:
             case "5":
                 LEAK.append(bytearray(150_000_000))
                 say("leaked")
+            case "6":
+                say(f"child {stray()}")
             case _:
                 say(f"digit {digit}")
 
