@@ -9,6 +9,7 @@
     │   └── UnsupportedFormat       two participants share no audio format
     ├── StateError                  a method was called in a state that does not allow it
     ├── NotSupportedError           this carrier or provider cannot do that
+    ├── ClientToolError             a tool that the client has declared failed there, or was not answered
     ├── LimitError                  a bound (queue, body, text) was exceeded
     ├── RemoteProtocolError         bytes from the network break the protocol
     ├── ProviderError               an STT, TTS, LLM or speech-to-speech provider failed
@@ -24,6 +25,7 @@ __all__ = [
     "AuthenticationError",
     "CallNotAnswered",
     "CarrierError",
+    "ClientToolError",
     "ConfigurationError",
     "DialogError",
     "LimitError",
@@ -83,6 +85,12 @@ class NotSupportedError(DialogError):
     """This carrier or provider cannot do what was asked."""
 
     code = "not_supported"
+
+
+class ClientToolError(DialogError):
+    """A tool that runs at the caller's client failed, or gave no answer; the text is for the model."""
+
+    code = "client_tool"
 
 
 class LimitError(DialogError):

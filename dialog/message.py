@@ -10,11 +10,11 @@ never shows audio or what was said, because reprs end up in logs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct, field
 
 from dialog.errors import DialogError
 
@@ -30,6 +30,7 @@ __all__ = [
     "CallEnd",
     "CallMetadata",
     "CallProgress",
+    "ClientTool",
     "Clips",
     "Failure",
     "LineSnapshot",
@@ -236,6 +237,21 @@ class _Context(Struct):
     context: dict[str, Any] = {}
 
 
+class ClientTool(Struct, frozen=True, kw_only=True):
+    """A tool that runs at the caller's client, which has declared it: an app that shows a map, a page that scrolls."""
+
+    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+    description: Annotated[str, Meta(min_length=1, max_length=1024)]
+    """Tells the model what it does and when to use it."""
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    """JSON Schema of its arguments, an object; the client checks them by itself."""
+    timeout_s: Annotated[float, Meta(gt=0, le=50)] = 10.0
+    """How long the model waits for its result, in seconds."""
+
+    def __repr__(self) -> str:
+        return f"<ClientTool {self.name}>"
+
+
 class CallMetadata(Struct, frozen=True, kw_only=True):
     """Who calls whom, over what. Known from the start and constant for the call."""
 
@@ -255,6 +271,8 @@ class CallMetadata(Struct, frozen=True, kw_only=True):
     session: str = ""
     """What was decided for the call when it was accepted, in JSON: a
     :class:`~dialog.sessions.spec.SessionSpec`. Empty: nothing was."""
+    client_tools: tuple[ClientTool, ...] = ()
+    """What the caller's client can do for the agent, beside the agent's own tools."""
 
     @property
     def context(self) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from dialog.agent.briefing import brief
+from dialog.agent.clienttools import ClientTools
 from dialog.agent.clips import make_clips
 from dialog.agent.conversation import Conversation
 from dialog.agent.digits import Digits
@@ -142,6 +143,7 @@ class Agent(Participant):
         self._make_vad = LocalVAD if vad is None or isinstance(vad, VAD) else vad
         self._local = LocalHearing(self._local_vad, audio_filter, turn_model)
         self._toolbox = Toolbox(self, tools)
+        self._client_tools = ClientTools(self._toolbox, voip, self._client_tool_taken)
         self._mcp = MCPTools(self._toolbox, mcp_servers, failed=self._failed)
         self._closing: set[asyncio.Task[None]] = set()
         self._events: list[CallEvent] = []
@@ -261,6 +263,7 @@ class Agent(Participant):
             self.deactivate()
             raise
         self._mcp.tell()
+        self._client_tools.tell()
         if checkpoint is not None:
             self._conversation.go_on(checkpoint)
         greeted = checkpoint is not None and checkpoint.greeted
@@ -478,6 +481,7 @@ class Agent(Participant):
         agent._mcp.open()
         conversation.hand_over(agent, llm=agent.llm, toolbox=agent._toolbox, history=agent.history)
         agent._mcp.tell()
+        agent._client_tools.tell()
         agent._vad, self._vad = self._vad or agent._vad, None
         self._handed_off = True
         if self.voip.medium == "audio":
@@ -581,6 +585,11 @@ class Agent(Participant):
     def _make_clips(self) -> None:
         if self._conversation is not None:
             self.spawn(make_clips(self.voip, self._conversation, self.settings), "clips for the line")
+
+    def _client_tool_taken(self, name: str) -> None:
+        if self._conversation is not None:
+            text = f"the agent has a tool of its own of the name {name!r}: the client's is not used"
+            self._conversation.warned("client_tool_taken", text)
 
     def _take_checkpoint(self) -> Checkpoint | None:
         """Where an agent in another process left the call, if one had it; taken once."""

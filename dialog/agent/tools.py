@@ -31,7 +31,7 @@ from msgspec import Struct
 
 from dialog.agent.threads import TOOL_THREADS
 from dialog.agent.toolschema import ArgumentsError, Parameters, check_parameter
-from dialog.errors import ConfigurationError, LimitError
+from dialog.errors import ClientToolError, ConfigurationError, LimitError
 from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
 from dialog.mcp.results import MCPToolError
 from dialog.toolpolicy import ToolPolicy
@@ -224,6 +224,10 @@ class Toolbox:
             self.own = {**self.own, name: each}
             self._own_specs = (*self._own_specs, each.spec)
         self._tools = self.own
+        self._of_client: Mapping[str, Tool] = {}
+        self._of_servers: Mapping[str, Tool] = {}
+        self.shadowed: Callable[[tuple[str, ...]], object] | None = None
+        """Told which tools of the client have a name that is taken, whenever that may have changed."""
         self._instead: dict[str, Callable[..., Any]] = {}
         self.arriving: Callable[[], Awaitable[None]] | None = None
         """Waits for tools from elsewhere that are not there yet; ``None``: there are none to wait for."""
@@ -236,12 +240,21 @@ class Toolbox:
     def __repr__(self) -> str:
         return f"<Toolbox of {type(self._owner).__name__}: {', '.join(self._tools)}>"
 
-    def offer(self, tools: Mapping[str, Tool]) -> None:
-        """Offer ``tools`` from elsewhere beside the object's own, in place of those that were offered before."""
-        if not tools and len(self._tools) == len(self.own):
+    def offer(self, tools: Mapping[str, Tool], *, source: Literal["servers", "client"] = "servers") -> None:
+        """Offer ``tools`` from elsewhere beside the object's own, in place of those that ``source`` offered before.
+
+        Where names clash, the object's own win, then those of servers.
+        """
+        if source == "client":
+            self._of_client = tools
+        else:
+            self._of_servers = tools
+        if not self._of_client and not self._of_servers and len(self._tools) == len(self.own):
             return
-        self._tools = {**tools, **self.own}
-        specs = self._own_specs + tuple(found.spec for found in tools.values())
+        self._tools = {**self._of_client, **self._of_servers, **self.own}
+        specs = self._own_specs + tuple(found.spec for name, found in self._tools.items() if name not in self.own)
+        if self._of_client and self.shadowed is not None:
+            self.shadowed(tuple(name for name, found in self._of_client.items() if self._tools[name] is not found))
         if specs != self.specs:
             self.specs = specs
             if self.changed is not None:
@@ -348,7 +361,7 @@ class Toolbox:
             return ToolResult(id=call.id, name=call.name, content=content, state="cancelled")
         if exc is None:
             return _finished(call, job.result())
-        if isinstance(exc, MCPToolError):
+        if isinstance(exc, MCPToolError | ClientToolError):
             return _failed(call, str(exc)[:_MAX_RESULT])  # a stranger's words: for the model, not for the log
         if not isinstance(exc, Exception):
             raise exc

@@ -18,7 +18,7 @@ from aiohttp import ClientConnectionError, ClientSession, ClientWebSocketRespons
 
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import DialogError, StateError
-from dialog.message import PCM_24K, AudioFormat
+from dialog.message import PCM_24K, AudioFormat, ClientTool
 from dialog.voip.memory import MemoryLine
 from dialog.voip.web.messages import (
     SUBPROTOCOL,
@@ -86,10 +86,13 @@ class WebCaller:
         agent: str = "",
         audio: Sequence[AudioFormat] = (PCM_24K,),
         parameters: Mapping[str, str] | None = None,
+        tools: Sequence[ClientTool] = (),
         origin: str = "",
         clock: Clock = SYSTEM_CLOCK,
     ) -> AsyncGenerator[WebCaller]:
         """Start a session; it is hung up in the end.
+
+        A tool that is called comes as a ``ToolCall``; answer it with ``send(ToolResult(…))``.
 
         Raises:
             WebRefused: There is none.
@@ -98,7 +101,12 @@ class WebCaller:
         async with ClientSession() as http:
             caller = cls(http, url, clock)
             start = SessionStart(
-                version=VERSION, token=token, agent=agent, audio=tuple(audio), parameters=dict(parameters or {})
+                version=VERSION,
+                token=token,
+                agent=agent,
+                audio=tuple(audio),
+                parameters=dict(parameters or {}),
+                tools=tuple(tools),
             )
             try:
                 await caller._open(start, origin)

@@ -26,6 +26,7 @@ __all__ = [
     "StartTranscription",
     "StopRecording",
     "TransferTo",
+    "UseClientTool",
 ]
 
 
@@ -114,6 +115,18 @@ class JoinCalls(Struct, frozen=True, tag="join_calls"):
     other: UUID
 
 
+class UseClientTool(Struct, frozen=True, kw_only=True, tag="use_client_tool"):
+    """Let the caller's client run a tool that it has declared; answered by its result, a text."""
+
+    name: str
+    arguments: str
+    """A JSON object."""
+    timeout_s: float
+
+    def __repr__(self) -> str:
+        return f"<UseClientTool {self.name}>"
+
+
 Command: TypeAlias = (
     Hangup
     | TransferTo
@@ -125,10 +138,11 @@ Command: TypeAlias = (
     | RemoveRecording
     | StartTranscription
     | SendSMS
+    | UseClientTool
 )
 """What a VoIP asks of the carrier; executed where the credentials are."""
 
-CommandResult: TypeAlias = SentSMS | None
+CommandResult: TypeAlias = SentSMS | str | None
 """What comes of a command: most have nothing to tell but that they were carried out."""
 
 

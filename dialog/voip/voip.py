@@ -412,7 +412,7 @@ class VoIP(Participant):
         except ConfigurationError as exc:
             raise CarrierError(metadata.carrier or "carrier", str(metadata.call_id), f"send SMS: {exc}") from exc
         sent = await self._command(command)
-        if sent is None:
+        if not isinstance(sent, SentSMS):
             raise NotSupportedError(f"call {metadata.call_id}: this line does not tell what became of a message")
         return sent
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from dialog.errors import (
     CallNotAnswered,
     CarrierError,
+    ClientToolError,
     ConfigurationError,
     DialogError,
     LimitError,
@@ -27,6 +28,7 @@ _PLAIN: Final[dict[str, type[DialogError]]] = {
     for kind in (
         ConfigurationError,
         LimitError,
+        ClientToolError,
         MissingPublicURL,
         NotSupportedError,
         RemoteProtocolError,

@@ -35,13 +35,12 @@ from dialog.message import (
     LineSnapshot,
     Playback,
     Progress,
-    SentSMS,
     StreamStarted,
     StreamStopped,
     TranscriptStatus,
 )
 from dialog.voip.bed import Layer
-from dialog.voip.link import Command
+from dialog.voip.link import Command, CommandResult
 from dialog.workers.faults import Fault
 from dialog.workers.peerframes import PeerBody, RelayBody
 
@@ -91,7 +90,7 @@ __all__ = [
     "encode",
 ]
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of this protocol: nodes of another version refuse each other at once."""
 NOBODY: Final = UUID(int=0)
 """The ``call_id`` of frames about the nodes."""
@@ -167,7 +166,7 @@ class Outcome(_Wire, tag=10, frozen=True, array_like=True, gc=False):
 
     number: int
     fault: Fault | None
-    result: SentSMS | None = None
+    result: CommandResult = None
 
 
 class Piece(_Wire, tag=11, frozen=True, array_like=True, gc=False):

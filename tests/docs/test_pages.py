@@ -107,7 +107,7 @@ INTERNAL = re.compile(
     r"""dialog\.(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) | schemas |
         agent\.(
-            alignment | briefing | callerwords | cascade | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
+            alignment | briefing | callerwords | cascade | clienttools | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
             ledger | mcptools | menus | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recent | responder | resume | resumer |
             scribe | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn |
             vadmode | voices

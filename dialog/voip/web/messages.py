@@ -6,14 +6,14 @@ agreed at the start and nothing else. ``docs/client-protocol.json`` is the schem
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from dialog.errors import RemoteProtocolError
-from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
+from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat, ClientTool
 from dialog.usage import Usage
 
 __all__ = [
@@ -40,7 +40,10 @@ __all__ = [
     "SessionResume",
     "SessionStart",
     "SessionStarted",
+    "ToolCall",
+    "ToolCancelled",
     "ToolProgress",
+    "ToolResult",
     "TurnMeasured",
     "UsageTold",
     "decode_client_message",
@@ -92,6 +95,9 @@ class SessionStart(Struct, frozen=True, kw_only=True, tag="session.start"):
         default_factory=dict[str, str]
     )
     """For the agent; nobody has checked them."""
+    tools: Annotated[tuple[ClientTool, ...], Meta(max_length=32)] = ()
+    """What the client can do for the agent. A tool whose name the agent has already is not used, and an `error` with
+    the code `tool_name_taken` says so."""
 
     def __repr__(self) -> str:
         return f"<SessionStart of version {self.version}>"
@@ -125,13 +131,26 @@ class DigitPressed(Struct, frozen=True, tag="dtmf"):
     digit: Annotated[str, Meta(pattern="^[0-9A-D#*]$")]
 
 
+class ToolResult(Struct, frozen=True, kw_only=True, tag="tool.result"):
+    """The answer to a `tool.call`. One that comes too late is ignored."""
+
+    id: _Short
+    result: Any = None
+    """Any JSON; the model reads it."""
+    error: Annotated[str, Meta(max_length=1024)] = ""
+    """Why there is none; the model reads it."""
+
+    def __repr__(self) -> str:
+        return f"<ToolResult {self.id}>"
+
+
 class Ping(Struct, frozen=True, tag="ping"):
     """Asks for a `pong` with the same id, to measure the way there and back."""
 
     id: int
 
 
-ClientMessage: TypeAlias = SessionStart | SessionResume | SessionEnd | MarkReached | DigitPressed | Ping
+ClientMessage: TypeAlias = SessionStart | SessionResume | SessionEnd | MarkReached | DigitPressed | ToolResult | Ping
 """What a client says."""
 
 
@@ -199,6 +218,26 @@ class Interrupted(Struct, frozen=True, kw_only=True, tag="interruption"):
     reason: str
 
 
+class ToolCall(Struct, frozen=True, kw_only=True, tag="tool.call"):
+    """Run a tool that the client has declared, and answer with a `tool.result` of the same id."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    """As the model wrote them: check them."""
+    timeout_s: float
+    """After so many seconds the model is told that there is no result."""
+
+    def __repr__(self) -> str:
+        return f"<ToolCall {self.id} {self.name}>"
+
+
+class ToolCancelled(Struct, frozen=True, kw_only=True, tag="tool.cancelled"):
+    """Nobody waits for the result of this `tool.call` any more."""
+
+    id: str
+
+
 class ToolProgress(Struct, frozen=True, kw_only=True, tag="tool.state"):
     """A tool of the agent runs, or has ended. What it was given and what it answered stays at the server."""
 
@@ -263,6 +302,8 @@ ServerMessage: TypeAlias = (
     | CallerTranscript
     | AgentTranscript
     | Interrupted
+    | ToolCall
+    | ToolCancelled
     | ToolProgress
     | TurnMeasured
     | UsageTold

@@ -77,6 +77,8 @@ class Narrator:
                 told.append(TurnMeasured(turn=timeline.turn, latency_ms=rounded, stages=stages))
             case ev.UsageReported(turn=turn, usage=usage):
                 told.append(UsageTold(turn=turn, usage=usage))
+            case ev.Warned(code="client_tool_taken", text=text):
+                told.append(ErrorTold(code="tool_name_taken", message=text))
             case ev.ErrorRaised(code=code, fatal=fatal):
                 # The text may name a provider, an address, an account: it is for the log.
                 what = "Something went wrong, and the call cannot go on." if fatal else "Something went wrong."

@@ -20,6 +20,7 @@ from dialog.voip.web.messages import (
     SessionResume,
     SessionStart,
     SessionStarted,
+    ToolResult,
     encode,
 )
 from dialog.voip.web.stream import WebStream
@@ -128,6 +129,9 @@ class WebSession:
             case MarkReached(name=name):
                 if self._line is not None:
                     self._line.receive_mark(name)
+            case ToolResult():
+                if self._session is not None:
+                    self._session.tools.answered(message)
             case Ping(id=number):
                 self._wire.send_control(encode(Pong(number)))
             case DigitPressed(digit=digit):

@@ -19,12 +19,12 @@ from dialog.calls.events import CallEvent
 from dialog.calls.feed import declined
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import NotSupportedError, RemoteProtocolError, StateError, UserCodeError
+from dialog.errors import ClientToolError, NotSupportedError, RemoteProtocolError, StateError, UserCodeError
 from dialog.message import AudioFormat, CallEnd, CallMetadata, Playback
 from dialog.voip.admission import Accept, Decision, NoWorker, Offer, Resolver, Say, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Line
-from dialog.voip.link import Command, CommandResult, Hangup
+from dialog.voip.link import Command, CommandResult, Hangup, UseClientTool
 from dialog.voip.voip import VoIP
 from dialog.voip.web.messages import (
     FORMATS,
@@ -38,6 +38,7 @@ from dialog.voip.web.messages import (
 )
 from dialog.voip.web.narrator import Narrator
 from dialog.voip.web.tokens import LONGEST_LIFE_S, Grant, SessionTokens
+from dialog.voip.web.tools import ToolCalls
 from dialog.voip.web.voip import WebVoIP
 from dialog.voip.wires import SocketWire
 
@@ -83,6 +84,7 @@ class WebCall:
         self.wire: SocketWire | None = wire
         """The connection; ``None`` while it is broken."""
         self.taken: asyncio.Future[None] | None = None
+        self.tools: ToolCalls = ToolCalls(call_id, self.tell)
         self._narrator = Narrator()
         self._waiting: deque[ServerMessage] = deque(maxlen=_KEPT)
         self._begun = False
@@ -124,6 +126,7 @@ class WebCall:
             self.tell(message)
 
     def _ended(self, end: CallEnd) -> None:
+        self.tools.close()
         self.tell(SessionEnded(reason=end.reason))
         if self.wire is not None and self._begun:  # else whoever admits it says what is wrong
             self.wire.close()
@@ -203,6 +206,7 @@ class WebSwitchboard:
             agent = self._settings.agents[0]
         if self._settings.agents and agent not in self._settings.agents:
             raise Refusal(4400, "unknown_agent", "there is no such agent")
+        _check_tools(start)
         audio = next((each for each in start.audio if each in FORMATS), None)
         if audio is None:
             raise Refusal(4400, "audio_format", "none of the audio formats is spoken here")
@@ -211,6 +215,7 @@ class WebSwitchboard:
             carrier="web",
             from_=grant.user,
             to=agent,
+            client_tools=start.tools,
             parameters=(
                 *grant.parameters.items(),
                 *about,
@@ -266,13 +271,19 @@ class WebSwitchboard:
     # The carrier of its calls.
 
     async def execute(self, call: Call, command: Command) -> CommandResult:
-        """Hanging up is up to the call; there is nothing else that a client could be told to do.
+        """Use a tool of the client; hanging up is up to the call.
 
         Raises:
+            ClientToolError: The tool failed, or the client is gone.
             NotSupportedError: It is another command.
         """
         if isinstance(command, Hangup):
             return None
+        if isinstance(command, UseClientTool):
+            session = self._sessions.get(call.metadata.call_id)
+            if session is None or call.state == "ended":
+                raise ClientToolError("the client is gone")
+            return await session.tools.use(command, self.clock)
         raise NotSupportedError(
             f"call {call.metadata.call_id}: {type(command).__name__} is for telephones, not for browsers"
         )
@@ -399,6 +410,14 @@ class WebSwitchboard:
             if until > now and len(self._used) <= _USED_MAX:
                 break
             del self._used[oldest]
+
+
+def _check_tools(start: SessionStart) -> None:
+    names = [each.name for each in start.tools]
+    if len(set(names)) < len(names):
+        raise Refusal(4400, "tools", "two tools have the same name")
+    if any(each.parameters.get("type") != "object" for each in start.tools):
+        raise Refusal(4400, "tools", "the parameters of a tool are a JSON Schema of the type object")
 
 
 def _reason(failure: BaseException) -> str:
