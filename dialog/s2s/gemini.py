@@ -232,7 +232,7 @@ class GeminiLiveS2S(GeminiProtocol):
             error = AuthenticationError(self.provider, reason)
         elif self._resumed and not self._set_up:
             # The handle is too old, or not known any more: the history tells a new session what was said.
-            self._stop_timers()
+            self._timers.stop_all()
             self._handle, self._resumed = "", False
             self._open_socket()
             return

@@ -146,7 +146,7 @@ class GeminiProtocol(SocketS2S):
     def _ask_for(self, turns: Sequence[dict[str, Any]]) -> None:
         self._tell(turns, complete=True)
         if self._unwanted:
-            self._set_timer("stops", _STOPS_S, self._stopped)
+            self._timers.set("stops", _STOPS_S, self._stopped)
 
     def _send_cancel(self, reply: Reply) -> bool:
         del reply  # it cannot be stopped
@@ -233,12 +233,12 @@ class GeminiProtocol(SocketS2S):
             if heard.finished:
                 self._tell_trailing()
         elif self._answering and self._reply is None and said.text and not said.told:
-            self._set_timer("quiet", _QUIET_S, self._tell_turn)
+            self._timers.set("quiet", _QUIET_S, self._tell_turn)
 
     def _tell_turn(self) -> None:
         """The caller has finished; manual turns that the model has answered at once are all over."""
         said = self._said
-        self._set_timer("quiet")
+        self._timers.stop("quiet")
         if said.told:
             return
         said.told = True
@@ -250,7 +250,7 @@ class GeminiProtocol(SocketS2S):
 
     def _tell_trailing(self) -> None:
         """No more words come of what the caller has said."""
-        self._set_timer("words")
+        self._timers.stop("words")
         said, self._trailing = self._trailing, None
         if said is not None:
             self.emit(S2S.UTTERANCE, said.utterance)
@@ -273,7 +273,7 @@ class GeminiProtocol(SocketS2S):
             self._tell_trailing()
             self._trailing, self._said = said, _Said()
             self._trailing_until_ms = self._sent.until_ms + _TRAILING_MS
-            self._set_timer("words", _TRAILING_S, self._tell_trailing)
+            self._timers.set("words", _TRAILING_S, self._tell_trailing)
         if reply is not None and self._reply is reply and not reply.cancelled:
             self._last = reply.uuid
             return reply
@@ -299,7 +299,7 @@ class GeminiProtocol(SocketS2S):
 
     def _stopped(self) -> None:
         """The service does not make any more what nobody wants."""
-        self._set_timer("stops")
+        self._timers.stop("stops")
         self._unwanted = False
         self._tell_pending()
 
@@ -309,7 +309,7 @@ class GeminiProtocol(SocketS2S):
             self._stopped()
         elif self._reply is not None:
             self._generated = True
-            self._set_timer("late words", _LATE_WORDS_S, lambda: self._over("completed"))
+            self._timers.set("late words", _LATE_WORDS_S, lambda: self._over("completed"))
 
     def _on_turn_complete(self) -> None:
         made, self._turn_ends = self._turn_ends, False
@@ -339,7 +339,7 @@ class GeminiProtocol(SocketS2S):
             self.emit(S2S.FLUSH, self._last)
 
     def _over(self, state: ReplyState) -> None:
-        self._set_timer("late words")
+        self._timers.stop("late words")
         self._generated = False
         super()._over(state)
         self._tell_pending()

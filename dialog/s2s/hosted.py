@@ -130,7 +130,7 @@ class HostedS2S(SocketS2S):
     def _await_begin(self, reply: Reply) -> None:
         expected = reply.uuid in self._awaited or self._continues
         state: ReplyState = "completed" if expected else "failed"  # it may choose to say nothing
-        self._set_timer("patience", _PATIENCE_S, lambda: self._over(state))
+        self._timers.set("patience", _PATIENCE_S, lambda: self._over(state))
 
     def _send_cancel(self, reply: Reply) -> bool:
         del reply  # it cannot be stopped: what comes of it is dropped until it is over
@@ -183,7 +183,7 @@ class HostedS2S(SocketS2S):
             self._aside = reply if turn is not None else None
         if not self._has_begun:
             self._has_begun, self._continues, self._echo = True, False, ""
-            self._set_timer("patience")
+            self._timers.stop("patience")
         if not reply.cancelled:
             self._last = reply.uuid
         return reply
@@ -191,24 +191,24 @@ class HostedS2S(SocketS2S):
     def _sound(self, data: bytes) -> None:
         """Audio came."""
         reply = self._making()
-        self._set_timer("ended")
+        self._timers.stop("ended")
         self._audio(reply, "", data)
         if "tools" in self._timers:
             self._await_tools()
         else:
-            self._set_timer("quiet", self.quiet_s, lambda: self._over("completed"))
+            self._timers.set("quiet", self.quiet_s, lambda: self._over("completed"))
 
     def _said(self, text: str) -> None:
         """Words of the agent came, a sentence or more."""
         reply = self._making()
-        self._set_timer("ended")
+        self._timers.stop("ended")
         self._words(reply, "", f" {text}" if self._has_words else text)
         self._has_words = True
 
     def _finished(self) -> None:
         """The reply is complete, as far as is known."""
         if self._has_begun:
-            self._set_timer("ended", _GRACE_S, lambda: self._over("completed"))
+            self._timers.set("ended", _GRACE_S, lambda: self._over("completed"))
 
     def _interrupted(self) -> None:
         """The service has stopped: it hears the caller."""
@@ -241,7 +241,7 @@ class HostedS2S(SocketS2S):
     """Each tool comes in a message of its own."""
 
     def _await_tools(self) -> None:
-        self._set_timer("tools", _TOOLS_S, lambda: self._over("completed"))
+        self._timers.set("tools", _TOOLS_S, lambda: self._over("completed"))
 
     def _tools_unwanted(self, call_ids: Iterable[str]) -> None:
         """The agent does not wait for these tools any more."""
@@ -252,8 +252,7 @@ class HostedS2S(SocketS2S):
         self._renew_if_quiet()
 
     def _over(self, state: ReplyState) -> None:
-        for name in ("patience", "quiet", "tools", "ended"):
-            self._set_timer(name)
+        self._timers.stop("patience", "quiet", "tools", "ended")
         self._has_begun, self._has_words, self._echo = False, False, ""
         if self._reply is not None and self._metered_at is not None:
             self._account(self._reply.uuid)
@@ -279,7 +278,7 @@ class HostedS2S(SocketS2S):
     def _meter(self) -> None:
         """What a session costs, its length tells."""
         self._account(None)
-        self._set_timer("meter", _METER_S, self._meter)
+        self._timers.set("meter", _METER_S, self._meter)
 
     def _account(self, uuid: UUID | None) -> None:
         if self._metered_at is None:

@@ -353,7 +353,7 @@ class RealtimeS2S(SocketS2S):
             uuid = reply.uuid if reply is not None and mine else None
             self.emit(S2S.USAGE, ReplyUsage(usage=used.usage(self._model), uuid=uuid))
         if reply is None or not mine:
-            self._set_timer("busy")
+            self._timers.stop("busy")
             self._next()  # which may have waited for this one
             return
         state = _STATES.get(response.status or "", "completed")
@@ -378,7 +378,7 @@ class RealtimeS2S(SocketS2S):
         if reply.refused > _BUSY_TIMES:
             self._refused(ProviderError(self.provider, reason, retryable=True))
         else:
-            self._set_timer("busy", _BUSY_S, self._next)
+            self._timers.set("busy", _BUSY_S, self._next)
 
     # What is wrong.
 

@@ -7,9 +7,9 @@ A provider is a subclass that says where to connect (:meth:`SocketS2S.url_for`),
 :meth:`~SocketS2S._start_audio` (the session is set up), :meth:`~SocketS2S._began` (a reply begins),
 :meth:`~SocketS2S._audio`, :meth:`~SocketS2S._words`, :meth:`~SocketS2S._part_done`, :meth:`~SocketS2S._over`,
 :meth:`~SocketS2S._tool_asked`, :meth:`~SocketS2S._turn`, :meth:`~SocketS2S._speech`,
-:meth:`~SocketS2S._limit_session`, :meth:`~SocketS2S._refused`. Everything else is here: connecting ahead and again,
-the caller's audio meanwhile, one reply after the other, dropping what was cancelled, manual turns, and a
-session that is replaced before the provider ends it.
+:meth:`~SocketS2S._limit_session`, :meth:`~SocketS2S._refused`. Everything else is done for it: connecting ahead
+and again, the caller's audio meanwhile, manual turns, and a session that is replaced before the provider ends it; one
+reply after the other, and dropping what was cancelled, by :class:`~dialog.s2s.replying.ReplyingS2S`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import asyncio
 import dataclasses
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import inf
 from typing import ClassVar, Literal
 from uuid import UUID
@@ -26,23 +26,17 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
-from dialog.errors import (
-    ConfigurationError,
-    LimitError,
-    ProviderError,
-    StateError,
-    UnsupportedFormat,
-)
-from dialog.llm.llm import Item, ToolCall, ToolSpec
-from dialog.message import AudioFormat, Message, Playback, SpeechEdge
+from dialog.errors import ConfigurationError, ProviderError, StateError, UnsupportedFormat
+from dialog.llm.llm import Item, ToolSpec
+from dialog.message import Message, SpeechEdge
 from dialog.net.malformed import malformed
 from dialog.net.reconnect import Backoff
 from dialog.net.ring import AudioRing
 from dialog.net.sentaudio import SentAudio
 from dialog.net.socket import Address, ProviderSocket, SocketSettings
 from dialog.net.urls import websocket_url
-from dialog.s2s.reply import Reply
-from dialog.s2s.s2s import S2S, Replied, ReplyState, SessionSpec, ToolAsked
+from dialog.s2s.replying import ReplyingS2S
+from dialog.s2s.s2s import S2S, SessionSpec
 
 __all__ = ["SocketS2S"]
 
@@ -50,17 +44,13 @@ _BEFORE_END_S = 30.0
 """So long before the provider ends a session it is replaced, as soon as nobody speaks …"""
 _FORCED_S = 5.0
 """… and so long before its end in any case."""
-_STOPPING_S = 2.0
-"""A cancelled reply of which nothing comes for so long has ended, whether or not the provider says so."""
 _PRE_ROLL_MS = 300.0
 """A VAD hears the beginning of speech so late: manual turns begin so much earlier."""
 _READY_S = 5.0
 """How long the service may take to accept the settings."""
-_REMEMBERED = 64
-_MOST_ASKED = 32
 
 
-class SocketS2S(S2S):
+class SocketS2S(ReplyingS2S):
     """A realtime model behind a WebSocket, open for the whole call.
 
     Args:
@@ -73,8 +63,6 @@ class SocketS2S(S2S):
         ConfigurationError: No key, or the base URL is no URL.
     """
 
-    provider: ClassVar[str]
-    """Its name in errors, logs and factories."""
     keep_alive: ClassVar[str] = ""
     """Text that keeps an idle connection; empty: pings do."""
     keep_alive_s: ClassVar[float] = 4.0
@@ -97,32 +85,15 @@ class SocketS2S(S2S):
             max_message=16 * 1024 * 1024,  # a reply's audio may come in large pieces
             backoff=backoff or Backoff(),
         )
-        self._spec = SessionSpec()
         self._socket: ProviderSocket | None = None
         self._sent = SentAudio()
         self._ring: AudioRing
         self._safe_ms = 0.0
         """Up to here, on the call's audio clock, the session has what the caller said in its memory."""
-        self._ready = False
         self._sessions = 0
         self._in_turn = False
         """Manual turns: the caller speaks."""
         self._speaking = False
-        self._reply: Reply | None = None
-        """The one that the provider makes now."""
-        self._asked: deque[Reply] = deque()
-        """Those that were asked for and are made after it."""
-        self._ended: deque[UUID] = deque(maxlen=_REMEMBERED)
-        """Turns whose reply was cancelled: what still comes for them unasked is not wanted."""
-        self._parts: dict[UUID, int] = {}
-        """How many parts each turn has had."""
-        self._calls: dict[str, UUID] = {}
-        """Tools that this session has asked for."""
-        self._answering: set[str] = set()
-        """Of them, those that were not answered yet."""
-        self._texts: dict[tuple[UUID, int], str] = {}
-        """What is to be said, until it is known to its end."""
-        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._renewal_due = False
         self._committed: deque[tuple[float, float, UUID]] = deque(maxlen=8)
         """Manual turns that the service has not confirmed: where they are on the call's audio clock, their uuids."""
@@ -137,21 +108,6 @@ class SocketS2S(S2S):
     def _receive(self, data: str | bytes) -> None:
         """Understand a message of the service and report what happened."""
 
-    @abstractmethod
-    def _send_respond(self, reply: Reply) -> None:
-        """Ask for a reply."""
-
-    def _send_say(self, reply: Reply) -> None:
-        """Ask for ``reply.text`` to be said, word for word if ``reply.verbatim``."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def _send_cancel(self, reply: Reply) -> bool:
-        """Stop a reply; ``False``: the provider will say nothing more of it, it has ended."""
-
-    def _send_truncate(self, heard: Playback, uuid: UUID) -> None:
-        """Tell how much was heard of a part of the turn."""
-
     def _send_commit(self) -> None:
         """Manual turns: the caller has finished."""
 
@@ -165,10 +121,6 @@ class SocketS2S(S2S):
     def _texts_of(self, item: Item) -> Iterable[str]:
         """The messages that put an item into the conversation, where :meth:`add` and :meth:`_seed` are as here."""
         raise NotImplementedError
-
-    @abstractmethod
-    def _send_answer(self, call_id: str, result: str) -> None:
-        """Tell what a tool has answered."""
 
     def _greet(self) -> Iterable[str]:
         """What the service must hear first on every connection."""
@@ -275,57 +227,14 @@ class SocketS2S(S2S):
         if self._ready:
             self._send_commit()
 
-    def respond(self, uuid: UUID) -> None:
-        """See :meth:`S2S.respond`."""
-        self._ask(Reply(uuid))
-
-    def say(self, message: Message[str], *, verbatim: bool) -> None:
-        """See :meth:`S2S.say`."""
-        key = (message.uuid, message.part)
-        text = self._texts.pop(key, "") + message.data
-        if not message.done:
-            self._texts[key] = text
-        elif text.strip():
-            self._ask(Reply(message.uuid, text=text, part=message.part, verbatim=verbatim))
-        else:
-            self.emit(S2S.MESSAGE, Message(uuid=message.uuid, part=message.part, data=b"", done=True))
-            self.emit(S2S.REPLIED, Replied(uuid=message.uuid, state="completed", part=message.part))
-
     def add(self, item: Item) -> None:
         """See :meth:`S2S.add`."""
         if self._ready:
             self._send_all(self._texts_of(item))
 
-    def answer(self, call_id: str, result: str) -> None:
-        """See :meth:`S2S.answer`."""
-        self._answering.discard(call_id)
-        if self._ready and self._calls.pop(call_id, None) is not None:
-            self._send_answer(call_id, result)
-
-    def cancel(self, heard: Playback) -> None:
-        """See :meth:`S2S.cancel`."""
-        uuid = heard.uuid
-        for key in [key for key in self._texts if key[0] == uuid]:
-            del self._texts[key]
-        for asked in [asked for asked in self._asked if asked.uuid == uuid]:
-            self._asked.remove(asked)
-            self._end(asked, "cancelled")
-        if uuid not in self._ended:
-            self._ended.append(uuid)
-        reply = self._reply
-        if reply is not None and reply.uuid == uuid and not reply.cancelled:
-            reply.cancelled = True
-            self._end(reply, "cancelled")
-            if not (self._ready and self._send_cancel(reply)):
-                self._over("cancelled")
-            else:
-                self._await_end()
-        if self._ready and self.capabilities.truncate:
-            self._send_truncate(heard, uuid)
-
     def dispose(self) -> None:
         """End for good: says goodbye to the service, for at most a second, in the background."""
-        self._stop_timers()
+        self._timers.stop_all()
         super().dispose()
 
     # What a provider reports.
@@ -333,7 +242,7 @@ class SocketS2S(S2S):
     def _start_audio(self) -> None:
         """The session is set up: tell it what was said before, then what it missed; from here on audio flows."""
         assert self._socket is not None
-        self._set_timer("ready")
+        self._timers.stop("ready")
         self._ready = True
         self._sessions += 1
         self._seed(self._spec.history())
@@ -372,68 +281,6 @@ class SocketS2S(S2S):
         self.emit(S2S.VAD, SpeechEdge(state=state, at_ms=at_ms))
         self._renew_if_quiet()
 
-    def _began(self, uuid: UUID | None = None) -> Reply | None:
-        """The provider begins a reply: the one that was asked for, else one of its own as turn ``uuid``."""
-        if self._reply is None and uuid is not None:
-            self._reply = Reply(uuid, cancelled=uuid in self._ended)
-        return self._reply
-
-    def _part_of(self, reply: Reply, item: str) -> int:
-        """The number of the part that the provider calls ``item``."""
-        number = reply.parts.get(item)
-        if number is None:
-            number = reply.part if reply.part is not None and not reply.parts else self._parts.get(reply.uuid, 0)
-            self._parts[reply.uuid] = max(number + 1, self._parts.get(reply.uuid, 0))
-            if len(self._parts) > _REMEMBERED:
-                del self._parts[next(iter(self._parts))]
-            reply.parts[item] = number
-        return number
-
-    def _audio(self, reply: Reply, item: str, data: bytes) -> None:
-        """Audio of a part came."""
-        if reply.cancelled:
-            self._await_end()
-            return
-        number = self._part_of(reply, item)
-        at_ms = reply.audio_ms.get(number, 0.0)
-        reply.audio_ms[number] = at_ms + self._spec.output_format.ms(len(data))
-        self.emit(S2S.MESSAGE, Message(uuid=reply.uuid, part=number, data=data, at_ms=at_ms))
-
-    def _words(self, reply: Reply, item: str, text: str) -> None:
-        """Words of a part came."""
-        if not reply.cancelled and text:
-            self.emit(S2S.REPLY, Message(uuid=reply.uuid, part=self._part_of(reply, item), data=text))
-
-    def _part_done(self, reply: Reply, item: str) -> None:
-        """A part is complete."""
-        number = reply.parts.get(item)
-        if number is None or number in reply.done:
-            return
-        reply.done.add(number)
-        if not reply.cancelled:
-            at_ms = reply.audio_ms.get(number, 0.0)
-            self.emit(S2S.MESSAGE, Message(uuid=reply.uuid, part=number, data=b"", at_ms=at_ms, done=True))
-
-    def _await_end(self) -> None:
-        """A cancelled reply is made all the same: once nothing more comes of it, it is over."""
-        self._set_timer("stopping", _STOPPING_S, lambda: self._over("cancelled"))
-
-    def _tool_asked(self, reply: Reply, call: ToolCall) -> None:
-        """The model wants a tool."""
-        if not reply.cancelled:
-            self._calls[call.id] = reply.uuid
-            self._answering.add(call.id)
-            self.emit(S2S.TOOL_CALL, ToolAsked(uuid=reply.uuid, call=call))
-
-    def _over(self, state: ReplyState) -> None:
-        """The provider has ended the reply."""
-        reply, self._reply = self._reply, None
-        self._set_timer("stopping")
-        if reply is not None and not reply.cancelled:
-            self._end(reply, state)
-        self._next()
-        self._renew_if_quiet()
-
     def _refused(self, error: ProviderError) -> None:
         """This connection is no good, says the service: another is tried if ``error`` is retryable."""
         if self._socket is not None:
@@ -442,8 +289,8 @@ class SocketS2S(S2S):
 
     def _limit_session(self, left_s: float) -> None:
         """The session ends in ``left_s``, says the service."""
-        self._set_timer("renewal", max(0.0, left_s - _BEFORE_END_S), self._renewal)
-        self._set_timer("forced renewal", max(0.0, left_s - _FORCED_S), self._renew)
+        self._timers.set("renewal", max(0.0, left_s - _BEFORE_END_S), self._renewal)
+        self._timers.set("forced renewal", max(0.0, left_s - _FORCED_S), self._renew)
 
     def _undecodable(self, data: str | bytes, exc: msgspec.DecodeError, known: Collection[str], tag: str) -> None:
         """A message could not be decoded; types that nobody knows may look as they like. See :func:`malformed`."""
@@ -456,43 +303,11 @@ class SocketS2S(S2S):
         position_s = position_ms / 1000.0
         return self._sent.time.ends_at(position_s) if end else self._sent.time.begins_at(position_s)
 
-    @property
-    def output_format(self) -> AudioFormat:
-        """What the session was opened with."""
-        return self._spec.output_format
-
-    # One reply after the other.
-
-    def _ask(self, reply: Reply) -> None:
-        if reply.uuid in self._ended:
-            self._ended.remove(reply.uuid)
-        if self._socket is None or self._socket.failed:
-            self._end(reply, "failed")
-            return
-        if len(self._asked) >= _MOST_ASKED:
-            limit = f"{self.provider}: {_MOST_ASKED} replies wait to be made, the oldest is given up"
-            self._end(self._asked.popleft(), "failed")
-            self.fail(LimitError(limit))
-        self._asked.append(reply)
-        self._next()
-
-    def _next(self) -> None:
-        """Ask for the next reply, if none is being made."""
-        if not self._ready or self._reply is not None or not self._asked:
-            return
-        self._reply = reply = self._asked.popleft()
-        if reply.text:
-            self._send_say(reply)
-        else:
-            self._send_respond(reply)
-
-    def _end(self, reply: Reply, state: ReplyState) -> None:
-        if state != "cancelled":
-            for item in tuple(reply.parts):
-                self._part_done(reply, item)
-        self.emit(S2S.REPLIED, Replied(uuid=reply.uuid, state=state, part=reply.part))
-
     # The socket.
+
+    @property
+    def _given_up(self) -> bool:
+        return self._socket is None or self._socket.failed
 
     def _send(self, text: str) -> None:
         if self._socket is not None:
@@ -516,11 +331,10 @@ class SocketS2S(S2S):
     def _connected(self) -> None:
         """A new session counts its audio from zero and knows nothing."""
         self._sent.restart()
-        self._calls.clear()
-        self._answering.clear()
+        self._forget_tools()
         self._renewal_due = False
         self._forget()
-        self._set_timer("ready", _READY_S, self._not_ready)
+        self._timers.set("ready", _READY_S, self._not_ready)
         self._send_all(self._greet())
 
     def _not_ready(self) -> None:
@@ -528,33 +342,20 @@ class SocketS2S(S2S):
         self._refused(ProviderError(self.provider, reason, retryable=True))
 
     def _lost(self) -> None:
-        """The session is gone: what it had not begun to say is asked for again."""
+        """The session is gone."""
         self._ready = False
-        self._stop_timers()
+        self._timers.stop_all()
         if self._speaking:
             self._speech("stopped", self._ring.end_ms)
-        reply, self._reply = self._reply, None
-        if reply is None:
-            return
-        if reply.cancelled:
-            return
-        if reply.parts or reply.tries:
-            self._end(reply, "failed")
-        else:
-            reply.tries += 1
-            reply.id = ""
-            self._asked.appendleft(reply)
+        self._lose_reply()
 
     def _failed(self, error: ProviderError) -> None:
         self._ready = False
-        self._stop_timers()
-        reply, self._reply = self._reply, None
-        asked = [*([reply] if reply is not None else []), *self._asked]
-        self._asked.clear()
+        self._timers.stop_all()
+        replies = self._take_replies()
         self.fail(error, fatal=True, retryable=error.retryable)
-        for each in asked:
-            if not each.cancelled:
-                self._end(each, "failed")
+        for reply in replies:
+            self._end(reply, "failed")
 
     # A session that comes to its end.
 
@@ -563,29 +364,18 @@ class SocketS2S(S2S):
         self._renew_if_quiet()
 
     def _renew_if_quiet(self) -> None:
-        busy = self._caller_speaks() or self._reply is not None or self._asked or self._answering
-        if self._renewal_due and self._ready and not busy:
+        if self._renewal_due and self._ready and not self._caller_speaks() and not self._replying:
             self._renew()
+
+    def _at_rest(self) -> None:
+        self._renew_if_quiet()
 
     def _renew(self) -> None:
         """Replace the session; meanwhile the caller's audio is kept."""
         if self._socket is not None and self._socket.connected:
             self._renewal_due = False
             self._ready = False
-            self._stop_timers()
+            self._timers.stop_all()
             if self._spec.vad == "provider" and self.capabilities.speech_events:
                 self._safe_ms = max(self._safe_ms, self._sent.until_ms)  # nobody speaks; else that is not known
             self._socket.replace()
-
-    # Timers.
-
-    def _set_timer(self, name: str, delay_s: float = 0.0, do: Callable[[], object] | None = None) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-        if do is not None:
-            self._timers[name] = asyncio.get_running_loop().call_later(delay_s, do)
-
-    def _stop_timers(self) -> None:
-        for name in tuple(self._timers):
-            self._set_timer(name)

@@ -126,7 +126,7 @@ INTERNAL = re.compile(
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         mcp\.(connection | results | sdk) |
         providers\.builtin |
-        s2s\.(deepgram_wire | elevenlabs_wire | gemini_wire | memory | realtime_wire) |
+        s2s\.(deepgram_wire | elevenlabs_wire | gemini_wire | memory | realtime_wire | replying | timers) |
         stt\.(azure_wire | member | openai_items | openai_wire | seam | telling | watchdog) |
         tts\.(chain | coverage | siblings) |
         net\.(azure | connections | frames | http1 | malformed | options | sentaudio | websocket) |

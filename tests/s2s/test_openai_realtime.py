@@ -9,7 +9,7 @@ from s2s_providers import PROVIDERS, Talker, silence
 
 from dialog import Message, SemanticVAD, ServerVAD
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
-from dialog.s2s import realtime_protocol, streaming
+from dialog.s2s import realtime_protocol, replying
 from dialog.s2s.openai import OpenAIRealtimeS2S
 from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
 from dialog.testing.s2s import RealtimeReply
@@ -131,7 +131,7 @@ async def test_a_reply_that_nobody_asked_for_is_waited_for_and_not_heard(open_):
 
 
 async def test_a_service_that_does_not_end_a_reply_is_left(open_, monkeypatch):
-    monkeypatch.setattr(streaming, "_STOPPING_S", 0.02)
+    monkeypatch.setattr(replying, "_STOPPING_S", 0.02)
     monkeypatch.setattr(realtime_protocol, "_BUSY_S", 0.02)
     async with OpenAIRealtimeEmulator(stalling=1) as emulator:
         talker = await open_(emulator)
