@@ -238,8 +238,10 @@ class Ears:
         """
         converter, listening = self._wire(stt)
         old, waiting = self._stt, self._coming
-        if old is None:
+        if old is None or old not in _opened:  # it has heard nothing, and has nothing to add
             self._take(stt, converter, listening)
+            if old is not None:
+                self._let_go(old)
             return
         if waiting is not None:
             self._unwire(waiting)  # it has not heard anything yet

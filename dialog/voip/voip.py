@@ -304,7 +304,7 @@ class VoIP(Participant):
             tel: Who is called, in E.164.
             from_: The number that they see; the one of this call unless given.
             ring_s: How long it may ring there, in seconds.
-            talk_s: How long the caller may wait after that.
+            talk_s: How long the other one may take to decide; then they are hung up on, and the caller comes back.
             hold_url: What the carrier fetches for the caller to hear; its own music unless given.
             parameters: Of the new call's metadata.
             on_voip: Builds the participants of the new call, in its own scope, before it is placed.

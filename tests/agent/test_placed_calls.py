@@ -126,6 +126,20 @@ async def test_providers_are_opened_with_the_stream_at_the_latest(placed):
     assert voip.progress == "answered"
 
 
+async def test_ears_and_voice_may_be_replaced_before_the_phone_rings(placed):
+    voip, agent, _ = placed
+    agent.activate()
+    ears, voice, before = Ears(), Voice(), (agent.stt, agent.tts)
+    agent.set_stt(ears)
+    agent.set_tts(voice)
+    await settled()
+    assert (ears.opened, voice.opened) == (0, 0)
+    voip.receive(VoIP.PROGRESS, CallProgress(state="ringing"))
+    await settled()
+    assert (ears.opened, voice.opened) == (1, 1)
+    assert (before[0].opened, before[0].disposed) == (0, True)
+
+
 async def test_a_call_that_nobody_answers_opens_nothing(placed):
     voip, agent, _ = placed
     agent.activate()

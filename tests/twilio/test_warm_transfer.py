@@ -114,6 +114,12 @@ async def test_whoever_hangs_up_brings_the_caller_back(transfer):
     await transfer.is_back()
 
 
+async def test_whoever_does_not_decide_is_hung_up_on_and_the_caller_comes_back(transfer):
+    asked = await transfer.consult(talk_s=0.2)
+    await transfer.is_back()
+    assert asked.end.reason == "undecided"
+
+
 async def test_a_number_that_cannot_be_called_brings_the_caller_back(transfer):
     with pytest.raises(CarrierError):
         await transfer.voip.consult("+1")

@@ -31,6 +31,7 @@ __all__ = ["Consultations"]
 logger = logging.getLogger(__name__)
 
 _JOIN_S: Final = 15.0
+_CLOSE_S: Final = 5.0
 
 
 class Consultations:
@@ -88,6 +89,7 @@ class Consultations:
             return
         other.on_ended(lambda: self._asked(record.call_id, other))
         call.on_ended(lambda: self._left(call, other))
+        self._spawn(self._bound(other, command.talk_s), f"bound of {command.call_id}")
 
     async def join(self, call: Call, record: CallRecord, other_id: UUID) -> None:
         """Bring the one who was asked to the caller who waits.
@@ -145,9 +147,11 @@ class Consultations:
             call.end("caller_hangup", "while they waited")
 
     async def close(self) -> None:
-        """Wait for what is under way, which has its own bound."""
+        """Wait for what is under way, which has its own bound; all calls have ended."""
         if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+            await asyncio.wait(tuple(self._tasks), timeout=_CLOSE_S)
+        for task in self._tasks:
+            task.cancel()
 
     def _asked(self, call_id: UUID, other: Call) -> None:
         """The call to the one who was asked has ended."""
@@ -161,11 +165,23 @@ class Consultations:
         joined = call.metadata.call_id in self._joined
         self._joined.discard(call.metadata.call_id)
         if not joined and other.state != "ended":
-            self._spawn(self._dismiss(other), f"hang up {other.metadata.call_id}")
+            self._spawn(self._dismiss(other, "caller_left"), f"hang up {other.metadata.call_id}")
 
-    async def _dismiss(self, other: Call) -> None:
+    async def _bound(self, other: Call, talk_s: float) -> None:
+        """Nobody lets a caller wait for ever: who takes too long to decide is hung up on."""
         try:
-            await other.voip.hangup(reason="caller_left")
+            await other.voip.wait_answered()
+            async with asyncio.timeout(other.clock.real(talk_s)):
+                await other.wait_ended()
+        except TimeoutError:
+            if other.metadata.call_id not in self._joined:
+                await self._dismiss(other, "undecided")
+        except DialogError as exc:
+            logger.debug("call %s: %s", other.metadata.call_id, exc)
+
+    async def _dismiss(self, other: Call, reason: str) -> None:
+        try:
+            await other.voip.hangup(reason=reason)
         except DialogError as exc:
             logger.info("%s", exc)
 

@@ -228,6 +228,8 @@ def _wants_more(endpoint: Endpoint, fields: Fields) -> bool:
     if values.get("CallStatus") in FINAL_STATUSES:
         return False
     if endpoint == "dial":
+        if "held" in values:  # waited for somebody whom nobody calls any more
+            return True
         return "back" in values and values.get("DialCallStatus") not in ("completed", "answered")
     return endpoint == "after"
 
