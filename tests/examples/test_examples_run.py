@@ -19,6 +19,7 @@ import pytest
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.env import parse_env
+from dialog.testing.callee import Callee
 from dialog.testing.caller import Caller
 from dialog.testing.cartesia import CartesiaEmulator
 from dialog.testing.deepgram import DeepgramEmulator
@@ -325,3 +326,39 @@ def test_the_template_names_every_setting_that_is_read(name: str) -> None:
     assert read - {"CERT_FILE", "KEY_FILE"} <= offered
     assert {"CERT_FILE", "KEY_FILE"} <= offered
     assert offered <= read
+
+
+async def test_everybody_on_the_list_is_reminded_and_a_machine_gets_a_message(tmp_path: Path) -> None:
+    name, message = EXAMPLES / "reminder_calls", "This is Luigi's. We see you tonight."
+    shutil.copy(name / "numbers.csv", tmp_path)
+    heard = {}
+
+    async def listens(person: Caller) -> None:
+        heard["person"] = await person.listen()
+
+    async def records(machine: Caller) -> None:
+        await machine.wait_ended()
+        heard["machine"] = machine.heard
+
+    async with House() as house:
+        house.twilio.callees["+15550123"] = Callee(ring_s=0.5, on_answer=listens)
+        house.twilio.callees["+15550124"] = Callee(answered_by="machine_end_beep", verdict_s=0.3, on_answer=records)
+        settings = {**house.settings(), "TWILIO_PHONE_NUMBER": "+15550100"}
+        (tmp_path / ".env").write_text("".join(f'{key}="{value}"\n' for key, value in settings.items()))
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "dialog", "dial", str(name / "main.py") + ":on_voip", "numbers.csv"],
+            *["--machine", "leave-message", "--message", message, "--calls-per-s", "10"],
+            *["--host", "127.0.0.1", "--port", str(house.port)],
+            cwd=tmp_path,
+            env={key: value for key, value in os.environ.items() if key not in settings} | {"PYTHONPATH": str(ROOT)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+    results = (tmp_path / "numbers.results.csv").read_text()
+    assert "+15550123,Ada,seven,answered" in results
+    assert "+15550124,Bob,eight,message_left" in results
+    assert heard["person"].duration_ms > 500
+    assert heard["machine"][-1].duration_ms == pytest.approx(len(message) * 30, rel=0.3)
