@@ -96,6 +96,13 @@ if TYPE_CHECKING:
     from dialog.s2s.openai import OpenAIRealtimeS2S as OpenAIRealtimeS2S
     from dialog.s2s.s2s import S2S as S2S
     from dialog.scope import CallScope as CallScope
+    from dialog.server.callbacks import SessionCallbacks as SessionCallbacks
+    from dialog.server.config import ApiSettings as ApiSettings
+    from dialog.server.config import ApiToken as ApiToken
+    from dialog.server.config import PhoneNumber as PhoneNumber
+    from dialog.server.config import ServiceConfig as ServiceConfig
+    from dialog.server.config import Tenant as Tenant
+    from dialog.server.service import Service as Service
     from dialog.sessions.config import AgentConfig as AgentConfig
     from dialog.sessions.config import ProviderConfig as ProviderConfig
     from dialog.sessions.sessions import Sessions as Sessions
@@ -147,6 +154,8 @@ _HOMES = {
     "AnsweredBy": "message",
     "AnthropicAgent": "presets",
     "AnthropicLLM": "llm.anthropic",
+    "ApiSettings": "server.config",
+    "ApiToken": "server.config",
     "AudioFormat": "message",
     "AzureSTT": "stt.azure",
     "AzureTTS": "tts.azure",
@@ -199,6 +208,7 @@ _HOMES = {
     "OpenAITTS": "tts.openai",
     "Pacing": "voip.pacing",
     "Participant": "participant",
+    "PhoneNumber": "server.config",
     "PhraseCache": "tts.phrases",
     "Playback": "message",
     "PocketsphinxSTT": "stt.pocketsphinx",
@@ -218,6 +228,9 @@ _HOMES = {
     "SemanticVAD": "stt.turn_detection",
     "SentSMS": "message",
     "ServerVAD": "stt.turn_detection",
+    "Service": "server.service",
+    "ServiceConfig": "server.config",
+    "SessionCallbacks": "server.callbacks",
     "SessionMetrics": "calls.metrics",
     "SessionReport": "calls.report",
     "SessionRequest": "sessions.spec",
@@ -229,6 +242,7 @@ _HOMES = {
     "Speech": "agent.speech",
     "TTS": "tts.tts",
     "TeeSTT": "stt.tee",
+    "Tenant": "server.config",
     "ToolPolicy": "toolpolicy",
     "TurnSettings": "agent.turns.settings",
     "TwilioGateway": "voip.twilio.gateway",
@@ -279,6 +293,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "AnsweredBy",
     "AnthropicAgent",
     "AnthropicLLM",
+    "ApiSettings",
+    "ApiToken",
     "AudioFormat",
     "AzureSTT",
     "AzureTTS",
@@ -329,11 +345,13 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "OpenAITTS",
     "Pacing",
     "Participant",
+    "PhoneNumber",
     "PhraseCache",
     "Playback",
     "PocketsphinxSTT",
     "ProviderConfig",
     "ProviderError",
+    "ReceivedSMS",
     "Redaction",
     "ResponsesAgent",
     "ResponsesLLM",
@@ -344,6 +362,9 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "SemanticVAD",
     "SentSMS",
     "ServerVAD",
+    "Service",
+    "ServiceConfig",
+    "SessionCallbacks",
     "SessionMetrics",
     "SessionReport",
     "SessionRequest",
@@ -354,6 +375,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Sound",
     "Speech",
     "TeeSTT",
+    "Tenant",
     "ToolPolicy",
     "TurnSettings",
     "TwilioGateway",
@@ -376,6 +398,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "create_tts",
     "create_voip",
     "end_call_tool",
+    "press_keys_tool",
     "provider_class",
     "provider_names",
     "schema_tool",
@@ -384,6 +407,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "tool_key",
     "transfer_call_tool",
     "verify_webhook",
+    "warm_transfer_tool",
 ]
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "Progress",
     "ReceivedSMS",
     "Run",
+    "SayRequest",
     "SentSMS",
     "SpeechEdge",
     "StreamStarted",
@@ -384,6 +385,17 @@ class ReceivedSMS(Struct, frozen=True, kw_only=True, gc=False):
 
     def __repr__(self) -> str:
         return f"<ReceivedSMS {self.message_sid} of {len(self.text)} chars>"
+
+
+class SayRequest(Struct, frozen=True, kw_only=True, gc=False):
+    """Words that somebody outside the call wants its agent to say, when the floor is free."""
+
+    text: str
+    allow_interrupt: bool = True
+    """The caller may cut them short."""
+
+    def __repr__(self) -> str:
+        return f"<SayRequest of {len(self.text)} chars>"
 
 
 class SentSMS(Struct, frozen=True, kw_only=True, gc=False):

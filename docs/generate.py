@@ -25,6 +25,9 @@ from dialog.providers.factories import provider_class
 from dialog.providers.variables import VARIABLES, Variable, configured, parameters_of
 from dialog.s2s.cascade import CascadeS2S
 from dialog.s2s.s2s import S2S
+from dialog.server.api import types as rest_types
+from dialog.server.api.openapi import document
+from dialog.server.api.operations import OPERATIONS
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.web.messages import CLOSE_CODES, FORMATS, SUBPROTOCOL, VERSION, ClientMessage, ServerMessage
@@ -558,6 +561,48 @@ def json_kind(found: dict[str, Any]) -> str:
     return found.get("format") or found.get("type", "")
 
 
+REST_API = """\
+# REST API
+
+Served by a [service](service.md) that has tokens; its description in OpenAPI is [openapi.json](openapi.json), and at
+`/openapi.json` of the service. Every request but those marked as open has the header `Authorization: Bearer …`.
+Bodies and answers are JSON; what is wrong is told as `application/problem+json` (RFC 9457): 401 without a token, 403
+without the scope, 404, 405, 409 for a call that is not in a state for that, 413, 415, 422 for a value that does not
+fit, 429 with `Retry-After`, 502 when the carrier refuses.
+
+"""
+
+
+def rest() -> str:
+    """The page of the REST API."""
+    pages: list[str] = [NOTE.format(source="dialog/server/api"), REST_API]
+    rows = [
+        (
+            f"`{each.method} {each.path}`",
+            f"`{each.scope}`" if each.scope else "open",
+            prose(each.summary),
+            str(each.status),
+        )
+        for each in OPERATIONS
+    ]
+    pages += [table(("request", "scope", "what it does", "status"), rows), "\n"]
+    for name in rest_types.__all__:
+        cls = getattr(rest_types, name)
+        pages += [f"### `{name}`\n\n", f"{prose(cls.__doc__)}\n\n"]
+        notes = {note: text for base in reversed(cls.__mro__[:-3]) for note, text in notes_of(base).items()}
+        fields = [
+            (f"`{field.encode_name}`", kind_of(field.type), NO if field.required else YES, prose(notes.get(field.name)))
+            for field in msgspec.structs.fields(cls)
+        ]
+        pages += [table(("field", "type", "may be left out", ""), fields), "\n"]
+    return "".join(pages).rstrip() + "\n"
+
+
+def openapi() -> str:
+    """The OpenAPI document of the REST API."""
+    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+
+
 MADE = {
     HERE / "environment.md": environment,
     HERE / "providers.md": providers,
@@ -565,6 +610,8 @@ MADE = {
     HERE / "events.json": schema,
     HERE / "client-protocol.md": protocol,
     HERE / "client-protocol.json": protocol_schema,
+    HERE / "rest.md": rest,
+    HERE / "openapi.json": openapi,
     FACTORIES: overloads,
 }
 """What is written where."""

@@ -45,6 +45,7 @@ from dialog.message import (
     CallProgress,
     Failure,
     Message,
+    SayRequest,
     SpeechEdge,
     StreamStarted,
     StreamStopped,
@@ -205,6 +206,7 @@ class Conversation:
         if self.tts is not None:
             self.tts.on(TTS.USAGE, self._on_usage)
         voip.on(VoIP.DTMF, self._on_digit)
+        voip.on(VoIP.SAY, self._on_say)
         voip.on(VoIP.TRANSFER, self._on_transfer)
         voip.on(VoIP.RECORDING_URL, self._on_recording)
         self.engine.start()
@@ -246,6 +248,7 @@ class Conversation:
         if self.tts is not None:
             self.tts.off(TTS.USAGE, self._on_usage)
         self.voip.off(VoIP.DTMF, self._on_digit)
+        self.voip.off(VoIP.SAY, self._on_say)
         self.voip.off(VoIP.TRANSFER, self._on_transfer)
         self.voip.off(VoIP.RECORDING_URL, self._on_recording)
         self.voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
@@ -405,6 +408,9 @@ class Conversation:
         self.happened(ev.DigitPressed, digit=digit)
         self.engine.on_digit(digit)
         self.keypad.press(digit)
+
+    def _on_say(self, request: SayRequest) -> None:
+        self.engine.dispatch_message(request.text, PartOptions(allow_interrupt=request.allow_interrupt))
 
     def _on_transfer(self, status: TransferStatus) -> None:
         self.happened(ev.TransferChanged, to=status.to, state=status.state, detail=status.detail)

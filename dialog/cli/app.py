@@ -286,6 +286,51 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
     _exit(_run(run_gateway(Console(), plan)))
 
 
+@app.command(name="serve")
+def serve_(  # noqa: PLR0917  # options of the command line, not positions
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODULE:NAME]",
+            help="app:config: a ServiceConfig, a Service, or a function that makes one; else from the environment",
+        ),
+    ] = "",
+    host: Annotated[str, typer.Option(help="Address to listen at; else HOST_NAME, or 0.0.0.0.")] = "",
+    port: Annotated[int | None, typer.Option(help="Port to listen at; else PORT, or 8080.")] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when Python files or .env change; for development.")
+    ] = False,
+    cert: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="And its key.")] = None,
+    leave_s: Annotated[float, typer.Option(min=0.0, help="Calls are taken for so long after SIGTERM.")] = 5.0,
+    drain_s: Annotated[float, typer.Option(min=0.0, help="Calls may go on for so long after that.")] = 1800.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "info",
+    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+) -> None:
+    """Serve agents on phone numbers, with a REST API: from a configuration, or from the environment alone."""
+    from dialog.cli.serve import ServePlan, run_reloading, run_serve
+
+    if reload:
+        arguments = [*filter(None, [target]), "--log-level", log_level, "--env-file", str(env_file)]
+        for name, value in (("host", host), ("port", port), ("cert", cert), ("key", key)):
+            arguments += [] if value in (None, "") else [f"--{name}", str(value)]
+        _exit(_run(run_reloading(Console(), arguments)))
+    plan = ServePlan(
+        target=target,
+        host=host,
+        port=port,
+        cert=cert,
+        key=key,
+        leave_s=leave_s,
+        drain_s=drain_s,
+        log_level=log_level,
+        env_file=env_file,
+    )
+    _exit(_run(run_serve(Console(), plan)))
+
+
 @app.command()
 def worker(  # noqa: PLR0917  # options of the command line, not positions
     target: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="main:on_voip, as for a gateway")],

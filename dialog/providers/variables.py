@@ -122,6 +122,28 @@ VARIABLES: tuple[Variable, ...] = (
         configures=("sms.twilio.messaging_service_sid",),
     ),
     Variable(
+        name="TWILIO_STREAM_URL",
+        what="public wss:// address of the media socket of `python -m dialog serve`, if not at the webhook's host",
+        form="url",
+    ),
+    Variable(
+        name="TWILIO_PROVIDER",
+        what="who hears and speaks in `python -m dialog serve`; `llm.openai` and the like, or a provider that is only "
+        "a language model: text mode, with the default STT and TTS",
+        default="openai",
+    ),
+    Variable(name="TWILIO_MODEL", what="the model there"),
+    Variable(name="TWILIO_VOICE", what="the voice there"),
+    Variable(name="TWILIO_INSTRUCTIONS", what="how the agent there is to behave; else `SYSTEM_PROMPT`"),
+    Variable(name="TWILIO_INITIAL_GREETING", what="what it says first; else `GREETING`"),
+    Variable(name="TWILIO_VOICE_WEBHOOK_PATH", what="local path of the voice webhook there", default="/twilio/voice"),
+    Variable(name="TWILIO_STREAM_WEBSOCKET_PATH", what="local path of the media socket there", default="/ws/twilio"),
+    Variable(
+        name="DIALOG_API_TOKEN",
+        what="token of 16 characters or more for the REST API there; without it there is none",
+        form="key",
+    ),
+    Variable(
         name="WEBHOOK_URL",
         what="public https:// address of the voice webhook; a tunnel gives one, see docs/twilio.md",
         configures=("gateway.twilio.webhook_url",),
@@ -244,6 +266,7 @@ VARIABLES: tuple[Variable, ...] = (
 """All of them, in the order of the documentation."""
 
 _BY_NAME = {name: variable for variable in VARIABLES for name in (variable.name, *variable.aliases)}
+_SCHEMES = {"WEBHOOK_URL": ("http", "https"), "TWILIO_STREAM_URL": ("ws", "wss")}
 _TEL = re.compile(r"\+[1-9]\d{6,14}")
 _SID = re.compile(r"AC[0-9a-fA-F]{32}")
 
@@ -284,7 +307,7 @@ def fault(variable: Variable, value: str) -> Fault | None:
     if variable.form == "nats" and not all(_is_address(part.strip(), ("nats", "tls")) for part in value.split(",")):
         return Fault("is no address of NATS servers", "write nats://host:4222, several with commas in between")
     if variable.form == "url":
-        schemes = ("http", "https") if variable.name == "WEBHOOK_URL" else ("http", "https", "ws", "wss")
+        schemes = _SCHEMES.get(variable.name, ("http", "https", "ws", "wss"))
         if not _is_address(value, schemes):
             return Fault(f"is no address: {value}", f"write {' or '.join(f'{scheme}://' for scheme in schemes)}")
     return None

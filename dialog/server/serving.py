@@ -14,7 +14,7 @@ from aiohttp import web
 from dialog.errors import MissingExtra
 from dialog.loop import calm_collector, new_event_loop
 
-__all__ = ["Gateway", "Probes", "run", "serve"]
+__all__ = ["Gateway", "Probes", "add_metrics", "run", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ async def serve(
     app = web.Application()
     probes.add_routes(app)
     gateway.add_routes(app)
-    _add_metrics(gateway if watched is None else watched, app)
+    add_metrics(gateway if watched is None else watched, app)
     runner = web.AppRunner(app, access_log=None)
     told, again = stop or asyncio.Event(), asyncio.Event()
 
@@ -129,7 +129,8 @@ async def serve(
             loop.remove_signal_handler(number)
 
 
-def _add_metrics(gateway: object, app: web.Application) -> None:
+def add_metrics(gateway: object, app: web.Application) -> None:
+    """Add ``GET /metrics``, if the packages for it are installed."""
     try:
         from dialog.telemetry import Metrics
     except MissingExtra as exc:

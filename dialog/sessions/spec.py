@@ -48,6 +48,8 @@ class SessionSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     vad: VADMode | None = None
     interruption: InterruptionMode | None = None
     max_duration_s: float | None = None
+    number: str = ""
+    """Of a call that is placed: the id of the number it comes from."""
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What the host wants to be known in the session; opaque to Dialog. Agents read
     :attr:`CallMetadata.context <dialog.message.CallMetadata.context>`."""

@@ -31,6 +31,7 @@ from dialog.message import (
     Message,
     Playback,
     Progress,
+    SayRequest,
     SentSMS,
     StreamStarted,
     StreamStopped,
@@ -106,6 +107,8 @@ class VoIP(Participant):
     STREAMING_STOPPED: ClassVar[Event[StreamStopped]] = Event("streaming_stopped")
     TRANSFER: ClassVar[Event[TransferStatus]] = Event("transfer")
     """:meth:`transfer_to` was called, or what has become of it."""
+    SAY: ClassVar[Event[SayRequest]] = Event("say")
+    """Somebody outside the call wants its agent to say something: :meth:`say`."""
     ENDED: ClassVar[Event[CallEnd]] = Event("ended")
     """Exactly once per call, whatever happened."""
     EVENT: ClassVar[Event[CallEvent]] = Event("event")
@@ -257,6 +260,21 @@ class VoIP(Participant):
                 await changed.wait()
         finally:
             self._awaiting_answer.discard(changed)
+
+    def say(self, text: str, *, allow_interrupt: bool = True) -> None:
+        """Let the call's agent say ``text`` when the floor is free, in a turn of its own, wherever it runs.
+
+        Raises:
+            ConfigurationError: There is nothing to say.
+            StateError: The call has ended, or no agent has it yet.
+        """
+        if not text.strip():
+            raise ConfigurationError("there is nothing to say")
+        if self._disposed or self._state == "ended":
+            raise StateError(f"call {self.metadata.call_id} has ended")
+        if not self._listeners.get(VoIP.SAY):
+            raise StateError(f"call {self.metadata.call_id}: no agent has it that could say something")
+        self.emit(VoIP.SAY, SayRequest(text=text, allow_interrupt=allow_interrupt))
 
     async def hangup(self, *, reason: str = "agent_hangup") -> None:
         """End the call now; ``reason`` is told with its end. One that has ended already is left in peace.

@@ -35,6 +35,7 @@ from dialog.message import (
     LineSnapshot,
     Playback,
     Progress,
+    SayRequest,
     StreamStarted,
     StreamStopped,
     TranscriptStatus,
@@ -76,6 +77,7 @@ __all__ = [
     "Repeat",
     "Resume",
     "Revoked",
+    "SayWanted",
     "SetBed",
     "SetClips",
     "Sought",
@@ -188,6 +190,12 @@ class Answered(_Wire, tag=13, frozen=True, array_like=True, gc=False):
     answered_by: AnsweredBy
 
 
+class SayWanted(_Wire, tag=14, frozen=True, array_like=True, gc=False):
+    """Somebody outside the call wants its agent to say something."""
+
+    request: SayRequest
+
+
 # Worker to host: what the agent wants.
 
 
@@ -277,6 +285,7 @@ CallBody: TypeAlias = (
     | Piece
     | Progressed
     | Answered
+    | SayWanted
     | AgentAudio
     | Abort
     | Pause

@@ -21,6 +21,7 @@ from dialog.message import (
     LineSnapshot,
     Message,
     Playback,
+    SayRequest,
     StreamStarted,
     StreamStopped,
     TranscriptStatus,
@@ -57,6 +58,7 @@ from dialog.workers.frames import (
     Released,
     Resume,
     Revoked,
+    SayWanted,
     SetBed,
     SetClips,
     Started,
@@ -81,7 +83,7 @@ _PIECES = 8
 _CREDIT_S = 60.0
 """A worker that takes no more of a recording has given it up."""
 _MISSED = 256
-_KEPT = (DigitCame, Transcribed, Recorded)
+_KEPT = (DigitCame, Transcribed, Recorded, SayWanted)
 
 
 class Hosted(Participant):
@@ -311,6 +313,7 @@ class Hosted(Participant):
         voip.on(VoIP.MESSAGE, self._on_audio)
         voip.on(VoIP.PLAYBACK, self._on_playback)
         voip.on(VoIP.DTMF, self._on_digit)
+        voip.on(VoIP.SAY, self._on_say)
         voip.on(VoIP.TRANSCRIPT, self._on_transcript)
         voip.on(VoIP.RECORDING_URL, self._on_recording)
         voip.on(VoIP.PROGRESS, self._on_progress)
@@ -340,6 +343,9 @@ class Hosted(Participant):
 
     def _on_digit(self, digit: str) -> None:
         self._send(DigitCame(digit))
+
+    def _on_say(self, request: SayRequest) -> None:
+        self._send(SayWanted(request))
 
     def _on_transcript(self, status: TranscriptStatus) -> None:
         self._send(Transcribed(status))

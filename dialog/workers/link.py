@@ -38,6 +38,7 @@ from dialog.workers.frames import (
     Recorded,
     Released,
     Resume,
+    SayWanted,
     SetBed,
     SetClips,
     Started,
@@ -246,6 +247,8 @@ class BridgeLink:
                 voip.receive(VoIP.PROGRESS, progress)
             case Answered(answered_by):
                 voip.receive(VoIP.ANSWERED_BY, answered_by)
+            case SayWanted(request):
+                voip.receive(VoIP.SAY, request)
             case DigitCame(digit):
                 voip.receive(VoIP.DTMF, digit)
             case Transcribed(status):

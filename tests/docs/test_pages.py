@@ -116,7 +116,7 @@ INTERNAL = re.compile(
             blocked | child | cover | directory | fabric | fleetpeers | faults | host | hosted | link | natsclient | ordered |
             peerframes | process | relay | search | sockets | sources | stream | ticker | worker
         ) |
-        server\.(process | tls) |
+        server\.(process | tls | api\..*) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
             completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |
@@ -129,7 +129,7 @@ INTERNAL = re.compile(
         s2s\.(deepgram_wire | elevenlabs_wire | gemini_wire | memory | realtime_wire | replying | timers) |
         stt\.(azure_wire | member | openai_items | openai_wire | seam | telling | watchdog) |
         tts\.(chain | coverage | siblings) |
-        net\.(azure | connections | frames | http1 | malformed | options | sentaudio | websocket) |
+        net\.(azure | connections | cutoff | frames | http1 | malformed | options | sentaudio | websocket) |
         testing\.(
             call | carrier | carrier_stream | evaluate_stage | heard | hearing | media | model | stream | textline |
             tone | twiml

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from dialog.errors import LimitError
 from dialog.keyed import BodyBuffer
+from dialog.net.cutoff import cut_off
 from dialog.voip.aiosocket import AiohttpSockets
 from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.session import MediaSession
@@ -19,8 +20,6 @@ from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
 __all__ = ["AiohttpShell"]
 
 logger = logging.getLogger(__name__)
-
-_LINGER_S = 0.5
 
 
 class AiohttpShell:
@@ -58,7 +57,7 @@ class AiohttpShell:
         except Refusal as refusal:
             answer = _refused(request, refusal, self._exchange.refusals.webhooks)
             if refusal.status in (408, 413):
-                await _cut_off(request, answer)
+                await cut_off(request, answer)
             return answer
         return _response(response)
 
@@ -118,22 +117,3 @@ def _refused(request: web.Request, refusal: Refusal, counts: Counter[int]) -> we
     counts[refusal.status] += 1
     logger.warning("%s %s was refused with %d: %s", request.method, request.path, refusal.status, refusal)
     return _response(refusal.response())
-
-
-async def _cut_off(request: web.Request, answer: web.Response) -> None:
-    """Answer a request whose body is not worth waiting for, and close the connection soon.
-
-    Closing at once would reset it, and the other side would not see the answer; aiohttp itself would
-    go on reading for ten seconds.
-    """
-    answer.force_close()
-    await answer.prepare(request)
-    await answer.write_eof()
-    try:
-        async with asyncio.timeout(_LINGER_S):
-            async for _ in request.content.iter_any():
-                pass
-    except TimeoutError:
-        logger.debug("the body of a refused request went on, and was cut off")
-    if request.transport is not None:
-        request.transport.close()

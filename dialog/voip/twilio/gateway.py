@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
@@ -89,6 +89,7 @@ class TwilioGateway:
         webhook_url: str | None = None,
         media_url: str | None = None,
         path: str | None = None,
+        media_path: str | None = None,
         previous_auth_token: str | None = None,
         token_key: bytes | None = None,
         api_key: str | None = None,
@@ -124,6 +125,7 @@ class TwilioGateway:
                 transfers) raises MissingPublicURL, unless a proxy's forwarded headers are trusted.
             media_url: Public ``wss://`` URL of the media socket, if it is not ``webhook_url`` + ``/media``.
             path: Local path of the voice webhook, if it is not that of ``webhook_url`` (``/twilio`` without one).
+            media_path: Local path of the media socket, if it does not lie beneath that of the voice webhook.
             previous_auth_token: Accepted as well while the token is rotated.
             token_key: Key of the stream tokens, the same in all processes; by default made from ``auth_token``.
             api_key: ``SK…``, for REST.
@@ -158,12 +160,14 @@ class TwilioGateway:
             raise ConfigurationError("TwilioGateway needs account_sid and auth_token")
         self.webhook_url: str = webhook_url or ""
         local = path or (urlsplit(self.webhook_url).path or "/" if self.webhook_url else _DEFAULT_PATH)
-        if not local.startswith("/"):
-            raise ConfigurationError(f"path must start with a slash, got {local!r}")
+        for name, value in (("path", local), ("media_path", media_path or "/")):
+            if not value.startswith("/"):
+                raise ConfigurationError(f"{name} must start with a slash, got {value!r}")
         _warn_of_plain_http(self.webhook_url)
         previous = previous_auth_token or ""
         self._webhooks = Webhooks(
             path=local,
+            media_path=media_path or "",
             checker=SignatureChecker(auth_token, previous) if validate else None,
             webhook_url=self.webhook_url,
             media_url=media_url or "",
@@ -301,6 +305,16 @@ class TwilioGateway:
         if self._session is None:
             self._session = shared.session()
 
+    @property
+    def path(self) -> str:
+        """Local path of the voice webhook; callbacks lie beneath it."""
+        return self._webhooks.path
+
+    @property
+    def media_path(self) -> str:
+        """Local path of the media socket."""
+        return self._webhooks.paths()["media"]
+
     def use_peers(self, peers: Peers, *, media_url: str = "") -> None:
         """Share the address with other gateways: what is of a call of theirs is passed on to them.
 
@@ -337,6 +351,7 @@ class TwilioGateway:
         machine_detection: MachineDetection | None = None,
         send_digits: str = "",
         parameters: Mapping[str, str] | None = None,
+        session: str = "",
         call_id: UUID | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> TwilioVoIP:
@@ -356,6 +371,7 @@ class TwilioGateway:
             machine_detection: Let Twilio find out whether a machine answers, and what to do then.
             send_digits: Keys to press when it is answered, such as an extension: ``wwww1928``.
             parameters: What the agent is to know: ``voip.metadata.parameter("name")``.
+            session: What its agent is to be like: see :attr:`~dialog.message.CallMetadata.session`.
             call_id: Dialog's id of the call; a new one unless given.
             before: Awaited right before Twilio is asked, each time; to write down that the call may exist from now on.
 
@@ -375,6 +391,7 @@ class TwilioGateway:
             detection=machine_detection,
             send_digits=send_digits,
             parameters=tuple((parameters or {}).items()),
+            session=session,
             call_id=call_id or uuid4(),
         )
         self.prepare()
@@ -422,6 +439,14 @@ class TwilioGateway:
             except ValueError:
                 key = call  # a CallSid
         return self._switchboard.find(key)
+
+    def download_recording(self, url: str) -> AsyncIterator[bytes]:
+        """The bytes of a recording of this account, also long after its call.
+
+        Raises:
+            CarrierError: It cannot be fetched.
+        """
+        return self._commands.download(url)
 
     def add_tap(self, voip: TwilioVoIP, tap: Tap) -> None:
         """Let ``tap`` hear both sides of a call from now on: to record it, or to listen in.

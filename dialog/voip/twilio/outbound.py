@@ -50,6 +50,7 @@ class OutgoingCall(Struct, frozen=True, kw_only=True):
     detection: MachineDetection | None = None
     send_digits: str = ""
     parameters: tuple[tuple[str, str], ...] = ()
+    session: str = ""
     call_id: UUID
 
     def __post_init__(self) -> None:
@@ -119,6 +120,7 @@ class OutboundCalls:
             to=wanted.to,
             direction="outbound",
             parameters=wanted.parameters,
+            session=wanted.session,
         )
         record = switchboard.outgoing(metadata, site, ring_s=wanted.ring_s, on_voip=on_voip)
         call = record.call

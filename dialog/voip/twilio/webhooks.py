@@ -133,6 +133,7 @@ class Webhooks:
         checker: SignatureChecker | None,
         webhook_url: str = "",
         media_url: str = "",
+        media_path: str = "",
         trust_forwarded: bool = False,
         max_body: int = 1_000_000,
     ) -> None:
@@ -143,6 +144,7 @@ class Webhooks:
             checker: ``None``: signatures are not checked at all.
             webhook_url: Public URL of the voice webhook; empty: derived from each request.
             media_url: Public URL of the media socket; empty: beneath the webhook's.
+            media_path: Local path of the media socket; empty: beneath the webhook's.
             trust_forwarded: Believe the forwarded headers of a proxy.
             max_body: Largest body, in bytes.
         """
@@ -150,7 +152,8 @@ class Webhooks:
         self.max_body = max_body
         self._checker = checker
         self._trust_forwarded = trust_forwarded
-        self._site = site_of(webhook_url, media_url) if webhook_url else None
+        self._media_path = media_path
+        self._site = site_of(webhook_url, media_url, media_path=media_path) if webhook_url else None
         self._media_url = media_url
         self._node = ""
 
@@ -184,9 +187,12 @@ class Webhooks:
     def paths(self) -> dict[Endpoint, str]:
         """The local path of every endpoint."""
         base = self.path.rstrip("/")
-        return {
+        paths: dict[Endpoint, str] = {
             cast("Endpoint", name): self.path if name == "voice" else f"{base}/{name}" for name in sorted(_ENDPOINTS)
         }
+        if self._media_path:
+            paths["media"] = self._media_path
+        return paths
 
     def endpoint(self, request: Request) -> Endpoint:
         """What the request is for.
@@ -202,8 +208,11 @@ class Webhooks:
             return self._site
         _, _, mount = self._locate(request)
         origin, prefix = self._origin(request)
-        webhook = f"{origin}{prefix}{mount}{self.path}"
-        return replace(site_of(webhook, self._media_url, public=self._trust_forwarded), node=self._node)
+        before = f"{origin}{prefix}{mount}"
+        media_url = self._media_url
+        if self._media_path and not media_url:
+            media_url = f"ws{before.removeprefix('http')}{self._media_path}"
+        return replace(site_of(f"{before}{self.path}", media_url, public=self._trust_forwarded), node=self._node)
 
     def head(self, request: Request) -> Endpoint:
         """Check all that can be checked before the body is read, and say what the request is for.
@@ -258,6 +267,8 @@ class Webhooks:
             mounts = ("", root) if path.startswith(root + "/") or path == root else ("",)
         for mount in mounts:
             local = path[len(mount) :]
+            if self._media_path and local == self._media_path:
+                return "media", "", mount
             if local == self.path or (self.path == "/" and not local):
                 return "voice", "", mount
             base = self.path.rstrip("/") + "/"
@@ -286,8 +297,8 @@ class Webhooks:
         return [f"{origin}{prefix}{mount}{request.path[len(mount) :]}{query}"]
 
 
-def site_of(webhook_url: str, media_url: str = "", *, public: bool = True) -> Site:
-    """The addresses that follow from the public URL of the voice webhook.
+def site_of(webhook_url: str, media_url: str = "", *, media_path: str = "", public: bool = True) -> Site:
+    """The addresses that follow from the public URL of the voice webhook; its host has the ``media_path``, if any.
 
     Raises:
         ConfigurationError: A URL has the wrong scheme or no host.
@@ -295,6 +306,9 @@ def site_of(webhook_url: str, media_url: str = "", *, public: bool = True) -> Si
     webhook = _clean(webhook_url, "webhook_url", ("https", "http"))
     if media_url:
         media = _clean(media_url, "media_url", ("wss", "ws"))
+    elif media_path:
+        parts = urlsplit(webhook)
+        media = f"ws{parts.scheme.removeprefix('http')}://{parts.netloc}{media_path}"
     else:
         media = f"ws{webhook.removeprefix('http').rstrip('/')}/media"
     return Site(webhook, media, public)

@@ -1,0 +1,139 @@
+"""A whole service from its configuration or from the environment; started again when its code changes, if wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from dialog import logs
+from dialog.env import read_env
+from dialog.errors import ConfigurationError
+from dialog.loading import load_target
+from dialog.loop import calm_collector
+from dialog.providers.variables import fault, variable
+from dialog.server.config import ServiceConfig
+from dialog.server.service import Service
+from dialog.server.serving import serve
+from dialog.server.tls import tls_context
+from dialog.workers.sources import fingerprint
+
+__all__ = ["ServePlan", "make_service", "run_reloading", "run_serve"]
+
+_LOOK_S = 0.5
+_LEAVE_S = 5.0
+
+
+class ServePlan(NamedTuple):
+    """What to serve, and where."""
+
+    target: str = ""
+    host: str = ""
+    port: int | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    leave_s: float = 5.0
+    drain_s: float = 1800.0
+    log_level: str = "info"
+    env_file: Path = Path(".env")
+
+
+def make_service(target: str, env_file: Path) -> Service:
+    """The service that ``module:name`` names: a configuration, a service, or a function that makes one.
+
+    Without a target it is made from the environment. To be called on the event loop that will serve it.
+
+    Raises:
+        ConfigurationError: There is no such name, or it is something else.
+    """
+    if not target:
+        return Service.from_env(read_env(env_file))
+    found: Any = load_target(target)
+    made = found() if callable(found) and not isinstance(found, Service) else found
+    if isinstance(made, ServiceConfig):
+        return Service(made)
+    if not isinstance(made, Service):
+        raise ConfigurationError(f"{target} is neither a ServiceConfig nor a Service, but {type(made).__name__}")
+    return made
+
+
+async def run_serve(console: Console, plan: ServePlan) -> int:
+    """Serve until SIGTERM or Ctrl-C; 0 if every call then ended by itself.
+
+    Raises:
+        ConfigurationError: The target is no service, or a setting cannot be used.
+    """
+    tls = tls_context(plan.cert, plan.key)
+    env = read_env(plan.env_file)
+    host = plan.host or env.get("HOST_NAME") or "0.0.0.0"  # noqa: S104 - a server is there to be reached
+    port = plan.port
+    if port is None:
+        value = env.get("PORT", "8080")
+        wrong = fault(variable("PORT"), value)
+        if wrong is not None:
+            raise ConfigurationError(f"PORT {wrong.problem} ({wrong.fix})")
+        port = int(value)
+
+    def started(bound: int) -> None:
+        console.print(f"{plan.target or 'the service'} takes calls at {host}:{bound}", highlight=False)
+
+    with logs.configure(plan.log_level):
+        service = make_service(plan.target, plan.env_file)
+        calm_collector()
+        clean = await serve(
+            service, host=host, port=port, leave_s=plan.leave_s, drain_s=plan.drain_s, tls=tls, started=started
+        )
+    return 0 if clean else 1
+
+
+async def run_reloading(console: Console, arguments: list[str]) -> int:
+    """Run ``python -m dialog serve`` with these arguments, anew whenever Python files or ``.env`` change.
+
+    Calls are cut by that: it is for development.
+    """
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    try:
+        while not told.is_set():
+            code = fingerprint_here()
+            process = await asyncio.create_subprocess_exec(
+                *[sys.executable, "-m", "dialog", "serve", *arguments, "--leave-s", "0", "--drain-s", "0"]
+            )
+            exited = asyncio.create_task(process.wait(), name="the service")
+            try:
+                while not told.is_set() and fingerprint_here() == code:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(told.wait(), _LOOK_S)
+                if not told.is_set():
+                    console.print("the code has changed: starting again", highlight=False)
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+                try:
+                    await asyncio.wait_for(asyncio.shield(exited), _LEAVE_S)
+                except TimeoutError:
+                    process.kill()
+                    await exited
+        return 0
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def fingerprint_here() -> str:
+    """Of the Python files beneath the working directory, and its ``.env``."""
+    here = Path.cwd()
+    hidden = {".venv", "venv", "node_modules", "__pycache__", ".git"}
+    sources = [here / ".env"]
+    for directory, names, files in os.walk(here):
+        names[:] = [name for name in names if name not in hidden]
+        sources += [Path(directory, file) for file in files if file.endswith(".py")]
+    return fingerprint(map(str, sorted(sources)))

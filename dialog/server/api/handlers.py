@@ -1,0 +1,271 @@
+"""What the operations of the REST API do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from dialog.errors import StateError
+from dialog.message import CallMetadata
+from dialog.server.api.operations import Asked
+from dialog.server.api.problems import Problem
+from dialog.server.api.types import (
+    CallDetail,
+    CallList,
+    CallStarted,
+    CallView,
+    Recording,
+    RecordingList,
+    SentMessage,
+    Status,
+    Transcript,
+)
+from dialog.server.config import ApiToken
+from dialog.server.live import Session, spoken_in
+from dialog.voip.twilio.voip import TwilioVoIP
+
+if TYPE_CHECKING:
+    from dialog.calls.store.reading import CallRecord
+    from dialog.server.service import Service
+
+__all__ = ["Handlers"]
+
+_NO_CALL = "there is no call of this id"
+
+
+class Handlers:
+    """One method per operation, named as it is; each returns what the operation's ``result`` says."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def root(self, asked: Asked) -> Status:
+        """See :data:`~dialog.server.api.operations.OPERATIONS`, as for all of these."""
+        del asked
+        return Status(status="ok")
+
+    async def start_call(self, asked: Asked) -> CallStarted:
+        """Place a call."""
+        from dialog.server.service import SessionRefused, Unknown
+
+        start, token = asked.body, asked.token
+        try:
+            call_id = await self._service.place(
+                assistant=start.assistant_id,
+                number=start.phone_number_id,
+                to=start.customer.number,
+                context=start.context,
+                allowed=lambda tenant: _may_use(token, tenant),
+            )
+        except Unknown as exc:
+            raise Problem(404, str(exc)) from exc
+        except SessionRefused as exc:
+            raise Problem(403, str(exc)) from exc
+        except StateError as exc:
+            raise Problem(503, str(exc), (("Retry-After", "5"),)) from exc
+        return CallStarted(status="initiated", call_id=call_id)
+
+    async def list_calls(self, asked: Asked) -> CallList:
+        """Live ones, or those that have ended."""
+        query, token, live = asked.query, asked.token, self._service.live
+        log = self._service.log
+        if query.state == "ended" and log is not None and (token is None or not token.tenants):
+            before = None if query.before is None else await log.call(query.before)
+            if query.before is not None and before is None:
+                raise Problem(404, _NO_CALL)
+            found = await log.calls(live=False, limit=query.limit, before=before)
+            return CallList(calls=[_of_record(each) for each in found])
+        sessions = live.live if query.state == "live" else live.ended
+        seen = [each for each in sessions if _may_use(token, each.tenant)]
+        if query.before is not None:
+            ids = [each.call.call_id for each in seen]
+            if query.before not in ids:
+                raise Problem(404, _NO_CALL)
+            seen = seen[ids.index(query.before) + 1 :]
+        return CallList(calls=[CallView(**self._view(each)) for each in seen[: query.limit]])
+
+    async def show_call(self, asked: Asked) -> CallDetail:
+        """One call."""
+        session = self._session(asked)
+        if session is not None:
+            return CallDetail(**self._view(session), metrics=session.metrics, recordings=len(session.recordings))
+        record, log = await self._record(asked), self._service.log
+        report = await log.report(asked.call)
+        view = _of_record(record)
+        return CallDetail(
+            **{name: getattr(view, name) for name in CallView.__struct_fields__},
+            metrics=None if report is None else report.metrics,
+            recordings=len(record.recordings),
+        )
+
+    async def transcript(self, asked: Asked) -> Transcript:
+        """What was said."""
+        session = self._session(asked)
+        if session is not None:
+            return Transcript(call_id=asked.call, lines=list(session.transcript))
+        await self._record(asked)
+        report = await self._service.log.report(asked.call)
+        return Transcript(call_id=asked.call, lines=[] if report is None else spoken_in(report))
+
+    async def recordings(self, asked: Asked) -> RecordingList:
+        """Its recordings."""
+        _, urls = await self._recorded(asked)
+        found = [Recording(index=index, url=url) for index, url in enumerate(urls)]
+        return RecordingList(call_id=asked.call, recordings=found)
+
+    async def recording(self, asked: Asked) -> AsyncIterator[bytes]:
+        """The bytes of one; the first of them are here before the answer begins."""
+        tenant, urls = await self._recorded(asked)
+        text = asked.path["index"]
+        if not text.isdecimal() or len(text) > 6 or int(text) >= len(urls):
+            raise Problem(404, "there is no recording of this index")
+        pieces = self._service.download(tenant, urls[int(text)])
+        try:
+            first = await anext(pieces)
+        except StopAsyncIteration:
+            first = b""
+        return _joined(first, pieces)
+
+    async def transfer_call(self, asked: Asked) -> None:
+        """Connect the caller to somebody else."""
+        await self._voip(asked).transfer_to(asked.body.to, back_within_s=asked.body.back_within_s)
+
+    async def hang_up(self, asked: Asked) -> None:
+        """End a call."""
+        await self._voip(asked).hangup(reason="api_hangup")
+
+    async def say(self, asked: Asked) -> None:
+        """Let the agent say something."""
+        self._voip(asked).say(asked.body.text, allow_interrupt=asked.body.allow_interrupt)
+
+    async def send_message(self, asked: Asked) -> SentMessage:
+        """Write a text message."""
+        from dialog.server.service import Unknown
+
+        message, token = asked.body, asked.token
+        number = self._service.config.numbers.get(message.phone_number_id)
+        if number is not None and not _may_use(token, self._service.config.tenant_of(number)):
+            raise Problem(404, "there is no phone number of this id")
+        tenant = next(iter(token.tenants)) if token is not None and len(token.tenants) == 1 else ""
+        if not message.phone_number_id and not tenant and token is not None and token.tenants:
+            raise Problem(404, "name the phone number that the message comes from")
+        try:
+            sent = await self._service.send_sms(message.to, message.text, number=message.phone_number_id, tenant=tenant)
+        except Unknown as exc:
+            raise Problem(404, str(exc)) from exc
+        return SentMessage(message_sid=sent.message_sid, status=sent.status, to=sent.to)
+
+    # What streams of events ask.
+
+    def may_see(self, token: ApiToken | None, call: CallMetadata) -> bool:
+        """Whether a call is the token's business."""
+        return _may_use(token, self._service.tenant_of(call))
+
+    def check_live(self, token: ApiToken | None, call_id: UUID) -> None:
+        """Check that a call goes on.
+
+        Raises:
+            Problem: 404 or 409.
+        """
+        session = self._service.session(call_id)
+        if session is None or not _may_use(token, session.tenant):
+            raise Problem(404, _NO_CALL)
+        if session.end is not None:
+            raise Problem(409, "the call has ended: nothing more happens in it")
+
+    # Inside.
+
+    def _session(self, asked: Asked) -> Session | None:
+        session = self._service.session(asked.call)
+        if session is None:
+            if self._service.log is None:
+                raise Problem(404, _NO_CALL)
+            return None
+        if not _may_use(asked.token, session.tenant):
+            raise Problem(404, _NO_CALL)
+        return session
+
+    async def _record(self, asked: Asked) -> CallRecord:
+        """A call of the log, which is nobody's in particular: tokens of single tenants do not see it."""
+        record: CallRecord | None = await self._service.log.call(asked.call)
+        if record is None or (asked.token is not None and asked.token.tenants):
+            raise Problem(404, _NO_CALL)
+        return record
+
+    async def _recorded(self, asked: Asked) -> tuple[str, tuple[str, ...]]:
+        session = self._session(asked)
+        if session is not None:
+            return session.tenant, tuple(session.recordings)
+        record = await self._record(asked)
+        tenants = self._service.config.tenants
+        for name, tenant in tenants.items():  # the URL names the account
+            if any(tenant.account_sid in url for url in record.recordings):
+                return name, record.recordings
+        return next(iter(tenants)), record.recordings
+
+    def _voip(self, asked: Asked) -> TwilioVoIP:
+        """A call that goes on.
+
+        Raises:
+            Problem: 404 or 409.
+        """
+        voip = self._service.get(asked.call)
+        if voip is None:
+            session = self._service.session(asked.call)
+            if session is None or not _may_use(asked.token, session.tenant):
+                raise Problem(404, _NO_CALL)
+            raise Problem(409, "the call has ended")
+        if not self.may_see(asked.token, voip.metadata):
+            raise Problem(404, _NO_CALL)
+        if voip.state == "ended":
+            raise Problem(409, "the call has ended")
+        return voip
+
+    def _view(self, session: Session) -> dict[str, Any]:
+        call, end = session.call, session.end
+        voip = self._service.get(call.call_id)
+        state = "ended" if end is not None or voip is None else voip.state
+        return {
+            "call_id": call.call_id,
+            "state": state,
+            "tenant": session.tenant,
+            "carrier": call.carrier,
+            "carrier_call_id": call.carrier_call_id,
+            "from_": call.from_,
+            "to": call.to,
+            "direction": call.direction,
+            "agent": session.agent,
+            "started_at": session.started_at,
+            "duration_s": session.duration_s,
+            "end_reason": "" if end is None else end.reason,
+            "end_detail": "" if end is None else end.detail,
+        }
+
+
+def _may_use(token: ApiToken | None, tenant: str) -> bool:
+    return token is None or not token.tenants or tenant in token.tenants
+
+
+def _of_record(record: CallRecord) -> CallView:
+    return CallView(
+        call_id=record.call_id,
+        state="live" if record.ended_at is None else "ended",
+        tenant="",
+        carrier=record.carrier,
+        carrier_call_id=record.carrier_call_id,
+        from_=record.from_,
+        to=record.to,
+        direction=record.direction,
+        agent=record.agent,
+        started_at=record.started_at.isoformat(timespec="milliseconds"),
+        duration_s=record.duration_s or 0.0,
+        end_reason=record.end_reason,
+        end_detail=record.end_detail,
+    )
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece

@@ -1,0 +1,415 @@
+"""A service: gateways of several accounts, one policy on sessions, one stream of events, one REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+from aiohttp import web
+
+from dialog.calls.publish import CallEvents
+from dialog.errors import ConfigurationError, LimitError, StateError
+from dialog.message import CallMetadata, SentSMS
+from dialog.server.config import PhoneNumber, ServiceConfig, Tenant, config_from_env
+from dialog.server.live import LiveSessions, Session
+from dialog.sessions.sessions import reason
+from dialog.sessions.spec import SessionRequest, SessionSpec, phone_context
+from dialog.sms.twilio import TwilioSMS
+from dialog.voip.admission import Accept, Decision, Declined, Offer, Workers
+from dialog.voip.call import Call
+from dialog.voip.refusals import Refusals
+from dialog.voip.twilio.gateway import TwilioGateway
+from dialog.voip.twilio.voip import TwilioVoIP
+from dialog.voip.voip import VoIP
+
+__all__ = ["Service", "SessionRefused", "Unknown"]
+
+logger = logging.getLogger(__name__)
+
+
+class Unknown(ConfigurationError):
+    """There is no such assistant, number or call."""
+
+    code = "unknown"
+
+
+class SessionRefused(StateError):
+    """The session resolver did not want it."""
+
+    code = "refused"
+
+
+class Service:
+    """Takes and places calls for the assistants and tenants of a configuration.
+
+    ``python -m dialog serve`` runs one. Into an aiohttp application of your own: :meth:`add_routes`; into FastAPI or
+    Starlette: mount :meth:`asgi`, and call :meth:`start` and :meth:`close` in the lifespan. It belongs to the event
+    loop that serves it.
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        from dialog.server.api.core import Api
+
+        self.config = config
+        self.events: CallEvents = CallEvents(redaction=config.redaction)
+        self.sessions = config.sessions()
+        self._accounts = {tenant.account_sid: name for name, tenant in config.tenants.items()}
+        self._workers = config.workers
+        if config.workers is not None and len(config.tenants) > 1:
+            self._workers = _Shared(config.workers, len(config.tenants))
+        self.gateways: Mapping[str, TwilioGateway] = {
+            name: self._make_gateway(name, tenant) for name, tenant in config.tenants.items()
+        }
+        """By tenant."""
+        self.live = LiveSessions(self.events, self.tenant_of, keep_ended=config.keep_ended)
+        if config.callbacks is not None:
+            config.callbacks.follow(self.events)
+        self._placing: Counter[str] = Counter()
+        """Calls that are about to be placed, by tenant."""
+        self._messages: dict[str, TwilioSMS] = {}
+        self.log: Any = None
+        """The :class:`~dialog.calls.store.log.CallLog`, while the service runs with one."""
+        self._webhooks: Any = None
+        self.api = Api(self)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """A service from the environment alone; see :func:`~dialog.server.config.config_from_env`."""
+        return cls(config_from_env(env))
+
+    def __repr__(self) -> str:
+        return f"<Service with {len(self.calls)} calls>"
+
+    # Serving.
+
+    def app(self) -> web.Application:
+        """A whole aiohttp application with its probes and metrics, closed with its server."""
+        from dialog.server.serving import Probes, add_metrics
+
+        app = web.Application()
+        Probes(self).add_routes(app)
+        self.add_routes(app)
+        add_metrics(self, app)
+        return app
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add webhooks, media sockets and the API to the host's own application, with which it will be closed."""
+        from dialog.server.api.aiohttp_shell import add_api_routes
+
+        app.on_startup.append(self._on_startup)
+        for gateway in self.gateways.values():
+            gateway.add_routes(app)
+        add_api_routes(self.api, app, self.config.prefix)
+        app.on_cleanup.append(self._on_cleanup)
+
+    def asgi(self) -> Any:
+        """An ASGI 3 application, with probes; by itself it keeps the server's lifespan."""
+        from dialog.server.api.asgi_shell import ServiceAsgi
+
+        return ServiceAsgi(self)
+
+    async def start(self) -> None:
+        """Get ready for calls."""
+        await self._open_log()
+        for gateway in self.gateways.values():
+            await gateway.start()
+
+    async def close(self) -> None:
+        """Take no more calls, end those that are there, let go of everything; calling it again is harmless."""
+        await asyncio.gather(*(gateway.close() for gateway in self.gateways.values()))
+        await self._close_log()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be taken now."""
+        return all(gateway.ready for gateway in self.gateways.values())
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more calls, and wait for those that are there; whether all have ended by themselves."""
+        return all(await asyncio.gather(*(gateway.drain(timeout_s) for gateway in self.gateways.values())))
+
+    # What metrics look at.
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls of which something is left, of all tenants."""
+        return tuple(call for gateway in self.gateways.values() for call in gateway.calls)
+
+    @property
+    def refusals(self) -> Refusals:
+        """What the gateways have refused."""
+        together = Refusals()
+        for gateway in self.gateways.values():
+            together.webhooks += gateway.refusals.webhooks
+            together.sockets += gateway.refusals.sockets
+        return together
+
+    @property
+    def workers(self) -> Workers | None:
+        """Who runs the agents; ``None``: this process."""
+        return self.config.workers
+
+    # Calls.
+
+    def session(self, call_id: UUID) -> Session | None:
+        """A call that is live, or has ended lately: its metadata, transcript and numbers at this moment."""
+        return self.live.get(call_id)
+
+    def get(self, call: UUID | str) -> TwilioVoIP | None:
+        """A call by its ``call_id`` or CallSid, to do something with; ``None`` once nothing of it is left."""
+        return next((voip for gateway in self.gateways.values() if (voip := gateway.get(call)) is not None), None)
+
+    def tenant_of(self, call: CallMetadata) -> str:
+        """The name of the tenant whose call it is."""
+        return self._accounts.get(call.account_id, "")
+
+    async def place(
+        self,
+        *,
+        assistant: str,
+        number: str,
+        to: str,
+        context: Mapping[str, Any] | None = None,
+        allowed: Callable[[str], bool] = lambda _: True,
+    ) -> UUID:
+        """Place a call, and return its id once the carrier has it.
+
+        Args:
+            assistant: Id of the agent, in the configuration or for the resolver.
+            number: Id of the number that it comes from, likewise.
+            to: Who is called, in E.164.
+            context: What the agent is to know.
+            allowed: Whether a tenant may be used.
+
+        Raises:
+            Unknown: There is no such assistant or number.
+            SessionRefused: The resolver does not want it.
+            LimitError: There are too many calls.
+            CarrierError: The carrier refused.
+            DialogError: As :meth:`TwilioGateway.call`.
+        """
+        config, call_id = self.config, uuid4()
+        listed = config.numbers.get(number)
+        known = listed is not None and assistant in config.assistants
+        if config.resolver is None and not known:
+            raise Unknown(f"there is no {'assistant' if listed is not None else 'phone number'} of this id")
+        call = CallMetadata(
+            call_id=call_id,
+            carrier="twilio",
+            account_id=self._tenant(listed).account_sid if listed is not None else "",
+            from_=listed.number if listed is not None else "",
+            to=to,
+            direction="outbound",
+        )
+        wanted = SessionSpec(
+            assistant=assistant, number=number, context={**phone_context(call), "source": "api", **(context or {})}
+        )
+        decision = await self.sessions.decide(SessionRequest(source="api", call=call, wanted=wanted, verified=True))
+        if not isinstance(decision, SessionSpec):
+            if not known:
+                raise Unknown("there is no assistant or phone number of this id")
+            raise SessionRefused(f"the session was refused: {reason(decision)}")
+        listed = config.numbers.get(decision.number or number)
+        if listed is None or not allowed(tenant := config.tenant_of(listed)):
+            raise Unknown("there is no phone number of this id")
+        if self._full(tenant) is not None:
+            raise LimitError(f"there are as many calls as there may be: {len(self.calls)}")
+        self._placing[tenant] += 1
+        waiting = [tenant]
+
+        def counted() -> None:
+            """The call is among those of the gateway from here on."""
+            self._placing.subtract(waiting)
+            waiting.clear()
+
+        async def before() -> None:
+            counted()
+
+        try:
+            await self.gateways[tenant].call(
+                to, from_=listed.number, session=decision.to_json(), call_id=call_id, before=before
+            )
+        finally:
+            counted()
+        return call_id
+
+    async def send_sms(self, to: str, text: str, *, number: str = "", tenant: str = "") -> SentSMS:
+        """Write a text message, without a call.
+
+        Args:
+            to: In E.164.
+            text: Up to 1600 characters.
+            number: Id of the number that it comes from; unless given, the messaging service or the only number of
+                the tenant.
+            tenant: Whose account pays; not needed with a number, or if there is only one.
+
+        Raises:
+            Unknown: There is no such number, or none to send from.
+            CarrierError: The carrier refused.
+        """
+        config = self.config
+        listed = config.numbers.get(number)
+        if number and listed is None:
+            raise Unknown("there is no phone number of this id")
+        name = config.tenant_of(listed) if listed is not None else tenant
+        if not name and len(config.tenants) == 1:
+            name = next(iter(config.tenants))
+        if name not in config.tenants:
+            raise Unknown("whose message is it? Name the phone number that it comes from")
+        account = config.tenants[name]
+        if listed is None and not account.messaging_service_sid:
+            own = [each for each in config.numbers.values() if config.tenant_of(each) == name]
+            if len(own) != 1:
+                raise Unknown("name the phone number that the message comes from")
+            listed = own[0]
+        return await self._sms(name, account).send_sms(to, text, from_=listed.number if listed is not None else "")
+
+    def download(self, tenant: str, url: str) -> AsyncIterator[bytes]:
+        """The bytes of a recording.
+
+        Raises:
+            CarrierError: It cannot be fetched.
+        """
+        return self.gateways[tenant].download_recording(url)
+
+    # Inside.
+
+    def _make_gateway(self, name: str, tenant: Tenant) -> TwilioGateway:
+        config = self.config
+        more = "" if len(config.tenants) == 1 else f"/{name}"
+        settings: dict[str, Any] = {
+            "account_sid": tenant.account_sid,
+            "auth_token": tenant.auth_token,
+            "api_key": tenant.api_key,
+            "api_secret": tenant.api_secret,
+            "base_url": tenant.base_url,
+            "webhook_url": config.webhook_url and f"{config.webhook_url.rstrip('/')}{more}",
+            "media_url": config.stream_url and f"{config.stream_url.rstrip('/')}{more}",
+            "path": f"{config.prefix}{config.webhook_path}{more}",
+            "media_path": f"{config.prefix}{config.stream_path}{more}",
+            "trust_forwarded_headers": config.trust_forwarded_headers,
+            "resolver": partial(self._resolve, name),
+            "resolver_timeout_s": config.resolver_timeout_s + 1.0,  # ours comes first, and says more
+            "pacing": tenant.pacing,
+            "workers": self._workers,
+            "events": self.events,
+        }
+        gateway = TwilioGateway(**{**settings, **tenant.options})
+        gateway.on("voip", self._on_voip)
+        return gateway
+
+    def _on_voip(self, voip: VoIP) -> None:
+        self.sessions.on_voip(voip)
+
+    async def _resolve(self, tenant: str, offer: Offer) -> Decision:
+        full = self._full(tenant)
+        if full is not None:
+            return full
+        call, account = offer.metadata, self.config.tenants[tenant]
+        number = self.config.number_called(tenant, call)
+        wanted = SessionSpec(assistant="" if number is None else number.assistant, context=phone_context(call))
+        decision = await self.sessions.decide(
+            SessionRequest(
+                source="phone", call=call, wanted=wanted, verified=bool(account.options.get("validate", True))
+            )
+        )
+        if not isinstance(decision, SessionSpec):
+            return decision
+        # Others may have come meanwhile. From here to the call there is no pause.
+        return self._full(tenant) or Accept(decision.to_json())
+
+    def _full(self, tenant: str) -> Declined | None:
+        """What a call is told that would be one too many."""
+        config, account = self.config, self.config.tenants[tenant]
+        if account.max_calls is not None and self._count(tenant) >= account.max_calls:
+            logger.warning("tenant %s has %d calls: no more are taken", tenant, account.max_calls)
+            return account.when_full
+        if config.max_calls is not None and sum(map(self._count, config.tenants)) >= config.max_calls:
+            logger.warning("there are %d calls: no more are taken", config.max_calls)
+            return config.when_full
+        return None
+
+    def _count(self, tenant: str) -> int:
+        there = sum(call.state != "ended" for call in self.gateways[tenant].calls)
+        return there + self._placing[tenant]
+
+    def _tenant(self, number: PhoneNumber) -> Tenant:
+        return self.config.tenants[self.config.tenant_of(number)]
+
+    def _sms(self, name: str, account: Tenant) -> TwilioSMS:
+        sender = self._messages.get(name)
+        if sender is None:
+            sender = self._messages[name] = TwilioSMS(
+                account_sid=account.account_sid,
+                auth_token=account.auth_token,
+                messaging_service_sid=account.messaging_service_sid,
+                api_key=account.api_key,
+                api_secret=account.api_secret,
+                base_url=account.base_url,
+            )
+        return sender
+
+    async def _open_log(self) -> None:
+        if not self.config.log or self.log is not None:
+            return
+        from dialog.calls.delivery.webhooks import Webhooks
+        from dialog.calls.store.log import CallLog
+
+        log = CallLog(self.config.log)
+        await log.open()
+        self.log = log
+        if self.config.webhooks:
+            self._webhooks = Webhooks(log, *self.config.webhooks)
+            await self._webhooks.open()
+        log.follow(self.events)
+
+    async def _close_log(self) -> None:
+        webhooks, self._webhooks = self._webhooks, None
+        if webhooks is not None:
+            await webhooks.close()
+        log, self.log = self.log, None
+        if log is not None:
+            await log.close()
+        messages, self._messages = self._messages, {}
+        for sender in messages.values():
+            await sender.close()
+
+    async def _on_startup(self, _: web.Application) -> None:
+        await self._open_log()
+
+    async def _on_cleanup(self, _: web.Application) -> None:
+        await self._close_log()
+
+
+class _Shared:
+    """Workers of several gateways: started by the first, closed by the last."""
+
+    def __init__(self, workers: Workers, users: int) -> None:
+        self._workers = workers
+        self._users = users
+        self._started = False
+        self.take = workers.take
+
+    @property
+    def ready(self) -> bool:
+        return self._workers.ready
+
+    @property
+    def peers(self) -> None:
+        """One gateway answers the others, not one per tenant: with several, each gateway keeps its own calls."""
+        return
+
+    async def start(self) -> None:
+        if not self._started:
+            self._started = True
+            await self._workers.start()
+
+    async def close(self) -> None:
+        self._users -= 1
+        if self._users == 0:
+            await self._workers.close()

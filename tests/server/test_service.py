@@ -1,0 +1,264 @@
+"""A service over real sockets: which calls it takes, its limits, its tenants, and what hosts are told."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from service_line import ACCOUNT, OURS, TOKEN, api, assistant, service_line
+from twilio_phone import Phone, new_sid, until
+
+from dialog.calls.delivery.endpoint import WebhookEndpoint
+from dialog.errors import ConfigurationError
+from dialog.server.callbacks import SessionCallbacks
+from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, Tenant, config_from_env
+from dialog.sessions.config import ProviderConfig
+from dialog.sessions.spec import SessionRequest, SessionSpec
+from dialog.voip.admission import Document, Reject, Say
+
+OTHER = "AC" + "1" * 32
+
+
+async def test_a_call_reaches_the_assistant_of_its_number() -> None:
+    assistants = {"desk": assistant(greeting="Good day."), "night": assistant(greeting="Good night.")}
+    numbers = {"first": PhoneNumber(number=OURS, assistant="night")}
+    async with service_line(assistants=assistants, numbers=numbers) as line:
+        document = await line.phone.ring()
+        assert document.stream.get("url") == line.origin.replace("http", "ws") + "/ws/twilio"
+        sid = new_sid()
+        await line.phone.call(sid)
+        voip = line.service.get(sid)
+        session = line.service.session(voip.metadata.call_id)
+        assert session.call.context["call_sid"] == sid
+        await until(lambda: session.transcript)
+        assert session.transcript[0].text == "Good night."
+        assert session.metrics.agent_turns == 1
+        assert line.service.session(voip.metadata.call_id) in line.service.live.live
+
+
+async def test_a_full_tenant_and_a_full_service_refuse_in_their_own_words() -> None:
+    tenants = {
+        "a": {"account_sid": ACCOUNT, "max_calls": 1, "when_full": Say("A is full.")},
+        "b": {"account_sid": OTHER},
+    }
+    document = Document("<Response><Enqueue>later</Enqueue></Response>")
+    async with service_line(
+        tenants={name: Tenant(auth_token=TOKEN, **each) for name, each in tenants.items()},
+        numbers={},
+        max_calls=2,
+        when_full=document,
+    ) as line:
+        a = Phone(f"{line.origin}/twilio/voice/a", line.session)
+        b = Phone(f"{line.origin}/twilio/voice/b", line.session, account=OTHER)
+        first = await a.call()
+        assert (await a.ring()).verbs == ["Say", "Hangup"]
+        assert (await b.ring()).verbs == ["Connect"]
+        assert (await b.ring()).verbs == ["Enqueue"]
+        await first.stop()
+        await until(lambda: all(call.state == "ended" for call in line.service.gateways["a"].calls))
+        assert (await a.ring()).verbs == ["Connect"]
+        await first.ws.close()
+
+
+async def test_tenants_have_credentials_of_their_own() -> None:
+    tenants = {
+        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN),
+        "b": Tenant(account_sid=OTHER, auth_token="another-token"),
+    }
+    async with service_line(tenants=tenants, numbers={}) as line:
+        wrong = Phone(f"{line.origin}/twilio/voice/b", line.session, token=TOKEN, account=OTHER)
+        status, _, _ = await wrong.post(wrong.url, wrong.form(new_sid()))
+        assert status == 403
+        right = Phone(wrong.url, line.session, token="another-token", account=OTHER)
+        assert (await right.ring()).verbs == ["Connect"]
+
+
+async def test_the_resolver_sees_the_number_and_decides() -> None:
+    seen = []
+
+    async def resolve(request: SessionRequest):
+        seen.append(request)
+        return Reject("busy") if request.call.from_ == "+15550000000" else SessionSpec(greeting="Dear Ada.")
+
+    async with service_line(resolver=resolve, numbers={"first": PhoneNumber(number=OURS, assistant="desk")}) as line:
+        assert (await line.phone.ring(From="+15550000000")).verbs == ["Reject"]
+        await line.phone.call()
+        assert seen[1].wanted.assistant == "desk"
+        (session,) = line.service.live.live
+        await until(lambda: session.transcript)
+        assert session.transcript[0].text == "Dear Ada."
+
+
+async def test_unsigned_webhooks_are_no_reason_to_take_a_call() -> None:
+    tenant = Tenant(account_sid=ACCOUNT, auth_token=TOKEN, options={"validate": False})
+    async with service_line(tenants={"main": tenant}) as line:
+        assert (await line.phone.ring()).verbs == ["Reject"]
+    async with service_line(tenants={"main": tenant}, allow_anybody=True) as line:
+        assert (await line.phone.ring()).verbs == ["Connect"]
+
+
+async def test_hosts_are_told_of_sessions() -> None:
+    told = []
+    callbacks = SessionCallbacks(
+        started=lambda call: told.append(("started", call.to)),
+        stopped=lambda call, seconds, reason: told.append(("stopped", seconds >= 0, reason)),
+        usage=lambda call, usage: told.append(("usage", usage.model)),
+        tool=lambda call, tool: told.append(("tool", tool.name)),
+    )
+    async with service_line(callbacks=callbacks) as line:
+        socket = await line.phone.call()
+        await until(lambda: told)
+        await socket.stop()
+        await until(lambda: len(told) > 1)
+    assert told == [("started", OURS), ("stopped", True, "caller_hangup")]
+
+
+async def test_a_callback_that_raises_costs_no_call_anything(caplog) -> None:
+    def fails(call) -> None:
+        raise RuntimeError("no")
+
+    with caplog.at_level(logging.ERROR):
+        async with service_line(callbacks=SessionCallbacks(started=fails)) as line:
+            await line.phone.call()
+            (session,) = line.service.live.live
+            await until(lambda: session.transcript)
+    assert "listener for its events raised" in caplog.text
+
+
+async def test_probes_and_the_root_are_open_and_the_api_is_not_there_without_tokens() -> None:
+    async with service_line(api=ApiSettings()) as line:
+        for path in ("/", "/health", "/ready", "/openapi.json"):
+            assert (await line.client.get(path, headers={})).status == 200, path
+        assert (await line.client.get("/v1/calls")).status == 404
+        assert (await line.client.post("/call/start", {})).status == 404
+
+
+async def test_everything_can_lie_beneath_a_path_of_the_hosts_choosing() -> None:
+    async with service_line(prefix="/voice", webhook_path="/in", stream_path="/media") as line:
+        document = await line.phone.ring()
+        assert line.phone.url.endswith("/voice/in")
+        assert document.stream.get("url").endswith("/voice/media")
+        assert (await line.client.get("/voice/v1/calls")).status == 200
+        assert (await line.client.get("/v1/calls")).status == 404
+        assert "/voice/call/start" in (await line.client.get("/voice/openapi.json")).body["paths"]
+        await line.phone.call()
+
+
+async def test_a_draining_service_takes_no_calls() -> None:
+    async with service_line() as line:
+        assert await line.service.drain(1.0)
+        assert not line.service.ready
+        assert (await line.phone.ring()).verbs == ["Reject"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tenants": {}}, "needs a tenant"),
+        ({"assistants": {}}, "at least one assistant"),
+        ({"default_assistant": "x"}, "no assistant 'x'"),
+        ({"numbers": {"n": PhoneNumber(number=OURS, assistant="x")}}, "no assistant 'x'"),
+        ({"numbers": {"n": PhoneNumber(number=OURS, tenant="x")}}, "no tenant 'x'"),
+        ({"numbers": {"a/b": PhoneNumber(number=OURS)}}, "cannot be an id"),
+        ({"prefix": "voice"}, "prefix must begin"),
+        ({"webhook_path": "/a", "stream_path": "/a"}, "two paths"),
+        ({"webhooks": (WebhookEndpoint(name="w", url="https://x.example", secrets=("s" * 24,)),)}, "call log"),
+        ({"max_calls": 0}, "at least 1"),
+        ({"api": ApiSettings(tokens=(ApiToken(name="t", token="t" * 16, tenants=frozenset({"x"})),))}, "no tenant 'x'"),
+    ],
+)
+def test_a_service_that_cannot_work_is_refused(changes, message) -> None:
+    settings = {
+        "assistants": {"desk": assistant()},
+        "tenants": {"main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN)},
+    }
+    with pytest.raises(ConfigurationError, match=message):
+        ServiceConfig(**{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"token": "short"},
+        {},
+        {"token": "t" * 16, "sha256": "0" * 64},
+        {"sha256": "zz"},
+        {"token": "t" * 16, "scopes": {"x"}},
+    ],
+)
+def test_a_token_that_protects_nothing_is_refused(settings) -> None:
+    with pytest.raises(ConfigurationError):
+        ApiToken(name="t", **settings)
+
+
+def test_secrets_stay_out_of_reprs() -> None:
+    config = ServiceConfig(
+        assistants={"desk": assistant()},
+        tenants={"main": Tenant(account_sid=ACCOUNT, auth_token="very-secret-token")},
+        api=api(),
+    )
+    shown = repr(config) + repr(config.tenants["main"]) + repr(config.api) + repr(config.api.tokens)
+    assert "secret" not in shown
+    assert "a-token-of-the-tests" not in shown
+
+
+def test_the_environment_alone_makes_a_service_in_realtime_mode() -> None:
+    env = {
+        "TWILIO_ACCOUNT_SID": ACCOUNT,
+        "TWILIO_AUTH_TOKEN": TOKEN,
+        "TWILIO_PROVIDER": "gemini",
+        "GEMINI_API_KEY": "g",
+        "TWILIO_MODEL": "m",
+        "TWILIO_VOICE": "v",
+        "TWILIO_INSTRUCTIONS": "Be kind.",
+        "TWILIO_INITIAL_GREETING": "Hello there.",
+        "TWILIO_PHONE_NUMBER": OURS,
+        "TWILIO_STREAM_URL": "wss://media.example/ws",
+        "TWILIO_VOICE_WEBHOOK_PATH": "/in",
+        "TWILIO_STREAM_WEBSOCKET_PATH": "/media",
+        "DIALOG_API_TOKEN": "t" * 16,
+    }
+    config = config_from_env(env)
+    agent = config.assistants["default"]
+    assert agent.s2s == ProviderConfig("gemini", {"model": "m", "voice": "v"})
+    assert "Be kind." in agent.instructions
+    assert "Hello there." in agent.instructions
+    assert agent.settings.model_opens
+    assert config.numbers["default"].number == OURS
+    assert (config.webhook_path, config.stream_path, config.stream_url) == ("/in", "/media", "wss://media.example/ws")
+    assert config.api.tokens
+
+
+def test_the_environment_alone_makes_a_service_in_text_mode() -> None:
+    keys = {f"{name}_API_KEY": "k" for name in ("OPENAI", "DEEPGRAM", "CARTESIA", "ANTHROPIC")}
+    env = {"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": TOKEN, "TWILIO_INITIAL_GREETING": "Hello.", **keys}
+    for provider in ("anthropic", "llm.openai"):
+        agent = config_from_env({**env, "TWILIO_PROVIDER": provider}).assistants["default"]
+        assert agent.llm == ProviderConfig(provider.rpartition(".")[2])
+        assert agent.greeting == "Hello."
+    with pytest.raises(ConfigurationError, match="TWILIO_AUTH_TOKEN"):
+        config_from_env({"TWILIO_ACCOUNT_SID": ACCOUNT})
+    with pytest.raises(ConfigurationError, match="TWILIO_PROVIDER"):
+        config_from_env({**env, "TWILIO_PROVIDER": "tts.openai"})
+    with pytest.raises(ConfigurationError, match="TWILIO_STREAM_URL"):
+        config_from_env({**env, "TWILIO_STREAM_URL": "https://x.example"})
+
+
+async def test_calls_are_written_to_the_log_and_can_be_looked_at_after_a_restart(tmp_path) -> None:
+    log = f"sqlite:///{tmp_path / 'calls.db'}"
+    async with service_line(log=log) as line:
+        socket = await line.phone.call()
+        (session,) = line.service.live.live
+        call_id = session.call.call_id
+        await until(lambda: session.transcript)
+        await socket.stop()
+        await until(lambda: session.end is not None)
+    async with service_line(log=log) as line:
+        shown = await line.client.get(f"/v1/calls/{call_id}")
+        assert shown.body["end_reason"] == "caller_hangup"
+        assert shown.body["metrics"]["agent_turns"] == 1
+        (spoken,) = (await line.client.get(f"/v1/calls/{call_id}/transcript")).body["lines"]
+        assert spoken["text"] == "Good day to you."
+        listed = await line.client.get("/v1/calls?state=ended&limit=1")
+        assert [each["call_id"] for each in listed.body["calls"]] == [str(call_id)]
+        assert (await line.client.get(f"/v1/calls?state=ended&before={call_id}")).body["calls"] == []
