@@ -32,7 +32,7 @@ from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import ConfigurationError, DialogError, MissingExtra, RemoteProtocolError
 from dialog.workers.fabric import Fabric
 from dialog.workers.frames import MAX_FRAME, Frame, decode, encode
-from dialog.workers.natsclient import end, failures, within
+from dialog.workers.natsclient import end, failures, new_client, within
 from dialog.workers.ticker import BEAT_S
 
 if TYPE_CHECKING:
@@ -356,9 +356,7 @@ class NatsFabric(Fabric):
             ConfigurationError: The credentials are refused.
             NatsUnavailable: No server is there.
         """
-        from nats.aio.client import Client
-
-        settings, client, closed = self.settings, Client(), asyncio.Event()
+        settings, client, closed = self.settings, new_client(), asyncio.Event()
         last: list[Exception] = []
 
         async def failed(error: Exception) -> None:

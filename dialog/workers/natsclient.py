@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-__all__ = ["end", "failures", "within"]
+__all__ = ["end", "failures", "new_client", "within"]
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,11 @@ _CLOSE_S: Final = 1.0
 _TELL_AGAIN: Final = 20
 _TELL_AGAIN_S: Final = 0.05
 _TASKS: Final = ("_reading_task", "_ping_interval_task", "_flusher_task", "_reconnection_task")
+
+
+def new_client() -> Client:
+    """A client that comes to its end when its connection breaks."""
+    return _client_class()()
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -54,7 +60,24 @@ async def within(work: Coroutine[Any, Any, None], limit_s: float) -> None:
             raise TimeoutError(f"no answer within {limit_s:g} s")
     finally:
         await _cancel({task})
+        if task.done() and not task.cancelled():
+            task.exception()  # who is cancelled does not look at it any more
     task.result()
+
+
+@cache
+def _client_class() -> type[Client]:
+    from nats.aio.client import Client
+
+    class BrokenWell(Client):
+        async def _process_op_err(self, e: Exception) -> None:
+            # What waits cannot be written any more. The attempt would raise RuntimeError with uvloop, which is
+            # logged as an error, and leave the client closed by half.
+            self._pending.clear()
+            self._pending_data_size = 0
+            await super()._process_op_err(e)
+
+    return BrokenWell
 
 
 def _tasks(client: Client) -> set[asyncio.Task[Any]]:
