@@ -10,8 +10,7 @@ Source: ElevenLabs' documentation of its agents' WebSocket (November 2026), and 
 from __future__ import annotations
 
 import logging
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +18,7 @@ import aiohttp
 import msgspec
 
 from dialog.audio.convert import Converter
-from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError
+from dialog.errors import ConfigurationError, ProviderError
 from dialog.llm.llm import Item, ToolCall
 from dialog.message import MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
 from dialog.net.options import merged
@@ -225,11 +224,7 @@ class ElevenLabsAgentS2S(HostedS2S):
     def _on_audio(self, audio: Audio) -> None:
         if self._is_stale(audio):
             return
-        try:
-            data = b64decode(audio.audio_base_64, validate=True)
-        except (Base64Error, ValueError) as exc:
-            self.fail(RemoteProtocolError(f"{self.provider} sent audio that is not base64 ({exc})"))
-            return
+        data = self._unpacked(audio.audio_base_64)
         if data:
             self._sound(self._spoken_as.process(data))
         if audio.is_final:

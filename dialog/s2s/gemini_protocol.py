@@ -10,8 +10,6 @@ google-genai 3.6.
 from __future__ import annotations
 
 from abc import abstractmethod
-from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -290,12 +288,9 @@ class GeminiProtocol(SocketS2S):
             return
         self._words(reply, "", words)
         for piece in audio:
-            try:
-                data = b64decode(piece, validate=True)
-            except (Base64Error, ValueError) as exc:
-                self.fail(RemoteProtocolError(f"{self.provider} sent audio that is not base64 ({exc})"))
-                continue
-            self._audio(reply, "", data)
+            data = self._unpacked(piece)
+            if data:
+                self._audio(reply, "", data)
 
     def _stopped(self) -> None:
         """The service does not make any more what nobody wants."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from base64 import b64decode
-from binascii import Error as Base64Error
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -17,7 +15,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from dialog.errors import AuthenticationError, ProviderError, RemoteProtocolError
+from dialog.errors import AuthenticationError, ProviderError
 from dialog.llm.llm import Item, ToolCall
 from dialog.message import Playback, Utterance
 from dialog.s2s.realtime_wire import (
@@ -317,12 +315,9 @@ class RealtimeS2S(SocketS2S):
             self._wanted.clear()
 
     def _on_audio(self, reply: Reply, event: Event) -> None:
-        try:
-            data = b64decode(event.delta or "", validate=True)
-        except (Base64Error, ValueError) as exc:
-            self.fail(RemoteProtocolError(f"{self.provider} sent audio that is not base64 ({exc})"))
+        data, item = self._unpacked(event.delta or ""), event.item_id
+        if not data:
             return
-        item = event.item_id
         self._received_ms[item] = self._received_ms.get(item, 0.0) + self._spec.output_format.ms(len(data))
         self._audio(reply, item, data)
         self._note(reply, item)

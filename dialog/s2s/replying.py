@@ -6,11 +6,12 @@ No socket is needed for it: a subclass turns orders into messages, and reports w
 from __future__ import annotations
 
 from abc import abstractmethod
+from base64 import b64decode
 from collections import deque
 from typing import ClassVar
 from uuid import UUID
 
-from dialog.errors import LimitError
+from dialog.errors import LimitError, RemoteProtocolError
 from dialog.llm.llm import ToolCall
 from dialog.message import AudioFormat, Message, Playback
 from dialog.s2s.reply import Reply
@@ -160,6 +161,14 @@ class ReplyingS2S(S2S):
         at_ms = reply.audio_ms.get(number, 0.0)
         reply.audio_ms[number] = at_ms + self._spec.output_format.ms(len(data))
         self.emit(S2S.MESSAGE, Message(uuid=reply.uuid, part=number, data=data, at_ms=at_ms))
+
+    def _unpacked(self, text: str) -> bytes:
+        """Audio that came as base64; what is none is reported, and silence."""
+        try:
+            return b64decode(text, validate=True)
+        except ValueError as exc:
+            self.fail_once(RemoteProtocolError(f"{self.provider} sent audio that is not base64 ({exc})"))
+            return b""
 
     def _words(self, reply: Reply, item: str, text: str) -> None:
         """Words of a part came."""
