@@ -61,8 +61,7 @@ class EnergyVAD(VAD):
             self.emit(VAD.SPEECH, SpeechEdge(state="stopped", at_ms=message.at_ms - 80))
 
 
-@pytest.mark.parametrize("vad", ["provider", "local"])
-@pytest.mark.parametrize(
+MODELS = pytest.mark.parametrize(
     ("factory", "emulated"),
     [
         (OpenAIRealtimeS2S, OpenAIRealtimeEmulator),
@@ -74,51 +73,87 @@ class EnergyVAD(VAD):
     ],
     ids=["openai", "grok", "gemini", "gemini-theirs", "deepgram", "elevenlabs"],
 )
-async def test_a_reply_is_cut_and_the_model_knows_how_far_it_was_heard(factory, emulated, vad):
-    async with emulated(sentences=["tell me a story", "stop"], replies=story_first, ms_per_char=60) as emulator:
-        agents: list[Agent] = []
 
+
+class Conversation:
+    """A call with an agent whose model is emulated, four times as fast as real time."""
+
+    def __init__(self, factory, emulator, vad="auto") -> None:
         def on_voip(voip: VoIP) -> None:
             s2s = factory(api_key=emulator.api_key, base_url=emulator.base_url)
-            agents.append(Agent(voip=voip, s2s=s2s, settings=AgentSettings(vad=vad), vad=EnergyVAD))
-            agents[0].activate()
+            self.agent = Agent(voip=voip, s2s=s2s, settings=AgentSettings(vad=vad), vad=EnergyVAD)
+            self.agent.activate()
 
-        call, line = memory_call(on_voip, clock=Clock(4.0))
-        [agent] = agents
-        happened = asyncio.Event()
-        agent.on(Agent.EVENT, lambda _: happened.set())
+        self.call, self.line = memory_call(on_voip, clock=Clock(4.0))
+        self._happened = asyncio.Event()
+        self.agent.on(Agent.EVENT, lambda _: self._happened.set())
+        self.line.pump()
 
-        async def until(condition) -> None:
-            async with asyncio.timeout(10):
-                while not condition():
-                    happened.clear()
-                    await happened.wait()
-
-        def events(kind):
-            return [event for event in agent.events if isinstance(event, kind)]
-
-        line.pump()
-        line.say(SPEECH)
+    async def until(self, condition) -> None:
         async with asyncio.timeout(10):
-            while len(line.heard_audio) < 12_000:  # a second and a half of the story
+            while not condition():
+                self._happened.clear()
+                await self._happened.wait()
+
+    def events(self, kind):
+        return [event for event in self.agent.events if isinstance(event, kind)]
+
+    def caller_said(self) -> list[str]:
+        return [said.text for said in self.events(CallerSaid) if said.final]
+
+    def entries(self) -> list[tuple[str, str]]:
+        return [(item.role, item.text) for item in self.agent.history.items() if isinstance(item, Entry)]
+
+    async def over(self) -> None:
+        self.line.hang_up()
+        await self.call.wait_closed()
+        await self.line.wait_closed()
+
+
+@pytest.mark.parametrize("vad", ["provider", "local"])
+@MODELS
+async def test_a_reply_is_cut_and_the_model_knows_how_far_it_was_heard(factory, emulated, vad):
+    async with emulated(sentences=["tell me a story", "stop"], replies=story_first, ms_per_char=60) as emulator:
+        talk = Conversation(factory, emulator, vad)
+        talk.line.say(SPEECH)
+        async with asyncio.timeout(10):
+            while len(talk.line.heard_audio) < 12_000:  # a second and a half of the story
                 await asyncio.sleep(0.02)
-        line.say(SPEECH)
-        await until(lambda: events(Interrupted))
-        await until(lambda: len(events(AgentSaid)) == 2)
-        cut, answer = events(AgentSaid)
+        talk.line.say(SPEECH)
+        await talk.until(lambda: talk.events(Interrupted))
+        await talk.until(lambda: len(talk.events(AgentSaid)) == 2)
+        cut, answer = talk.events(AgentSaid)
         assert cut.state == "cut"
         # What is known by marks may be a little less than what has sounded, and of 5.5 seconds most was not heard.
         assert 1000 <= cut.heard_ms < 5000
         assert (answer.text, answer.state) == ("All right, I stop.", "played")
-        await until(lambda: sum(said.final for said in events(CallerSaid)) == 2)  # the words may come late
-        assert [said.text for said in events(CallerSaid) if said.final] == ["tell me a story", "stop"]
-        entries = [(item.role, item.text) for item in agent.history.items() if isinstance(item, Entry)]
-        assert [role for role, _ in entries] == ["user", "assistant", "user", "assistant"]
-        assert STORY.startswith(entries[1][1])
-        if agent.s2s.capabilities.truncate:
+        await talk.until(lambda: len(talk.caller_said()) == 2)  # the words may come late
+        assert talk.caller_said() == ["tell me a story", "stop"]
+        assert [role for role, _ in talk.entries()] == ["user", "assistant", "user", "assistant"]
+        assert STORY.startswith(talk.entries()[1][1])
+        if talk.agent.s2s.capabilities.truncate:
             [truncated] = [item for item in emulator.sessions[0].items if item.truncated_ms is not None]
             assert truncated.truncated_ms == int(cut.heard_ms)
         assert emulator.violations == []
-        line.hang_up()
-        await call.wait_closed()
-        await line.wait_closed()
+        await talk.over()
+
+
+@MODELS
+async def test_a_call_goes_on_when_its_session_ends(factory, emulated):
+    async with emulated(sentences=["one", "two"]) as emulator:
+        talk = Conversation(factory, emulator)
+        talk.line.say(SPEECH)
+        await talk.until(lambda: len(talk.events(AgentSaid)) == 1 and talk.caller_said())
+        for socket in tuple(emulator.sockets):
+            await socket.close(1001, "the longest duration of a session")
+        talk.line.say(SPEECH)  # at once: it is kept for the next session
+        await talk.until(lambda: len(talk.events(AgentSaid)) == 2 and len(talk.caller_said()) == 2)
+        assert [said.text for said in talk.events(AgentSaid)] == ["You said: one", "You said: two"]
+        assert talk.entries() == [
+            ("user", "one"), ("assistant", "You said: one"), ("user", "two"), ("assistant", "You said: two"),
+        ]  # fmt: skip
+        assert len(emulator.sessions) == 2
+        known = [text for _, text in emulator.conversation]
+        assert any(text.endswith("You said: one") for text in known)
+        assert emulator.violations == []
+        await talk.over()

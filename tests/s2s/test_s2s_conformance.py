@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
-from s2s_providers import CALL, PROVIDERS, Provider, Talker, silence, speech
+from s2s_providers import CALL, PROVIDERS, Provider, Talker, silence, speech, tells_no_end
 
 from dialog.calls.prices import PRICES, Price, cost_usd
 from dialog.errors import AuthenticationError, ConfigurationError, RemoteProtocolError, StateError, UnsupportedFormat
@@ -456,6 +456,13 @@ async def test_a_session_is_replaced_between_two_turns_before_it_ends(provider, 
         uuid = await talker.answer()
         assert talker.words(uuid).startswith("You said: ")
         assert talker.failures == []
+
+
+async def test_a_session_whose_end_is_known_from_its_beginning_is_going_to_be_replaced(provider, open_):
+    async with provider.emulator() as emulator:
+        talker = await open_(emulator)
+        known = provider.factory.capabilities.session_s is not None and provider.ending is tells_no_end
+        assert ("renewal" in talker.s2s._timers) == ("forced renewal" in talker.s2s._timers) == known
 
 
 async def test_a_session_is_not_replaced_while_a_reply_is_made(provider, open_):
