@@ -372,3 +372,41 @@ def test_in_a_text_call_a_model_that_only_hears_is_refused():
                 pass
 
     run_virtual(run)
+
+
+@pytest.mark.parametrize("mode", ["text", "realtime"])
+def test_one_class_runs_in_either_mode_by_its_arguments(mode):
+    async def run(clock):
+        stt, voice, llm = ToldSTT(), HummingTTS(), RuleLLM(RULES, clock=clock, first_token_s=0.2)
+        parts = {"stt": stt, "tts": voice, "llm": llm}
+        arguments = parts if mode == "text" else {"s2s": CascadeS2S(**parts)}
+        agents: list[Host] = []
+
+        def on_voip(voip: VoIP) -> None:
+            agents.append(Host(voip=voip, system="Be brief.", greeting="Good evening.", **arguments))
+            agents[0].activate()
+
+        call, line = memory_call(on_voip, clock=clock)
+        [agent] = agents
+        await clock.sleep(3)
+        for words in ("please book a table", "what is there", "bye now"):
+            stt.heard(words)
+            await clock.sleep(6)
+        await call.wait_closed()
+        await line.wait_closed()
+        entries = [item for item in agent.history.items() if isinstance(item, Entry) and item.role != "system"]
+        assert [(entry.role, entry.text) for entry in entries] == [
+            ("assistant", "Good evening."),
+            ("user", "please book a table"),
+            ("assistant", "Let me see."),
+            ("assistant", "It is booked."),
+            ("user", "what is there"),
+            ("assistant", "You said something."),
+            ("user", "bye now"),
+            ("assistant", "Goodbye then."),
+        ]
+        [ended] = [event for event in agent.events if isinstance(event, CallEnded)]
+        assert ended.reason == "agent_hangup"
+        assert (agent.metrics.caller_turns, agent.metrics.tools) == (3, 2)
+
+    run_virtual(run)
