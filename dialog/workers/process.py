@@ -29,12 +29,14 @@ from dialog.workers.sockets import SocketFabric
 from dialog.workers.sources import fingerprint, user_sources
 from dialog.workers.worker import Worker
 
-__all__ = ["CANNOT_START", "HOST", "Orders", "memory_mb", "prewarm", "until_told"]
+__all__ = ["CANNOT_START", "HOST", "LEFT_CALLS", "Orders", "memory_mb", "prewarm", "until_told"]
 
 logger = logging.getLogger(__name__)
 
 CANNOT_START = 3
 """Exit code of a process whose user's code cannot be loaded."""
+LEFT_CALLS = 4
+"""Exit code of a process that still had calls when its time to finish them was over."""
 HOST = "host"
 """How the pool is called on its sockets."""
 _CONNECT_S = 20.0
@@ -79,10 +81,10 @@ async def prewarm(target: str) -> None:
             await done
 
 
-async def until_told(worker: Worker, drain_s: float, orphaned: asyncio.Event, over: asyncio.Event) -> None:
+async def until_told(worker: Worker, drain_s: float, orphaned: asyncio.Event, over: asyncio.Event) -> bool:
     """Work until ``over``, which SIGINT sets.
 
-    After SIGTERM, or once it is orphaned, only until no call is left, at most ``drain_s``.
+    After SIGTERM, or once it is orphaned, only until no call is left, at most ``drain_s``; whether that was enough.
     """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -101,6 +103,8 @@ async def until_told(worker: Worker, drain_s: float, orphaned: asyncio.Event, ov
             idle = asyncio.create_task(worker.wait_idle(drain_s))
             waits.append(idle)
             await asyncio.wait([idle, ended], return_when=asyncio.FIRST_COMPLETED)
+            return ended.done() or idle.result()
+        return True
     finally:
         for wait in waits:
             wait.cancel()
@@ -136,16 +140,16 @@ class _PoolWorker(Worker):
         self.over.set()
 
 
-async def _work(orders: Orders, sock: socket.socket | None) -> None:
+async def _work(orders: Orders, sock: socket.socket | None) -> bool:
     over, orphaned = asyncio.Event(), asyncio.Event()
     lifeline, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _Lifeline(orphaned), _own_input())
     try:
-        await _serve(orders, sock, orphaned, over)
+        return await _serve(orders, sock, orphaned, over)
     finally:
         lifeline.close()
 
 
-async def _serve(orders: Orders, sock: socket.socket | None, orphaned: asyncio.Event, over: asyncio.Event) -> None:
+async def _serve(orders: Orders, sock: socket.socket | None, orphaned: asyncio.Event, over: asyncio.Event) -> bool:
     on_voip = load_function(orders.target)
     await prewarm(orders.prewarm)
     sources = user_sources()
@@ -174,7 +178,7 @@ async def _serve(orders: Orders, sock: socket.socket | None, orphaned: asyncio.E
         await fabric.connect(HOST, sock)
         worker.greet(HOST)
     try:
-        await until_told(worker, orders.drain_s, orphaned, over)
+        return await until_told(worker, orders.drain_s, orphaned, over)
     finally:
         await worker.close()
         await fabric.close()
@@ -191,10 +195,11 @@ def main() -> None:
     logging.basicConfig(level=LEVELS[orders.log_level], format=f"%(levelname)s {orders.node} %(name)s: %(message)s")
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_work(orders, sock))
+            finished = runner.run(_work(orders, sock))
     except DialogError as exc:
         logger.critical("worker %s cannot start: %s", orders.node, exc)
         sys.exit(CANNOT_START if isinstance(exc, ConfigurationError) else 1)
+    sys.exit(0 if finished else LEFT_CALLS)
 
 
 if __name__ == "__main__":

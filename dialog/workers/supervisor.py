@@ -15,7 +15,7 @@ from dialog.errors import ConfigurationError
 from dialog.workers.child import Child, backoff_s
 from dialog.workers.frames import NOBODY, Frame, Goodbye, Heartbeat
 from dialog.workers.nats import NatsFabric, NatsSettings, node_name
-from dialog.workers.process import CANNOT_START, Orders
+from dialog.workers.process import CANNOT_START, LEFT_CALLS, Orders
 
 __all__ = ["Load", "Supervisor"]
 
@@ -91,6 +91,8 @@ class Supervisor:
         self._fabric.receiver = self
         self._children: dict[str, _Worker] = {}
         self._failures = 0
+        self._finished = True
+        """No process left calls when its time was over."""
         self._broken: ConfigurationError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -126,7 +128,7 @@ class Supervisor:
         """Work until ``stop``, then until no call is left, within the orders' ``drain_s`` or until ``again``.
 
         Returns:
-            Whether all processes went by themselves.
+            Whether all processes went by themselves, and left no call.
 
         Raises:
             ConfigurationError: The user's code cannot be loaded, or the credentials are refused.
@@ -187,7 +189,7 @@ class Supervisor:
             impatient.cancel()
             await asyncio.wait([impatient])
         if not self._children:
-            return True
+            return self._finished
         logger.warning("%d worker processes are told to end now, with %d calls", len(self._children), self.load.calls)
         ending = [asyncio.create_task(child.end(_LEAVE_S)) for child in self._children.values()]
         await asyncio.wait([*ending, *self._tasks_of_children()])
@@ -248,6 +250,9 @@ class Supervisor:
                     f"{self._orders.target} cannot be loaded: the log of the worker process says why"
                 )
             logger.error("worker %s ended with %d before it was ready", child.node, code)
+        elif code == LEFT_CALLS:
+            self._finished = False
+            logger.warning("worker %s left calls to other workers: its time to finish them was over", child.node)
         elif not child.told:
             logger.error("worker %s ended with %d; its calls go on with other workers", child.node, code)
         self._changed.set()

@@ -11,6 +11,7 @@ import sys
 
 import aiohttp
 import pytest
+import yaml
 from roles import APPS, ROOT, asked, fleet, hanging_up, ring, role, until
 
 from dialog.testing.caller import Caller
@@ -58,10 +59,19 @@ async def test_calls_run_in_the_processes_of_a_worker_and_it_tells_its_load():
         assert "\ndialog_worker_load 0.333333\n" in text
 
 
+def pod_of_a_worker() -> tuple[float, dict[str, str]]:
+    """How long Kubernetes lets a worker leave, in seconds, and what the worker is told."""
+    documents = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "worker.yaml").read_text())
+    spec = next(each for each in documents if each["kind"] == "Deployment")["spec"]["template"]["spec"]
+    arguments = [each.split("=") for each in spec["containers"][0]["args"] if "=" in each]
+    return spec["terminationGracePeriodSeconds"], dict(arguments)
+
+
 async def test_a_worker_that_is_told_to_stop_lets_its_call_finish():
+    _, told = pod_of_a_worker()
     async with (
         NatsServer() as server,
-        role("worker", ANSWERING, "--nats", server.url) as worker,
+        role("worker", ANSWERING, "--nats", server.url, "--drain-s", told["--drain-s"]) as worker,
         fleet(server.url) as made,
     ):
         await until(lambda: made.ready)
@@ -79,6 +89,21 @@ async def test_a_worker_that_is_told_to_stop_lets_its_call_finish():
         await call.wait_closed()
         assert made.host.directory.get("anybody") is None
         assert not list(made.host.directory)
+
+
+async def test_a_worker_whose_calls_do_not_end_is_gone_before_its_pod_is_killed():
+    grace_s, told = pod_of_a_worker()
+    async with (
+        NatsServer() as server,
+        role("worker", ANSWERING, "--nats", server.url, "--drain-s", "0.3") as worker,
+        fleet(server.url) as made,
+    ):
+        await until(lambda: made.ready)
+        _, line = await ring(made)
+        await asked(line, "0")
+        worker.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(grace_s - float(told["--drain-s"])):
+            assert await worker.process.wait() == 1
 
 
 async def test_a_worker_that_is_told_twice_leaves_its_call_to_another_one():

@@ -213,6 +213,16 @@ async def test_a_call_in_the_queue_hears_the_hold_sound_and_is_taken_when_there_
         await until(lambda: line.heard_audio.endswith(message.data))
 
 
+async def test_a_call_that_lasts_too_long_is_ended_by_its_host_whatever_the_agent_does():
+    async with bridge(clock=FAST, settings=HostingSettings(longest_s=1.0)) as house:
+        worker = await house.worker("one")
+        call, _, voip = await house.ring()
+        await asyncio.wait_for(call.wait_closed(), 10)
+        assert call.voip.end is not None
+        assert call.voip.end.reason == "max_duration"
+        await until(lambda: voip.end is not None and not worker.left)
+
+
 async def test_labels_decide_who_may_take_a_call():
     async with bridge(clock=FAST, labels=lambda metadata: ("de",)) as house:
         await house.worker("plain")
