@@ -69,7 +69,9 @@ async def measure(kills: int, calls: int, processes: int) -> None:
         await asyncio.sleep(2.0)
         hit: list[tuple[float, list[Caller]]] = []
         for count in range(kills):
-            busy = [node for node in pool.pids if any(each.hosted.worker == node for each in callers)]
+            async with asyncio.timeout(30):  # on a busy machine processes take longer to come up than to be killed
+                while not (busy := [node for node in pool.pids if any(each.hosted.worker == node for each in callers)]):
+                    await asyncio.sleep(0.05)
             node = chance.choice(busy)
             hit.append((time.monotonic(), [each for each in callers if each.hosted.worker == node]))
             os.kill(pool.pids[node], signal.SIGKILL)
