@@ -6,6 +6,7 @@ Source: xAI's documentation of the voice agent API, and its wire as seen in 2026
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, cast
 
 from dialog.message import AudioFormat
@@ -24,6 +25,21 @@ class _GrokSession(RealtimeSession):
     )
     first_detection: ClassVar[dict[str, Any] | None] = None
 
+    def __init__(self, emulator: RealtimeEmulator, send: Callable[[Any], Awaitable[None]], model: str) -> None:
+        super().__init__(emulator, self._tell, model)
+        self._wire = send
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        """Every event has one field more, and those of replies have several."""
+        message = {**message, "previous_item_id": message.get("previous_item_id")}
+        if message["type"] == "response.output_audio.delta":
+            ms = self.format_of(self.output_format).ms(len(message["delta"]) // 4 * 3)
+            message.update(rid="r1", latency=210, audio_duration_ms=round(ms), ts=int(time.time() * 1000))
+        elif message["type"] == "response.output_audio_transcript.delta":
+            del message["obfuscation"]
+            message["start_time"] = 0.0
+        await self._wire(message)
+
     @property
     def _grok(self) -> GrokEmulator:
         return cast("GrokEmulator", self.emulator)
@@ -36,7 +52,8 @@ class _GrokSession(RealtimeSession):
         await self._send(event("ping", timestamp=int(time.time() * 1000)))
 
     def described(self) -> dict[str, Any]:
-        tools = [{"type": "function", "function": tool} for tool in self.tools]
+        functions = [{name: tool[name] for name in tool.keys() - {"type"}} for tool in self.tools]
+        tools = [{"type": "function", "function": function} for function in functions]
         return {"id": self.id, "tools": tools, "turn_detection": self.detection, "input_audio_format": "not specified"}
 
     def configure(self, session: dict[str, Any]) -> None:
@@ -99,7 +116,14 @@ class _GrokSession(RealtimeSession):
     def ended(self, response: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
         seconds = {"output_audio_seconds": 1.5, "billable_audio_seconds": 3.0}
         response = {**response, "usage": {}, "status_details": "unimplemented"}
-        return event("response.done", response=response, usage={**usage, **seconds})
+        details = {
+            f"{side}_token_details": {
+                **{name: usage[f"{side}_token_details"][name] for name in ("text_tokens", "audio_tokens")},
+                "grok_tokens": 0,
+            }
+            for side in ("input", "output")
+        }
+        return event("response.done", response=response, usage={**usage, **details, **seconds})
 
 
 class GrokEmulator(RealtimeEmulator):

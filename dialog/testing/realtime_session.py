@@ -67,7 +67,8 @@ class TalkItem:
         content: dict[str, Any] = {"type": "output_audio", "transcript": self.text}
         if self.role == "user":
             content = {"type": "input_audio", "transcript": None}
-        return {**about, "role": self.role, "content": [content]}
+        begun = self.role == "user" or bool(self.text)
+        return {**about, "role": self.role, "content": [content] if begun else []}
 
 
 class _Response:

@@ -109,6 +109,8 @@ class Provider:
     """Finds what was said in what a new session is told of it."""
     tells_tokens: bool = True
     """Usage has tokens; else it has the seconds of the session."""
+    tells_cached: bool = True
+    """Among them those that it had from before."""
     priced: bool = False
     """It is in the table of list prices."""
     fails_to_understand: bool = True
@@ -125,9 +127,17 @@ PROVIDERS = [
     Provider(
         name="openai-manual", factory=OpenAIRealtimeS2S, emulator=OpenAIRealtimeEmulator, priced=True, manual=True
     ),
-    Provider(name="grok", factory=GrokS2S, emulator=GrokEmulator, priced=True, fails_to_understand=False),
     Provider(
-        name="grok-manual", factory=GrokS2S, emulator=GrokEmulator, priced=True, fails_to_understand=False, manual=True
+        name="grok", factory=GrokS2S, emulator=GrokEmulator, priced=True, tells_cached=False, fails_to_understand=False
+    ),
+    Provider(
+        name="grok-manual",
+        factory=GrokS2S,
+        emulator=GrokEmulator,
+        priced=True,
+        tells_cached=False,
+        fails_to_understand=False,
+        manual=True,
     ),
     GEMINI := Provider(
         name="gemini",
