@@ -1,11 +1,42 @@
-"""What holds for every test: nothing is left running when it ends."""
+"""What holds for every test: nothing is left running when it ends, nor any process when all have ended."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
+
+_RUN = "TESTS_OF_DIALOG"
+
+
+def _processes_of(run: str) -> dict[int, str]:
+    """Command lines of the processes that were started during a run of the tests, however indirectly."""
+    found: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{_RUN}={run}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found[int(folder.name)] = (
+                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+        except OSError:
+            continue  # it has just ended, or is somebody else's
+    return {pid: command for pid, command in found.items() if command and "multiprocessing" not in command}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_process_left() -> Iterator[None]:
+    run = os.environ[_RUN] = uuid4().hex
+    yield
+    until = time.monotonic() + 10.0
+    while (left := _processes_of(run)) and time.monotonic() < until:
+        time.sleep(0.1)  # those whose starter was killed take a moment to notice
+    assert not left, f"processes left running: {left}"
 
 
 @pytest.fixture
