@@ -62,11 +62,12 @@ class SentAudio:
 
     def drop(self, socket: ProviderSocket, frame: bytes | str) -> None:
         """A frame was thrown away before it was sent: what waits behind it is earlier than was thought."""
-        duration_ms = self._length_ms(frame)
-        waiting_ms = sum(map(self._length_ms, socket.queued_audio))
+        duration_ms = self.length_ms(frame)
+        waiting_ms = sum(map(self.length_ms, socket.queued_audio))
         self.time.drop(self.time.sent_ms - waiting_ms - duration_ms, duration_ms)
 
-    def _length_ms(self, frame: bytes | str) -> float:
+    def length_ms(self, frame: bytes | str) -> float:
+        """How much audio a frame carries."""
         size = len(frame) - self.around
         if isinstance(frame, str):
             size = size // 4 * 3 - frame.count("=")

@@ -639,14 +639,14 @@ async def test_a_service_that_does_not_read_costs_the_oldest_audio_and_the_times
             await asyncio.sleep(0)
         for _ in range(8):
             ear.say(block, frame=len(block))
-        dropped = (ear.at_ms - ear.stt._time.sent_ms) / 5000
+        dropped = (ear.at_ms - ear.stt._sent.time.sent_ms) / 5000
         assert dropped == 3
         [failure] = ear.failures
         assert isinstance(failure.error, LimitError)
         # The newest audio is where the caller said it, although less was sent.
-        end = ear.stt._time.sent_ms
-        assert ear.stt._time.to_call(end - 1) == pytest.approx(ear.at_ms - 1)
-        assert ear.stt._time.to_call(1.0) == pytest.approx(1.0)
+        end = ear.stt._sent.time.sent_ms
+        assert ear.stt._sent.time.to_call(end - 1) == pytest.approx(ear.at_ms - 1)
+        assert ear.stt._sent.time.to_call(1.0) == pytest.approx(1.0)
 
 
 # The emulator speaks the real protocol: the official SDK says so.

@@ -313,9 +313,9 @@ async def test_a_service_that_reads_slowly_costs_the_oldest_audio_and_the_times_
         assert OpenAIRealtimeSTT.finalize_with in socket._outbox
         waiting = [frame for frame in socket.queued_audio if isinstance(frame, str)]
         assert len(waiting) == 9
-        assert ear.stt._frame_ms(waiting[0]) == 20.0
-        assert ear.stt._frame_ms(waiting[-1]) == 15.0
-        assert ear.stt._time.to_call(ear.stt._time.sent_ms) == pytest.approx(ear.at_ms)
+        assert ear.stt._sent.length_ms(waiting[0]) == 20.0
+        assert ear.stt._sent.length_ms(waiting[-1]) == 15.0
+        assert ear.stt._sent.time.to_call(ear.stt._sent.time.sent_ms) == pytest.approx(ear.at_ms)
         [failure] = ear.failures
         assert isinstance(failure.error, LimitError)
 
