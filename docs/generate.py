@@ -585,7 +585,7 @@ def rest() -> str:
         )
         for each in OPERATIONS
     ]
-    pages += [table(("request", "scope", "what it does", "status"), rows), "\n"]
+    pages += [table(("request", "scope", "what it does", "status"), rows), "\n## Types\n\n"]
     for name in rest_types.__all__:
         cls = getattr(rest_types, name)
         pages += [f"### `{name}`\n\n", f"{prose(cls.__doc__)}\n\n"]
