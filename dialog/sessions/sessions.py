@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from dialog.agent.agent import Agent
 from dialog.errors import ConfigurationError
 from dialog.sessions.config import AgentConfig
-from dialog.sessions.spec import SessionDecision, SessionRequest, SessionResolver, SessionSpec, phone_context
+from dialog.sessions.spec import SessionDecision, SessionRequest, SessionResolver, SessionSpec, request_of
 from dialog.voip.admission import Accept, Decision, Declined, Document, Offer, Reject, Resolver, Say
 from dialog.voip.voip import VoIP
 
@@ -99,14 +99,14 @@ class Sessions:
     def resolver(self, *, verified: bool = True) -> Resolver:
         """What a gateway asks about calls that come in: ``TwilioGateway(resolver=sessions.resolver(), …)``.
 
+        For a :class:`~dialog.voip.web.gateway.WebGateway` too: see :func:`~dialog.sessions.spec.request_of`.
+
         Args:
             verified: The gateway checks signatures.
         """
 
         async def resolve(offer: Offer) -> Decision:
-            call = offer.metadata
-            wanted = SessionSpec(context=phone_context(call))
-            decision = await self.decide(SessionRequest(source="phone", call=call, wanted=wanted, verified=verified))
+            decision = await self.decide(request_of(offer.metadata, verified=verified))
             return Accept(decision.to_json()) if isinstance(decision, SessionSpec) else decision
 
         return resolve

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct, field
@@ -13,7 +14,7 @@ from dialog.errors import ConfigurationError
 from dialog.message import CallMetadata
 from dialog.voip.admission import Declined
 
-__all__ = ["SessionDecision", "SessionRequest", "SessionResolver", "SessionSpec", "phone_context"]
+__all__ = ["SessionDecision", "SessionRequest", "SessionResolver", "SessionSpec", "phone_context", "request_of"]
 
 InterruptionMode: TypeAlias = Literal["immediate", "after_sentence", "disabled"]
 
@@ -108,6 +109,31 @@ SessionDecision: TypeAlias = SessionSpec | Declined
 """How it is to be, or how it is refused: busy, rejected, with spoken words, or with TwiML."""
 SessionResolver: TypeAlias = Callable[[SessionRequest], Awaitable[SessionDecision]]
 """What a host gives to decide; bounded in time. Nothing is connected before it has accepted."""
+
+
+_WISHES: Final = ("provider", "model", "stt", "tts", "voice", "instructions", "greeting")
+_CLIENT: Final = "client."
+"""Before the names of parameters that nobody but the client vouches for."""
+
+
+def request_of(call: CallMetadata, *, verified: bool) -> SessionRequest:
+    """What is asked for by a call that has come in, from a telephone or from a client.
+
+    A client asks by its parameters: ``provider``, ``model``, ``voice``, ``instructions`` and so on, and ``context``, a
+    JSON object. That it has a token says who it is, not what it may ask for: it is never ``verified``.
+    """
+    if call.carrier != "web":
+        return SessionRequest(
+            source="phone", call=call, wanted=SessionSpec(context=phone_context(call)), verified=verified
+        )
+    client = {name.removeprefix(_CLIENT): value for name, value in call.parameters if name.startswith(_CLIENT)}
+    host = {name: value for name, value in call.parameters if not name.startswith(_CLIENT)}
+    wishes: dict[str, Any] = {name: client.pop(name) for name in _WISHES if name in client}
+    context: dict[str, Any] = {"source": "client", "user": call.from_, "parameters": host, "client": client}
+    with suppress(msgspec.MsgspecError):  # what is no JSON is among the client's parameters as it is
+        context |= msgspec.json.decode(client.get("context", "{}"), type=dict[str, Any])
+    wanted = SessionSpec(assistant=call.to, context=context, **wishes)
+    return SessionRequest(source="client", call=call, wanted=wanted, peer=host.get("remote", ""))
 
 
 def phone_context(call: CallMetadata) -> dict[str, Any]:

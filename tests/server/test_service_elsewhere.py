@@ -13,16 +13,18 @@ import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS, load_all_checks
-from service_line import HEADERS, THEIRS, assistant, service_line
+from service_line import ACCOUNT, HEADERS, THEIRS, TOKEN, assistant, service_line
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
-from twilio_phone import until
+from twilio_phone import Phone, until
 
+from dialog.server.config import Tenant
 from dialog.sessions.spec import SessionSpec
 from dialog.testing.callee import Callee
 from dialog.workers.pool import WorkerPool
 
+OTHER = "AC" + "1" * 32
 APP = Path(__file__).parent / "apps" / "desk.py"
 
 
@@ -56,9 +58,10 @@ async def as_asgi(listening, service, *, mount=""):
 async def test_a_service_works_inside_a_hosts_asgi_application() -> None:
     async with service_line(serve=as_asgi, public=True) as line:
         assert (await line.client.get("/home")).body == b"the host's own page"
-        for path in ("/", "/health", "/ready", "/openapi.json"):
+        for path in ("/", "/health", "/ready", "/openapi.json", "/metrics"):
             assert (await line.client.get(path, headers={})).status == 200, path
         await line.phone.call()
+        assert b"dialog_calls" in (await line.client.get("/metrics")).body
         (session,) = line.service.live.live
         await until(lambda: session.transcript)
         path = f"/v1/calls/{session.call.call_id}"
@@ -116,6 +119,29 @@ async def test_agents_in_worker_processes_get_their_session_and_say_what_they_ar
         await line.phone.ring(From="")
         shown = (await line.client.get(path)).body
         assert shown["metrics"]["agent_turns"] == 2
+
+
+async def test_tenants_share_workers_which_close_with_the_last_of_them() -> None:
+    tenants = {
+        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN),
+        "b": Tenant(account_sid=OTHER, auth_token=TOKEN),
+    }
+    pool = WorkerPool(f"{APP}:config.on_voip", processes=1)
+    async with service_line(tenants=tenants, numbers={}, workers=pool) as line:
+        await until_ready(line)
+        (pid,) = pool.pids.values()
+        await line.service.gateways["a"].close()
+        phone = Phone(f"{line.origin}/twilio/voice/b", line.session, account=OTHER)
+        socket = await phone.call()
+        (session,) = line.service.live.live
+        assert session.tenant == "b"
+        assert await socket.hear(), "a worker speaks"
+        os.kill(pid, 0)
+        await socket.stop()
+        await until(lambda: session.end is not None)
+        await socket.ws.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 async def until_ready(line):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -42,6 +43,11 @@ def text(script, **more) -> AgentConfig:
     return AgentConfig(stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM(script), **more)
 
 
+def a_voip() -> SimpleNamespace:
+    """As much of a call as it takes to make an agent."""
+    return SimpleNamespace(medium="audio", metadata=CallMetadata(call_id=uuid4()))
+
+
 def taking(config: AgentConfig):
     return lambda voip: config.make(voip).activate()
 
@@ -71,8 +77,7 @@ async def test_a_plain_handler_runs_as_well() -> None:
 
 async def test_providers_are_made_by_name_with_keys_from_the_environment_given() -> None:
     config = AgentConfig(stt="deepgram", tts="cartesia", llm=ProviderConfig("openai", {"model": "m"}), env=ENV)
-    voip = SimpleNamespace(medium="audio", metadata=CallMetadata(call_id=None))
-    agent = config.make(voip)
+    agent = config.make(a_voip())
     assert isinstance(agent.stt, DeepgramSTT)
     assert isinstance(agent.tts, CartesiaTTS)
     assert isinstance(agent.llm, OpenAILLM)
@@ -90,7 +95,7 @@ async def test_an_injected_client_wins_over_provider_and_key() -> None:
             llm=ProviderConfig("anthropic", {"api_key": "another", "model": "chosen"}),
             client=client,
         ).with_session(SessionSpec(provider="responses", model="of-the-session"))
-        agent = config.make(SimpleNamespace(medium="audio"))
+        agent = config.make(a_voip())
         request = LLMRequest(items=(Entry(role="user", text="Hello?"),))
         events = [event async for event in agent.llm.stream(request)]
         assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "From the client."
@@ -134,7 +139,7 @@ def test_realtime_mode_follows_from_an_s2s() -> None:
     config = AgentConfig(s2s="openai", env=ENV, settings=AgentSettings(model_opens=True))
     made = config.with_session(SessionSpec(model="m", voice="v")).s2s
     assert made == ProviderConfig("openai", {"model": "m", "voice": "v"})
-    assert isinstance(config.make(SimpleNamespace(medium="audio")).s2s, OpenAIRealtimeS2S)
+    assert isinstance(config.make(a_voip()).s2s, OpenAIRealtimeS2S)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from dialog.sessions.config import AgentConfig
 from dialog.sessions.sessions import Sessions, reason
 from dialog.sessions.spec import SessionRequest, SessionSpec
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
-from dialog.voip.admission import Document, Reject, Say
+from dialog.voip.admission import Document, Offer, Reject, Say
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "twilio"))
 from twilio_phone import ACCOUNT, new_sid, phone_line
@@ -130,6 +130,38 @@ async def test_what_a_client_asks_for_is_the_resolvers_to_overrule() -> None:
         request(wanted=SessionSpec(greeting="I am the boss.", max_duration_s=9e9, context={"a": 1, "b": 3}))
     )
     assert decision == SessionSpec(greeting="No.", context={"a": 2, "b": 3})
+
+
+def web_call(**client) -> CallMetadata:
+    said = tuple((f"client.{name}", value) for name, value in client.items())
+    host = (("plan", "gold"), ("remote", "203.0.113.9"))
+    return CallMetadata(call_id=uuid4(), carrier="web", from_="ada", to="desk", parameters=(*host, *said))
+
+
+async def test_a_client_that_connects_asks_by_its_parameters() -> None:
+    seen = []
+
+    async def resolve(request: SessionRequest):
+        seen.append(request)
+        return request.wanted
+
+    resolver = Sessions({"desk": DESK, "night": NIGHT}, resolver=resolve).resolver()
+    call = web_call(greeting="Hi.", context='{"page": 3}', theme="dark")
+    decision = await resolver(Offer(call))
+    (request,) = seen
+    assert (request.source, request.verified, request.peer) == ("client", False, "203.0.113.9")
+    spec = SessionSpec.from_json(decision.session)
+    assert (spec.assistant, spec.greeting) == ("desk", "Hi.")
+    assert (spec.context["source"], spec.context["user"], spec.context["page"]) == ("client", "ada", 3)
+    assert spec.context["parameters"]["plan"] == "gold"
+    assert spec.context["client"]["theme"] == "dark"
+    assert SessionSpec.from_json((await resolver(Offer(web_call(context="[")))).session).context["client"] == {
+        "context": "["
+    }
+
+
+async def test_a_token_does_not_vouch_for_what_a_client_asks_for() -> None:
+    assert await Sessions({"desk": DESK}).resolver()(Offer(web_call(greeting="Hi."))) == Reject()
 
 
 async def test_what_a_client_asks_for_must_be_possible() -> None:

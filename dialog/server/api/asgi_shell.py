@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from dialog.calls.publish import Missed, Notice
-from dialog.errors import LimitError
+from dialog.errors import LimitError, MissingExtra
 from dialog.keyed import BodyBuffer
 from dialog.server.api.core import Answer, HttpRequest
 from dialog.server.api.cors import allowed_origin, cors_headers, preflight
@@ -20,6 +20,7 @@ from dialog.server.api.problems import Problem
 
 if TYPE_CHECKING:
     from dialog.server.service import Service
+    from dialog.telemetry import Metrics
 
 __all__ = ["ServiceAsgi"]
 
@@ -38,6 +39,7 @@ class ServiceAsgi:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._api = service.api
+        self._metrics = _metrics(service)
         self._gateways = [
             (f"{gateway.path}/", gateway.media_path, gateway.path, gateway.asgi())
             for gateway in service.gateways.values()
@@ -72,9 +74,13 @@ class ServiceAsgi:
                     logger.exception("the service could not be started")
                     await send({"type": "lifespan.startup.failed", "message": str(exc)})
                     return
+                if self._metrics is not None:
+                    self._metrics.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._service.close()
+                if self._metrics is not None:
+                    self._metrics.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -114,6 +120,9 @@ class ServiceAsgi:
             return None
         if seen.path == "/health":
             return Answer(body=b'{"status":"ok"}')
+        if seen.path == "/metrics" and self._metrics is not None:
+            body, content_type = self._metrics.exposition(seen.headers.get("accept", ""))
+            return Answer(body=body, content_type=content_type)
         if seen.path == "/ready":
             ready = self._service.ready
             return Answer(status=200 if ready else 503, body=b'{"status":"%s"}' % (b"ready" if ready else b"not ready"))
@@ -154,6 +163,17 @@ class ServiceAsgi:
             await _race(sending, leaving)
         finally:
             await feed.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+def _metrics(service: Service) -> Metrics | None:
+    try:
+        from dialog.telemetry import Metrics
+    except MissingExtra as exc:
+        logger.info("/metrics is not served: %s", exc)
+        return None
+    metrics = Metrics()
+    metrics.watch(service)
+    return metrics
 
 
 async def _race(work: asyncio.Task[None], leaving: asyncio.Task[None]) -> None:
