@@ -206,6 +206,15 @@ async def test_each_process_has_workers_of_its_own(monkeypatch):
         await caller.listen()
 
 
+async def test_the_sockets_of_the_processes_are_nobody_elses(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with crew(monkeypatch):
+        (directory,) = tmp_path.glob("dialog-*")
+        assert directory.stat().st_mode & 0o077 == 0
+        assert len(list(directory.iterdir())) == 2
+    assert not directory.exists()
+
+
 def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -19,6 +19,7 @@ from dialog.voip.call import Call, CallSettings
 from dialog.voip.memory import MemoryLine, memory_call
 from dialog.workers.child import Child
 from dialog.workers.hosting import HostingSettings
+from dialog.workers.nats import NatsSettings
 from dialog.workers.pool import WorkerPool
 from dialog.workers.process import Orders
 
@@ -126,6 +127,17 @@ async def test_a_process_that_is_never_ready_is_killed():
     with ours, theirs:
         await child.start(theirs.fileno())
         assert await asyncio.wait_for(child.wait(0.2), 10) == -signal.SIGKILL
+        await child.collect()
+
+
+async def test_nobody_who_lists_processes_can_read_what_one_is_told():
+    child = Child(Orders(node="told", target=f"{APP}:on_voip", nats=NatsSettings(password="open sesame")))
+    await child.start()
+    try:
+        assert child.process is not None
+        for what in ("cmdline", "environ"):
+            assert b"sesame" not in Path(f"/proc/{child.process.pid}/{what}").read_bytes()
+    finally:
         await child.collect()
 
 
