@@ -109,6 +109,9 @@ class Cascade:
     def end_turns(self) -> None:
         """The call is over: no turn goes on or begins. Words that still come are only noted."""
         self._feed(sig.Close())
+        for turn in list(self._turns.values()):
+            if turn.broken:
+                self.close(turn)
 
     def stop(self) -> None:
         """Give up all turns and let go of everything; harmless when repeated."""
@@ -245,7 +248,8 @@ class Cascade:
     def _on_streaming_started(self, started: StreamStarted) -> None:
         if started.resumed == "transfer_failed":
             self._feed(sig.EndCancelled())  # the call was to end there, and goes on here
-        self._feed(sig.LineUp())
+        # What announced the transfer is not announced again.
+        self._feed(sig.LineUp(goes_on=started.resumed != "transfer_failed"))
 
     def _on_streaming_stopped(self, stopped: StreamStopped) -> None:
         if stopped.reason != "ended":  # the end of the call follows, and ends the turns
@@ -276,6 +280,8 @@ class Cascade:
             self._speak(decision.turn)
         elif isinstance(decision, sig.Cut):
             self._cut(decision)
+        elif isinstance(decision, sig.GoOn):
+            self._go_on(decision.turn)
         elif isinstance(decision, sig.Drop):
             self._drop(decision)
         elif isinstance(decision, sig.Unanswered):
@@ -408,7 +414,7 @@ class Cascade:
             self._append(turn, self._host.settings.apology, PartOptions(paraphrase=True))
 
     def _reply_ended(self, turn: Turn) -> None:
-        turn.ended = True
+        turn.ended = turn.written = True
         if turn.speculative:
             return
         self._scribe.complete(turn)
@@ -455,8 +461,21 @@ class Cascade:
 
     def _cut(self, decision: sig.Cut) -> None:
         turn = self._turns.get(decision.turn)
-        if turn is not None:
+        if turn is not None and decision.goes_on:
+            self._parting.suspend(turn)
+        elif turn is not None:
             self._parting.cut(turn, decision.reason, at=decision.at)
+
+    def _go_on(self, uuid: UUID) -> None:
+        turn = self._turns.get(uuid)
+        if turn is not None:
+            self._host.say_rest(turn)
+        self._feed(sig.Tick())  # where nothing was left to say, what waits for it need not wait
+
+    def close(self, turn: Turn) -> None:
+        """A turn that the line broke off is over, or goes on in another one: history has what was heard of it."""
+        turn.broken = False
+        self._parting.finish(turn)
 
     def _drop(self, decision: sig.Drop) -> None:
         turn = self._turns.get(decision.turn)
@@ -475,13 +494,13 @@ class Cascade:
     ) -> Speech:
         """Say ``text`` as a part of its own, in the running turn or in a new one.
 
-        ``goes_on``: it is what was not heard of that turn, whose process is gone.
+        ``goes_on``: it is what was not heard of that turn, whose process is gone, or whose line was.
         """
         checked(text)
         self._require_voice(options.voice)
         if self._taking.closed:
             return Speech.lost(text)
-        turn = self._speaking_turn()
+        turn = self._speaking_turn() if goes_on is None else self._new_turn(uuid4(), "", ())
         if turn is None:
             return Speech.dropped(text)
         new = not turn.speech.parts
@@ -622,7 +641,7 @@ class Cascade:
         turn.speech.seal()
         self._scribe.planned(turn, turn.speech.open_number, text, options, goes_on=goes_on)
         part = turn.speech.open_part(options)
-        turn.draft.say(part.number, text)
+        turn.draft.say(part.number, text[options.repeats :])
         turn.speech.write_to(part, text)
         turn.speech.seal_part(part)
         return part

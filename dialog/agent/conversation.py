@@ -151,9 +151,7 @@ class Conversation:
             assert tts is not None, "an agent speaks with a tts or an s2s"
             self.engine = Cascade(self, voip, stt, tts, local=local, scribe=self._scribe)
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
-        self._resumer = Resumer(
-            self, self.engine, self._scribe, self._responder.tools, agent=self._agent.name, has_model=llm is not None
-        )
+        self._resumer = self._new_resumer(llm)
         self._toolbox = toolbox
         self._tools = [self._responder.tools]
         """At work; they outlive the turn that called them, and the agent that has handed over."""
@@ -303,9 +301,15 @@ class Conversation:
             llm = self._realtime.model
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
         self._tools.append(self._responder.tools)
+        self._resumer = self._new_resumer(llm)
         self.happened(ev.HandedOver, from_=before.participant.name, to=self._agent.name)
         if llm is not None:
             llm.warm()
+
+    def _new_resumer(self, llm: LLM | None) -> Resumer:
+        return Resumer(
+            self, self.engine, self._scribe, self._responder.tools, agent=self._agent.name, has_model=llm is not None
+        )
 
     def ask(self) -> None:
         """Let the agent say something by itself, as soon as there is room."""
@@ -545,6 +549,10 @@ class Conversation:
             self.happened(ev.ResumedAfterPause, turn=decision.turn)
         elif isinstance(decision, sig.Drop):
             self.happened(ev.ReplyDropped, turn=decision.turn, reason=decision.reason)
+
+    def say_rest(self, turn: Turn) -> None:
+        """The line is back that broke ``turn`` off: go on with it."""
+        self._resumer.say_rest(turn)
 
     def speculated(self, turn: Turn, *, saved_s: float | None) -> None:
         """A reply that was begun early is used, or thrown away."""

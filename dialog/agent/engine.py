@@ -112,8 +112,12 @@ class Engine(Protocol):
     ) -> Speech:
         """Say ``text`` as a part of its own, in the running turn or in a new one.
 
-        ``goes_on``: it is what was not heard of that turn, whose process is gone.
+        ``goes_on``: it is what was not heard of that turn, whose process is gone, or whose line was.
         """
+        ...
+
+    def close(self, turn: Turn) -> None:
+        """A turn that the line broke off is over, or goes on in another one: history has what was heard of it."""
         ...
 
     def dispatch_stream(self, stream: AsyncIterator[str], options: PartOptions) -> Speech:

@@ -55,6 +55,10 @@ class Host(Protocol):
     def interrupted(self, turn: Turn, reason: str) -> None: ...  # noqa: D102
     def turn_ended(self, turn: Turn) -> None: ...  # noqa: D102
 
+    def say_rest(self, turn: Turn) -> None:
+        """The line is back that broke ``turn`` off: go on with it."""
+        ...
+
     def speculated(self, turn: Turn, *, saved_s: float | None) -> None:
         """A reply that was begun early is used, and saved so much time; ``None``: it was thrown away."""
         ...

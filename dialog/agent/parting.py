@@ -63,7 +63,7 @@ class Parting:
 
     def cut(self, turn: Turn, reason: str, *, at: Literal["now", "sentence"]) -> None:
         """The caller speaks over a turn: what was heard of it stays; with ``sentence`` it ends with the present one."""
-        turn.cut = True
+        turn.cut, turn.broken = True, False
         self._scribe.cut(turn)
         for part in turn.speech.parts:
             part.stop_at_ms = None
@@ -73,6 +73,12 @@ class Parting:
             self._host.interrupted(turn, reason)
         if at == "sentence":
             self._let_finish(turn)
+        self._give_up(turn)
+        self.finish(turn)
+
+    def suspend(self, turn: Turn) -> None:
+        """The line is down: say no more of a turn, and keep it until it is told whether it goes on."""
+        turn.broken = True
         self._give_up(turn)
         self.finish(turn)
 
@@ -132,7 +138,7 @@ class Parting:
 
     def finish(self, turn: Turn) -> None:
         """Close the books on a turn of which nothing more comes."""
-        if turn.over:
+        if turn.over and not turn.broken:
             self.settle(turn)
             self._forget(turn)
 
@@ -146,7 +152,9 @@ class Parting:
         elif turn.dropped:
             turn.draft.history.drop(turn.draft)
         else:
-            heard = {part.number: (part.heard_text(), part.heard_whole) for part in turn.speech.parts}
+            heard = {
+                part.number: (part.heard_text()[part.options.repeats :], part.heard_whole) for part in turn.speech.parts
+            }
             turn.draft.history.commit(turn.draft, heard)
         for part in turn.speech.parts:
             if not part.final and turn.dropped:
@@ -191,6 +199,7 @@ class Parting:
         if playback.state == "played":
             self._mouth.learn(part, playback.heard_ms)
         else:
+            turn.broken = turn.broken or (playback.state == "lost" and not (turn.cut or turn.dropped or self._stopped))
             self.stop_part(turn, part)
         self._host.part_ended(turn, part, text)
         if turn.speech.quiet and turn.task is not None:

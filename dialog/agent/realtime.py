@@ -308,8 +308,8 @@ class Realtime(Cascade):
 
     def _cut(self, decision: sig.Cut) -> None:
         turn = self._turns.get(decision.turn)
-        # A part that sounds tells what was heard of it; of a reply that has none yet nothing was.
-        sounds = turn is None or any(part.options.model and not part.final for part in turn.speech.parts)
+        # A part that sounds, or has, tells what was heard of it; of a reply that has none yet nothing was.
+        sounds = turn is None or turn.over or any(part.options.model and not part.final for part in turn.speech.parts)
         super()._cut(decision)
         if not sounds:
             self._stop_reply(decision.turn)

@@ -1,4 +1,6 @@
-"""Going on with a call that an agent in another process had: what the caller has heard, and what is still to be said.
+"""Going on with a call after an outage: what the caller has heard, and what is still to be said.
+
+Either an agent in another process had it, or the line was away while a reply sounded.
 
 Pure, apart from the history that it fills. What is decided here:
 
@@ -12,7 +14,7 @@ Pure, apart from the history that it fills. What is decided here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -20,12 +22,13 @@ import msgspec
 
 from dialog.agent.heard import HeardMap, SpeechRate
 from dialog.agent.history import UNKNOWN, Draft, History, Restored
+from dialog.agent.shaping.sentences import sentence_ends
 from dialog.calls.checkpoint import Checkpoint, OpenCall, OpenPart, OpenTurn
 from dialog.calls.journal import Question
 from dialog.llm.llm import ToolCall, ToolResult
 from dialog.message import LineSnapshot, Playback
 
-__all__ = ["NOTE", "Doubt", "Ended", "Rest", "Resumption", "Settled", "Unknown", "resume"]
+__all__ = ["NOTE", "Doubt", "Ended", "Rest", "Resumption", "Settled", "Unheard", "Unknown", "rest_of", "resume"]
 
 NOTE = (
     "The connection was interrupted for a moment while you spoke. The caller has heard only what stands here. "
@@ -54,6 +57,37 @@ class Rest(NamedTuple):
     greeting: bool
     begun: bool
     """Some of that turn was heard."""
+    repeats: int = 0
+    """So many characters at the start of ``text`` the history has already."""
+
+
+class Unheard(NamedTuple):
+    """A part that was not heard to its end."""
+
+    text: str
+    heard: str
+    allow_interrupt: bool = True
+    repeats: int = 0
+    """So many characters of it the history has already."""
+
+
+def rest_of(
+    turn: UUID, parts: Iterable[Unheard], *, greeting: bool, begun: bool, sentence: bool = False
+) -> Rest | None:
+    """What is still to be said of a turn; ``sentence``: from the start of the one that was cut."""
+    texts: list[str] = []
+    allow_interrupt, repeats = True, 0
+    for part in parts:
+        known = len(part.heard)
+        start = max((end for end in sentence_ends(part.text) if end <= known), default=0) if sentence else known
+        left = part.text[start:]
+        if not part.text[known:].strip():
+            continue
+        if not texts:
+            repeats = max(0, max(known, part.repeats) - start - (len(left) - len(left.lstrip())))
+        texts.append(left.strip())
+        allow_interrupt = allow_interrupt and part.allow_interrupt
+    return Rest(turn, " ".join(texts), allow_interrupt, greeting, begun, repeats) if texts else None
 
 
 class Doubt(NamedTuple):
@@ -173,16 +207,16 @@ class _Resuming:
         words = any(heard[part.number][0].strip() for part in turn.parts if not part.filler)
         owed = False
         if draft is not None and turn.settled:
-            self._end(draft, heard, dropped=turn.dropped)
+            self._end(draft, turn, heard, dropped=turn.dropped)
         elif not turn.cut and not words and turn.questions:
             known = [question for question in turn.waiting if question.text]
             self._dropped += known
             owed = not known  # what the caller said nobody knows any more
             if draft is not None:
-                self._end(draft, heard, dropped=True)
+                self._end(draft, turn, heard, dropped=True)
         else:
             if draft is not None:
-                self._end(draft, heard, dropped=False)
+                self._end(draft, turn, heard, dropped=False)
             if not turn.cut and not turn.passed_on:
                 owed = self._go_on(turn, heard, words=words)
         self._owed = self._owed or owed
@@ -208,7 +242,7 @@ class _Resuming:
         for step in turn.steps:
             if isinstance(step, OpenPart):
                 if not step.filler:
-                    draft.say(step.number, step.text)
+                    draft.say(step.number, step.text[step.repeats :])
             elif step.group != group:
                 group = step.group
                 self._act(turn, draft, [each for each in turn.calls if each.group == group])
@@ -231,22 +265,21 @@ class _Resuming:
         if not turn.written and self._has_model and (turn.questions or turn.asks):
             return True
         left = [
-            (part, part.text[len(heard[part.number][0]) :])
+            Unheard(part.text, heard[part.number][0], part.allow_interrupt, part.repeats)
             for part in turn.parts
             if not part.filler and not heard[part.number][1]
         ]
-        left = [(part, text) for part, text in left if text.strip()]
-        text = " ".join(text.strip() for _, text in left)
-        if text:
-            allow_interrupt = all(part.allow_interrupt for part, _ in left)
-            self._rests.append(Rest(turn.turn, text, allow_interrupt, turn.greeting, begun=words))
+        rest = rest_of(turn.turn, left, greeting=turn.greeting, begun=words)
+        if rest is not None:
+            self._rests.append(rest)
         return False
 
-    def _end(self, draft: Draft, heard: Mapping[int, tuple[str, bool]], *, dropped: bool) -> None:
+    def _end(self, draft: Draft, turn: OpenTurn, heard: Mapping[int, tuple[str, bool]], *, dropped: bool) -> None:
         if dropped:
             draft.history.drop(draft)
         else:
-            draft.history.commit(draft, heard)
+            parts = [(part, *heard[part.number]) for part in turn.parts]
+            draft.history.commit(draft, {part.number: (text[part.repeats :], whole) for part, text, whole in parts})
 
     def _spent(self) -> tuple[tuple[UUID, int], ...]:
         spent: dict[UUID, int] = {}

@@ -1,4 +1,4 @@
-"""Goes on with a call that an agent in another process had: does what :func:`dialog.agent.resume.resume` finds."""
+"""Goes on with a call after an outage, of its process or of its line: does what :mod:`dialog.agent.resume` finds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from dialog.agent.endings import Transfer
 from dialog.agent.history import UNKNOWN, Draft, History
-from dialog.agent.resume import NOTE, Rest, Resumption, resume
+from dialog.agent.resume import NOTE, Rest, Resumption, Unheard, rest_of, resume
 from dialog.agent.scribe import Scribe
 from dialog.agent.speech import PartOptions, Speech
 from dialog.agent.toolrunner import ToolRunner
@@ -21,6 +23,8 @@ from dialog.voip.voip import VoIP
 
 __all__ = ["Engine", "Host", "Resumer"]
 
+_PLAIN = PartOptions()
+
 
 class Engine(Protocol):
     """What going on needs of the engine."""
@@ -28,6 +32,7 @@ class Engine(Protocol):
     def catch_up(self, at_ms: float, spent: Iterable[tuple[UUID, int]]) -> None: ...  # noqa: D102
     def resume(self, live_s: float | None, waiting: tuple[Utterance, ...], *, warned: bool) -> None: ...  # noqa: D102
     def finished(self, uuid: UUID, draft: Draft) -> Turn: ...  # noqa: D102
+    def close(self, turn: Turn) -> None: ...  # noqa: D102
 
     def dispatch_message(
         self, text: str, options: PartOptions, *, greeting: bool = False, goes_on: UUID | None = None
@@ -155,8 +160,32 @@ class Resumer:
         if checkpoint.ending is not None:
             self._end(checkpoint.ending)
 
-    def _say(self, rest: Rest) -> None:
-        options = PartOptions(allow_interrupt=rest.allow_interrupt, paraphrase=True)
+    def say_rest(self, turn: Turn) -> None:
+        """The line is back that broke ``turn`` off: say what was not heard of it, or let the model go on."""
+        parts = [part for part in turn.speech.parts if not part.options.filler and not part.heard_whole]
+        asked = bool(turn.utterances) or turn.reply is not None
+        # Of a tool that is still at work the model tells by itself, once that has ended.
+        owed = asked and not turn.written and self._has_model and not self._tools.works_for(turn)
+        if owed:
+            self._scribe.settled(None, turn.uuid, owed=True)
+            self._engine.close(turn)
+            self._host.history.system(NOTE)
+            self._host.ask()
+            return
+        left = [
+            Unheard(part.speech.text, part.heard_text(), part.allow_interrupt, part.options.repeats) for part in parts
+        ]
+        rest = rest_of(turn.uuid, left, greeting=turn.greeting, begun=turn.heard, sentence=True)
+        try:
+            if rest is not None:
+                self._say(rest, parts[0].options)
+        finally:
+            self._engine.close(turn)
+
+    def _say(self, rest: Rest, options: PartOptions = _PLAIN) -> None:
+        options = replace(
+            options, allow_interrupt=rest.allow_interrupt, repeats=rest.repeats, paraphrase=True, model=False
+        )
         self._engine.dispatch_message(rest.text, options, greeting=rest.greeting, goes_on=rest.turn)
 
     def _end(self, ending: Ending) -> None:

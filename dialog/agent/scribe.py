@@ -158,6 +158,7 @@ class JournalScribe(Scribe):
             filler=options.filler,
             greeting=turn.greeting,
             goes_on=goes_on,
+            repeats=options.repeats,
         )
 
     def opened(self, turn: Turn, part: Part) -> None:

@@ -142,6 +142,8 @@ class PartOptions(Struct, frozen=True, kw_only=True):
     """A model speaks it by itself: it comes as audio, and its text is what was said."""
     paraphrase: bool = False
     """Where no voice says it as it is written, a model that speaks may say it in its own words."""
+    repeats: int = 0
+    """So many characters of its text were heard before, in another part: history has them there."""
 
 
 class Part:

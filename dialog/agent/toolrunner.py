@@ -306,6 +306,10 @@ class ToolRunner:
 
     # -- for the turns after it -------------------------------------------------------------------
 
+    def works_for(self, turn: Turn) -> bool:
+        """Whether a tool is at work that ``turn`` waited for."""
+        return any(job.turn is turn and not job.background for job in self._jobs.values())
+
     def unfinished(self, turn: Turn) -> list[Job]:
         """Tools of turns before ``turn`` whose results its request should hold."""
         return [

@@ -26,6 +26,7 @@ class Turn:
         "_confirmed",
         "alive_until",
         "based_on",
+        "broken",
         "cut",
         "draft",
         "dropped",
@@ -47,6 +48,7 @@ class Turn:
         "utterances",
         "uuid",
         "wish",
+        "written",
     )
 
     def __init__(
@@ -79,9 +81,13 @@ class Turn:
         """So much longer may it say nothing, for it waits for something that is known to take its time."""
         self.ended: bool = False
         """No further part comes."""
+        self.written: bool = False
+        """All its text is known."""
         self.heard: bool = False
         """The caller has heard a word of it."""
         self.cut: bool = False
+        self.broken: bool = False
+        """The line went down while it spoke: it is not settled until that is back, for it is to go on then."""
         self.dropped: bool = False
         self.failed: bool = False
         self.settled: bool = False

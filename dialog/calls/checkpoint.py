@@ -49,6 +49,8 @@ class OpenPart(Struct, frozen=True, kw_only=True, gc=False, tag="part"):
     text: str = ""
     allow_interrupt: bool = True
     filler: bool = False
+    repeats: int = 0
+    """So many characters at its start were heard in another turn, where the history has them."""
     spoken: tuple[Spoken, ...] = ()
     """With the line's report it tells what was heard; empty once that is known."""
     audio_ms: float = 0.0
@@ -327,7 +329,13 @@ def _turn_begun(checkpoint: Checkpoint, event: jn.TurnBegun) -> dict[str, Any]:
 def _part_planned(checkpoint: Checkpoint, event: jn.PartPlanned) -> dict[str, Any]:
     old = _under_way(checkpoint, event.turn)
     turn = old if old is not None else OpenTurn(turn=event.turn)
-    part = OpenPart(number=event.part, text=event.text, allow_interrupt=event.allow_interrupt, filler=event.filler)
+    part = OpenPart(
+        number=event.part,
+        text=event.text,
+        allow_interrupt=event.allow_interrupt,
+        filler=event.filler,
+        repeats=event.repeats,
+    )
     turn = replace(turn, greeting=turn.greeting or event.greeting, steps=(*turn.steps, part))
     turns = _put(checkpoint.turns, old, turn)
     if event.goes_on is not None:

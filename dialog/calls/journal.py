@@ -91,7 +91,9 @@ class PartPlanned(EventBase, frozen=True, kw_only=True, gc=False, tag="journal.p
     filler: bool = False
     greeting: bool = False
     goes_on: UUID | None = None
-    """It is what the caller has not heard of this other turn."""
+    """It is what the caller has not heard of this other turn …"""
+    repeats: int = 0
+    """… but so many characters at its start, which the history has there."""
 
 
 class SpeechWritten(EventBase, frozen=True, kw_only=True, gc=False, tag="journal.speech_written"):

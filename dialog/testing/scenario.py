@@ -32,6 +32,7 @@ from dialog.errors import ConfigurationError
 
 __all__ = [
     "At",
+    "Drop",
     "Expect",
     "Fault",
     "HangUp",
@@ -126,6 +127,12 @@ class Fault(_Step, frozen=True, kw_only=True):
     """So many requests meet it; ``0`` ends an earlier fault."""
 
 
+class Drop(_Step, frozen=True, kw_only=True):
+    """The media stream breaks off, and the carrier opens the next one."""
+
+    at: At = At()
+
+
 class HangUp(_Step, frozen=True, kw_only=True):
     """The caller hangs up."""
 
@@ -138,7 +145,7 @@ class WaitEnd(_Step, frozen=True, kw_only=True):
     timeout_s: float = 30.0
 
 
-Step: TypeAlias = Say | Noise | Press | Silence | Listen | Fault | HangUp | WaitEnd
+Step: TypeAlias = Say | Noise | Press | Silence | Listen | Fault | Drop | HangUp | WaitEnd
 
 
 class Expect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

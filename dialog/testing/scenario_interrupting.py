@@ -1,11 +1,11 @@
-"""Calls in which the caller, or a noise, comes into what the agent says."""
+"""Calls in which the caller, a noise, or a line that breaks comes into what the agent says."""
 
 from __future__ import annotations
 
 from dialog.agent.settings import AgentSettings
 from dialog.agent.turns.settings import BACKCHANNELS
 from dialog.testing.openai import ToolUse
-from dialog.testing.scenario import At, Expect, Noise, Say
+from dialog.testing.scenario import At, Drop, Expect, Noise, Say
 from dialog.testing.scenario_case import BYE, GREETING, LISTEN, STORY, STORY_REPLY, TELL, Case, barge_in, case
 from dialog.testing.scenario_house import Reply
 
@@ -224,5 +224,21 @@ INTERRUPTING: tuple[Case, ...] = (
         ),
         replies=(STORY_REPLY,),
         settings=barge_in(mode="disabled"),
+    ),
+    case(
+        "line that breaks in a reply",
+        "when the line is back, the reply goes on with the sentence that was cut",
+        Say(text="when do you open"),
+        Drop(at=At(word="kitchen")),
+        LISTEN,
+        BYE,
+        expect=Expect(
+            history=("user: when .*", "agent: We open .* every weekday\\. The.*", "agent: .*closes at ten .* long\\."),
+            heard=("every weekday", "the kitchen closes .*ten"),
+            interruptions=0,
+            dead_air_s=3.0,
+            repeated=4,
+        ),
+        replies=(Reply(match="when do", text=SENTENCES),),
     ),
 )

@@ -16,6 +16,7 @@ from dialog.testing.call import CallEnded, CallSpec, NothingHeard
 from dialog.testing.caller import Caller, Dialling
 from dialog.testing.scenario import (
     At,
+    Drop,
     Fault,
     HangUp,
     Listen,
@@ -172,6 +173,9 @@ class _Director:
             await self._listen(step)
         elif isinstance(step, Fault):
             self._fault(step)
+        elif isinstance(step, Drop):
+            await self._at(step.at)
+            await self.caller.drop()
         elif isinstance(step, WaitEnd):
             await self.caller.wait_ended(timeout_s=step.timeout_s)
         else:

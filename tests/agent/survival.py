@@ -19,7 +19,7 @@ from dialog.message import LineSnapshot, Message, Playback, StreamStarted
 from dialog.scope import CallScope
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.voip.link import Command
-from dialog.voip.memory import memory_call
+from dialog.voip.memory import MemoryLine, memory_call
 from dialog.voip.voip import VoIP
 
 _EVENTS = msgspec.msgpack.Decoder(JournalEvent)
@@ -163,6 +163,13 @@ class Survivor:
     def journal(self) -> list[JournalEvent]:
         """All events, of all lives."""
         return [_EVENTS.decode(event) for event in self.events]
+
+    async def breaks(self, for_s: float) -> None:
+        """The media stream breaks off, and is back after so long."""
+        self.line.drop()
+        await self.clock.sleep(for_s)
+        self.line = MemoryLine(clock=self.clock)
+        self.line.join(self.call)
 
     def fold(self) -> Checkpoint:
         """Where the call stands."""

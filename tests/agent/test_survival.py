@@ -154,6 +154,10 @@ def check_sound(scene: Scene) -> None:
 def check(scene: Scene) -> None:
     """Nothing was lost, nothing came twice."""
     check_sound(scene)
+    check_words(scene)
+
+
+def check_words(scene: Scene) -> None:
     users = " | ".join(entries(scene, "user"))
     for text in scene.said:
         assert users.count(text) == 1, f"{text!r} in {users!r}"
@@ -201,7 +205,9 @@ def settled(scene: Scene) -> tuple[list[Any], LineSnapshot]:
         turn = live.get(id(original))
         if not draft.open or turn is None:
             continue
-        heard = {part.number: (part.heard_text(), part.heard_whole) for part in turn.speech.parts}
+        heard = {
+            part.number: (part.heard_text()[part.options.repeats :], part.heard_whole) for part in turn.speech.parts
+        }
         words = any(heard[part.number][0].strip() for part in turn.speech.parts if not part.options.filler)
         if turn.speculative:
             copied.discard(draft)
@@ -212,11 +218,10 @@ def settled(scene: Scene) -> tuple[list[Any], LineSnapshot]:
     return list(copied.items()), LineSnapshot(playbacks=tuple(playbacks))
 
 
-def test_the_fold_of_any_prefix_is_the_history_that_the_agent_has_at_that_moment():
-    compared = 0
+def compare(compared: list[Any]) -> Callable[[Scene], None]:
+    """After every event the fold is the history of the agent."""
 
     def watch(scene: Scene) -> None:
-        nonlocal compared
         newest = scene.call.journal[-1]
         if len(scene.call.agents) == 0 or scene.call.agent._conversation is None or isinstance(newest, ev.ToolEnded):
             return  # the journal knows of a result before the history
@@ -225,10 +230,14 @@ def test_the_fold_of_any_prefix_is_the_history_that_the_agent_has_at_that_moment
         resume(scene.call.fold(), snapshot, history, has_model=True)
         got = [late(item) for item in history.items()]
         assert got == [late(item) for item in items], (newest, got, items)
-        compared += 1
+        compared.append(newest)
 
-    check(play(watch=watch))
-    assert compared > 50
+    return watch
+
+
+def test_the_fold_of_any_prefix_is_the_history_that_the_agent_has_at_that_moment():
+    check(play(watch=compare(compared := [])))
+    assert len(compared) > 50
 
 
 def late(item: Any) -> Any:
@@ -307,6 +316,10 @@ class UntimedTale(Tale):
 
 def check_tale(scene: Scene) -> None:
     check_sound(scene)
+    check_told(scene)
+
+
+def check_told(scene: Scene) -> None:
     users = " | ".join(entries(scene, "user"))
     for text in scene.said:
         assert users.count(text) == 1, f"{text!r} in {users!r}"
@@ -344,3 +357,65 @@ def test_a_model_that_hears_and_speaks_goes_on_in_another_process():
 
     check(make())
     assert deaths(make, gap_s=0.3, check=check) > 100
+
+
+class BrokenScene(Scene):
+    """The line breaks off in the greeting, in replies and in what goes on with one; each time it is back soon."""
+
+    async def play(self) -> None:
+        await self.clock.sleep(0.4)
+        await self.call.breaks(0.3)
+        await self.call.quiet()
+        self.says("tell me 1")
+        await self.clock.sleep(0.45)
+        await self.call.breaks(0.3)
+        await self.clock.sleep(0.2)
+        await self.call.breaks(0.3)
+        await self.call.quiet()
+        self.says("book 2")
+        await self.clock.sleep(0.6)
+        await self.call.breaks(0.3)
+        await self.call.quiet()
+        self.says("look 5")
+        await self.clock.sleep(0.7)
+        await self.call.breaks(0.3)
+        await self.call.quiet()
+        await self.call.over()
+
+
+class BrokenTale(Tale):
+    async def play(self) -> None:
+        await self.clock.sleep(0.4)
+        await self.call.breaks(0.3)
+        await self.call.quiet()
+        self.says("tell me 2")
+        await self.clock.sleep(0.5)
+        await self.call.breaks(0.2)
+        await self.clock.sleep(0.2)
+        await self.call.breaks(0.3)
+        await self.call.quiet()
+        self.says("tell me 3")
+        await self.clock.sleep(1)
+        await self.call.breaks(0.3)
+        await self.call.quiet()
+        self.says("bye 9")
+        await self.clock.sleep(0.7)
+        await self.call.breaks(0.3)
+        await self.call.quiet()
+        await self.clock.sleep(1)
+        await self.call.over()
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.4])
+@pytest.mark.parametrize(("kind", "check_it"), [(BrokenScene, check_words), (BrokenTale, check_told)])
+def test_the_line_may_break_off_too(kind: type[Scene], check_it: Callable[[Scene], None], gap_s: float):
+    def make(*kills: int, gap_s: float = 0.0) -> Scene:
+        return play(*kills, gap_s=gap_s, kind=kind)
+
+    check_it(make())
+    assert deaths(make, gap_s=gap_s, check=check_it) > 60
+
+
+def test_the_fold_knows_what_the_line_broke_off():
+    check_words(play(watch=compare(compared := []), kind=BrokenScene))
+    assert len(compared) > 50

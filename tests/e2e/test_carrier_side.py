@@ -10,8 +10,9 @@ import pytest
 from aiohttp import web
 
 from dialog.agent.record import save_to
-from dialog.calls.events import CallEnded, DigitPressed, ErrorRaised, StreamChanged
+from dialog.calls.events import AgentSaid, CallEnded, DigitPressed, ErrorRaised, StreamChanged
 from dialog.clock import Clock
+from dialog.message import Playback
 from dialog.participant import Participant
 from dialog.presets import TwilioOpenAIAgent
 from dialog.testing.caller import CallEnded as CallOver
@@ -21,6 +22,7 @@ from dialog.testing.openai import OpenAIEmulator
 from dialog.testing.server import Faults
 from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.voip.twilio.gateway import TwilioGateway
+from dialog.voip.voip import VoIP
 
 ACCOUNT = "AC" + "0" * 32
 TOKEN = "secret-auth-token"
@@ -248,6 +250,28 @@ async def test_a_caller_whose_line_drops_is_back_on_the_next_stream(tmp_path):
         assert len(office.agents) == 1
         assert len(office.twilio.recordings) == 1, "the recording belongs to the call, not to its streams"
         assert sum(isinstance(event, CallEnded) for event in agent.events) == 1
+
+
+async def test_a_reply_that_a_dropped_line_cut_goes_on_with_its_sentence(tmp_path):
+    office = Office(tmp_path)
+    async with office.open():
+        async with office.call() as caller:
+            await caller.listen()
+            agent = office.agents[0]
+            reports: list[Playback] = []
+            agent.voip.on(VoIP.PLAYBACK, reports.append)
+            agent.dispatch_message("The kitchen is open. You may order until ten in the evening.")
+            await until(lambda: reports and reports[-1].heard_ms > 1500)  # 50 ms a character
+            await caller.drop()
+            await until(lambda: agent.voip.generation == 2)
+            await caller.listen()
+        await office.all_over()
+        said = [event for event in agent.events if isinstance(event, AgentSaid)]
+        assert said[1].heard.startswith("The kitchen is open. You may")
+        assert said[1].state == "lost"
+        assert (said[2].heard, said[2].state) == ("You may order until ten in the evening.", "played")
+        texts = [item.text for item in agent.history.items()]
+        assert " ".join(texts) == "Hello. The kitchen is open. You may order until ten in the evening."
 
 
 @pytest.mark.parametrize("how", ["hangs up", "is cut off"])

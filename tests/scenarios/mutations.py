@@ -80,6 +80,10 @@ def deaf_to_the_end(agent) -> None:
         agent.voip.off(VoIP.ENDED, listener)
 
 
+def gives_up_with_the_line(agent) -> None:
+    agent.voip.on(VoIP.STREAMING_STOPPED, lambda _: agent.abort())
+
+
 def deaf_to_keys(agent) -> None:
     for listener in agent.voip._listeners.get(VoIP.DTMF, ()):
         agent.voip.off(VoIP.DTMF, listener)
@@ -180,6 +184,7 @@ MUTATIONS: dict[str, Mutation] = {
     "notice that may not be interrupted": settings("the notice is interruptible", greeting_interruptible=True),
     "after the sentence": turns("words cut at once", barge_in=BargeIn()),
     "interruption disabled": turns("words cut", barge_in=BargeIn()),
+    "line that breaks in a reply": touched("what the line broke off is given up", gives_up_with_the_line),
     "hang-up in the greeting": touched("history keeps what was generated", generated_is_history),
     "hang-up while listening": touched("the agent does not hear of the end", deaf_to_the_end),
     "hang-up while thinking": touched("the agent does not hear of the end", deaf_to_the_end),

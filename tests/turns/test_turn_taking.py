@@ -15,9 +15,11 @@ from dialog.agent.turns.signals import (
     Drop,
     Final,
     Finalize,
+    GoOn,
     Infer,
     Interim,
     LineDown,
+    LineUp,
     NoTranscript,
     Overflow,
     PartOpened,
@@ -241,7 +243,45 @@ def test_abort_leaves_what_may_not_be_interrupted():
 def test_when_the_line_goes_down_everything_queued_goes_and_the_stt_is_asked_for_the_rest():
     call = Call()
     said = call.reply_heard_to(900)
-    assert call.feed(LineDown()) == [Cut(said.uuid, "line down"), Finalize("line down")]
+    assert call.feed(LineDown()) == [Cut(said.uuid, "line down", goes_on=True), Finalize("line down")]
+    call.feed(played(said.uuid, 900, "lost"))
+    assert call.feed(LineUp()) == [GoOn(said.uuid)]
+
+
+def test_nothing_that_the_line_broke_off_goes_on_after_the_caller_has_spoken():
+    call = Call()
+    said = call.reply_heard_to(900)
+    call.feed(played(said.uuid, 900, "lost"))
+    assert call.feed(ReplyEnded(said.uuid)) == [], "the line is down, although nobody has said so yet"
+    call.feed(LineDown())
+    more = utterance("and on Mondays")
+    call.feed(Final(more))
+    assert call.feed(LineUp()) == [Cut(said.uuid, "the caller went on"), Infer(more.uuid, (more,))]
+
+
+def test_what_was_cut_before_the_line_broke_does_not_go_on():
+    call = Call()
+    said = call.reply_heard_to(900)
+    call.feed(Aborted())
+    call.feed(LineDown())
+    call.feed(played(said.uuid, 900, "lost"))
+    assert call.feed(LineUp()) == []
+
+
+def test_what_the_line_broke_off_is_given_up_where_it_is_not_wanted_any_more():
+    call = Call()
+    said = call.reply_heard_to(900)
+    call.feed(LineDown())
+    call.feed(played(said.uuid, 900, "lost"))
+    assert call.feed(LineUp(goes_on=False)) == [Cut(said.uuid, "not wanted any more")]
+
+
+def test_what_the_agent_wants_to_say_waits_for_the_line():
+    call = Call()
+    call.feed(LineDown())
+    turn = uuid4()
+    assert call.feed(SayRequested(turn)) == []
+    assert call.feed(LineUp()) == [Speak(turn)]
 
 
 def test_after_close_nothing_is_decided():

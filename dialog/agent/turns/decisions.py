@@ -17,6 +17,7 @@ __all__ = [
     "End",
     "EndWithdrawn",
     "Finalize",
+    "GoOn",
     "Idle",
     "Infer",
     "NearEnd",
@@ -67,11 +68,20 @@ class Cut(Struct, frozen=True, gc=False):
     """Stop a turn that was being heard; its uninterruptible parts stay.
 
     ``at``: ``now``, or at the end of the ``sentence`` that is being heard; a ``now`` may follow a ``sentence``.
+    ``goes_on``: the line went down, and what was not heard is still wanted; :class:`GoOn` follows, or a ``Cut``
+    without it once it is not.
     """
 
     turn: UUID
     reason: str
     at: Literal["now", "sentence"] = "now"
+    goes_on: bool = False
+
+
+class GoOn(Struct, frozen=True, gc=False):
+    """The line is back, and the caller has said nothing: say what was not heard of this turn in one of its own."""
+
+    turn: UUID
 
 
 class Pause(Struct, frozen=True, gc=False):
@@ -163,6 +173,7 @@ Decision: TypeAlias = (
     | Speak
     | Drop
     | Cut
+    | GoOn
     | Pause
     | Resume
     | Finalize

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Literal
 from uuid import UUID
 
-from dialog.agent.turns.decisions import Cut, Decision, Drop, Infer, Overflow, Promote, Speak, Unanswered
+from dialog.agent.turns.decisions import Cut, Decision, Drop, GoOn, Infer, Overflow, Promote, Speak, Unanswered
 from dialog.agent.turns.running import RunningTurn
 from dialog.agent.turns.settings import BargeIn, Endpointing, TurnSettings
 from dialog.agent.turns.signals import PartOpened
@@ -34,6 +34,8 @@ class Floor:
         self._turn: RunningTurn | None = None
         self._waiting: list[Utterance] = []
         self._says: deque[tuple[UUID, bool]] = deque()
+        self._broken: list[UUID] = []
+        """Turns that the line did not let finish, in their order: they go on when it is back."""
         self.speculation: Speculation = Speculation()
         self.down: bool = False
         """Media has stopped: what the caller said is answered when it flows again."""
@@ -49,12 +51,12 @@ class Floor:
     @property
     def free(self) -> bool:
         """Nobody speaks, prepares to, or waits to."""
-        return self._turn is None and not self._says and not self._waiting and self.speculation.running is None
+        return self.silent and not self._waiting and self.speculation.running is None
 
     @property
     def silent(self) -> bool:
         """The agent has nothing to say."""
-        return self._turn is None and not self._says
+        return self._turn is None and not self._says and not self._broken
 
     @property
     def running(self) -> bool:
@@ -92,10 +94,11 @@ class Floor:
         return turn.cut_at + self._settings.settle_s if self._waiting and not turn.protected else None
 
     def has(self, turn_id: UUID) -> bool:
-        """Whether the turn speaks, prepares to, or waits to."""
+        """Whether the turn speaks, prepares to, waits to, or is to go on."""
         running = self.speculation.running
         return (
             self.turn == turn_id
+            or turn_id in self._broken
             or (running is not None and running.turn == turn_id)
             or any(turn == turn_id for turn, _ in self._says)
         )
@@ -124,17 +127,27 @@ class Floor:
         deadline = self.deadline
         if turn.over or (turn.cut == "now" and deadline is not None and now >= deadline):
             self._turn = None
+            if turn.broken:
+                self._broken.append(turn.turn)
 
     def next(self, *, caller_busy: bool) -> list[Decision]:
-        """Give the floor on, if it is free: to the caller's utterances, else to the agent's own turns."""
+        """Give the floor on, if it is free: to the caller's utterances, else to the agent's own turns.
+
+        What the line broke off goes on before these, unless the caller was faster.
+        """
         if self.closed or self._turn is not None:
             return []
         answering = not self.down and not self.ending
         if caller_busy:
             return self.speculation.begin(tuple(self._waiting)) if answering else []
         if self._waiting and answering:
-            return self._answer()
+            return [*self._forget_broken("the caller went on"), *self._answer()]
         decisions = self.speculation.drop("nothing came of it")
+        if self.down:
+            return decisions
+        if self._broken:
+            broken, self._broken = self._broken, []
+            return [*decisions, *(GoOn(turn) for turn in broken)]
         if self._says:
             turn_id, allow_interrupt = self._says.popleft()
             self._turn = RunningTurn(turn_id)
@@ -157,7 +170,8 @@ class Floor:
             turn.end()
 
     def played(self, playback: Playback, *, words: bool) -> None:
-        """Take note of what was heard."""
+        """Take note of what was heard. What is lost tells, before anything else does, that the line is down."""
+        self.down = self.down or playback.state == "lost"
         turn = self._find(playback.uuid)
         if turn is not None:
             turn.played(playback, words=words)
@@ -180,21 +194,24 @@ class Floor:
 
     def abort(self, now: float, reason: str) -> list[Decision]:
         """Give up the running turn and the queued ones, as far as they may be interrupted."""
-        decisions = self.speculation.drop(reason)
+        decisions = self.speculation.drop(reason) + self._forget_broken(reason)
         turn = self._turn
         if turn is not None and turn.cut != "now":
             decisions += self._cut(turn, now, reason, "now")
         return decisions + self._drop_says(reason)
 
     def line_down(self, now: float, reason: str) -> list[Decision]:
-        """Media has stopped: give up what is being said; what was not answered yet is answered later."""
+        """Media has stopped: give up what is being said, until it flows again; what was not answered yet is later."""
         self.down = True
         decisions = self.speculation.drop(reason)
+        if self._turn is not None:
+            self._turn.breaks()
         return decisions + self.yield_to_caller(now, reason) + self._drop_says(reason)
 
-    def line_up(self) -> None:
-        """Media flows again."""
+    def line_up(self, *, goes_on: bool) -> list[Decision]:
+        """Media flows again, and what it broke off is still worth saying, or is not."""
         self.down = False
+        return [] if goes_on else self._forget_broken("not wanted any more")
 
     def expired(self, now: float) -> list[Decision]:
         """Stop a sentence that does not end."""
@@ -207,6 +224,7 @@ class Floor:
         """The call is over: nobody speaks any more."""
         self.closed = True
         decisions = self.speculation.drop("call ended")
+        self._broken.clear()
         if self._turn is not None:
             decisions.append(Cut(self._turn.turn, "call ended"))
         decisions += [Drop(turn, "call ended") for turn, _ in self._says]
@@ -237,7 +255,14 @@ class Floor:
         turn.cut = at
         turn.cut_at = now
         turn.end()
-        return [Cut(turn.turn, reason, at)]
+        return [Cut(turn.turn, reason, at, turn.broken)]
+
+    def _forget_broken(self, reason: str) -> list[Decision]:
+        broken, self._broken = self._broken, []
+        if self._turn is not None and self._turn.broken:
+            self._turn.broken = False
+            broken.append(self._turn.turn)
+        return [Cut(turn, reason) for turn in broken]
 
     def _drop_says(self, reason: str) -> list[Decision]:
         decisions: list[Decision] = [Drop(turn, reason) for turn, allow in self._says if allow]

@@ -15,7 +15,7 @@ __all__ = ["RunningTurn"]
 class RunningTurn:
     """Its open parts, and what was heard of it."""
 
-    __slots__ = ("cut", "cut_at", "ended", "endpointing", "heard", "own", "parts", "turn", "utterances")
+    __slots__ = ("broken", "cut", "cut_at", "ended", "endpointing", "heard", "own", "parts", "turn", "utterances")
 
     def __init__(self, turn: UUID, utterances: tuple[Utterance, ...] = ()) -> None:
         self.turn = turn
@@ -33,6 +33,8 @@ class RunningTurn:
         """No further part comes."""
         self.cut: Literal["", "now", "sentence"] = ""
         self.cut_at = 0.0
+        self.broken = False
+        """The line went down while it spoke; nobody had cut it."""
 
     @property
     def over(self) -> bool:
@@ -74,8 +76,14 @@ class RunningTurn:
         self.ended = True
         self.parts.pop(-1, None)
 
+    def breaks(self) -> None:
+        """The line has gone down; what nobody wanted any more does not go on."""
+        self.broken = self.broken or not self.cut
+
     def played(self, playback: Playback, *, words: bool) -> None:
         """Take note of what was heard."""
         self.heard = self.heard or words
+        if playback.state == "lost":
+            self.breaks()
         if playback.final:
             self.parts.pop(playback.part, None)

@@ -15,6 +15,7 @@ from dialog.agent.turns.decisions import (
     End,
     EndWithdrawn,
     Finalize,
+    GoOn,
     Idle,
     Infer,
     NearEnd,
@@ -48,6 +49,7 @@ __all__ = [
     "EndpointingResolved",
     "Final",
     "Finalize",
+    "GoOn",
     "Idle",
     "Infer",
     "Interim",
@@ -218,7 +220,12 @@ class LineDown(Struct, frozen=True, gc=False):
 
 
 class LineUp(Struct, frozen=True, gc=False):
-    """Media flows, for the first time or again."""
+    """Media flows, for the first time or again.
+
+    ``goes_on``: what was being said when it stopped is still worth saying.
+    """
+
+    goes_on: bool = True
 
 
 class Resumed(Struct, frozen=True, gc=False):

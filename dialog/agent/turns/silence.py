@@ -132,6 +132,11 @@ class Goodbye:
         if turn in self._refused:
             self._refused.remove(turn)
 
+    def goes_on(self, turn: UUID) -> None:
+        """Another turn says what was not heard of this one."""
+        if self._wish is not None and self._wish[1] == turn:
+            self._wish = (self._wish[0], None)
+
     def refused(self, turn: UUID) -> list[Decision]:
         """The caller's words ended the turn: the call does not end with it."""
         self._refused.append(turn)

@@ -148,8 +148,8 @@ class TurnTaking:
             case sig.Aborted():
                 return [*self._floor.abort(now, "aborted"), *self._interruption.release("aborted")]
             case sig.LineUp():
-                self._floor.line_up()
                 self._silence.line_up(now)
+                return self._floor.line_up(goes_on=signal.goes_on)
             case sig.LineDown():
                 return self._line_down(now)
             case sig.Resumed():
@@ -283,7 +283,12 @@ class TurnTaking:
         self._floor.release(now)
         if self._goodbye.wished and self._said_goodbye:  # before anything else is begun
             decisions += [each for decision in self._goodbye.due() for each in self._end(decision)]
-        decisions += self._floor.next(caller_busy=self._endpointer.busy)
+        for decision in self._floor.next(caller_busy=self._endpointer.busy):
+            decisions.append(decision)
+            if isinstance(decision, sig.GoOn):
+                self._goodbye.goes_on(decision.turn)
+            elif isinstance(decision, sig.Cut):
+                decisions += self._goodbye.refused(decision.turn)
         if self._floor.turn != before:
             if self._floor.turn is not None:
                 self._goodbye.begun(self._floor.turn)
