@@ -120,6 +120,8 @@ class SocketFabric(Fabric):
             _, late = await asyncio.wait(waits, timeout=_CLOSE_S)
             for wait in late:
                 wait.cancel()
+            if late:
+                await asyncio.wait(late)
             for connection in connections:
                 if connection.transport is not None:
                     connection.transport.abort()

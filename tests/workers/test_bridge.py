@@ -150,6 +150,21 @@ async def test_a_recording_is_fetched_where_the_credentials_are():
                 pass
 
 
+async def test_a_recording_that_nobody_takes_the_rest_of_is_not_held(monkeypatch):
+    monkeypatch.setattr("dialog.workers.hosted._CREDIT_S", 0.1)
+    async with bridge(clock=FAST) as house:
+        await house.worker("one")
+        carrier = MemoryCarrier()
+        carrier.recordings["https://x/1"] = bytes(1_000_000)
+        call, _, voip = await house.ring(carrier=carrier)
+        hosted = house.hosted(call)
+        pieces = voip.download_recording("https://x/1")
+        assert await anext(pieces)
+        assert hosted._credits
+        await pieces.aclose()
+        await until(lambda: not hosted._credits)
+
+
 async def test_a_background_sounds_on_the_line():
     async with bridge(clock=FAST) as house:
         await house.worker("one")
