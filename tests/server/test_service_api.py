@@ -209,6 +209,17 @@ async def test_a_text_message_is_sent_from_a_number_of_the_service() -> None:
         assert (await line.client.post("/v1/messages", {"to": THEIRS, "text": "x"})).status == 404
 
 
+async def test_a_refused_message_is_told_to_whoever_asked_and_its_number_to_no_log(caplog) -> None:
+    async with service_line() as line:
+        line.rest.faults = Faults(refuse=400)
+        with caplog.at_level(logging.DEBUG, logger="dialog.server"):
+            answer = await line.client.post("/v1/messages", {"to": THEIRS, "text": "secret words"})
+        assert answer.status == 502
+        assert "send_message failed" in caplog.text
+        assert THEIRS not in caplog.text
+        assert "secret words" not in caplog.text + str(answer.body)
+
+
 # Live events.
 
 

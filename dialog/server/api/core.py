@@ -126,8 +126,8 @@ class Api:
         try:
             result = await getattr(self._handlers, operation.name)(asked)
         except DialogError as exc:
-            if operation.status < 500:
-                logger.warning("%s: %s", operation.name, exc)
+            # Its text may name a number: it is for whoever asked.
+            logger.warning("%s failed: %s", operation.name, type(exc).__name__)
             raise problem_of(exc) from exc
         if operation.produces == "bytes":
             return Answer(content_type="audio/wav", headers=(("Cache-Control", "no-store"),), stream=result)
