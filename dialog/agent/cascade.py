@@ -661,6 +661,9 @@ class Cascade:
         sounds = playback.heard_ms > 0 or playback.state == "playing"
         if "first_frame" not in turn.times and sounds and not part.options.filler:
             turn.stamp("first_frame", self._clock.now() - playback.heard_ms / 1000.0)
+        if self._voip.captions and playback.state == "playing" and len(part.speech.text) > part.captioned:
+            part.captioned = len(part.speech.text)
+            self._host.part_sounds(turn, part)
         if playback.final:
             text = part.heard_text()
             self._part_final(turn, part, text, self._clock.now())

@@ -618,6 +618,10 @@ class Conversation:
         if reason == "caller spoke":
             self.happened(ev.Interrupted, turn=turn.uuid, reason=reason)
 
+    def part_sounds(self, turn: Turn, part: Part) -> None:
+        """A part is being heard, and there is text of it that was not told yet."""
+        self.happened(ev.AgentSpeaks, turn=turn.uuid, part=part.number, text=part.speech.text)
+
     def part_ended(self, turn: Turn, part: Part, heard: str) -> None:
         """A part was heard, cut or lost."""
         assert part.playback is not None

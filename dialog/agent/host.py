@@ -51,6 +51,7 @@ class Host(Protocol):
     def caller_spoke(self, edge: SpeechEdge) -> None: ...  # noqa: D102
     def caller_said(self, utterance: Utterance, *, final: bool) -> None: ...  # noqa: D102
     def decided(self, decision: sig.Decision) -> None: ...  # noqa: D102
+    def part_sounds(self, turn: Turn, part: Part) -> None: ...  # noqa: D102
     def part_ended(self, turn: Turn, part: Part, heard: str) -> None: ...  # noqa: D102
     def interrupted(self, turn: Turn, reason: str) -> None: ...  # noqa: D102
     def turn_ended(self, turn: Turn) -> None: ...  # noqa: D102

@@ -153,6 +153,7 @@ class Part:
         "_text",
         "audio_done",
         "audio_ms",
+        "captioned",
         "chars",
         "converter",
         "heard_map",
@@ -185,6 +186,8 @@ class Part:
         self.heard_map: HeardMap = HeardMap(rate)
         self.sealed: bool = False
         """No more text comes."""
+        self.captioned: int = 0
+        """So many characters of its text were told while it sounds."""
         self.chars: int = 0
         """Characters of its text so far …"""
         self.spent: int = 0

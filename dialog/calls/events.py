@@ -18,6 +18,7 @@ from dialog.usage import Usage
 __all__ = [
     "CALL_EVENTS",
     "AgentSaid",
+    "AgentSpeaks",
     "CallAnsweredBy",
     "CallEnded",
     "CallEvent",
@@ -155,6 +156,14 @@ class CallerUnheard(EventBase, frozen=True, kw_only=True, gc=False, tag="caller.
 
     waited_s: float
     """How long the transcript was waited for."""
+
+
+class AgentSpeaks(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.speaking"):
+    """A part of a reply is being heard; all of its text so far. Only in calls whose caller can read, from a browser."""
+
+    turn: UUID
+    part: int
+    text: str
 
 
 class AgentSaid(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.transcript"):
@@ -322,6 +331,7 @@ CallEvent: TypeAlias = (
     | CallerSpoke
     | CallerSaid
     | CallerUnheard
+    | AgentSpeaks
     | AgentSaid
     | PausedForCaller
     | ResumedAfterPause

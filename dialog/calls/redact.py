@@ -10,6 +10,7 @@ import msgspec
 
 from dialog.calls.events import (
     AgentSaid,
+    AgentSpeaks,
     CallEnded,
     CallerSaid,
     CallEvent,
@@ -100,6 +101,8 @@ class Redaction:
             case AgentSaid():
                 heard = self.text(event.heard, complete=event.heard.rstrip() == event.text.rstrip())
                 return _with(event, text=self.text(event.text), heard=heard)
+            case AgentSpeaks():
+                return _with(event, text=self.text(event.text, complete=False))
             case ToolStarted():
                 return _with(event, arguments=self._json(event.arguments))
             case ToolEnded():

@@ -116,6 +116,8 @@ class VoIP(Participant):
 
     medium: ClassVar[Literal["audio", "text"]] = "audio"
     """``text``: nothing sounds; see :class:`dialog.voip.text.TextVoIP`."""
+    captions: ClassVar[bool] = False
+    """Who is at the other end can read what is said while it is said: the agent tells :class:`AgentSpeaks`."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dialog.errors import CarrierError, MissingPublicURL
+from dialog.errors import CarrierError, MissingPublicURL, NotSupportedError
 from dialog.voip.call import Call
 from dialog.voip.link import (
     Command,
@@ -23,6 +23,7 @@ from dialog.voip.link import (
     StartTranscription,
     StopRecording,
     TransferTo,
+    UseClientTool,
 )
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.record import CallRecord
@@ -76,6 +77,8 @@ class TwilioCommands:
         if not record.call_sid:
             raise CarrierError("twilio", str(call.metadata.call_id), "the call has no CallSid yet: wait for the stream")
         match command:
+            case UseClientTool():
+                raise NotSupportedError(f"call {call.metadata.call_id}: a telephone has no tools")
             case Consult():
                 self._site(record, "consult")
                 await self._together().consult(call, record, command)

@@ -57,6 +57,8 @@ class Narrator:
                 told.append(CallerTranscript(turn=turn, text=text, final=final))
             case ev.CallerUnheard() | ev.ReplyDropped():
                 self._asked = False
+            case ev.AgentSpeaks(turn=turn, part=part, text=text):
+                told.append(AgentTranscript(turn=turn, part=part, text=text, state="speaking"))
             case ev.AgentSaid(turn=turn, part=part, text=text, heard=heard, state=end):
                 told.append(AgentTranscript(turn=turn, part=part, text=text, heard=heard, state=end))
             case ev.Interrupted(turn=turn, reason=reason):

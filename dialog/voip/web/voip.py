@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from dialog.voip.voip import VoIP
 
 __all__ = ["WebVoIP"]
@@ -13,6 +15,8 @@ class WebVoIP(VoIP):
     Its :attr:`audio_format` is what client and server have agreed on. ``metadata.from_`` is the user whom the token
     names, ``metadata.to`` the agent that was asked for. It cannot be transferred, recorded or sent a text message.
     """
+
+    captions: ClassVar[bool] = True
 
     @property
     def user(self) -> str:
