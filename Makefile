@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint typecheck bench soak docs build clean
+.PHONY: help setup demo demo-web test lint typecheck bench soak docs build clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ $(VENV)/.demo: pyproject.toml
 
 demo: $(VENV)/.demo ## one whole call: recognised, answered and spoken for real, without any account
 	$(BIN)/python -m dialog demo --out build/demo
+
+demo-web: $(VENV)/.demo ## a page to talk to the demo's agents with your microphone: http://localhost:8080/talk
+	$(BIN)/python -m dialog talk
 
 # Most tests wait for sockets and share the machine; those that judge time come after them, by themselves.
 test: $(STAMP) ## the whole suite

@@ -225,6 +225,22 @@ def chat(
 
 
 @app.command()
+def talk(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODULE:FUNCTION]...", help="main:on_voip; without it the demo's agents."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; who reaches it may talk.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, help="Port to listen at; 0: any free one.")] = 8080,
+    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "warning",
+) -> None:
+    """Talk to an agent in the browser, with your microphone: the same main.py, or the demo without any account."""
+    from dialog.cli.talk import run_talk
+
+    _exit(_run(run_talk(Console(), tuple(targets or ()), host=host, port=port, log_level=log_level)))
+
+
+@app.command()
 def doctor(
     env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
     local: Annotated[bool, typer.Option("--local", help="Only what the demo needs: no keys, no network.")] = False,

@@ -61,7 +61,9 @@ def test_every_block_runs(page: Path) -> None:
 def test_no_block_hides_from_these_tests() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *(?:```|~~~|:::)(.*)$", page.read_text(), re.MULTILINE)
-        assert set(fences) <= {"", "python", "sh", "text", "{eval-rst}", "{toctree}", "{warning}"}, page.name
+        assert set(fences) <= {"", "python", "javascript", "sh", "text", "{eval-rst}", "{toctree}", "{warning}"}, (
+            page.name
+        )
 
 
 class House:

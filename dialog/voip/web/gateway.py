@@ -328,7 +328,7 @@ class WebGateway:
         refused = self._refusal(headers)
         if refused is not None:
             return web.Response(status=refused[0], text=refused[1] + "\n")
-        if not web.WebSocketResponse(compress=False).can_prepare(request):
+        if not web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False).can_prepare(request):
             return web.Response(status=426, text="this is a WebSocket\n", headers={"Upgrade": "websocket"})
         stream = WebStream(self._switchboard.clock.now())
         remote, origin = request.remote or "", headers.get("origin", "")
