@@ -97,6 +97,12 @@ def test_the_wheel_has_everything_that_runs_and_nothing_else(wheel: Path) -> Non
         "dialog/py.typed",
         "dialog/calls/page.html",
         "dialog/testing/load_page.html",
+        "dialog/web/static/dialog-audio.js",
+        "dialog/web/static/dialog.js",
+        "dialog/web/static/talk.css",
+        "dialog/web/static/talk.html",
+        "dialog/web/static/talk.js",
+        "dialog/web/static/talk.svg",
         "dialog/cli/project/main.py.txt",
     } <= names
     assert len(licences) == 1

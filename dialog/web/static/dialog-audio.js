@@ -80,6 +80,7 @@ class Capture extends AudioWorkletProcessor {
 const START_S = 0.06; // so much is buffered before sound begins …
 const WAIT_S = 0.12; // … or so long waited for more
 const MOST_START_S = 0.3;
+const LATE_S = 0.1;
 const FADE_S = 0.005;
 
 /** Plays what is posted, and tells which marks it has passed. */
@@ -89,6 +90,7 @@ class Playback extends AudioWorkletProcessor {
     this.rate = rate;
     this.port.onmessage = ({ data }) => this.take(data);
     this.start = START_S;
+    this.dryAt = -Infinity;
     this.reset();
     this.loudness = 0;
     this.quanta = 0;
@@ -130,7 +132,10 @@ class Playback extends AudioWorkletProcessor {
     if (!samples.length) return;
     this.queue.push({ samples });
     this.buffered += samples.length;
-    this.since ??= currentTime;
+    if (this.since !== null) return;
+    this.since = currentTime;
+    // Dry a moment ago, in the middle of a word: who comes late again gets more room.
+    if (currentTime - this.dryAt < LATE_S) this.start = Math.min(MOST_START_S, this.start + 0.02);
   }
 
   /** Marks at the head of the queue: all before them has sounded. */
@@ -171,14 +176,10 @@ class Playback extends AudioWorkletProcessor {
       channel.set(samples);
       for (let index = 1; index < output.length; index++) output[index].set(channel);
       if (samples.length < channel.length) {
-        // Dry in the middle of a word, or at the end of a sentence: who comes late again gets more room.
         this.playing = false;
         this.since = null;
         this.dryAt = currentTime;
       }
-    } else if (this.dryAt && this.since !== null && currentTime - this.dryAt < 0.1) {
-      this.start = Math.min(MOST_START_S, this.start + 0.02);
-      this.dryAt = 0;
     }
     this.loudness = Math.max(this.loudness, level(channel));
     if (++this.quanta % 20 === 0) {

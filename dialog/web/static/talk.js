@@ -184,8 +184,9 @@ function note(text, bad = false) {
 function caller({ turn, text, final }) {
   along(() => {
     const { item, what } = bubble(`caller ${turn}`, "you interim", "You");
-    what.textContent = text;
-    item.classList.toggle("interim", !final);
+    // What the local recogniser says of speech that it does not know.
+    what.textContent = text === "[unclear]" ? "(not understood)" : text;
+    item.classList.toggle("interim", !final || text === "[unclear]");
   });
 }
 
