@@ -6,10 +6,11 @@ from importlib.util import find_spec
 
 from dialog.errors import MissingExtra
 
-__all__ = ["check_demo", "check_testing"]
+__all__ = ["check_demo", "check_speech", "check_testing"]
 
 _TESTING = (("websockets", "testing"), ("numpy", "testing"))
-_DEMO = (("pocketsphinx", "local"), ("espeakng_loader", "local"), ("twilio", "twilio"), *_TESTING)
+_SPEECH = (("pocketsphinx", "local"), ("espeakng_loader", "local"), ("numpy", "local"))
+_DEMO = (*_SPEECH, ("twilio", "twilio"), *_TESTING)
 
 
 def check_demo() -> None:
@@ -19,6 +20,15 @@ def check_demo() -> None:
         MissingExtra: The first that is missing.
     """
     _check(_DEMO)
+
+
+def check_speech() -> None:
+    """A recogniser and a voice that need no account.
+
+    Raises:
+        MissingExtra: The first that is missing.
+    """
+    _check(_SPEECH)
 
 
 def check_testing() -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from rich.console import Console
 
 from dialog import logs
-from dialog.cli.needs import check_demo
+from dialog.cli.needs import check_speech
 from dialog.errors import ConfigurationError
 from dialog.loading import load_function
 from dialog.server.serving import serve
@@ -77,7 +77,7 @@ async def run_talk(console: Console, targets: tuple[str, ...], *, host: str, por
             raise ConfigurationError("an agent is named twice")
         site = make_site({each: load_function(each) for each in targets}, names={})
     else:
-        check_demo()
+        check_speech()
         from dialog.demo.web import AGENTS, on_voip
 
         site = make_site(dict.fromkeys(AGENTS, on_voip), names=AGENTS, note=_DEMO_NOTE)

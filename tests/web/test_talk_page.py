@@ -84,6 +84,7 @@ async def said(page, who, text, timeout_ms=SPEECH_MS):
 # -- speech
 
 
+@pytest.mark.alone
 async def test_a_whole_conversation_is_spoken_and_answered_aloud(tmp_path):
     microphone = await record_microphone(tmp_path / "microphone.wav", 6.0, QUESTION, 8.0)
     async with serving(demo()) as url, chromium(microphone) as page:
@@ -103,6 +104,7 @@ async def test_a_whole_conversation_is_spoken_and_answered_aloud(tmp_path):
         assert not page.problems
 
 
+@pytest.mark.alone
 async def test_who_speaks_over_the_agent_silences_it(tmp_path):
     microphone = await record_microphone(
         tmp_path / "microphone.wav", 6.0, "what can you do for me", 2.5, "one moment i have a question", 6.0

@@ -1,0 +1,72 @@
+"""python -m dialog talk: the page, served by a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+
+import pytest
+from aiohttp import ClientSession
+
+from dialog.message import PCM_16K
+from dialog.testing.web import WebCaller
+from dialog.voip.web.messages import AgentTranscript
+
+MAIN = """
+from dialog.agent.agent import Agent
+from dialog.testing.doubles import HummingTTS
+
+def on_voip(voip):
+    Agent(voip=voip, tts=HummingTTS(char_ms=5), greeting="Hello from main.").activate()
+
+async def later(voip):
+    on_voip(voip)
+"""
+
+
+async def run(*arguments):
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "dialog",
+        "talk",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={"PYTHONPATH": ":".join(sys.path), "COLUMNS": "200", "PATH": ""},
+    )
+
+
+async def test_an_agent_of_ones_own_is_talked_to_and_ctrl_c_ends_it(tmp_path):
+    main = tmp_path / "main.py"
+    main.write_text(MAIN)
+    process = await run(f"{main}:on_voip", f"{main}:later", "--port", "0")
+    async with asyncio.timeout(40):
+        line = (await process.stdout.readline()).decode()
+        (url,) = re.findall(r"http://\S+/talk", line)
+        async with ClientSession() as http:
+            async with http.get(url.removesuffix("/talk")) as response:
+                page = await response.text()
+            assert re.findall(r'<option value="([^"]*)', page) == [f"{main}:on_voip", f"{main}:later"]
+            async with http.post(f"{url}/token") as response:
+                token = (await response.json())["token"]
+        socket = url.replace("http", "ws").replace("/talk", "/ws/realtime")
+        async with WebCaller.connect(socket, token=token, agent=f"{main}:later", audio=[PCM_16K]) as caller:
+            said = await caller.wait_for(AgentTranscript, lambda each: each.state == "played")
+            assert said.heard == "Hello from main."
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [(["nothing.py:on_voip"], "there is no file"), (["a:b", "a:b"], "named twice")],
+)
+async def test_what_cannot_be_talked_to_is_one_line(arguments, why):
+    process = await run(*arguments, "--port", "0")
+    out, _ = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode != 0
+    assert why in out.decode()
+    assert "Traceback" not in out.decode()
