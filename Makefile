@@ -31,7 +31,7 @@ demo-web: $(VENV)/.demo ## a page to talk to the demo's agents with your microph
 
 # Most tests wait for sockets and share the machine; those that judge time come after them, by themselves.
 test: $(STAMP) ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 lint: $(STAMP) ## ruff, codespell and the layers of the architecture
