@@ -47,6 +47,9 @@ typecheck: $(STAMP) ## mypy and basedpyright, both strict
 bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the same run; QUICK=1 for fewer calls
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 	$(BIN)/python benchmarks/conversation.py $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/bridge.py --seconds $(if $(QUICK),5,20)
+	$(BIN)/python benchmarks/workers.py --seconds $(if $(QUICK),5,20)
+	$(BIN)/python benchmarks/survival.py --kills $(if $(QUICK),8,100)
 
 soak: $(STAMP) ## ten minutes of calls while workers, NATS and providers die; MINUTES=60 for an hour
 	$(BIN)/python tests/soak/soak.py --minutes $(or $(MINUTES),10)
