@@ -33,9 +33,9 @@ def _processes_of(run: str) -> dict[int, str]:
 def _no_process_left() -> Iterator[None]:
     run = os.environ[_RUN] = uuid4().hex
     yield
-    until = time.monotonic() + 10.0
+    until = time.monotonic() + 30.0
     while (left := _processes_of(run)) and time.monotonic() < until:
-        time.sleep(0.1)  # those whose starter was killed take a moment to notice
+        time.sleep(0.1)  # those whose starter was killed take a moment to notice, a blocked one ten seconds
     assert not left, f"processes left running: {left}"
 
 
