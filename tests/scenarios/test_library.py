@@ -43,8 +43,12 @@ async def test_every_scenario_fails_when_what_it_guards_is_switched_off():
     cases = [case for case in LIBRARY if case.name not in PENDING]
     mutants = [replace(case, setup=MUTATIONS[case.name].change(case.setup)) for case in cases]
     outcomes = await play(mutants, seed=SEED, attempts=1)
-    alive = [f"{outcome.scenario}: {MUTATIONS[outcome.scenario].name}" for outcome in outcomes if not outcome.problems]
-    assert not alive, f"SCENARIO_SEED={SEED}: not noticed:\n" + "\n".join(alive)
+    alive = {outcome.scenario for outcome in outcomes if not outcome.problems}
+    if alive:  # by the chance of a moment, once: not twice
+        again = await play([mutant for mutant in mutants if mutant.name in alive], seed=SEED + 1, attempts=1)
+        alive = {outcome.scenario for outcome in again if not outcome.problems}
+    unnoticed = [f"{name}: {MUTATIONS[name].name}" for name in sorted(alive)]
+    assert not unnoticed, f"SCENARIO_SEED={SEED}: not noticed:\n" + "\n".join(unnoticed)
 
 
 NOT_IN_REALTIME = {

@@ -270,17 +270,18 @@ class Soak:
         }
         filled = [argument.format(port=port) for argument in arguments]
         filled += ["--nats", self.nats.url, "--log-level", "warning"]
-        self._roles[name] = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "dialog",
-            *filled,
-            env=environment,
-            cwd=self.log,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=(self.log / f"{name}.log").open("wb"),
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        with (self.log / f"{name}.log").open("wb") as log:
+            self._roles[name] = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "dialog",
+                *filled,
+                env=environment,
+                cwd=self.log,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+            )
 
     async def _until_ready(self, name: str, port: int) -> None:
         async with asyncio.timeout(40):
