@@ -44,6 +44,10 @@ MessageT = TypeVar("MessageT")
 _WAIT_S = 10.0
 
 
+_OUTBOX = 3000
+"""Frames that may wait to be sent, a minute of audio: a server that reads nothing for so long fails the test."""
+
+
 class WebRefused(DialogError):
     """The server closed the connection instead of starting a session."""
 
@@ -73,7 +77,7 @@ class WebCaller:
         self._socket: ClientWebSocketResponse | None = None
         self._ears: list[MemoryLine] = []
         self._reader: asyncio.Task[None] | None = None
-        self._outbox: asyncio.Queue[bytes | str] = asyncio.Queue()
+        self._outbox: asyncio.Queue[bytes | str] = asyncio.Queue(_OUTBOX)
         self._news = asyncio.Event()
 
     @classmethod
@@ -233,7 +237,7 @@ class WebCaller:
     def _listen(self, socket: ClientWebSocketResponse, started: SessionStarted) -> None:
         ear = MemoryLine(clock=self._clock, audio_format=started.audio)
         self._ears.append(ear)
-        self._outbox = asyncio.Queue()
+        self._outbox = asyncio.Queue(_OUTBOX)
         ear.attend(_Mouth(self._outbox))
         ear.pump()
         self._reader = asyncio.create_task(self._run(socket, ear, self._outbox), name="web caller")
