@@ -13,7 +13,7 @@ from dialog.cli.fleet import settings_from
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.loop import calm_collector
-from dialog.providers.variables import fault, variable
+from dialog.providers.variables import fault, value_of, variable
 from dialog.server.making import make_fleet_gateway, make_gateway
 from dialog.server.processes import Processes, ProcessesSettings
 from dialog.server.serving import Gateway, serve
@@ -90,6 +90,10 @@ def _fleet(plan: GatewayPlan, env: Mapping[str, str]) -> NatsSettings | None:
     """How to reach the fleet of a plan; ``None`` if the gateway is the user's own and looks after itself."""
     if plan.target and not plan.nats:
         return None
+    if not plan.nats and not value_of(env, variable("NATS_URL")):
+        raise ConfigurationError(
+            "who answers the calls? Name your gateway, as main:gateway, or a fleet of workers: --nats nats://host:4222"
+        )
     return settings_from(env, plan.nats)
 
 

@@ -209,6 +209,7 @@ async def test_a_gateway_without_any_code_and_a_worker_make_a_phone_line(process
         (("worker", ANSWERING), "where does the fleet meet?"),
         (("worker", ANSWERING, "--nats", "http://x"), "is no address of NATS servers"),
         (("worker", f"{APPS}/answering.py:nothing", "--nats", "{url}"), "cannot be loaded"),
+        (("gateway",), "who answers the calls?"),
         (("gateway", "--nats", "{url}"), "TWILIO_ACCOUNT_SID is not set"),
         (("gateway", f"{APPS}/answering.py:on_voip", "--nats", "{url}"), "takes no workers"),
     ],
