@@ -13,6 +13,20 @@ from rich.markup import escape
 
 from dialog import __version__
 from dialog.cli.needs import check_demo, check_testing
+from dialog.cli.options import (
+    AccountSid,
+    AuthToken,
+    Certificate,
+    DrainS,
+    EnvFile,
+    Key,
+    LeaveS,
+    LogLevel,
+    PublicURL,
+    ServedHost,
+    ServedPort,
+    WebhookURL,
+)
 from dialog.errors import DialogError
 from dialog.loop import new_event_loop
 
@@ -61,24 +75,18 @@ def demo(
 
 @app.command()
 def call(  # noqa: PLR0917  # options of the command line, not positions
-    url: Annotated[str, typer.Argument(help="The gateway's voice webhook: http://127.0.0.1:8080/twilio")],
+    url: WebhookURL,
     script: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="What the caller says, a sentence a line.")
     ] = None,
     wav: Annotated[
         list[Path] | None, typer.Option(exists=True, dir_okay=False, help="Say this recording; may be repeated.")
     ] = None,
-    auth_token: Annotated[
-        str, typer.Option(envvar="TWILIO_AUTH_TOKEN", show_envvar=True, help="Signs the requests.")
-    ] = "",
-    account_sid: Annotated[
-        str, typer.Option(envvar="TWILIO_ACCOUNT_SID", show_envvar=True, help="The account that calls.")
-    ] = "",
-    public_url: Annotated[
-        str, typer.Option(envvar="WEBHOOK_URL", show_envvar=True, help="What the gateway believes to be its address.")
-    ] = "",
+    auth_token: AuthToken = "",
+    account_sid: AccountSid = "",
+    public_url: PublicURL = "",
     out: Annotated[Path | None, typer.Option(help="Write the call as a stereo WAV file.")] = None,
-    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    env_file: EnvFile = Path(".env"),
 ) -> None:
     """Dial a running gateway as Twilio does, speak, listen, and measure."""
     _need(check_testing)
@@ -99,7 +107,7 @@ def call(  # noqa: PLR0917  # options of the command line, not positions
 
 @app.command()
 def load(  # noqa: PLR0917  # options of the command line, not positions
-    url: Annotated[str, typer.Argument(help="The gateway's voice webhook: http://127.0.0.1:8080/twilio")],
+    url: WebhookURL,
     calls: Annotated[int | None, typer.Option(help="So many calls; 10 without --duration.")] = None,
     duration: Annotated[float | None, typer.Option(help="Dial for so many seconds.")] = None,
     ramp: Annotated[float, typer.Option(help="Calls a second.")] = 5.0,
@@ -128,16 +136,10 @@ def load(  # noqa: PLR0917  # options of the command line, not positions
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A further host that TwiML may lead to; may be repeated.")
     ] = None,
-    auth_token: Annotated[
-        str, typer.Option(envvar="TWILIO_AUTH_TOKEN", show_envvar=True, help="Signs the requests.")
-    ] = "",
-    account_sid: Annotated[
-        str, typer.Option(envvar="TWILIO_ACCOUNT_SID", show_envvar=True, help="The account that calls.")
-    ] = "",
-    public_url: Annotated[
-        str, typer.Option(envvar="WEBHOOK_URL", show_envvar=True, help="What the gateway believes to be its address.")
-    ] = "",
-    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    auth_token: AuthToken = "",
+    account_sid: AccountSid = "",
+    public_url: PublicURL = "",
+    env_file: EnvFile = Path(".env"),
 ) -> None:
     """Dial a running gateway many times at once, and measure what the callers meet."""
     from dialog.cli.load import LoadOptions, make_plan, run_load
@@ -189,7 +191,7 @@ def evaluate(  # noqa: PLR0917  # options of the command line, not positions
     max_dead_air_s: Annotated[float, typer.Option(help="Longest silence in the agent's turn.")] = 4.0,
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit's XML.")] = None,
-    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    env_file: EnvFile = Path(".env"),
 ) -> None:
     """Let a simulated caller try your own agent, and judge it: answers, interruptions, silence, latency."""
     _need(check_testing)
@@ -232,7 +234,7 @@ def talk(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; who reaches it may talk.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, help="Port to listen at; 0: any free one.")] = 8080,
-    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "warning",
+    log_level: LogLevel = "warning",
 ) -> None:
     """Talk to an agent in the browser, with your microphone: the same main.py, or the demo without any account."""
     from dialog.cli.talk import run_talk
@@ -242,7 +244,7 @@ def talk(
 
 @app.command()
 def doctor(
-    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    env_file: EnvFile = Path(".env"),
     local: Annotated[bool, typer.Option("--local", help="Only what the demo needs: no keys, no network.")] = False,
 ) -> None:
     """Check what a real call needs, and say how to fix what is wrong."""
@@ -261,8 +263,8 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
         ),
     ] = "",
     nats: Annotated[str, typer.Option(help="Give the calls to workers that meet here: nats://host:4222")] = "",
-    host: Annotated[str, typer.Option(help="Address to listen at; else HOST_NAME, or 0.0.0.0.")] = "",
-    port: Annotated[int | None, typer.Option(help="Port to listen at; else PORT, or 8080.")] = None,
+    host: ServedHost = "",
+    port: ServedPort = None,
     processes: Annotated[
         int, typer.Option(min=1, help="Processes that share the port, with a gateway each: one per core.")
     ] = 1,
@@ -272,14 +274,12 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
     media_url: Annotated[
         str, typer.Option(help="Public wss:// URL of each process's media, with {process} for its number from 0.")
     ] = "",
-    cert: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="And its key.")] = None,
-    leave_s: Annotated[float, typer.Option(min=0.0, help="Calls are taken for so long after SIGTERM.")] = 5.0,
-    drain_s: Annotated[float, typer.Option(min=0.0, help="Calls may go on for so long after that.")] = 1800.0,
-    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "info",
-    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    cert: Certificate = None,
+    key: Key = None,
+    leave_s: LeaveS = 5.0,
+    drain_s: DrainS = 1800.0,
+    log_level: LogLevel = "info",
+    env_file: EnvFile = Path(".env"),
 ) -> None:
     """Serve a gateway with its probes, /health and /ready; on SIGTERM let its calls finish."""
     from dialog.cli.gateway import GatewayPlan, run_gateway
@@ -311,19 +311,17 @@ def serve_(  # noqa: PLR0917  # options of the command line, not positions
             help="app:config: a ServiceConfig, a Service, or a function that makes one; else from the environment",
         ),
     ] = "",
-    host: Annotated[str, typer.Option(help="Address to listen at; else HOST_NAME, or 0.0.0.0.")] = "",
-    port: Annotated[int | None, typer.Option(help="Port to listen at; else PORT, or 8080.")] = None,
+    host: ServedHost = "",
+    port: ServedPort = None,
     reload: Annotated[
         bool, typer.Option("--reload", help="Start again when Python files or .env change; for development.")
     ] = False,
-    cert: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="And its key.")] = None,
-    leave_s: Annotated[float, typer.Option(min=0.0, help="Calls are taken for so long after SIGTERM.")] = 5.0,
-    drain_s: Annotated[float, typer.Option(min=0.0, help="Calls may go on for so long after that.")] = 1800.0,
-    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "info",
-    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    cert: Certificate = None,
+    key: Key = None,
+    leave_s: LeaveS = 5.0,
+    drain_s: DrainS = 1800.0,
+    log_level: LogLevel = "info",
+    env_file: EnvFile = Path(".env"),
 ) -> None:
     """Serve agents on phone numbers, with a REST API: from a configuration, or from the environment alone."""
     from dialog.cli.serve import ServePlan, run_reloading, run_serve
@@ -361,8 +359,8 @@ def worker(  # noqa: PLR0917  # options of the command line, not positions
     drain_s: Annotated[float, typer.Option(min=0.0, help="Calls may go on for so long after SIGTERM.")] = 1800.0,
     health_host: Annotated[str, typer.Option(help="Address of the probes.")] = "0.0.0.0",  # noqa: S104 - as above
     health_port: Annotated[int, typer.Option(help="Port of /health, /ready and /metrics; 0: none.")] = 0,
-    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "info",
-    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    log_level: LogLevel = "info",
+    env_file: EnvFile = Path(".env"),
 ) -> None:
     """Run the agents of a fleet's calls on this machine; on SIGTERM let them finish."""
     from dialog.cli.worker import WorkerPlan, run_worker
@@ -431,12 +429,10 @@ def dial(  # noqa: PLR0917  # options of the command line, not positions
     again_after_s: Annotated[float, typer.Option(min=0.0, help="So long after the last one.")] = 900.0,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0",  # noqa: S104 - to be reached
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
-    cert: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="And its key.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, notice, warning, error …")] = "warning",
-    env_file: Annotated[Path, typer.Option(help="Settings that the environment does not have.")] = Path(".env"),
+    cert: Certificate = None,
+    key: Key = None,
+    log_level: LogLevel = "warning",
+    env_file: EnvFile = Path(".env"),
 ) -> None:
     """Call every number of a list, show how it goes, write what came of it; go on where a killed run left off."""
     from dialog.cli.dial import DialOptions, run_dial

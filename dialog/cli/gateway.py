@@ -9,11 +9,12 @@ from typing import NamedTuple
 from rich.console import Console
 
 from dialog import logs
+from dialog.cli.address import listen_at
 from dialog.cli.fleet import settings_from
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.loop import calm_collector
-from dialog.providers.variables import fault, value_of, variable
+from dialog.providers.variables import value_of, variable
 from dialog.server.making import make_fleet_gateway, make_gateway
 from dialog.server.processes import Processes, ProcessesSettings
 from dialog.server.serving import Gateway, serve
@@ -49,8 +50,7 @@ async def run_gateway(console: Console, plan: GatewayPlan) -> int:
     """
     tls = tls_context(plan.cert, plan.key)
     env = read_env(plan.env_file)
-    host = plan.host or env.get("HOST_NAME") or "0.0.0.0"  # noqa: S104 - a server is there to be reached
-    at = _port(env) if plan.port is None else plan.port
+    host, at = listen_at(env, plan.host, plan.port)
     named = plan.target or "the gateway"
 
     def started(port: int) -> None:
@@ -76,14 +76,6 @@ async def run_gateway(console: Console, plan: GatewayPlan) -> int:
             started=started,
         )
     return 0 if clean else 1
-
-
-def _port(env: Mapping[str, str]) -> int:
-    value = env.get("PORT", "8080")
-    wrong = fault(variable("PORT"), value)
-    if wrong is not None:
-        raise ConfigurationError(f"PORT {wrong.problem} ({wrong.fix})")
-    return int(value)
 
 
 def _fleet(plan: GatewayPlan, env: Mapping[str, str]) -> NatsSettings | None:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from dialog import logs
+from dialog.cli.address import listen_at
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.loading import load_target
 from dialog.loop import calm_collector
-from dialog.providers.variables import fault, variable
 from dialog.server.config import ServiceConfig
 from dialog.server.service import Service
 from dialog.server.serving import serve
@@ -71,14 +71,7 @@ async def run_serve(console: Console, plan: ServePlan) -> int:
     """
     tls = tls_context(plan.cert, plan.key)
     env = read_env(plan.env_file)
-    host = plan.host or env.get("HOST_NAME") or "0.0.0.0"  # noqa: S104 - a server is there to be reached
-    port = plan.port
-    if port is None:
-        value = env.get("PORT", "8080")
-        wrong = fault(variable("PORT"), value)
-        if wrong is not None:
-            raise ConfigurationError(f"PORT {wrong.problem} ({wrong.fix})")
-        port = int(value)
+    host, port = listen_at(env, plan.host, plan.port)
 
     def started(bound: int) -> None:
         console.print(f"{plan.target or 'the service'} takes calls at {host}:{bound}", highlight=False)
