@@ -135,7 +135,7 @@ async def _serve(orders: Orders, control: _Control, listening: socket.socket) ->
         own_port=orders.own_port,
         leave_s=orders.leave_s,
         drain_s=orders.drain_s,
-        tls=tls_context(Path(orders.cert), Path(orders.key) if orders.key else None) if orders.cert else None,
+        tls=tls_context(orders.cert, orders.key),
         reuse_port=True,
         stop=control.stop,
         started=lambda _: control.say(READY),

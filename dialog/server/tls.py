@@ -10,17 +10,17 @@ from dialog.errors import ConfigurationError
 __all__ = ["tls_context"]
 
 
-def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+def tls_context(cert: str | Path | None, key: str | Path | None) -> ssl.SSLContext | None:
     """The certificate that is served with; ``None`` without one.
 
     Raises:
         ConfigurationError: It cannot be used.
     """
-    if cert is None:
+    if not cert:
         return None
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        tls.load_cert_chain(cert, key)
+        tls.load_cert_chain(cert, key or None)
     except OSError as exc:
         raise ConfigurationError(f"the certificate in {cert} cannot be used: {exc}") from exc
     return tls

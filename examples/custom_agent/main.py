@@ -5,21 +5,20 @@ Run it with ``python main.py``; the settings are explained in ``.env.template``.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
-from aiohttp import web
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from dialog import Agent, CartesiaTTS, DeepgramSTT, Message, TwilioGateway, VoIP, logs
 from dialog.calls.events import AgentSaid, CallEvent, ReplyDropped
 from dialog.env import read_env, required
-from dialog.loop import calm_collector, new_event_loop
+from dialog.server.serving import run
+from dialog.server.tls import tls_context
 
 KEYS = ("TWILIO_AUTH_TOKEN", "OPENAI_API_KEY", "DEEPGRAM_API_KEY", "CARTESIA_API_KEY")
 
@@ -98,8 +97,20 @@ def on_voip(voip: VoIP) -> None:
 
 
 def main() -> None:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C or SIGTERM; then let the calls finish."""
     required(env, *KEYS, "TWILIO_ACCOUNT_SID", "WEBHOOK_URL")
+    with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in KEYS]):
+        run(
+            make_gateway,
+            host=env.get("HOST_NAME", "127.0.0.1"),
+            port=int(env.get("PORT", "8080")),
+            tls=tls_context(env.get("CERT_FILE"), env.get("KEY_FILE")),
+            leave_s=0.0,  # nobody sends calls here who would have to be told first
+        )
+
+
+def make_gateway() -> TwilioGateway:
+    """The door through which calls come in."""
     gateway = TwilioGateway(
         account_sid=env["TWILIO_ACCOUNT_SID"],
         auth_token=env["TWILIO_AUTH_TOKEN"],
@@ -107,20 +118,7 @@ def main() -> None:
         base_url=env.get("TWILIO_BASE_URL"),
     )
     gateway.on("voip", on_voip)
-    tls = None
-    if "CERT_FILE" in env:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(env["CERT_FILE"], env.get("KEY_FILE"))
-    calm_collector()
-    with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in KEYS]):
-        web.run_app(
-            gateway.app(),
-            host=env.get("HOST_NAME", "127.0.0.1"),
-            port=int(env.get("PORT", "8080")),
-            ssl_context=tls,
-            access_log=None,
-            loop=new_event_loop(),
-        )
+    return gateway
 
 
 if __name__ == "__main__":

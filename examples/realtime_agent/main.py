@@ -5,14 +5,12 @@ Run it with ``python main.py``; the settings are explained in ``.env.template``.
 
 from __future__ import annotations
 
-import ssl
 from datetime import datetime
-
-from aiohttp import web
 
 from dialog import Agent, AgentSettings, OpenAILLM, TwilioGateway, VoIP, create_s2s, end_call_tool, logs, tool
 from dialog.env import read_env, required
-from dialog.loop import calm_collector, new_event_loop
+from dialog.server.serving import run
+from dialog.server.tls import tls_context
 
 KEYS = {
     "openai": ("OPENAI_API_KEY",),
@@ -55,9 +53,21 @@ def on_voip(voip: VoIP) -> None:
 
 
 def main() -> None:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C or SIGTERM; then let the calls finish."""
     keys = ("TWILIO_AUTH_TOKEN", *KEYS[provider])
     required(env, *keys, "TWILIO_ACCOUNT_SID", "WEBHOOK_URL")
+    with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in keys]):
+        run(
+            make_gateway,
+            host=env.get("HOST_NAME", "127.0.0.1"),
+            port=int(env.get("PORT", "8080")),
+            tls=tls_context(env.get("CERT_FILE"), env.get("KEY_FILE")),
+            leave_s=0.0,  # nobody sends calls here who would have to be told first
+        )
+
+
+def make_gateway() -> TwilioGateway:
+    """The door through which calls come in."""
     gateway = TwilioGateway(
         account_sid=env["TWILIO_ACCOUNT_SID"],
         auth_token=env["TWILIO_AUTH_TOKEN"],
@@ -65,20 +75,7 @@ def main() -> None:
         base_url=env.get("TWILIO_BASE_URL"),
     )
     gateway.on("voip", on_voip)
-    tls = None
-    if "CERT_FILE" in env:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(env["CERT_FILE"], env.get("KEY_FILE"))
-    calm_collector()
-    with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in keys]):
-        web.run_app(
-            gateway.app(),
-            host=env.get("HOST_NAME", "127.0.0.1"),
-            port=int(env.get("PORT", "8080")),
-            ssl_context=tls,
-            access_log=None,
-            loop=new_event_loop(),
-        )
+    return gateway
 
 
 if __name__ == "__main__":

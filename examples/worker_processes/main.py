@@ -5,11 +5,10 @@ Run it with ``python main.py``; the settings are explained in ``.env.template``.
 
 from __future__ import annotations
 
-import ssl
-
 from dialog import CartesiaTTS, DeepgramSTT, TwilioGateway, TwilioOpenAIAgent, VoIP, logs
 from dialog.env import read_env, required
 from dialog.server.serving import run
+from dialog.server.tls import tls_context
 from dialog.workers import WorkerPool
 
 KEYS = ("TWILIO_AUTH_TOKEN", "OPENAI_API_KEY", "DEEPGRAM_API_KEY", "CARTESIA_API_KEY")
@@ -38,16 +37,12 @@ def on_voip(voip: VoIP) -> None:
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM; then let the calls finish."""
     required(env, *KEYS, "TWILIO_ACCOUNT_SID", "WEBHOOK_URL")
-    tls = None
-    if "CERT_FILE" in env:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(env["CERT_FILE"], env.get("KEY_FILE"))
     with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in KEYS]):
         run(
             make_gateway,
             host=env.get("HOST_NAME", "127.0.0.1"),
             port=int(env.get("PORT", "8080")),
-            tls=tls,
+            tls=tls_context(env.get("CERT_FILE"), env.get("KEY_FILE")),
             leave_s=float(env.get("LEAVE_S", "5")),
         )
 

@@ -181,6 +181,23 @@ async def test_the_minimal_agent_holds_a_conversation(tmp_path: Path) -> None:
         assert transcription.call_sid == caller.call_sid
 
 
+async def test_a_call_may_finish_when_the_program_is_told_to_stop(tmp_path: Path) -> None:
+    async with House() as house:
+        async with house.running("twilio_openai_agent", tmp_path) as process:
+            async with house.dial() as caller:
+                await caller.listen()
+                process.send_signal(signal.SIGTERM)
+                await caller.say(SPEECH)
+                answer = await caller.listen()
+                assert answer.duration_ms > 200
+                assert process.returncode is None
+                await caller.hang_up()
+            async with asyncio.timeout(10):
+                await process.wait()
+        assert process.returncode == 0, house.output
+        house.check_log()
+
+
 async def test_the_custom_agent_shows_its_model_when_things_were_said(tmp_path: Path) -> None:
     async with House() as house:
         async with house.running("custom_agent", tmp_path) as process:
@@ -281,7 +298,7 @@ async def test_what_is_not_signed_is_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, REALTIME])
 async def test_tls_is_served_with_a_certificate_of_ones_own(name: str, tmp_path: Path) -> None:
     cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
