@@ -116,7 +116,7 @@ INTERNAL = re.compile(
             blocked | child | cover | directory | fabric | fleetpeers | faults | host | hosted | link | natsclient | ordered |
             peerframes | process | relay | search | sockets | sources | stream | ticker | worker
         ) |
-        server\.(process | tls | api\..*) |
+        server\.(process | api\..*) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
             completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |
@@ -143,7 +143,7 @@ INTERNAL = re.compile(
         telemetry\.(callmetrics | calltrace | labels | otel | prometheus | spans) |
         vad\.played |
         voip\.(
-            aiosocket | bed | belongings | consults | direct | lifecycle | line | lineclock | lineops | link | listeners | pacer | part |
+            aiosocket | bed | belongings | consults | direct | lifecycle | line | lineclock | lineops | lifespan | link | listeners | pacer | part |
             played | playout | wires | wrapup
         ) |
         voip\.twilio\.(?!(gateway | twiml | voip)$)\w+ |

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -17,8 +18,11 @@ from dialog.message import Message
 from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.voip.twilio import TwilioGateway
 from dialog.voip.voip import VoIP
+from dialog.voip.web import WebGateway
+from dialog.workers import WorkerPool
 
 VALIDATOR = RequestValidator(TOKEN)
+GREETING = Path(__file__).parents[1] / "workers" / "apps" / "greeting.py"
 
 
 class AsgiServer:
@@ -248,6 +252,40 @@ async def test_a_prefix_that_a_proxy_strips_is_the_root_path():
         )
         assert status == 200
         assert Document(text).stream.get("url") == "wss://voice.example/api/twilio/media"
+
+
+async def test_the_servers_lifespan_starts_and_ends_the_workers_of_a_gateway():
+    pool = WorkerPool(f"{GREETING}:on_voip", processes=1)
+    async with asgi_gateway(workers=pool) as (gateway, server, _):
+        assert not gateway.ready
+        to_app, from_app = asyncio.Queue(), asyncio.Queue()
+        life = asyncio.create_task(server.app({"type": "lifespan"}, to_app.get, from_app.put))
+        async with asyncio.timeout(30):
+            to_app.put_nowait({"type": "lifespan.startup"})
+            assert (await from_app.get())["type"] == "lifespan.startup.complete"
+            assert gateway.ready
+            to_app.put_nowait({"type": "lifespan.shutdown"})
+            assert (await from_app.get())["type"] == "lifespan.shutdown.complete"
+            await life
+        assert not pool.pids
+
+
+@pytest.mark.parametrize("kind", ["twilio", "web"])
+async def test_a_server_whose_workers_cannot_start_is_told_so_and_stops(kind):
+    pool = WorkerPool(f"{GREETING}:there_is_none", processes=1)
+    made = (
+        WebGateway(workers=pool)
+        if kind == "web"
+        else TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, workers=pool)
+    )
+    to_app, from_app = asyncio.Queue(), asyncio.Queue()
+    to_app.put_nowait({"type": "lifespan.startup"})
+    async with made as gateway, asyncio.timeout(30):
+        await gateway.asgi()({"type": "lifespan"}, to_app.get, from_app.put)
+        answer = from_app.get_nowait()
+        assert answer["type"] == "lifespan.startup.failed"
+        assert "there_is_none" in answer["message"]
+        assert not gateway.ready
 
 
 async def test_the_servers_lifespan_closes_the_gateway():

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from dialog.calls.publish import Missed, Notice
@@ -17,6 +17,7 @@ from dialog.keyed import BodyBuffer
 from dialog.server.api.core import Answer, HttpRequest
 from dialog.server.api.cors import allowed_origin, cors_headers, preflight
 from dialog.server.api.problems import Problem
+from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
 
 if TYPE_CHECKING:
     from dialog.server.service import Service
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["ServiceAsgi"]
 
 logger = logging.getLogger(__name__)
-
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 _PROBLEM = "application/problem+json"
 
@@ -48,7 +45,7 @@ class ServiceAsgi:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a request, a socket, or the server's lifespan."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await serve_lifespan(receive, send, start=self._start, close=self._close)
             return
         path = _local(scope)
         for beneath, media, own, app in self._gateways:
@@ -64,25 +61,15 @@ class ServiceAsgi:
         else:
             await self._http(seen, receive, send)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    await self._service.start()
-                except Exception as exc:
-                    logger.exception("the service could not be started")
-                    await send({"type": "lifespan.startup.failed", "message": str(exc)})
-                    return
-                if self._metrics is not None:
-                    self._metrics.start()
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self._service.close()
-                if self._metrics is not None:
-                    self._metrics.close()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+    async def _start(self) -> None:
+        await self._service.start()
+        if self._metrics is not None:
+            self._metrics.start()
+
+    async def _close(self) -> None:
+        await self._service.close()
+        if self._metrics is not None:
+            self._metrics.close()
 
     async def _http(self, seen: HttpRequest, receive: Receive, send: Send) -> None:
         origin = allowed_origin(self._api.settings, seen.headers.get("origin", ""))

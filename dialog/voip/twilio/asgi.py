@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from typing import Any, TypeAlias
 
 from dialog.errors import LimitError
 from dialog.keyed import BodyBuffer
+from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
 from dialog.voip.twilio.exchange import Exchange
 from dialog.voip.twilio.session import MediaSession
 from dialog.voip.twilio.stream import TwilioStream
@@ -23,10 +23,6 @@ from dialog.voip.wires import CLOSE_S, AsgiWire
 __all__ = ["AsgiShell"]
 
 logger = logging.getLogger(__name__)
-
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 class AsgiShell:
@@ -40,6 +36,7 @@ class AsgiShell:
         body_timeout_s: float,
         start_timeout_s: float,
         max_message: int,
+        on_start: Callable[[], Awaitable[None]],
         on_shutdown: Callable[[], Awaitable[None]],
     ) -> None:
         self._webhooks = webhooks
@@ -47,6 +44,7 @@ class AsgiShell:
         self._body_timeout_s = body_timeout_s
         self._start_timeout_s = start_timeout_s
         self._max_message = max_message
+        self._on_start = on_start
         self._on_shutdown = on_shutdown
         self._wires: set[AsgiWire] = set()
 
@@ -58,7 +56,7 @@ class AsgiShell:
             case "websocket":
                 await self._websocket(scope, receive, send)
             case "lifespan":
-                await self._lifespan(receive, send)
+                await serve_lifespan(receive, send, start=self._on_start, close=self._on_shutdown)
             case _:
                 raise NotImplementedError(f"the ASGI scope {scope['type']!r} is not served here")
 
@@ -66,16 +64,6 @@ class AsgiShell:
         """Close the sockets that no call closed; their handlers end them."""
         for wire in tuple(self._wires):
             wire.close()
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            elif message["type"] == "lifespan.shutdown":
-                await self._on_shutdown()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         try:

@@ -223,6 +223,7 @@ class TwilioGateway:
             body_timeout_s=body_timeout_s,
             start_timeout_s=start_timeout_s,
             max_message=max_message,
+            on_start=self.start,
             on_shutdown=self.close,
         )
         self._session: shared.Lease[ClientSession] | None = None
@@ -292,7 +293,7 @@ class TwilioGateway:
     def asgi(self) -> AsgiShell:
         """An ASGI 3 application for FastAPI, Starlette or any ASGI server.
 
-        Mounted into another one, :meth:`close` is up to the host's lifespan.
+        Mounted into another one, :meth:`start` and :meth:`close` are up to the host's lifespan.
         """
         return self._asgi
 
@@ -487,7 +488,7 @@ class TwilioGateway:
         await self.close()
 
     async def start(self) -> None:
-        """Get ready for calls: done when :meth:`app`'s server starts, and up to the host's lifespan under ASGI."""
+        """Get ready for calls: done when its server starts, but up to the host's lifespan where it is mounted."""
         self.prepare()
         self._started = True
         if self._exchange.peers is not None:

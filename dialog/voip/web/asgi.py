@@ -6,21 +6,18 @@ Source: ASGI specification 3.0, WebSocket; its denial response extension.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.scope import CallScope
 from dialog.voip.aiosocket import Session
+from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
 from dialog.voip.web.messages import SUBPROTOCOL
 from dialog.voip.web.stream import WebStream
 from dialog.voip.wires import CLOSE_S, AsgiWire
 
 __all__ = ["WebAsgi"]
-
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 class MakeSession(Protocol):
@@ -60,7 +57,7 @@ class WebAsgi:
             case "http":
                 await _respond(send, "http.response", 426, "this is a WebSocket")
             case "lifespan":
-                await self._lifespan(receive, send)
+                await serve_lifespan(receive, send, start=self._on_start, close=self._on_shutdown)
             case _:
                 raise NotImplementedError(f"the ASGI scope {scope['type']!r} is not served here")
 
@@ -68,17 +65,6 @@ class WebAsgi:
         """Close the sockets that no call closed; their handlers end them."""
         for wire in tuple(self._wires):
             wire.close()
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self._on_start()
-                await send({"type": "lifespan.startup.complete"})
-            elif message["type"] == "lifespan.shutdown":
-                await self._on_shutdown()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
 
     async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
         message = await receive()

@@ -217,12 +217,12 @@ class WebGateway:
     def asgi(self) -> WebAsgi:
         """An ASGI 3 application: the WebSocket, at whatever path it is mounted.
 
-        Mounted into another one, :meth:`close` is up to the host's lifespan.
+        Mounted into another one, :meth:`start` and :meth:`close` are up to the host's lifespan.
         """
         return self._asgi
 
     async def start(self) -> None:
-        """Get ready for calls: done when :meth:`app`'s server starts, and up to the host's lifespan under ASGI."""
+        """Get ready for calls: done when its server starts, but up to the host's lifespan where it is mounted."""
         if self._lease is None:  # providers share it, and their last user closes it: that is us
             self._lease = shared.session()
         if self._workers is not None:
