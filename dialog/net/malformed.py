@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 
@@ -24,8 +25,7 @@ def malformed(
         tag: The field that holds the type.
     """
     kind = ""
-    if isinstance(exc, msgspec.ValidationError):
-        fields = msgspec.json.decode(data)
+    if isinstance(exc, msgspec.ValidationError) and (fields := _decoded(data)) is not None:
         value = fields.get(tag) if isinstance(fields, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         if not isinstance(value, str) or value not in known:
             return None
@@ -35,3 +35,11 @@ def malformed(
     error = RemoteProtocolError(f"{provider} sent {what}")
     error.__cause__ = exc
     return error
+
+
+def _decoded(data: str | bytes) -> Any:
+    """The message; ``None``: it is no JSON, which a decoder that stopped before its end has not seen."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
