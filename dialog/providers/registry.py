@@ -6,9 +6,9 @@ its ``pyproject.toml``::
     [project.entry-points."dialog.tts"]
     phrases = "dialog_phrases:PhraseTTS"
 
-The groups are ``dialog.stt``, ``dialog.tts``, ``dialog.llm``, ``dialog.agent``, ``dialog.voip``,
-``dialog.gateway`` and ``dialog.sms``. A name of Dialog's own cannot be taken. Only the module of the provider that is
-asked for is imported.
+The groups are ``dialog.stt``, ``dialog.tts``, ``dialog.s2s``, ``dialog.llm``, ``dialog.agent``, ``dialog.voip``,
+``dialog.gateway`` and ``dialog.sms``. A name of Dialog's own cannot be taken. Only the module of the provider
+that is asked for is imported.
 """
 
 from __future__ import annotations

@@ -83,6 +83,11 @@ def test_every_kind_has_a_factory_a_default_and_an_interface() -> None:
         assert DEFAULTS[kind] in BUILTIN[kind]
 
 
+def test_every_group_of_entry_points_is_written_down() -> None:
+    assert registry.__doc__ is not None
+    assert [kind for kind in INTERFACES if f"``dialog.{kind}``" not in registry.__doc__] == []
+
+
 def test_type_checkers_know_every_name() -> None:
     """The overloads say of each name which class it is, and which is the default."""
 
