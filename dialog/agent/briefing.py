@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from uuid import uuid4
 
 from dialog.agent.clips import speak
@@ -36,7 +35,8 @@ async def brief(voip: VoIP, tts: TTS | None, text: str) -> bool:
         if not decided.done():
             decided.set_result(taken)
 
-    on_key: Callable[[str], None] = lambda key: decide(key == "1")  # noqa: E731  # taken off again below
+    def on_key(key: str) -> None:
+        decide(key == "1")
 
     def on_end(_: CallEnd) -> None:
         decide(False)
