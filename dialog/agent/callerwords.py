@@ -8,8 +8,8 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from dialog.agent.history import Draft
-from dialog.agent.recent import Recent
 from dialog.message import Utterance
+from dialog.recent import Recent
 
 __all__ = ["CallerWords"]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-from dialog.agent.recent import Recent
 from dialog.agent.speech import Part, PartOptions
 from dialog.agent.turn import Turn
+from dialog.recent import Recent
 
 __all__ = ["ModelParts", "Origin"]
 

@@ -21,6 +21,7 @@ from dialog.agent.voices import Voices
 from dialog.audio.convert import Converter
 from dialog.errors import DialogError
 from dialog.message import Alignment, AudioFormat, Message, Utterance
+from dialog.recent import Recent
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
 
@@ -28,7 +29,7 @@ __all__ = ["Mouth"]
 
 _REMEMBERED_TURNS = 256
 
-_spent: WeakKeyDictionary[VoIP, dict[UUID, int]] = WeakKeyDictionary()
+_spent: WeakKeyDictionary[VoIP, Recent[UUID, int]] = WeakKeyDictionary()
 """Of the last turns of a call: how many parts they had. A second turn of that uuid goes on counting, for the
 line and the voices know a part by both; also the turn of an agent that takes the call again."""
 
@@ -74,7 +75,7 @@ class Mouth:
         """Those that are not over."""
         # In a text call nothing takes time to say.
         self._rate = SpeechRate() if voip.medium == "audio" else SpeechRate(inf)
-        self._spent: dict[UUID, int] = _spent.setdefault(voip, {})
+        self._spent = _spent.setdefault(voip, Recent(_REMEMBERED_TURNS))
         self._thinking: ThinkingSound | None = None
         if settings.thinking_sound is not None and voip.medium == "audio":
             self._thinking = ThinkingSound(voip, settings.thinking_sound, after_s=settings.thinking_after_s)
@@ -177,8 +178,6 @@ class Mouth:
 
     def _part_opened(self, turn: Turn, part: Part) -> None:
         self._spent[turn.uuid] = part.number + 1
-        if len(self._spent) > _REMEMBERED_TURNS:
-            del self._spent[next(iter(self._spent))]
         if not part.options.model:
             part.converter = self.voices.assign((turn.uuid, part.number))
         elif self.model_format != self._voip.audio_format:

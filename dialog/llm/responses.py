@@ -12,6 +12,7 @@ from dialog.llm.llm import LLMRequest
 from dialog.llm.openai import DEFAULT_BASE_URL, DEFAULT_MODEL
 from dialog.llm.remote import RemoteLLM
 from dialog.llm.response_events import ResponsesDecoder, conversation, tool_fields
+from dialog.recent import Recent
 
 if TYPE_CHECKING:
     import openai
@@ -75,7 +76,7 @@ class ResponsesLLM(RemoteLLM):
             timeout_s=timeout_s,
             max_retries=max_retries,
         )
-        self._reasoning: dict[str, dict[str, Any]] = {}
+        self._reasoning: Recent[str, dict[str, Any]] = Recent(_MAX_REASONING)
 
     def credentials(self) -> Mapping[str, str]:
         """See :meth:`RemoteLLM.credentials`."""
@@ -108,5 +109,3 @@ class ResponsesLLM(RemoteLLM):
     def _keep(self, call_id: str, thought: dict[str, Any]) -> None:
         """Keep what the model thought until the call's result goes to it."""
         self._reasoning[call_id] = thought
-        if len(self._reasoning) > _MAX_REASONING:
-            del self._reasoning[next(iter(self._reasoning))]

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from dialog.errors import ConfigurationError, UserCodeError
 from dialog.llm.llm import LLM, Entry, LLMEvent, LLMRequest, ToolResult
+from dialog.recent import Recent
 
 __all__ = ["RouterLLM"]
 
@@ -37,7 +38,7 @@ class RouterLLM(LLM):
             raise ConfigurationError("RouterLLM: give it at least one model")
         self._llms = dict(llms)
         self._route = route
-        self._turns: dict[int, LLM] = {}
+        self._turns: Recent[int, LLM] = Recent(_MAX_TURNS)
         """The models of the newest turns, by the conversation that each began with."""
 
     def __repr__(self) -> str:
@@ -79,8 +80,6 @@ class RouterLLM(LLM):
         if any(isinstance(item, ToolResult) for item in request.items[asked:]) and turn in self._turns:
             return self._turns[turn]
         llm = self._turns[turn] = self._routed(request)
-        if len(self._turns) > _MAX_TURNS:
-            del self._turns[next(iter(self._turns))]
         return llm
 
     def _routed(self, request: LLMRequest) -> LLM:

@@ -9,6 +9,7 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 from dialog.errors import ConfigurationError
+from dialog.recent import Recent
 
 __all__ = ["Circuit", "chain_circuits", "shared_circuit"]
 
@@ -88,7 +89,7 @@ class Circuit:
             self.state = "open"
 
 
-_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Circuit]] = WeakKeyDictionary()
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Recent[Hashable, Circuit]] = WeakKeyDictionary()
 
 
 def shared_circuit(identity: Hashable, *, failures: int, probe_after_s: float) -> Circuit:
@@ -105,12 +106,10 @@ def shared_circuit(identity: Hashable, *, failures: int, probe_after_s: float) -
     """
     if identity is None:
         return Circuit(failures=failures, probe_after_s=probe_after_s)
-    circuits = _loops.setdefault(asyncio.get_running_loop(), {})
+    circuits = _loops.setdefault(asyncio.get_running_loop(), Recent(_REMEMBERED))
     key = (identity, failures, probe_after_s)
     circuit = circuits.pop(key, None) or Circuit(failures=failures, probe_after_s=probe_after_s)
     circuits[key] = circuit
-    if len(circuits) > _REMEMBERED:
-        del circuits[next(iter(circuits))]
     return circuit
 
 

@@ -14,6 +14,7 @@ from dialog.errors import StateError
 from dialog.message import Alignment, AudioFormat, Failure, Message, Word
 from dialog.net.contexts import PartKey
 from dialog.participant import Participant
+from dialog.recent import Recent
 from dialog.tts.phrases import Phrase, PhraseCache, phrase_key
 from dialog.tts.tts import TTS
 
@@ -67,7 +68,7 @@ class CachedTTS(TTS):
         self._others: dict[str, dict[str, Phrase]] = {}
         """The same, of voices that were asked for by name."""
         self._parts: dict[PartKey, _Part] = {}
-        self._over: dict[PartKey, None] = {}
+        self._over: Recent[PartKey, None] = Recent(_KEEP_OVER)
         """Parts that ended, or were aborted: text that still comes for them is not spoken."""
         self._format: AudioFormat | None = None
         self._take: _Part | None = None
@@ -201,8 +202,6 @@ class CachedTTS(TTS):
     def _end(self, key: PartKey) -> None:
         self._parts.pop(key, None)
         self._over[key] = None
-        if len(self._over) > _KEEP_OVER:
-            del self._over[next(iter(self._over))]
         self._when_quiet()
 
     # -- what the voice tells ----------------------------------------------------------------------

@@ -19,6 +19,7 @@ from dialog.net.circuit import Circuit, chain_circuits
 from dialog.net.contexts import PartKey
 from dialog.net.takeover import Takeover, as_error, failure_of, labels
 from dialog.participant import Event, Participant
+from dialog.recent import Recent
 from dialog.tts.chain import ChainPart, Voice, rehearse
 from dialog.tts.coverage import Coverage
 from dialog.tts.tts import TTS, TTSCapabilities
@@ -101,7 +102,7 @@ class FallbackTTS(TTS):
         self._timeout_s = timeout_s
         self._format: AudioFormat | None = None
         self._parts: dict[PartKey, ChainPart] = {}
-        self._ended: dict[PartKey, None] = {}
+        self._ended: Recent[PartKey, None] = Recent(_KEEP_ENDED)
         self._speaking: Voice = self._voices[0]
         """Who got the newest part."""
         self._turn: UUID | None = None
@@ -458,8 +459,6 @@ class FallbackTTS(TTS):
     def _forget(self, key: PartKey) -> None:
         self._parts.pop(key, None)
         self._ended[key] = None
-        if len(self._ended) > _KEEP_ENDED:
-            del self._ended[next(iter(self._ended))]
 
     def _on_alignment(self, voice: Voice, alignment: Alignment) -> None:
         part = self._mine(voice, (alignment.uuid, alignment.part))

@@ -14,6 +14,7 @@ from dialog.errors import LimitError
 from dialog.message import Alignment, AudioFormat, Failure, Message
 from dialog.net.contexts import PartKey
 from dialog.participant import Participant
+from dialog.recent import Recent
 from dialog.tts.tts import TTS
 
 __all__ = ["Siblings"]
@@ -40,7 +41,7 @@ class Siblings:
         """By the name of the voice, the one that was wanted last at the end."""
         self._of: dict[PartKey, TTS] = {}
         """Parts that are being spoken."""
-        self._ended: dict[PartKey, None] = {}
+        self._ended: Recent[PartKey, None] = Recent(_KEEP_ENDED)
         self._dismissed: deque[TTS] = deque(maxlen=_MOST)
 
     def post(self, message: Message[str], audio_format: AudioFormat) -> None:
@@ -123,5 +124,3 @@ class Siblings:
     def _end(self, key: PartKey) -> None:
         self._of.pop(key, None)
         self._ended[key] = None
-        if len(self._ended) > _KEEP_ENDED:
-            del self._ended[next(iter(self._ended))]

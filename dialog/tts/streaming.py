@@ -18,6 +18,7 @@ from uuid import UUID
 from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
 from dialog.message import MULAW_8K, Alignment, AudioFormat, Message
 from dialog.net.contexts import Contexts, PartKey
+from dialog.recent import Recent
 from dialog.tts.parts import SpokenPart
 from dialog.tts.tts import TTS
 from dialog.usage import ReplyUsage, Usage
@@ -66,7 +67,7 @@ class StreamingTTS(TTS):
         self._model = model or self.provider
         self._contexts = Contexts(slots, timeout_s=timeout_s, release_s=release_s)
         self._parts: dict[PartKey, SpokenPart] = {}
-        self._ended: dict[PartKey, None] = {}
+        self._ended: Recent[PartKey, None] = Recent(_KEEP_ENDED)
         self._opened = False
         self._gone = False
         """No part can be spoken any more."""
@@ -328,8 +329,6 @@ class StreamingTTS(TTS):
         self._report_usage(part)
         self._contexts.forget(part.key)
         self._ended[part.key] = None
-        if len(self._ended) > _KEEP_ENDED:
-            del self._ended[next(iter(self._ended))]
         return True
 
     def _report_usage(self, part: SpokenPart) -> None:
