@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from dialog.agent.history import Draft
+from dialog.agent.draft import Draft
 from dialog.message import Utterance
 from dialog.recent import Recent
 

@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from uuid import UUID, uuid4
 
 from dialog.agent.decider import Decider
+from dialog.agent.draft import Draft
 from dialog.agent.driver import Driver, as_failure, checked
 from dialog.agent.ears import Ears, LocalHearing
-from dialog.agent.history import Draft
 from dialog.agent.host import Host
 from dialog.agent.mouth import Mouth
 from dialog.agent.ownvoice import OwnVoice

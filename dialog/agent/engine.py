@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 from uuid import UUID
 
-from dialog.agent.history import Draft
+from dialog.agent.draft import Draft
 from dialog.agent.speech import PartOptions, Speech
 from dialog.agent.turn import Turn
 from dialog.message import Message, Utterance

@@ -1,7 +1,7 @@
 """What was said in a call, as a model is told it: only what was heard, and every effect that happened.
 
 Pure: nothing here waits, logs or knows a provider. A turn that is under way writes into its
-:class:`Draft`, in which everything generated counts, because the turn's own next step builds on it.
+:class:`~dialog.agent.draft.Draft`, in which everything generated counts, because the turn's own next step builds on it.
 When the line has told what was heard, :meth:`History.commit` cuts the draft down to that. Words
 that nobody heard leave no trace; a tool that has started always does.
 """
@@ -10,273 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from dialog.agent.draft import Draft
 from dialog.errors import StateError
 from dialog.llm.llm import Entry, Item, ToolCall, ToolResult
 
-__all__ = ["UNKNOWN", "Draft", "Excerpt", "History", "Restored"]
+__all__ = ["UNKNOWN", "Excerpt", "History", "Restored"]
 
-_RUNNING = "still running; the result will follow"
-_BACKGROUND = "started in the background; the result will follow"
 UNKNOWN = "outcome unknown: verify before you repeat this"
 """What a model is told of a tool that had started, and of which nobody knows what became of it."""
-_LATE = "(finished after the caller spoke again)"
 _TITLE = "Summary of the conversation so far:\n"
 
-
-class _Said:
-    """Words of one part, as they came without a tool call between them."""
-
-    __slots__ = ("part", "pieces")
-
-    def __init__(self, part: int, text: str) -> None:
-        self.part = part
-        self.pieces = [text]
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
-
-
-class _Called:
-    """A tool that has started; ``told``: a model has read that it is still running."""
-
-    __slots__ = ("background", "call", "result", "told")
-
-    def __init__(self, call: ToolCall, *, background: bool) -> None:
-        self.call = call
-        self.background = background
-        self.result: ToolResult | None = None
-        self.told = False
-
-    def answer(self) -> ToolResult:
-        """Return the result, or what stands in for it."""
-        if self.result is not None:
-            return self.result
-        content = _BACKGROUND if self.background else _RUNNING
-        return ToolResult(id=self.call.id, name=self.call.name, content=content, state="running")
-
-
-_Step = list[_Called]
-"""Tools that one step of the model asked for together."""
-
-
-class Draft:
-    """What a turn has heard, said and done so far; made by :meth:`History.draft`.
-
-    Every method may be called at any time, also after the draft was committed or dropped: words
-    then count no more, tools still do.
-    """
-
-    __slots__ = (
-        "_ended",
-        "_history",
-        "_nodes",
-        "_previous",
-        "_sealed",
-        "_state",
-        "_told",
-        "heard",
-        "number",
-        "turn",
-        "user_text",
-    )
-
-    def __init__(self, history: History, user_text: str) -> None:
-        self.user_text: str = user_text
-        """What the caller said, all utterances of the turn in one; empty when the agent began."""
-        self.turn: UUID | None = None
-        """Whose draft it is, for whoever writes down what becomes of it …"""
-        self.number: int = 0
-        """… and under which number; 0: under none."""
-        self.heard: Mapping[int, tuple[str, bool]] = {}
-        """Of each part that was heard: the words, and whether it was heard to its end."""
-        self._history = history
-        self._nodes: list[_Said | _Step] = []
-        self._previous: Draft | None = None
-        """The dropped turn whose question this one goes on with …"""
-        self._told = ""
-        """… and what of that question stands before it, for a tool had started."""
-        self._state: Literal["open", "committed", "dropped", "discarded"] = "open"
-        self._sealed = False  # a request was made of it: what comes now is another step
-        self._ended: tuple[Item, ...] | None = None
-        """Its items, once nothing changes them any more: every later request has them."""
-
-    @property
-    def open(self) -> bool:
-        """Neither committed, dropped nor discarded yet."""
-        return self._state == "open"
-
-    @property
-    def state(self) -> Literal["open", "committed", "dropped", "discarded"]:
-        """What has become of it."""
-        return self._state
-
-    @property
-    def told(self) -> str:
-        """What stands before its own words of the caller's question, for a tool had started."""
-        return self._told
-
-    @property
-    def history(self) -> History:
-        """Whose turn it is."""
-        return self._history
-
-    def hear(self, user_text: str) -> None:
-        """What the caller said is known only now."""
-        text = " ".join(user_text.split())
-        if text != self.user_text and self._state != "discarded":
-            self.user_text = text.removeprefix(self._told).lstrip()
-            self._ended = None
-            self._history.version += 1
-            self._changed()
-
-    def begin(self) -> None:
-        """The turn speaks only now: what happened while it waited comes before it."""
-        if self.open:
-            self._history._blocks.remove(self)
-            self._history._blocks.append(self)
-
-    def say(self, part: int, text: str) -> None:
-        """Append source text to ``part``; after the end of the draft it is ignored."""
-        if not text or not self.open:
-            return
-        last = self._nodes[-1] if self._nodes else None
-        if isinstance(last, _Said) and last.part == part:
-            last.pieces.append(text)
-        else:
-            self._nodes.append(_Said(part, text))
-
-    def call(self, call: ToolCall, *, background: bool = False) -> None:
-        """Note that a tool was started; to be called when it is, because from then on it is remembered.
-
-        ``background``: the model is not to wait for it, and is told so.
-        """
-        self._ended = None
-        last = self._nodes[-1] if self._nodes else None
-        if isinstance(last, list) and not self._sealed and any(called.result is None for called in last):
-            if all(called.call.id != call.id for called in last):
-                last.append(_Called(call, background=background))
-            return
-        self._nodes.append([_Called(call, background=background)])
-        self._sealed = False
-
-    def result(self, result: ToolResult, *, again: bool = False) -> bool:
-        """Note what a tool answered, and return whether that is news to the model.
-
-        ``again``: it was run once more, for nobody knew what had become of it in another process.
-
-        It is when a request has gone out in which the tool was still running. The history then
-        keeps that and appends the result as a ``system`` entry; a turn of the agent's own should
-        follow. A result without its call, or a second one, is ignored.
-        """
-        called = self._waiting_for(result)
-        if called is None:
-            return False
-        if called.told:
-            called.result = called.answer()
-            self._changed()
-            self._history.system(
-                f"The tool {result.name} ({result.id}) has finished ({result.state}): {result.content}"
-            )
-            return True
-        if not self.open:
-            if not again:
-                content = f"{result.content} {_LATE}".lstrip()
-                result = ToolResult(id=result.id, name=result.name, content=content, state=result.state)
-            self._history.version += 1
-        called.result = result
-        self._changed()
-        return False
-
-    def is_news(self, result: ToolResult) -> bool:
-        """What :meth:`result` is going to return."""
-        called = self._waiting_for(result)
-        return called is not None and called.told
-
-    def _waiting_for(self, result: ToolResult) -> _Called | None:
-        if result.state == "running" or self._state == "discarded":
-            return None
-        return next((called for called in self._calls() if called.call.id == result.id and called.result is None), None)
-
-    def _changed(self) -> None:
-        """Something of it is otherwise than it was written down."""
-        if not self.open:
-            self._history._tell(self)
-
-    def written(self) -> tuple[Item, ...]:
-        """Return what the history has of it; nothing while it is open."""
-        return () if self.open else tuple(self._own(asking=False))
-
-    def items(self) -> tuple[Item, ...]:
-        """Return the conversation for the next step of this turn: the history and all of this draft."""
-        return self._history._items(self)
-
-    @property
-    def _kept(self) -> str:
-        """What stays of the whole question if it is dropped."""
-        return f"{self._told} {self.user_text}".strip() if self.started else self._told
-
-    @property
-    def started(self) -> bool:
-        """Whether a tool was started, which dropping the draft does not undo."""
-        return any(self._calls())
-
-    def _calls(self) -> list[_Called]:
-        return [called for node in self._nodes if isinstance(node, list) for called in node]
-
-    def _own(self, *, asking: bool) -> Sequence[Item]:
-        """Return the items of this draft alone; ``asking``: a model is about to read them."""
-        if self._ended is None:
-            items = self._items(asking=asking)
-            if self.open or any(called.result is None for called in self._calls()):
-                return items
-            self._ended = tuple(items)
-        self._sealed = self._sealed or asking
-        return self._ended
-
-    def _items(self, *, asking: bool) -> list[Item]:
-        items: list[Item] = []
-        if self.user_text and (self._state != "dropped" or self.started):
-            items.append(Entry(role="user", text=self.user_text))
-        offsets: dict[int, int] = {}  # how much of each part the nodes before this one hold
-        words: Entry | None = None
-        for node in self._nodes:
-            if isinstance(node, list):
-                _close(items, words)
-                words = None
-                items.extend(called.call for called in node)
-                items.extend(called.answer() for called in node)
-                for called in node:
-                    called.told = called.told or (asking and called.result is None)
-                continue
-            text, complete = self._heard(node, offsets)
-            if text.strip():
-                if words is not None and words.interrupted:  # what comes after a cut is another utterance
-                    _close(items, words)
-                    words = None
-                words = _join(words, text, interrupted=not complete)
-            elif not complete and words is not None:
-                words = _join(words, "", interrupted=True)
-        _close(items, words)
-        if asking:
-            self._sealed = True
-        return items
-
-    def _heard(self, node: _Said, offsets: dict[int, int]) -> tuple[str, bool]:
-        text = node.text
-        if self._state == "open":
-            return text, True
-        start = offsets.get(node.part, 0)
-        offsets[node.part] = start + len(text)
-        heard, complete = self.heard.get(node.part, ("", False))
-        if complete:
-            return text, True
-        # The heard words are a prefix of the part, which tool calls may have divided.
-        mine = heard[start : start + len(text)]
-        return mine, len(mine.rstrip()) >= len(text.rstrip())
+_Block: TypeAlias = Draft | tuple[Item, ...]
+"""A turn, or what was added as it is."""
 
 
 class Restored(NamedTuple):
@@ -303,11 +51,11 @@ class History:
 
     def __init__(self, items: Iterable[Item] = (), *, max_chars: int | None = None) -> None:
         self._max_chars = max_chars
-        self._blocks: list[Draft | tuple[Item, ...]] = []
+        self._blocks: list[_Block] = []
         self._dropped: Draft | None = None
         self.version: int = 0
         """Counts what changes what a model is told, the turns under way apart."""
-        self.watcher: Callable[[Draft | tuple[Item, ...] | None], object] | None = None
+        self.watcher: Callable[[_Block | None], object] | None = None
         """Told of every turn that has ended or changed since, of items that were added, and with ``None`` when
         more than that is otherwise."""
         self.add(*items)
@@ -347,9 +95,18 @@ class History:
             self._tell(block)
             self._forget()
 
-    def blocks(self) -> tuple[Draft | tuple[Item, ...], ...]:
+    def blocks(self) -> tuple[_Block, ...]:
         """Turns, and what was written between them, in their order."""
         return tuple(self._blocks)
+
+    def changed(self, draft: Draft) -> None:
+        """A turn that has ended is otherwise than it was written down."""
+        self._tell(draft)
+
+    def move_to_end(self, draft: Draft) -> None:
+        """A turn speaks only now: what happened meanwhile comes before it."""
+        self._blocks.remove(draft)
+        self._blocks.append(draft)
 
     def rewritten(self) -> None:
         """More has changed than one turn: tell whoever writes it down."""
@@ -367,8 +124,7 @@ class History:
         drafts: list[Draft] = []
         for block in blocks:
             if isinstance(block, Restored):
-                draft = Draft(self, block.user_text)
-                draft._told = block.told
+                draft = Draft(self, block.user_text, told=block.told)
                 draft.turn, draft.number = block.turn, block.number
                 drafts.append(draft)
                 self._blocks.append(draft)
@@ -392,11 +148,10 @@ class History:
         before: Draft | None = None
         if text:
             before, self._dropped = self._dropped, None
-        told = before._kept if before is not None else ""
+        told = before.kept if before is not None else ""
         if not text.startswith(told):
             told = ""
-        draft = Draft(self, text.removeprefix(told).lstrip())
-        draft._previous, draft._told = before, told
+        draft = Draft(self, text.removeprefix(told).lstrip(), told=told, previous=before)
         self._blocks.append(draft)
         return draft
 
@@ -412,8 +167,7 @@ class History:
             StateError: The draft belongs to another history.
         """
         if self._own(draft):
-            draft.heard = dict(heard)
-            draft._state = "committed"
+            draft.end("committed", heard)
             self.version += 1
             self._tell(draft)
             self._forget()
@@ -428,9 +182,9 @@ class History:
             StateError: The draft belongs to another history.
         """
         if self._own(draft):
-            draft._state = "dropped"
+            draft.end("dropped")
             self.version += 1
-            if draft.user_text or draft._told:  # what the agent wanted to say by itself asks nothing
+            if draft.user_text or draft.told:  # what the agent wanted to say by itself asks nothing
                 self._dropped = draft
             self._tell(draft)
 
@@ -443,15 +197,15 @@ class History:
             StateError: The draft belongs to another history.
         """
         if self._own(draft):
-            draft._state = "discarded"
+            draft.end("discarded")
             self._blocks.remove(draft)
             if self._dropped is None:
-                self._dropped = draft._previous
+                self._dropped = draft.previous
             self._tell(draft)
 
     def request_items(self) -> tuple[Item, ...]:
         """Return the conversation as a model may be told it, turns under way with all they generated."""
-        return self._items(None)
+        return self.items_for(None)
 
     def items(self) -> tuple[Item, ...]:
         """Return what has happened: the ended turns only."""
@@ -498,18 +252,19 @@ class History:
         return True
 
     def _own(self, draft: Draft) -> bool:
-        if draft._history is not self:
+        if draft.history is not self:
             raise StateError("the draft belongs to another history")
         return draft.open
 
-    def _items(self, draft: Draft | None) -> tuple[Item, ...]:
+    def items_for(self, draft: Draft | None) -> tuple[Item, ...]:
+        """Return the conversation as the model of a turn is told it; ``None``: of none in particular."""
         items: list[Item] = []
         behind = False
         for block in self._blocks:
             if isinstance(block, tuple):
                 items.extend(block)
             elif not (behind and block.open):  # a turn knows nothing of those that began after it
-                items.extend(block._own(asking=True))
+                items.extend(block.own_items(asking=True))
             behind = behind or block is draft
         return tuple(items)
 
@@ -518,7 +273,7 @@ class History:
             return
         sizes = [sum(_size(item) for item in _ended(block)) for block in self._blocks]
         excess = sum(sizes) - self._max_chars
-        kept: list[Draft | tuple[Item, ...]] = []
+        kept: list[_Block] = []
         for number, (block, size) in enumerate(zip(self._blocks, sizes, strict=True)):
             last = number == len(self._blocks) - 1
             if excess <= 0 or last or _is_open(block) or _is_instruction(block):
@@ -529,13 +284,9 @@ class History:
             self._blocks = kept
             self.rewritten()
 
-    def _tell(self, what: Draft | tuple[Item, ...] | None) -> None:
+    def _tell(self, what: _Block | None) -> None:
         if self.watcher is not None:
             self.watcher(what)
-
-
-_Block: TypeAlias = Draft | tuple[Item, ...]
-"""A turn, or what was added as it is."""
 
 
 class Excerpt:
@@ -558,7 +309,7 @@ class Excerpt:
 
 
 def _done(block: _Block) -> Sequence[Item]:
-    return block if isinstance(block, tuple) else block._own(asking=False)
+    return block if isinstance(block, tuple) else block.own_items(asking=False)
 
 
 def _is_summary(block: _Block) -> bool:
@@ -578,18 +329,18 @@ def _leading(block: _Block) -> int:
     )
 
 
-def _ended(block: Draft | tuple[Item, ...]) -> Sequence[Item]:
+def _ended(block: _Block) -> Sequence[Item]:
     if isinstance(block, tuple):
         return block
-    return () if block.open else block._own(asking=False)
+    return () if block.open else block.own_items(asking=False)
 
 
-def _is_open(block: Draft | tuple[Item, ...]) -> bool:
+def _is_open(block: _Block) -> bool:
     """Whether more may be written: also a tool of an ended turn that has not answered."""
-    return isinstance(block, Draft) and (block.open or any(called.result is None for called in block._calls()))
+    return isinstance(block, Draft) and (block.open or block.at_work)
 
 
-def _is_instruction(block: Draft | tuple[Item, ...]) -> bool:
+def _is_instruction(block: _Block) -> bool:
     return isinstance(block, tuple) and all(
         isinstance(item, Entry) and item.role in ("system", "developer") for item in block
     )
@@ -599,19 +350,6 @@ def _size(item: Item) -> int:
     if isinstance(item, Entry):
         return len(item.text)
     return len(item.arguments) if isinstance(item, ToolCall) else len(item.content)
-
-
-def _join(words: Entry | None, text: str, *, interrupted: bool) -> Entry:
-    """Add words to an assistant's entry; two parts are two utterances, so a space parts them."""
-    if words is None:
-        return Entry(role="assistant", text=text, interrupted=interrupted)
-    gap = "" if not text or words.text[-1:].isspace() or text[0].isspace() else " "
-    return Entry(role="assistant", text=words.text + gap + text, interrupted=words.interrupted or interrupted)
-
-
-def _close(items: list[Item], words: Entry | None) -> None:
-    if words is not None:
-        items.append(Entry(role="assistant", text=words.text.strip(), interrupted=words.interrupted))
 
 
 def _repaired(items: Iterable[Item]) -> list[Item]:

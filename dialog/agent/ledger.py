@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from dialog.agent.history import Draft, History
+from dialog.agent.draft import Draft
+from dialog.agent.history import History
 from dialog.agent.scribe import JournalScribe, Scribe
 from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.journal import JournalEvent

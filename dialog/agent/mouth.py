@@ -8,9 +8,9 @@ from math import inf
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+from dialog.agent.draft import Draft
 from dialog.agent.driver import as_failure
 from dialog.agent.heard import SpeechRate
-from dialog.agent.history import Draft
 from dialog.agent.scribe import Scribe
 from dialog.agent.settings import AgentSettings
 from dialog.agent.shaping import shaper_for

@@ -19,8 +19,8 @@ from msgspec.structs import replace
 
 from dialog.agent.callerwords import CallerWords
 from dialog.agent.cascade import Cascade
+from dialog.agent.draft import Draft
 from dialog.agent.ears import LocalHearing
-from dialog.agent.history import Draft
 from dialog.agent.host import Host
 from dialog.agent.modelparts import ModelParts, Origin
 from dialog.agent.modelvoice import ModelEars, ModelVoice

@@ -20,8 +20,9 @@ from uuid import UUID
 
 import msgspec
 
+from dialog.agent.draft import Draft
 from dialog.agent.heard import HeardMap, SpeechRate
-from dialog.agent.history import UNKNOWN, Draft, History, Restored
+from dialog.agent.history import UNKNOWN, History, Restored
 from dialog.agent.shaping.sentences import sentence_ends
 from dialog.calls.checkpoint import Checkpoint, OpenCall, OpenPart, OpenTurn
 from dialog.calls.journal import Question

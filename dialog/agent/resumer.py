@@ -8,8 +8,9 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from dialog.agent.draft import Draft
 from dialog.agent.endings import Transfer
-from dialog.agent.history import UNKNOWN, Draft, History
+from dialog.agent.history import UNKNOWN, History
 from dialog.agent.resume import NOTE, Rest, Resumption, Unheard, rest_of, resume
 from dialog.agent.scribe import Scribe
 from dialog.agent.speech import PartOptions, Speech

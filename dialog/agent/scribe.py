@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+from dialog.agent.draft import Draft
 from dialog.agent.endings import Transfer
-from dialog.agent.history import Draft, History
+from dialog.agent.history import History
 from dialog.agent.speech import Part, PartOptions
 from dialog.agent.turn import Turn
 from dialog.calls import journal as jn

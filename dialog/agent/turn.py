@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Literal
 from uuid import UUID
 
-from dialog.agent.history import Draft
+from dialog.agent.draft import Draft
 from dialog.agent.speech import Part, SpeechQueue
 from dialog.calls.timeline import TurnTimeline
 from dialog.message import Message, Utterance

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dialog.agent.history import Draft, History
+from dialog.agent.draft import Draft
+from dialog.agent.history import History
 from dialog.errors import StateError
 from dialog.llm.chat import messages
 from dialog.llm.llm import Entry, Item, ToolCall, ToolResult
