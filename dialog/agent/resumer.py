@@ -190,5 +190,5 @@ class Resumer:
         self._engine.dispatch_message(rest.text, options, greeting=rest.greeting, goes_on=rest.turn)
 
     def _end(self, ending: Ending) -> None:
-        transfer = Transfer(ending.tel, ending.back_within_s) if ending.tel else None
+        transfer = Transfer(ending.tel, ending.back_within_s, ending.summary) if ending.tel else None
         self._host.end_after(ending.reason, transfer)

@@ -235,7 +235,13 @@ class JournalScribe(Scribe):
         if transfer is None:
             self._note(jn.EndPlanned, reason=reason)
         else:
-            self._note(jn.EndPlanned, reason=reason, tel=transfer.tel, back_within_s=transfer.back_within_s)
+            self._note(
+                jn.EndPlanned,
+                reason=reason,
+                tel=transfer.tel,
+                back_within_s=transfer.back_within_s,
+                summary=transfer.summary,
+            )
 
     def stays(self) -> None:
         """See :class:`Scribe`."""

@@ -140,6 +140,8 @@ class Ending(Struct, frozen=True, kw_only=True):
     reason: str
     tel: str = ""
     back_within_s: float | None = None
+    summary: str | None = None
+    """What is told to whoever takes the call before they get it; ``None``: they are not asked."""
 
     def __repr__(self) -> str:
         return f"<Ending {self.reason}{', transfer' if self.tel else ''}>"
@@ -247,7 +249,8 @@ def _handed_over(_: Checkpoint, event: ev.HandedOver) -> dict[str, Any]:
 
 
 def _end_planned(_: Checkpoint, event: jn.EndPlanned) -> dict[str, Any]:
-    return {"ending": Ending(reason=event.reason, tel=event.tel, back_within_s=event.back_within_s)}
+    ending = Ending(reason=event.reason, tel=event.tel, back_within_s=event.back_within_s, summary=event.summary)
+    return {"ending": ending}
 
 
 def _end_withdrawn(_: Checkpoint, __: jn.EndWithdrawn) -> dict[str, Any]:

@@ -158,6 +158,8 @@ class EndPlanned(EventBase, frozen=True, kw_only=True, gc=False, tag="journal.en
     reason: str
     tel: str = ""
     back_within_s: float | None = None
+    summary: str | None = None
+    """What is told to whoever takes the call before they get it; ``None``: they are not asked."""
 
 
 class EndWithdrawn(EventBase, frozen=True, kw_only=True, gc=False, tag="journal.end_withdrawn"):

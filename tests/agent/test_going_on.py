@@ -32,6 +32,7 @@ from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.model import ToolUse
 from dialog.testing.scripted import ScriptedLLM
 from dialog.testing.virtual import run_virtual
+from dialog.voip.link import Consult
 from dialog.voip.memory import memory_call
 from dialog.voip.text import TextVoIP
 from dialog.voip.voip import VoIP
@@ -395,6 +396,28 @@ def test_the_longest_duration_counts_from_the_first_stream_and_its_warning_is_sa
 
     call = survives(scenario, settings=settings)
     assert spoken(call) == [("assistant", "Soon."), ("assistant", "Bye.")]
+
+
+def test_whoever_is_to_take_the_call_is_asked_first_also_by_the_agent_that_goes_on():
+    class Reception(Echo):
+        async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+            self.warm_transfer_to("+15550100", summary="Wants a table.", ring_s=9.0)
+            yield "Please hold the line. I ask whether somebody is there."
+
+    async def scenario(call: Survivor) -> None:
+        call.says("put me through")
+        await call.clock.sleep(0.5)
+        ending = call.fold().ending
+        assert ending is not None
+        assert (ending.tel, ending.summary) == ("+15550100", "Wants a table.")
+        assert "table" not in repr(ending)
+        call.life.die()
+        await call.clock.sleep(10)
+        [command] = call.call._carrier.commands
+        assert isinstance(command, Consult)
+        assert (command.tel, command.ring_s) == ("+15550100", 9.0)
+
+    survives(scenario, Reception)
 
 
 def test_speech_edges_of_audio_that_comes_late_pause_nothing():
