@@ -9,6 +9,8 @@ from datetime import datetime
 
 from dialog import Agent, AgentSettings, OpenAILLM, TwilioGateway, VoIP, create_s2s, end_call_tool, logs, tool
 from dialog.env import read_env, required
+from dialog.errors import ConfigurationError
+from dialog.providers.variables import value_of, variable
 from dialog.server.serving import run
 from dialog.server.tls import tls_context
 
@@ -54,6 +56,9 @@ def on_voip(voip: VoIP) -> None:
 
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM; then let the calls finish."""
+    if provider not in KEYS:
+        raise ConfigurationError(f"REALTIME_PROVIDER must be one of {', '.join(KEYS)}, got {provider!r}")
+    env.update({name: value_of(env, variable(name)) for name in KEYS[provider]})  # some have another name, too
     keys = ("TWILIO_AUTH_TOKEN", *KEYS[provider])
     required(env, *keys, "TWILIO_ACCOUNT_SID", "WEBHOOK_URL")
     with logs.configure(env.get("LOG_LEVEL", "info"), secrets=[env[key] for key in keys]):

@@ -226,20 +226,24 @@ def tells_the_time(items) -> RealtimeReply:
 
 
 @pytest.mark.parametrize(
-    ("provider", "emulator"),
+    ("provider", "emulator", "key"),
     [
-        ("openai", OpenAIRealtimeEmulator),
-        ("gemini", GeminiLiveEmulator),
-        ("grok", GrokEmulator),
-        ("deepgram", DeepgramAgentEmulator),
-        ("elevenlabs", ElevenLabsAgentEmulator),
+        ("openai", OpenAIRealtimeEmulator, "OPENAI_API_KEY"),
+        ("gemini", GeminiLiveEmulator, "GEMINI_API_KEY"),
+        ("gemini", GeminiLiveEmulator, "GOOGLE_API_KEY"),
+        ("grok", GrokEmulator, "XAI_API_KEY"),
+        ("deepgram", DeepgramAgentEmulator, "DEEPGRAM_API_KEY"),
+        ("elevenlabs", ElevenLabsAgentEmulator, "ELEVENLABS_API_KEY"),
     ],
 )
-async def test_the_realtime_agent_holds_a_conversation(tmp_path: Path, provider: str, emulator) -> None:
+async def test_the_realtime_agent_holds_a_conversation(tmp_path: Path, provider: str, emulator, key: str) -> None:
     async with emulator(sentences=["what time is it", "thank you"], replies=tells_the_time) as model, House() as house:
-        keys = {f"{name}_API_KEY": model.api_key for name in ("OPENAI", "XAI", "GEMINI", "DEEPGRAM", "ELEVENLABS")}
-        keys["ELEVENLABS_AGENT_ID"] = getattr(model, "agent_id", "")
-        more = {"REALTIME_PROVIDER": provider, "REALTIME_BASE_URL": model.base_url, **keys}
+        more = {
+            "REALTIME_PROVIDER": provider,
+            "REALTIME_BASE_URL": model.base_url,
+            "ELEVENLABS_AGENT_ID": getattr(model, "agent_id", ""),
+            key: model.api_key,
+        }
         async with house.running(REALTIME, tmp_path, **more) as process:
             await exchange(house)
         assert process.returncode == 0, house.output
@@ -332,6 +336,20 @@ async def test_missing_settings_are_named(name: str, tmp_path: Path) -> None:
     assert process.returncode == 1
     last = error.decode().strip().splitlines()[-1]
     assert "not set: TWILIO_AUTH_TOKEN, DEEPGRAM_API_KEY, CARTESIA_API_KEY, TWILIO_ACCOUNT_SID, WEBHOOK_URL" in last
+
+
+async def test_a_realtime_provider_that_there_is_not_is_named(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLES / REALTIME / "main.py"),
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "REALTIME_PROVIDER": "opnai"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        _, error = await process.communicate()
+    last = error.decode().strip().splitlines()[-1]
+    assert last.endswith("REALTIME_PROVIDER must be one of openai, gemini, grok, deepgram, elevenlabs, got 'opnai'")
 
 
 @pytest.mark.parametrize("name", [*NAMES, REALTIME])
