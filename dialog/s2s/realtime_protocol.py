@@ -9,7 +9,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -172,8 +172,14 @@ class RealtimeS2S(SocketS2S):
         self._send(self._event("session.update", _UPDATE, session=self._update_of(self._spec)))
         return True
 
-    def _texts_of(self, item: Item) -> Iterable[str]:
-        return (self._event("conversation.item.create", item=item_of(item)),)
+    def add(self, item: Item) -> None:
+        """See :meth:`S2S.add`."""
+        if self._ready:
+            self._send(self._event("conversation.item.create", item=item_of(item)))
+
+    def _seed(self, items: Sequence[Item]) -> None:
+        for item in items:
+            self.add(item)
 
     def _send_answer(self, call_id: str, result: str) -> None:
         output = {"type": "function_call_output", "call_id": call_id, "output": result}

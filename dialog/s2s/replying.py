@@ -68,9 +68,9 @@ class ReplyingS2S(S2S):
     def _send_respond(self, reply: Reply) -> None:
         """Ask for a reply."""
 
+    @abstractmethod
     def _send_say(self, reply: Reply) -> None:
         """Ask for ``reply.text`` to be said, word for word if ``reply.verbatim``."""
-        raise NotImplementedError
 
     @abstractmethod
     def _send_cancel(self, reply: Reply) -> bool:

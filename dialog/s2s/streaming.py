@@ -3,7 +3,7 @@
 A provider is a subclass that says where to connect (:meth:`SocketS2S.url_for`), understands what comes
 (:meth:`SocketS2S._receive`), turns orders into messages (:meth:`~SocketS2S._send_respond`,
 :meth:`~SocketS2S._send_say`, :meth:`~SocketS2S._send_cancel`, :meth:`~SocketS2S._send_commit`,
-:meth:`~SocketS2S._texts_of`, :meth:`~SocketS2S._send_answer`), and reports with a few calls:
+:meth:`~SocketS2S._seed`, :meth:`~SocketS2S._send_answer`), and reports with a few calls:
 :meth:`~SocketS2S._start_audio` (the session is set up), :meth:`~SocketS2S._began` (a reply begins),
 :meth:`~SocketS2S._audio`, :meth:`~SocketS2S._words`, :meth:`~SocketS2S._part_done`, :meth:`~SocketS2S._over`,
 :meth:`~SocketS2S._tool_asked`, :meth:`~SocketS2S._turn`, :meth:`~SocketS2S._speech`,
@@ -118,10 +118,6 @@ class SocketS2S(ReplyingS2S):
         """Tell the session of another prompt and tools; ``False``: that needs a new one."""
         return False
 
-    def _texts_of(self, item: Item) -> Iterable[str]:
-        """The messages that put an item into the conversation, where :meth:`add` and :meth:`_seed` are as here."""
-        raise NotImplementedError
-
     def _greet(self) -> Iterable[str]:
         """What the service must hear first on every connection."""
         return ()
@@ -129,10 +125,9 @@ class SocketS2S(ReplyingS2S):
     def _forget(self) -> None:
         """A new session begins: drop what was remembered of the last one."""
 
+    @abstractmethod
     def _seed(self, items: Sequence[Item]) -> None:
         """Tell a new session what was said before."""
-        for item in items:
-            self._send_all(self._texts_of(item))
 
     def _caller_speaks(self) -> bool:
         """Whether an utterance has begun that is not over: a session is not replaced then."""
@@ -227,11 +222,6 @@ class SocketS2S(ReplyingS2S):
         if self._ready:
             self._send_commit()
 
-    def add(self, item: Item) -> None:
-        """See :meth:`S2S.add`."""
-        if self._ready:
-            self._send_all(self._texts_of(item))
-
     def dispose(self) -> None:
         """End for good: says goodbye to the service, for at most a second, in the background."""
         self._timers.stop_all()
@@ -313,10 +303,6 @@ class SocketS2S(ReplyingS2S):
         if self._socket is not None:
             self._socket.send(text)
 
-    def _send_all(self, texts: Iterable[str]) -> None:
-        for text in texts:
-            self._send(text)
-
     def _replay(self, from_ms: float | None = None, until_ms: float = inf) -> None:
         assert self._socket is not None
         for message in self._ring.since(self._safe_ms if from_ms is None else from_ms):
@@ -335,7 +321,8 @@ class SocketS2S(ReplyingS2S):
         self._renewal_due = False
         self._forget()
         self._timers.set("ready", _READY_S, self._not_ready)
-        self._send_all(self._greet())
+        for text in self._greet():
+            self._send(text)
 
     def _not_ready(self) -> None:
         reason = f"did not accept the session within {_READY_S:g} s"

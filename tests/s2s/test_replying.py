@@ -51,6 +51,9 @@ class Obedient(ReplyingS2S):
     def _send_respond(self, reply) -> None:
         self.asked.append(reply.uuid)
 
+    def _send_say(self, reply) -> None:
+        self.asked.append(reply.text)
+
     def _send_cancel(self, reply) -> bool:
         return False
 
