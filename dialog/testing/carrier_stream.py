@@ -8,6 +8,7 @@ does not understand is dropped (warning 31951).
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from base64 import b64encode
 from typing import Literal, Protocol
 
@@ -67,7 +68,7 @@ class Listener(Protocol):
         """Something worth a line happened."""
 
 
-class CarrierStream:
+class CarrierStream(ABC):
     """One stream of a call; who extends it brings the transport (:meth:`_send`, :meth:`run`, :meth:`drop`)."""
 
     def __init__(
@@ -105,21 +106,21 @@ class CarrierStream:
         """Milliseconds of the call."""
         return (self._clock.now() - self._epoch) * 1000.0
 
+    @abstractmethod
     async def run(self) -> StreamEnd:
         """Open the stream, carry media until either side ends it, close the socket."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def close(self) -> None:
         """Close the socket of a stream that is not run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self) -> None:
         """End the stream as the carrier does when the call ends or moves on: ``stop``, then close."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drop(self) -> None:
         """Tear the connection (TCP reset) without a word."""
-        raise NotImplementedError
 
     def press(self, digit: str) -> None:
         """Send a key press."""
@@ -130,8 +131,9 @@ class CarrierStream:
 
     # What is sent.
 
+    @abstractmethod
     def _send(self, text: str | bytes) -> None:
-        raise NotImplementedError
+        """Send a message, after those before it; never waits."""
 
     def _number(self) -> int:
         self._sequence += 1
@@ -215,5 +217,5 @@ class CarrierStream:
             self._echo(name)
         self._marks_changed()
 
-    def _marks_changed(self) -> None:
+    def _marks_changed(self) -> None:  # noqa: B027  # who keeps no timer need not know
         """Other marks wait now: for who keeps a timer for the next."""
