@@ -264,9 +264,14 @@ class CascadeS2S(S2S):
         return spoken
 
     async def _said(self, spoken: Spoken) -> None:
-        await self._end_of(spoken)
         uuid, number = spoken.key
-        self.emit(S2S.REPLIED, Replied(uuid=uuid, state="cancelled" if spoken.cut else "completed", part=number))
+        state: ReplyState = "failed"
+        try:
+            await self._end_of(spoken)
+            state = "cancelled" if spoken.cut else "completed"
+        except ProviderError as exc:  # it costs this sentence, not the call
+            self.fail(exc, retryable=True)
+        self.emit(S2S.REPLIED, Replied(uuid=uuid, state=state, part=number))
 
     async def _end_of(self, spoken: Spoken) -> None:
         """Wait until the voice has made all of a part, as long as it shows signs of life."""
