@@ -94,12 +94,10 @@ class ModelParts:
         self._gone.pop(uuid, None)
         return self._early.pop(uuid, [])
 
-    def forget(self, turn: Turn) -> list[tuple[UUID, int]]:
-        """A turn is over; the parts of it that the model has said."""
+    def forget(self, turn: Turn) -> None:
+        """A turn is over."""
         self._gone[turn.uuid] = None
         for key in [key for key in self._parts if key[0] == turn.uuid]:
             del self._parts[key]
-        said = [key for key in self._origins if key[0] == turn.uuid]
-        for key in said:
+        for key in [key for key in self._origins if key[0] == turn.uuid]:
             del self._origins[key]
-        return said

@@ -104,6 +104,7 @@ class ModelVoice(TTS):
             self._saying[key] = True
             self.emit(TTS.MESSAGE, Message(uuid=replied.uuid, part=replied.part, data=b"", done=True))
 
-    def forget(self, key: PartKey) -> None:
-        """The part is over."""
-        self._saying.pop(key, None)
+    def forget(self, uuid: UUID) -> None:
+        """The turn is over, and so are its parts, also those that never sounded."""
+        for key in [key for key in self._saying if key[0] == uuid]:
+            del self._saying[key]

@@ -326,8 +326,9 @@ class Realtime(Cascade):
 
     def _forgotten(self, turn: Turn) -> None:
         super()._forgotten(turn)
-        for key in self._parts.forget(turn):
-            self._voice.forget(key)
+        self.model.forget(turn)
+        self._parts.forget(turn)
+        self._voice.forget(turn.uuid)
 
     def _part_final(self, turn: Turn, part: Part, text: str, now: float) -> None:
         playback = part.playback

@@ -71,10 +71,10 @@ class SpeakingModel(LLM):
         try:
             await reply.ended.wait()
         finally:
-            if self._replies.get(turn.uuid) is reply:
-                del self._replies[turn.uuid]
             if reply.replied is None and not turn.speech.closed:  # it took too long: what it still makes is not wanted
                 self._s2s.cancel(Playback(uuid=turn.uuid, part=_NONE, state="cut", heard_ms=0.0))
+            if self._replies.get(turn.uuid) is reply:  # only now: that it is cancelled is told at once
+                del self._replies[turn.uuid]
         assert reply.replied is not None
         state = reply.replied.state
         if state == "failed":
@@ -112,6 +112,11 @@ class SpeakingModel(LLM):
         reply = self.reply(turn)
         reply.replied = replied
         reply.ended.set()
+
+    def forget(self, turn: Turn) -> None:
+        """The turn is over."""
+        self._heard.discard(turn.uuid)
+        self._replies.pop(turn.uuid, None)
 
     def knows(self, items: Sequence[Item]) -> None:
         """A session begins with these."""

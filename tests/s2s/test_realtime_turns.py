@@ -422,6 +422,20 @@ def test_a_reply_that_never_ends_is_given_up_and_apologised_for():
         await talk.clock.sleep(AgentSettings().reply_timeout_s + 1)
         assert [heard.uuid for heard in talk.s2s.cancelled] == [uuid]
         assert list(talk.s2s.said.values()) == [AgentSettings().apology]
+        assert not talk.agent._conversation.engine.model._replies
+
+    on_a_call(scenario)
+
+
+def test_a_sentence_that_the_model_fails_to_say_is_forgotten_with_its_turn():
+    async def scenario(talk):
+        said = talk.agent.dispatch_message("This call is recorded.")
+        await talk.clock.sleep(0.1)
+        [(uuid, part)] = talk.s2s.said
+        talk.s2s.ends(uuid, "failed", part=part)
+        await talk.quiet()
+        assert not (await said).complete
+        assert not talk.agent._conversation.engine._voice.says((uuid, part))
 
     on_a_call(scenario)
 
