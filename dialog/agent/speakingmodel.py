@@ -10,13 +10,12 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.errors import ConfigurationError, ProviderError
 from dialog.llm.llm import LLM, Entry, Finish, Item, LLMEvent, LLMRequest, ToolCall, ToolResult
 from dialog.message import Playback
-from dialog.s2s.s2s import S2S, Replied, ToolAsked
+from dialog.s2s.s2s import NOT_RUN, S2S, Replied, ToolAsked
 
 __all__ = ["SpeakingModel", "leading"]
 
 _NONE = 1_000_000
 """Number of a part that there is not: all that was said stands."""
-_NOT_RUN = "not run: the caller spoke"
 
 
 class _Reply:
@@ -134,7 +133,7 @@ class SpeakingModel(LLM):
                 self._s2s.answer(call_id, result.content)
             elif turn.speech.closed:
                 del self._asked[call_id]
-                self._s2s.answer(call_id, _NOT_RUN)
+                self._s2s.answer(call_id, NOT_RUN)
         for item in items[len(leading(items)) :]:
             if isinstance(item, Entry) and item.role in ("system", "developer") and item.text not in self._told:
                 self._told.add(item.text)

@@ -21,7 +21,7 @@ from dialog.llm.llm import Item, ToolCall
 from dialog.message import Utterance
 from dialog.s2s.gemini_wire import ServerContent, ServerMessage, Transcription, contents_of, decode, text_turn
 from dialog.s2s.reply import Reply
-from dialog.s2s.s2s import S2S, ReplyState
+from dialog.s2s.s2s import NOT_RUN, S2S, ReplyState
 from dialog.s2s.streaming import SocketS2S
 from dialog.usage import ReplyUsage
 
@@ -29,7 +29,6 @@ __all__ = ["GeminiProtocol"]
 
 _NOTHING = "."
 """What a turn says that only wants an answer: one without any text is refused."""
-_NOT_RUN = "not run: the caller spoke"
 _TRAILING_MS = 700.0
 """Words of the caller that come so soon after a reply has begun belong to what it answers; of the caller's audio …"""
 _TRAILING_S = 1.0
@@ -344,7 +343,7 @@ class GeminiProtocol(SocketS2S):
     def _on_tools(self, calls: list[ToolCall]) -> None:
         reply = None if self._unwanted else self._making()
         if reply is None:  # it waits for them all the same
-            answers = [self._answer_of(call.id, call.name, _NOT_RUN) for call in calls]
+            answers = [self._answer_of(call.id, call.name, NOT_RUN) for call in calls]
             self._send(self._message("toolResponse", {"functionResponses": answers}))
             return
         self._tools.update({call.id: call.name for call in calls})
@@ -356,9 +355,7 @@ class GeminiProtocol(SocketS2S):
     def _on_cancelled_tools(self, ids: list[str]) -> None:
         for call_id in ids:
             self._tools.pop(call_id, None)
-            if self._calls.pop(call_id, None) is not None:
-                self._answering.discard(call_id)
-                self.emit(S2S.TOOL_CANCELLED, call_id)
+        self._tools_unwanted(ids)
         self._answers = [answer for answer in self._answers if answer["id"] not in ids]
         self._send_answers()
         self._renew_if_quiet()

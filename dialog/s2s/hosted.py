@@ -20,7 +20,7 @@ from dialog.errors import ProviderError
 from dialog.llm.llm import Entry, Item, ToolCall, ToolResult
 from dialog.message import Utterance
 from dialog.s2s.reply import Reply
-from dialog.s2s.s2s import S2S, ReplyState
+from dialog.s2s.s2s import NOT_RUN, S2S, ReplyState
 from dialog.s2s.streaming import SocketS2S
 from dialog.usage import ReplyUsage, Usage
 
@@ -28,7 +28,6 @@ __all__ = ["HostedS2S"]
 
 _NOTHING = "."
 """What is said to an agent that is only to answer: without any text it does not."""
-_NOT_RUN = "not run: the caller spoke"
 _PATIENCE_S = 15.0
 """A reply that has not begun after this does not come."""
 _TOOLS_S = 0.1
@@ -227,7 +226,7 @@ class HostedS2S(SocketS2S):
             self._aside = None  # somebody has to run them
         if reply.cancelled:
             for call in calls:  # it waits for them all the same
-                self._send_answer(call.id, _NOT_RUN)
+                self._send_answer(call.id, NOT_RUN)
             return
         self._tool_turn, self._continues = reply.uuid, False
         for call in calls:
@@ -244,11 +243,7 @@ class HostedS2S(SocketS2S):
         self._timers.set("tools", _TOOLS_S, lambda: self._over("completed"))
 
     def _tools_unwanted(self, call_ids: Iterable[str]) -> None:
-        """The agent does not wait for these tools any more."""
-        for call_id in call_ids:
-            if self._calls.pop(call_id, None) is not None:
-                self._answering.discard(call_id)
-                self.emit(S2S.TOOL_CANCELLED, call_id)
+        super()._tools_unwanted(call_ids)
         self._renew_if_quiet()
 
     def _over(self, state: ReplyState) -> None:

@@ -95,12 +95,10 @@ class RealtimeS2S(SocketS2S):
         self._last_event = ""
         self._said: dict[str, _Said] = {}
         """Utterances of this session, by their items."""
-        self._items: dict[str, tuple[UUID, int]] = {}
+        self._items: dict[str, tuple[Reply, int]] = {}
         """Parts of replies of this session that were not cut short, by their items."""
         self._cut_short: deque[str] = deque(maxlen=64)
         """Items that the session was told of."""
-        self._received_ms: dict[str, float] = {}
-        """How much audio of each item came."""
         self._wanted: dict[str, ToolCall] = {}
         """Tools of the reply that is being made."""
         self._told_codes: set[str] = set()
@@ -150,12 +148,12 @@ class RealtimeS2S(SocketS2S):
         return True
 
     def _send_truncate(self, heard: Playback, uuid: UUID) -> None:
-        for item, (turn, number) in tuple(self._items.items()):
-            if turn != uuid or number < heard.part:
+        for item, (reply, number) in tuple(self._items.items()):
+            if reply.uuid != uuid or number < heard.part:
                 continue
             del self._items[item]
             self._cut_short.append(item)
-            heard_ms = min(heard.heard_ms, self._received_ms.get(item, 0.0)) if number == heard.part else 0.0
+            heard_ms = min(heard.heard_ms, reply.audio_ms.get(number, 0.0)) if number == heard.part else 0.0
             if heard_ms > 0:
                 self._send(
                     self._event(
@@ -188,7 +186,6 @@ class RealtimeS2S(SocketS2S):
     def _forget(self) -> None:
         self._said.clear()
         self._items.clear()
-        self._received_ms.clear()
         self._wanted.clear()
         self._told_codes.clear()
         self._last_event = ""
@@ -321,21 +318,17 @@ class RealtimeS2S(SocketS2S):
             self._wanted.clear()
 
     def _on_audio(self, reply: Reply, event: Event) -> None:
-        data, item = self._unpacked(event.delta or ""), event.item_id
-        if not data:
-            return
-        self._received_ms[item] = self._received_ms.get(item, 0.0) + self._spec.output_format.ms(len(data))
-        self._audio(reply, item, data)
-        self._note(reply, item)
+        data = self._unpacked(event.delta or "")
+        if data:
+            self._audio(reply, event.item_id, data)
+            self._note(reply, event.item_id)
 
     def _note(self, reply: Reply, item: str) -> None:
         """The item is in the conversation: it may have to be cut short."""
         if not reply.cancelled and item not in self._items:
-            self._items[item] = (reply.uuid, self._part_of(reply, item))
+            self._items[item] = (reply, self._part_of(reply, item))
             if len(self._items) > 256:
-                gone = next(iter(self._items))
-                del self._items[gone]
-                self._received_ms.pop(gone, None)
+                del self._items[next(iter(self._items))]
 
     def _on_item(self, reply: Reply, item: OutputItem, *, done: bool) -> None:
         if item.type != "function_call":

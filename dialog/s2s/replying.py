@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from base64 import b64decode
 from collections import deque
+from collections.abc import Iterable
 from typing import ClassVar
 from uuid import UUID
 
@@ -195,6 +196,13 @@ class ReplyingS2S(S2S):
             self._calls[call.id] = reply.uuid
             self._answering.add(call.id)
             self.emit(S2S.TOOL_CALL, ToolAsked(uuid=reply.uuid, call=call))
+
+    def _tools_unwanted(self, call_ids: Iterable[str]) -> None:
+        """The model does not wait for these tools any more."""
+        for call_id in call_ids:
+            if self._calls.pop(call_id, None) is not None:
+                self._answering.discard(call_id)
+                self.emit(S2S.TOOL_CANCELLED, call_id)
 
     def _over(self, state: ReplyState) -> None:
         """The provider has ended the reply."""

@@ -15,9 +15,11 @@ from dialog.participant import Event
 from dialog.renewable import Renewable
 from dialog.usage import ReplyUsage
 
-__all__ = ["S2S", "Replied", "ReplyState", "S2SCapabilities", "SessionSpec", "ToolAsked"]
+__all__ = ["NOT_RUN", "S2S", "Replied", "ReplyState", "S2SCapabilities", "SessionSpec", "ToolAsked"]
 
 ReplyState: TypeAlias = Literal["completed", "cancelled", "incomplete", "failed"]
+NOT_RUN = "not run: the caller spoke"
+"""What a model is told of a tool that it waits for, in a reply that was cut before the tool was run."""
 
 
 class S2SCapabilities(Struct, frozen=True, kw_only=True):
