@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import msgspec
-
 from dialog.errors import ConfigurationError
-from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
-from dialog.net.options import merged
+from dialog.message import PCM_8K, PCM_16K, AudioFormat
 from dialog.net.reconnect import Backoff
-from dialog.net.urls import QueryValue, join
+from dialog.net.urls import QueryValue
 from dialog.s2s.realtime_protocol import RealtimeS2S
+from dialog.s2s.realtime_wire import FORMATS as OPENAI_FORMATS
 from dialog.s2s.realtime_wire import tools_of
 from dialog.s2s.reply import Reply
 from dialog.s2s.s2s import S2SCapabilities, SessionSpec
@@ -27,9 +25,7 @@ from dialog.stt.turn_detection import ServerVAD
 __all__ = ["GrokS2S"]
 
 FORMATS: dict[AudioFormat, dict[str, Any]] = {
-    MULAW_8K: {"type": "audio/pcmu"},
-    ALAW_8K: {"type": "audio/pcma"},
-    PCM_24K: {"type": "audio/pcm", "rate": 24_000},
+    **OPENAI_FORMATS,
     PCM_16K: {"type": "audio/pcm", "rate": 16_000},
     PCM_8K: {"type": "audio/pcm", "rate": 8_000},
 }
@@ -92,40 +88,34 @@ class GrokS2S(RealtimeS2S):
         if not 0.7 <= speed <= 1.5:
             raise ConfigurationError(f"GrokS2S: speed must be 0.7 to 1.5, got {speed}")
         super().__init__(
-            api_key=api_key, base_url=base_url, model=model, queue_size_limit=queue_size_limit, backoff=backoff
+            api_key=api_key,
+            base_url=base_url,
+            model=model,
+            turn_detection=turn_detection,
+            options=options,
+            query=query,
+            headers=headers,
+            queue_size_limit=queue_size_limit,
+            backoff=backoff,
         )
-        self._headers = {"Authorization": f"Bearer {api_key}", **(headers or {})}
-        self._query = {"model": model, **(query or {})}
         self._voice = voice
         self._speed = speed
         self._language = language
-        self._detection = turn_detection or ServerVAD()
-        self.padding_ms = self._detection.prefix_padding_ms
-        self.silence_ms = self._detection.silence_duration_ms
-        self._options = dict(options or {})
-
-    def _url(self, spec: SessionSpec) -> str:
-        del spec  # the settings follow in a message
-        return join(self._base_url, "/realtime", self._query)
 
     def _session(self, spec: SessionSpec) -> dict[str, Any]:
-        detection: dict[str, Any] = {"type": None}
-        if spec.vad == "provider":
-            detection = {**msgspec.to_builtins(self._detection), "create_response": False, "interrupt_response": False}
         transcription: dict[str, Any] = {"model": "grok-transcribe"}
         if self._language:
             transcription["language_hint"] = self._language
-        session: dict[str, Any] = {
+        return {
             "instructions": spec.prompt,
             "voice": spec.voice or self._voice,
-            "turn_detection": detection,
+            "turn_detection": self._detector(spec) or {"type": None},
             "tools": tools_of(spec.tools),
             "audio": {
                 "input": {"format": FORMATS[spec.input_format], "transcription": transcription},
                 "output": {"format": FORMATS[spec.output_format], "speed": self._speed},
             },
         }
-        return merged(session, self._options)
 
     def _send_say(self, reply: Reply) -> None:
         # It is spoken without a response.create.

@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-import msgspec
-
 from dialog.errors import ConfigurationError
 from dialog.message import AudioFormat
-from dialog.net.options import merged
 from dialog.net.reconnect import Backoff
-from dialog.net.urls import QueryValue, join
+from dialog.net.urls import QueryValue
 from dialog.s2s.realtime_protocol import RealtimeS2S
 from dialog.s2s.realtime_wire import FORMATS, tools_of
 from dialog.s2s.s2s import S2SCapabilities, SessionSpec
-from dialog.stt.turn_detection import ServerVAD, TurnDetection
+from dialog.stt.turn_detection import TurnDetection
 
 __all__ = ["NoiseReduction", "OpenAIRealtimeS2S"]
 
@@ -95,41 +92,34 @@ class OpenAIRealtimeS2S(RealtimeS2S):
         if not 0.25 <= speed <= 1.5:
             raise ConfigurationError(f"OpenAIRealtimeS2S: speed must be 0.25 to 1.5, got {speed}")
         super().__init__(
-            api_key=api_key, base_url=base_url, model=model, queue_size_limit=queue_size_limit, backoff=backoff
+            api_key=api_key,
+            base_url=base_url,
+            model=model,
+            turn_detection=turn_detection,
+            options=options,
+            query=query,
+            headers=headers,
+            queue_size_limit=queue_size_limit,
+            backoff=backoff,
         )
-        self._headers = {"Authorization": f"Bearer {api_key}", **(headers or {})}
-        self._query = {"model": model, **(query or {})}
         self._voice = voice
         self._speed = speed
         self.transcription_model = transcription_model
         self._language = language
-        self._detection = turn_detection or ServerVAD()
-        if isinstance(self._detection, ServerVAD):
-            self.padding_ms = self._detection.prefix_padding_ms
-            self.silence_ms = self._detection.silence_duration_ms
         self._noise_reduction = noise_reduction
-        self._options = dict(options or {})
-
-    def _url(self, spec: SessionSpec) -> str:
-        del spec  # the settings follow in a message
-        return join(self._base_url, "/realtime", self._query)
 
     def _session(self, spec: SessionSpec) -> dict[str, Any]:
-        detection: dict[str, Any] | None = None
-        if spec.vad == "provider":
-            # Who speaks when is decided here: the service only tells what it hears.
-            detection = {**msgspec.to_builtins(self._detection), "create_response": False, "interrupt_response": False}
         transcription = {"model": self.transcription_model}
         if self._language:
             transcription["language"] = self._language
         hearing: dict[str, Any] = {
             "format": FORMATS[spec.input_format],
             "transcription": transcription,
-            "turn_detection": detection,
+            "turn_detection": self._detector(spec),
         }
         if self._noise_reduction:
             hearing["noise_reduction"] = {"type": self._noise_reduction}
-        session: dict[str, Any] = {
+        return {
             "type": "realtime",
             "output_modalities": ["audio"],
             "instructions": spec.prompt,
@@ -143,4 +133,3 @@ class OpenAIRealtimeS2S(RealtimeS2S):
             },
             "tools": tools_of(spec.tools),
         }
-        return merged(session, self._options)

@@ -9,7 +9,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -18,6 +18,8 @@ import msgspec
 from dialog.errors import AuthenticationError, ProviderError
 from dialog.llm.llm import Item, ToolCall
 from dialog.message import Playback, Utterance
+from dialog.net.options import merged
+from dialog.net.urls import QueryValue, join
 from dialog.s2s.realtime_wire import (
     KNOWN,
     TRANSCRIPTION,
@@ -33,6 +35,7 @@ from dialog.s2s.realtime_wire import (
 from dialog.s2s.reply import Reply
 from dialog.s2s.s2s import S2S, ReplyState, SessionSpec
 from dialog.s2s.streaming import SocketS2S
+from dialog.stt.turn_detection import ServerVAD, TurnDetection
 from dialog.usage import ReplyUsage
 
 __all__ = ["RealtimeS2S"]
@@ -78,20 +81,44 @@ class RealtimeS2S(SocketS2S):
     """A realtime model that speaks OpenAI's protocol; see :class:`~dialog.s2s.streaming.SocketS2S`.
 
     A subclass says what a session is set up with (:meth:`_session`).
+
+    Args:
+        api_key: The key.
+        model: What uses are accounted to, until the service says what it is.
+        turn_detection: How the caller's turns end.
+        options: Further fields of the session; they win, level by level.
+        query: Further query parameters.
+        headers: Further headers of the handshake.
+        shared: As the base class has them.
     """
 
     transcription_model: str = ""
     """What bills the caller's words."""
-    padding_ms: float = 300.0
-    """What the detector puts before speech."""
-    silence_ms: float = 0.0
-    """What the detector waits for after it."""
     echoes_metadata: ClassVar[bool] = False
     """A response has the metadata that it was asked for with."""
 
-    def __init__(self, *, model: str, **shared: Any) -> None:
-        super().__init__(**shared)
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        model: str,
+        turn_detection: TurnDetection | None,
+        options: Mapping[str, Any] | None,
+        query: Mapping[str, QueryValue] | None,
+        headers: Mapping[str, str] | None,
+        **shared: Any,
+    ) -> None:
+        super().__init__(api_key=api_key, **shared)
+        self._headers = {"Authorization": f"Bearer {api_key}", **(headers or {})}
+        self._query = {"model": model, **(query or {})}
         self._model = model
+        self._detection = turn_detection or ServerVAD()
+        self._padding_ms, self._silence_ms = 300.0, 0.0
+        """What the detector puts before speech, and what it waits for after it."""
+        if isinstance(self._detection, ServerVAD):
+            self._padding_ms = self._detection.prefix_padding_ms
+            self._silence_ms = self._detection.silence_duration_ms
+        self._options = dict(options or {})
         self._last_event = ""
         self._said: dict[str, _Said] = {}
         """Utterances of this session, by their items."""
@@ -108,23 +135,29 @@ class RealtimeS2S(SocketS2S):
 
     @abstractmethod
     def _session(self, spec: SessionSpec) -> dict[str, Any]:
-        """The settings of a session."""
+        """The settings of a session, before the user's own."""
+
+    def _settings_of(self, spec: SessionSpec) -> dict[str, Any]:
+        return merged(self._session(spec), self._options)
 
     def _update_of(self, spec: SessionSpec) -> dict[str, Any]:
         """What of them changes with the agent."""
-        session = self._session(spec)
+        session = self._settings_of(spec)
         return {name: session[name] for name in ("type", "instructions", "tools") if name in session}
+
+    def _detector(self, spec: SessionSpec) -> dict[str, Any] | None:
+        """What ends turns; ``None``: they are manual. Who speaks when is decided here: the service only tells."""
+        if spec.vad == "local":
+            return None
+        return {**msgspec.to_builtins(self._detection), "create_response": False, "interrupt_response": False}
 
     # What is told to the service.
 
     def url_for(self, spec: SessionSpec) -> str:
-        """Audio goes in texts."""
+        """Audio goes in texts; the settings follow in a message."""
+        del spec
         self._sent.in_text('{"type":"input_audio_buffer.append","audio":"', '"}')
-        return self._url(spec)
-
-    @abstractmethod
-    def _url(self, spec: SessionSpec) -> str:
-        """Where to connect."""
+        return join(self._base_url, "/realtime", self._query)
 
     def _event(self, kind: str, event_id: str = _ITEM, **fields: Any) -> str:
         return msgspec.json.encode({"type": kind, "event_id": event_id, **fields}).decode()
@@ -223,18 +256,18 @@ class RealtimeS2S(SocketS2S):
         if left_s:
             self._limit_session(left_s)
         self._model = session.model or self._model
-        self._send(self._event("session.update", _UPDATE, session=self._session(self._spec)))
+        self._send(self._event("session.update", _UPDATE, session=self._settings_of(self._spec)))
 
     # The caller.
 
     def _on_caller(self, kind: str, event: Event) -> None:
         if kind == "speech_started":
             said = self._utterance(event.item_id)
-            said.start_ms = self._to_call(event.audio_start_ms + self.padding_ms)
+            said.start_ms = self._to_call(event.audio_start_ms + self._padding_ms)
             self._speech("started", said.start_ms)
         elif kind == "speech_stopped":
             said = self._utterance(event.item_id)
-            said.end_ms = self._to_call(max(0.0, event.audio_end_ms - self.silence_ms), end=True)
+            said.end_ms = self._to_call(max(0.0, event.audio_end_ms - self._silence_ms), end=True)
             self._speech("stopped", said.end_ms)
         elif kind == "committed":
             said = self._utterance(event.item_id)
