@@ -16,10 +16,10 @@ from dialog.message import PCM_8K, PCM_16K, AudioFormat
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue
 from dialog.s2s.realtime_protocol import RealtimeS2S
-from dialog.s2s.realtime_wire import FORMATS as OPENAI_FORMATS
 from dialog.s2s.realtime_wire import tools_of
 from dialog.s2s.reply import Reply
 from dialog.s2s.s2s import S2SCapabilities, SessionSpec
+from dialog.stt.openai_wire import FORMATS as OPENAI_FORMATS
 from dialog.stt.turn_detection import ServerVAD
 
 __all__ = ["GrokS2S"]

@@ -13,8 +13,9 @@ from dialog.message import AudioFormat
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue
 from dialog.s2s.realtime_protocol import RealtimeS2S
-from dialog.s2s.realtime_wire import FORMATS, tools_of
+from dialog.s2s.realtime_wire import tools_of
 from dialog.s2s.s2s import S2SCapabilities, SessionSpec
+from dialog.stt.openai_wire import FORMATS
 from dialog.stt.turn_detection import TurnDetection
 
 __all__ = ["NoiseReduction", "OpenAIRealtimeS2S"]

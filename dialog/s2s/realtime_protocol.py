@@ -20,21 +20,11 @@ from dialog.llm.llm import Item, ToolCall
 from dialog.message import Playback, Utterance
 from dialog.net.options import merged
 from dialog.net.urls import QueryValue, join
-from dialog.s2s.realtime_wire import (
-    KNOWN,
-    TRANSCRIPTION,
-    Error,
-    Event,
-    OutputItem,
-    Response,
-    Session,
-    WireUsage,
-    decode,
-    item_of,
-)
+from dialog.s2s.realtime_wire import KNOWN, Event, OutputItem, Response, Session, WireUsage, decode, item_of
 from dialog.s2s.reply import Reply
 from dialog.s2s.s2s import S2S, ReplyState, SessionSpec
 from dialog.s2s.streaming import SocketS2S
+from dialog.stt.openai_wire import TRANSCRIPTION, Error
 from dialog.stt.turn_detection import ServerVAD, TurnDetection
 from dialog.usage import ReplyUsage
 

@@ -9,43 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from dialog.llm.llm import Item, ToolCall, ToolResult, ToolSpec
-from dialog.message import ALAW_8K, MULAW_8K, PCM_24K, AudioFormat
+from dialog.stt.openai_wire import TRANSCRIPTION, Error
 from dialog.usage import Usage
 
-__all__ = [
-    "FORMATS",
-    "KNOWN",
-    "TRANSCRIPTION",
-    "Error",
-    "Event",
-    "OutputItem",
-    "Response",
-    "WireUsage",
-    "decode",
-    "item_of",
-    "tools_of",
-]
-
-FORMATS: dict[AudioFormat, dict[str, Any]] = {
-    MULAW_8K: {"type": "audio/pcmu"},
-    ALAW_8K: {"type": "audio/pcma"},
-    PCM_24K: {"type": "audio/pcm", "rate": 24_000},
-}
-TRANSCRIPTION = "conversation.item.input_audio_transcription."
-"""What the types of messages about the caller's words begin with."""
-
-
-class Error(Struct):
-    """What is wrong."""
-
-    type: str | None = None
-    code: str | int | None = None
-    message: str | None = None
-    event_id: str | None = None
-    """Of the client's message that is at fault."""
-
-    def __str__(self) -> str:
-        return f"{self.code or self.type or 'an error'}: {(self.message or '')[:200]}"
+__all__ = ["KNOWN", "Event", "OutputItem", "Response", "Session", "WireUsage", "decode", "item_of", "tools_of"]
 
 
 class Session(Struct):

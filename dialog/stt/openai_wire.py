@@ -32,6 +32,7 @@ class Error(Struct):
     code: str | int | None = None
     message: str | None = None
     event_id: str | None = None
+    """Of the client's message that is at fault."""
 
     def __str__(self) -> str:
         return f"{self.code or self.type or 'an error'}: {(self.message or '')[:200]}"
