@@ -285,6 +285,8 @@ class WorkerPool:
                     raise
             await self._fabric.connect(node, ours)
             code = await each.wait(self._start_s)
+        except OSError as exc:
+            logger.error("worker %s could not be started: %s", node, exc)  # noqa: TRY400
         finally:
             await each.collect()
             self._fabric.disconnect(node)

@@ -236,6 +236,8 @@ class Supervisor:
             await asyncio.sleep(delay_s)
             await child.start()
             code = await child.wait(self._start_s)
+        except OSError as exc:
+            logger.error("worker %s could not be started: %s", child.node, exc)  # noqa: TRY400
         finally:
             await child.collect()
             self._children.pop(child.node, None)

@@ -18,6 +18,9 @@ from dialog.testing.caller import Caller
 from dialog.testing.nats_server import NatsServer
 from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.voip.admission import NoWorker
+from dialog.workers.nats import NatsSettings
+from dialog.workers.process import Orders
+from dialog.workers.supervisor import Supervisor
 
 sys.path.insert(0, str(ROOT / "tests" / "workers"))
 from neighbours import ACCOUNT, TOKEN, House, Phone, new_sid
@@ -142,6 +145,25 @@ async def test_a_killed_process_is_announced_and_replaced_and_its_call_goes_on(c
         assert "its process has ended" in caplog.text
         assert int((await asked(line, "0")).split()[1]) != pid
         await until(lambda: len(made.host.directory) == 2)
+
+
+async def test_a_process_that_cannot_be_started_now_is_started_later(monkeypatch, caplog):
+    async with NatsServer() as server:
+        supervisor = Supervisor(Orders(node="", target=ANSWERING), NatsSettings(servers=(server.url,)))
+        stop, again = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(supervisor.run(stop, again))
+        try:
+            await until(lambda: supervisor.ready)
+            (pid,) = supervisor.pids.values()
+            with monkeypatch.context() as broken:
+                broken.setattr(sys, "executable", str(ROOT / "no-python"))
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda: "could not be started" in caplog.text)
+            await until(lambda: supervisor.ready)
+        finally:
+            stop.set()
+            async with asyncio.timeout(20):
+                assert await running
 
 
 async def test_processes_whose_supervisor_is_killed_finish_their_calls_and_go():

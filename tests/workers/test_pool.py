@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -242,6 +243,18 @@ async def test_a_process_that_ends_by_itself_is_started_again_and_not_at_full_sp
         os.kill(pid, signal.SIGKILL)
         await until(lambda: pid not in made.pids.values())
         await until(lambda: made.ready)
+
+
+async def test_a_process_that_cannot_be_started_now_is_started_later_and_not_at_full_speed(monkeypatch, caplog):
+    async with pool() as made:
+        (pid,) = made.pids.values()
+        with monkeypatch.context() as broken:
+            broken.setattr(sys, "executable", "/no/python/here")
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: made._failures >= 2)
+        assert "could not be started" in caplog.text
+        await until(lambda: made.ready)
+        assert not made._failures
 
 
 async def test_calls_wait_for_a_process_that_is_coming_up():
