@@ -68,6 +68,15 @@ class Fabric(ABC):
             self._due = True
             asyncio.get_running_loop().call_soon(self._flush, context=self._context)
 
+    def deliver(self, sender: str, frame: Frame) -> None:
+        """Hand the receiver a frame that has come; for subclasses and their connections."""
+        if self.receiver is None:
+            return
+        try:
+            self.receiver.receive(sender, frame)
+        except Exception:  # one call's fault, as a rule; the others' go on
+            logger.exception("node %s: a frame of %s could not be handled", self.node, sender)
+
     def attentive(self, now: float) -> bool:
         """Whether somebody who is not heard is silent: not if it is we who hear nobody."""
         del now

@@ -285,11 +285,9 @@ class NatsFabric(Fabric):
                 if data is None:
                     return
             for frame in decode(data):
-                self.receiver.receive(sender, frame)
+                self.deliver(sender, frame)
         except (RemoteProtocolError, ValueError) as exc:
             self._stranger(sender, str(exc))
-        except Exception:  # one frame's fault; the others' calls go on
-            logger.exception("node %s: a frame of %s could not be handled", self.node, sender)
 
     def _piece(self, sender: str, number: int, at: int, count: int, data: bytes) -> bytes | None:
         """A packet that was too long for one message, once all of it is there."""

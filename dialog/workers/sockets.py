@@ -53,8 +53,7 @@ class _Connection(asyncio.BufferedProtocol):
                     break
                 frame = decode_frame(view[at + 4 : at + 4 + size])
                 at += 4 + size
-                if self._fabric.receiver is not None:
-                    self._fabric.receiver.receive(self.peer, frame)
+                self._fabric.deliver(self.peer, frame)
         except RemoteProtocolError as exc:
             logger.error("node %s broke the protocol, its connection is closed: %s", self.peer, exc)  # noqa: TRY400
             if self.transport is not None:

@@ -147,6 +147,24 @@ async def test_a_worker_that_takes_nothing_any_more_loses_its_call_and_is_not_he
         await until(lambda: not stuck.left)
 
 
+async def test_a_frame_that_cannot_be_handled_costs_no_other_call(monkeypatch, caplog):
+    def fails(*_) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        call, _, voip = await house.ring()
+        others = [await house.ring() for _ in range(2)]
+        monkeypatch.setattr(house.hosted(call), "_act", fails)
+        voip.post(speech(100))
+        await until(lambda: "a fault of ours" in caplog.text)
+        for _, line, other in others:
+            message = speech(100)
+            other.post(message)
+            await until(lambda line=line, message=message: line.heard_audio.endswith(message.data))
+        assert not any(hosted.handed_over for hosted in house.host.calls)
+
+
 async def test_a_worker_that_does_not_hear_its_host_may_not_act():
     async with bridge(clock=FAST) as house:
         await house.worker("one")
