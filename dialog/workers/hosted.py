@@ -386,8 +386,7 @@ class Hosted(Participant):
     def _send(self, body: CallBody, audio_ms: float = 0.0) -> None:
         stream = self._stream
         if stream is None:
-            if isinstance(body, _KEPT) and len(self._missed) < _MISSED:
-                self._missed.append(body)
+            self._miss(body)
             return
         try:
             stream.post(body, audio_ms)
@@ -448,10 +447,15 @@ class Hosted(Participant):
             self._placement.released(self._stream.peer)
             for body in self._stream.outbound.undelivered():
                 # Once more at most: what kills a worker must not kill one after the other.
-                if isinstance(body, _KEPT) and not any(body is told for told in self._told_again):
-                    self._missed.append(body)
+                if not any(body is told for told in self._told_again):
+                    self._miss(body)
         self._stream = None
         self.worker = ""
+
+    def _miss(self, body: CallBody) -> None:
+        """Keep what no worker was told for the next one: not more than it can take."""
+        if isinstance(body, _KEPT) and len(self._missed) < _MISSED:
+            self._missed.append(body)
 
     def _revoke(self, node: str) -> None:
         self._placement.send(node, Frame(self.call_id, self.epoch, 0, Revoked()))

@@ -165,6 +165,30 @@ async def test_a_frame_that_cannot_be_handled_costs_no_other_call(monkeypatch, c
         assert not any(hosted.handed_over for hosted in house.host.calls)
 
 
+async def test_a_worker_that_leaves_its_keys_unread_is_given_up_and_floods_nobody_else():
+    async with bridge(clock=FAST) as house:
+        keys: dict[VoIP, list[str]] = {}
+
+        def listen(voip: VoIP) -> None:
+            voip.on(VoIP.DTMF, keys.setdefault(voip, []).append)
+
+        await two_workers(house, listen)
+        call, line, first = await house.ring()
+        hosted = house.hosted(call)
+        deaf = house.workers[hosted.worker]
+        deaf.fabric.receiver = None
+        line.press("1" * 20_001)  # one more than may wait, in one step
+        assert hosted.worker == deaf.fabric.node
+        await asyncio.sleep(0)
+        assert hosted.worker == ""
+        await until(lambda: hosted.worker)
+        line.press("#")
+        await until(lambda: keys[house.voips[-1]][-1:] == ["#"])
+        assert house.voips[-1] is not first
+        assert len(keys[house.voips[-1]]) < 1000
+        assert hosted.handed_over == 1
+
+
 async def test_a_worker_that_does_not_hear_its_host_may_not_act():
     async with bridge(clock=FAST) as house:
         await house.worker("one")
