@@ -75,7 +75,6 @@ __all__ = ["Hosted"]
 
 logger = logging.getLogger(__name__)
 
-_WINDOW_MS = 2_000.0
 _KEEP_MS = 10_000.0
 _REPORTS = 64
 _PIECE = 64_000

@@ -70,11 +70,6 @@ class Outbound:
         """Everything has come."""
         return not self._sent and not self._waiting
 
-    @property
-    def waits(self) -> bool:
-        """Something could not be sent yet."""
-        return bool(self._waiting)
-
     def oldest_seq(self) -> int | None:
         """The lowest number that is not acknowledged."""
         return self._sent[0].numbered.seq if self._sent else None
