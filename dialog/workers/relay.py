@@ -12,6 +12,7 @@ when both are said and have come, nothing is left of it.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -58,7 +59,7 @@ class Joiner(Protocol):
         ...
 
 
-class RelayEnd:
+class RelayEnd(ABC):
     """What both ends have: a numbered stream of frames, and its end."""
 
     def __init__(self, fabric: Fabric, peer: str, call_id: UUID, number: int, *, keep_ms: float) -> None:
@@ -102,13 +103,13 @@ class RelayEnd:
             )
             self.cut()
 
+    @abstractmethod
     def act(self, body: object) -> None:
         """Do what the other end says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cut(self) -> None:
         """Nothing comes from the other end any more."""
-        raise NotImplementedError
 
     def _post(self, body: RelayBody, audio_ms: float = 0.0) -> None:
         if self._gone or self._said_last:
