@@ -122,7 +122,8 @@ class SocketFabric(Fabric):
             if late:
                 await asyncio.wait(late)
             for connection in connections:
-                if connection.transport is not None:
+                # One that has written what waited, and is closed, cannot be aborted any more.
+                if connection.transport is not None and not connection.closed.is_set():
                     connection.transport.abort()
 
     def _transmit(self, to: str, packet: bytearray) -> None:
