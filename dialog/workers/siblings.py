@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _NAME_S: Final = 5.0
 """How long a sibling may take to say who it is."""
+_AGAIN_S: Final = 1.0
 _LONGEST_NAME: Final = 100
 _BACKLOG: Final = 256
 
@@ -96,7 +97,12 @@ class Siblings(FabricPeers):
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            sock, _ = await loop.sock_accept(self._listening)
+            try:
+                sock, _ = await loop.sock_accept(self._listening)
+            except OSError as exc:  # too many files are open, as a rule: whoever comes waits until some are closed
+                logger.error("node %s cannot accept a sibling: %s", self.node, exc)  # noqa: TRY400
+                await asyncio.sleep(_AGAIN_S)
+                continue
             task = loop.create_task(self._greet(sock), name="greet a sibling")
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)

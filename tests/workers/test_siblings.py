@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -103,5 +104,24 @@ async def test_who_does_not_say_a_name_is_no_sibling(tmp_path, monkeypatch):
         writer.close()
         await writer.wait_closed()
         await until(lambda: not each.others)
+    finally:
+        await each.close()
+
+
+async def test_a_sibling_that_comes_while_too_many_files_are_open_is_accepted_later(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("dialog.workers.siblings._AGAIN_S", 0.02)
+    each = Siblings("node", tmp_path, listen(tmp_path, "node"))
+    await each.start(Owner())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        with socket.socket(socket.AF_UNIX) as late:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno(), limits[1]))
+            try:
+                late.connect(str(tmp_path / "node"))
+                await until(lambda: "cannot accept a sibling" in caplog.text)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            late.sendall(b"\x04late")
+            await until(lambda: each.others == {"late"})
     finally:
         await each.close()
