@@ -11,6 +11,7 @@ from dialog.errors import CallNotAnswered, CarrierError
 from dialog.testing.callee import Callee
 from dialog.testing.caller import Caller
 from dialog.testing.doubles import HummingTTS, ToldSTT
+from dialog.testing.server import Faults
 from dialog.voip.voip import VoIP
 
 PERSON = "+15550123"
@@ -149,6 +150,20 @@ async def test_a_caller_who_leaves_while_waiting_ends_both_calls(transfer):
     assert transfer.voip.end.reason == "caller_hangup"
     assert asked.end.reason == "caller_left"
     await until(lambda: transfer.account.placed[0].status == "completed")
+
+
+async def test_a_gateway_that_closes_leaves_nobody_who_brings_a_caller_back(transfer, monkeypatch):
+    monkeypatch.setattr("dialog.voip.twilio.consulting._CLOSE_S", 0.05)
+    asked = await transfer.consult()
+    await asked.wait_answered()
+    await until(lambda: asked.state == "live")
+    transfer.account.faults = Faults(hang=True)
+    await transfer.person.hang_up()
+    await until(lambda: asked.end is not None)
+    async with asyncio.timeout(20):
+        await transfer.gateway._commands.consultations.close()
+    transfer.account.faults = Faults()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("bring back")]
 
 
 async def test_only_one_who_was_consulted_can_be_joined(transfer):

@@ -149,9 +149,11 @@ class Consultations:
     async def close(self) -> None:
         """Wait for what is under way, which has its own bound; all calls have ended."""
         if self._tasks:
-            await asyncio.wait(tuple(self._tasks), timeout=_CLOSE_S)
-        for task in self._tasks:
-            task.cancel()
+            _, late = await asyncio.wait(tuple(self._tasks), timeout=_CLOSE_S)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     def _asked(self, call_id: UUID, other: Call) -> None:
         """The call to the one who was asked has ended."""
