@@ -52,6 +52,8 @@ class _Worker(Child):
         super().__init__(orders)
         self.beat = Heartbeat()
         self.heard_at = 0.0
+        self.life: asyncio.Task[None] | None = None
+        """Ends with it."""
 
 
 class Supervisor:
@@ -178,13 +180,11 @@ class Supervisor:
         limit = asyncio.get_running_loop().time() + self._orders.drain_s + _LEAVE_S
         impatient = asyncio.create_task(again.wait(), name="told to stop again")
         try:
-            while self._tasks_of_children():
+            while self._lives():
                 left_s = limit - asyncio.get_running_loop().time()
                 if left_s <= 0 or impatient.done():
                     break
-                await asyncio.wait(
-                    {impatient, *self._tasks_of_children()}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait([impatient, *self._lives()], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             impatient.cancel()
             await asyncio.wait([impatient])
@@ -192,7 +192,7 @@ class Supervisor:
             return self._finished
         logger.warning("%d worker processes are told to end now, with %d calls", len(self._children), self.load.calls)
         ending = [asyncio.create_task(child.end(_LEAVE_S)) for child in self._children.values()]
-        await asyncio.wait([*ending, *self._tasks_of_children()])
+        await asyncio.wait([*ending, *self._lives()])
         return False
 
     # As the gateways see them.
@@ -228,7 +228,7 @@ class Supervisor:
         for _ in range(self._processes - sum(not child.retired for child in self._children.values())):
             child = _Worker(msgspec.structs.replace(self._orders, node=node_name("worker")))
             self._children[child.node] = child
-            self._task(self._live(child, backoff_s(self._failures)), child.node)
+            child.life = self._task(self._live(child, backoff_s(self._failures)), child.node)
 
     async def _live(self, child: _Worker, delay_s: float) -> None:
         code = -1
@@ -274,13 +274,14 @@ class Supervisor:
                 silent = self._fabric.attentive(now) and now - child.heard_at > 3 * self._fabric.silence_s
                 child.silence_verdict(silent, now, self._blocked_kill_s)
 
-    def _tasks_of_children(self) -> set[asyncio.Task[None]]:
-        return {task for task in self._tasks if task.get_name() in {f"supervisor {node}" for node in self._children}}
+    def _lives(self) -> list[asyncio.Task[None]]:
+        return [child.life for child in self._children.values() if child.life is not None]
 
-    def _task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=f"supervisor {name}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
