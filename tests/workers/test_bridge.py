@@ -13,8 +13,9 @@ from dialog.audio.g711 import mulaw_encode
 from dialog.audio.sound import Sound
 from dialog.audio.tones import sine
 from dialog.clock import Clock
-from dialog.errors import CarrierError, NotSupportedError, StateError, UserCodeError
-from dialog.message import Message
+from dialog.errors import CarrierError, LimitError, NotSupportedError, StateError, UserCodeError
+from dialog.message import Failure, Message
+from dialog.participant import Participant
 from dialog.voip.admission import NoWorker
 from dialog.voip.memory import MemoryCarrier, memory_call
 from dialog.voip.voip import VoIP
@@ -255,6 +256,20 @@ async def test_a_disposed_voip_hangs_up_and_frees_its_slot():
         assert call.voip.end is not None
         assert call.voip.end.reason == "agent_hangup"
         await until(lambda: not worker.left)
+
+
+async def test_an_agent_whose_line_takes_nothing_is_told_so_once():
+    async with bridge(clock=FAST) as house:
+        await house.worker("one")
+        _, _, voip = await house.ring()
+        told: list[Failure] = []
+        voip.on(Participant.ERROR, told.append)
+        house.fabric.receiver = None  # it reads, and nothing comes of it
+        for _ in range(10_010):
+            voip.pause()
+            voip.resume()
+        house.fabric.receiver = house.host
+        assert [type(each.error) for each in told] == [LimitError]
 
 
 async def test_a_thousand_calls_leave_nothing_on_either_side():
