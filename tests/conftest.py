@@ -21,12 +21,26 @@ def _processes_of(run: str) -> dict[int, str]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"{_RUN}={run}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (
-                    (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if command and "multiprocessing" not in command:
+                    found[int(folder.name)] = f"{command}({_origin(folder)})"
         except OSError:
             continue  # it has just ended, or is somebody else's
-    return {pid: command for pid, command in found.items() if command and "multiprocessing" not in command}
+    return found
+
+
+def _origin(folder: Path) -> str:
+    """Which test started a process, and what it does, for whoever has to find out why it is still there."""
+    environment = dict(
+        entry.split("=", 1) for entry in (folder / "environ").read_text(errors="replace").split("\0") if "=" in entry
+    )
+    status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
+    test = environment.get("PYTEST_CURRENT_TEST", "no test")
+    threads = [
+        f"{(thread / 'wchan').read_text()} {(thread / 'syscall').read_text().split(' ', 1)[0].strip()}"
+        for thread in (folder / "task").iterdir()
+    ]
+    return f"{test}; parent {status['PPid'].strip()}, {status['State']}, threads in {threads}"
 
 
 @pytest.fixture(autouse=True, scope="session")
