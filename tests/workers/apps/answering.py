@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 from uuid import uuid4
 
 from dialog.message import Message
@@ -31,6 +32,8 @@ def stray() -> int:
     if child == 0:
         time.sleep(60)
         os._exit(0)
+    with Path(os.environ["STRAYS"]).open("a") as file:
+        file.write(f"{child}\n")
     return child
 
 
