@@ -48,6 +48,7 @@ __all__ = [
     "TranscriptStatus",
     "TransferStatus",
     "Utterance",
+    "Whisper",
     "Word",
 ]
 
@@ -396,6 +397,15 @@ class SayRequest(Struct, frozen=True, kw_only=True, gc=False):
 
     def __repr__(self) -> str:
         return f"<SayRequest of {len(self.text)} chars>"
+
+
+class Whisper(Struct, frozen=True, gc=False):
+    """A note of somebody outside the call: the agent's model knows it from then on, and the caller hears nothing."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return f"<Whisper of {len(self.text)} chars>"
 
 
 class SentSMS(Struct, frozen=True, kw_only=True, gc=False):

@@ -51,6 +51,7 @@ from dialog.message import (
     StreamStopped,
     TransferStatus,
     Utterance,
+    Whisper,
 )
 from dialog.participant import Participant
 from dialog.s2s.s2s import S2S
@@ -205,6 +206,7 @@ class Conversation:
             self.tts.on(TTS.USAGE, self._on_usage)
         voip.on(VoIP.DTMF, self._on_digit)
         voip.on(VoIP.SAY, self._on_say)
+        voip.on(VoIP.WHISPER, self._on_whisper)
         voip.on(VoIP.TRANSFER, self._on_transfer)
         voip.on(VoIP.RECORDING_URL, self._on_recording)
         self.engine.start()
@@ -247,6 +249,7 @@ class Conversation:
             self.tts.off(TTS.USAGE, self._on_usage)
         self.voip.off(VoIP.DTMF, self._on_digit)
         self.voip.off(VoIP.SAY, self._on_say)
+        self.voip.off(VoIP.WHISPER, self._on_whisper)
         self.voip.off(VoIP.TRANSFER, self._on_transfer)
         self.voip.off(VoIP.RECORDING_URL, self._on_recording)
         self.voip.off(VoIP.STREAMING_STARTED, self._on_streaming_started)
@@ -415,6 +418,10 @@ class Conversation:
 
     def _on_say(self, request: SayRequest) -> None:
         self.engine.dispatch_message(request.text, PartOptions(allow_interrupt=request.allow_interrupt))
+
+    def _on_whisper(self, whisper: Whisper) -> None:
+        self.history.developer(whisper.text)
+        self.happened(ev.AgentTold, text=whisper.text)
 
     def _on_transfer(self, status: TransferStatus) -> None:
         self.happened(ev.TransferChanged, to=status.to, state=status.state, detail=status.detail)

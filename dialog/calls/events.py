@@ -19,6 +19,7 @@ __all__ = [
     "CALL_EVENTS",
     "AgentSaid",
     "AgentSpeaks",
+    "AgentTold",
     "CallAnsweredBy",
     "CallEnded",
     "CallEvent",
@@ -181,6 +182,12 @@ class AgentSaid(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.trans
     """Said to bridge a wait; it is in the transcript, not in history."""
 
 
+class AgentTold(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.told"):
+    """Somebody outside the call has told the agent something that the caller does not hear."""
+
+    text: str
+
+
 class PausedForCaller(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.paused"):
     """The agent fell silent because the caller made a sound."""
 
@@ -333,6 +340,7 @@ CallEvent: TypeAlias = (
     | CallerUnheard
     | AgentSpeaks
     | AgentSaid
+    | AgentTold
     | PausedForCaller
     | ResumedAfterPause
     | Interrupted

@@ -246,6 +246,8 @@ def _talk(report: SessionReport, offset_s: float, *, playable: bool) -> Iterable
                 f"tool <code>{escape(call)}</code> → <code>{escape(event.result)}</code> ({event.took_s * 1000:.1f} ms)"
             )
             items.append((event.at_s, _note(text, bad=event.state != "done")))
+        elif isinstance(event, ev.AgentTold):
+            items.append((event.at_s, _note(f"the agent was told: {escape(event.text)}")))
         elif isinstance(event, ev.ResumedAfterPause):
             items.append((event.at_s, _note("a sound without words: the agent paused and went on")))
         elif isinstance(event, ev.CallResumed):

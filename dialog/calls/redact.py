@@ -11,6 +11,7 @@ import msgspec
 from dialog.calls.events import (
     AgentSaid,
     AgentSpeaks,
+    AgentTold,
     CallEnded,
     CallerSaid,
     CallEvent,
@@ -107,7 +108,7 @@ class Redaction:
                 return _with(event, arguments=self._json(event.arguments))
             case ToolEnded():
                 return _with(event, result=self._json(event.result))
-            case ErrorRaised() | Warned():
+            case AgentTold() | ErrorRaised() | Warned():
                 return _with(event, text=self.text(event.text))
             case CallEnded() | TransferChanged():
                 return _with(event, detail=self.text(event.detail))

@@ -37,6 +37,7 @@ from dialog.message import (
     StreamStopped,
     TranscriptStatus,
     TransferStatus,
+    Whisper,
 )
 from dialog.participant import Event, Participant
 from dialog.sms.sms import check_e164, check_text
@@ -109,6 +110,8 @@ class VoIP(Participant):
     """:meth:`transfer_to` was called, or what has become of it."""
     SAY: ClassVar[Event[SayRequest]] = Event("say")
     """Somebody outside the call wants its agent to say something: :meth:`say`."""
+    WHISPER: ClassVar[Event[Whisper]] = Event("whisper")
+    """Somebody outside the call tells its agent something: :meth:`whisper`."""
     ENDED: ClassVar[Event[CallEnd]] = Event("ended")
     """Exactly once per call, whatever happened."""
     EVENT: ClassVar[Event[CallEvent]] = Event("event")
@@ -270,13 +273,20 @@ class VoIP(Participant):
             ConfigurationError: There is nothing to say.
             StateError: The call has ended, or no agent has it yet.
         """
-        if not text.strip():
-            raise ConfigurationError("there is nothing to say")
-        if self._disposed or self._state == "ended":
-            raise StateError(f"call {self.metadata.call_id} has ended")
-        if not self._listeners.get(VoIP.SAY):
-            raise StateError(f"call {self.metadata.call_id}: no agent has it that could say something")
+        self._check_told(VoIP.SAY, text)
         self.emit(VoIP.SAY, SayRequest(text=text, allow_interrupt=allow_interrupt))
+
+    def whisper(self, text: str) -> None:
+        """Tell the call's agent something that the caller does not hear: its model knows it from its next answer on.
+
+        It stands in history as an instruction of the application, wherever the agent runs.
+
+        Raises:
+            ConfigurationError: There is nothing to tell.
+            StateError: The call has ended, or no agent has it yet.
+        """
+        self._check_told(VoIP.WHISPER, text)
+        self.emit(VoIP.WHISPER, Whisper(text))
 
     async def hangup(self, *, reason: str = "agent_hangup") -> None:
         """End the call now; ``reason`` is told with its end. One that has ended already is left in peace.
@@ -539,6 +549,15 @@ class VoIP(Participant):
             f"call {self.metadata.call_id} has ended: part {part} of turn {uuid} was never posted, or its end is not "
             "known any more"
         )
+
+    def _check_told(self, event: Event[Any], text: str) -> None:
+        """Check that there is something to tell, and an agent that would listen."""
+        if not text.strip():
+            raise ConfigurationError("there is nothing to say")
+        if self._disposed or self._state == "ended":
+            raise StateError(f"call {self.metadata.call_id} has ended")
+        if not self._listeners.get(event):
+            raise StateError(f"call {self.metadata.call_id}: no agent has it that could be told anything")
 
     def _set_bed(self, layer: Layer, sound: Sound | None, gain_db: float) -> None:
         fitted = None if sound is None else sound.fitted(self.audio_format)

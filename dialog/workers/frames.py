@@ -39,6 +39,7 @@ from dialog.message import (
     StreamStarted,
     StreamStopped,
     TranscriptStatus,
+    Whisper,
 )
 from dialog.voip.bed import Layer
 from dialog.voip.link import Command, CommandResult
@@ -87,6 +88,7 @@ __all__ = [
     "Transcribed",
     "Troubled",
     "Unknown",
+    "Whispered",
     "Yielded",
     "decode",
     "encode",
@@ -196,6 +198,12 @@ class SayWanted(_Wire, tag=14, frozen=True, array_like=True, gc=False):
     request: SayRequest
 
 
+class Whispered(_Wire, tag=15, frozen=True, array_like=True, gc=False):
+    """Somebody outside the call tells its agent something."""
+
+    whisper: Whisper
+
+
 # Worker to host: what the agent wants.
 
 
@@ -286,6 +294,7 @@ CallBody: TypeAlias = (
     | Progressed
     | Answered
     | SayWanted
+    | Whispered
     | AgentAudio
     | Abort
     | Pause

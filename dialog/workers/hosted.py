@@ -25,6 +25,7 @@ from dialog.message import (
     StreamStarted,
     StreamStopped,
     TranscriptStatus,
+    Whisper,
 )
 from dialog.net.ring import AudioRing
 from dialog.participant import Participant
@@ -66,6 +67,7 @@ from dialog.workers.frames import (
     Taken,
     Transcribed,
     Troubled,
+    Whispered,
 )
 from dialog.workers.hosting import Former, HostingSettings, Placement
 from dialog.workers.search import Search
@@ -82,7 +84,7 @@ _PIECES = 8
 _CREDIT_S = 60.0
 """A worker that takes no more of a recording has given it up."""
 _MISSED = 256
-_KEPT = (DigitCame, Transcribed, Recorded, SayWanted)
+_KEPT = (DigitCame, Transcribed, Recorded, SayWanted, Whispered)
 
 
 class Hosted(Participant):
@@ -313,6 +315,7 @@ class Hosted(Participant):
         voip.on(VoIP.PLAYBACK, self._on_playback)
         voip.on(VoIP.DTMF, self._on_digit)
         voip.on(VoIP.SAY, self._on_say)
+        voip.on(VoIP.WHISPER, self._on_whisper)
         voip.on(VoIP.TRANSCRIPT, self._on_transcript)
         voip.on(VoIP.RECORDING_URL, self._on_recording)
         voip.on(VoIP.PROGRESS, self._on_progress)
@@ -345,6 +348,9 @@ class Hosted(Participant):
 
     def _on_say(self, request: SayRequest) -> None:
         self._send(SayWanted(request))
+
+    def _on_whisper(self, whisper: Whisper) -> None:
+        self._send(Whispered(whisper))
 
     def _on_transcript(self, status: TranscriptStatus) -> None:
         self._send(Transcribed(status))

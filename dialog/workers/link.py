@@ -45,6 +45,7 @@ from dialog.workers.frames import (
     Stopped,
     Transcribed,
     Troubled,
+    Whispered,
     Yielded,
 )
 from dialog.workers.stream import CallStream
@@ -249,6 +250,8 @@ class BridgeLink:
                 voip.receive(VoIP.ANSWERED_BY, answered_by)
             case SayWanted(request):
                 voip.receive(VoIP.SAY, request)
+            case Whispered(whisper):
+                voip.receive(VoIP.WHISPER, whisper)
             case DigitCame(digit):
                 voip.receive(VoIP.DTMF, digit)
             case Transcribed(status):

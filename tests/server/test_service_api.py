@@ -15,7 +15,9 @@ from twilio_phone import Phone, until
 from dialog.calls.feed import declined
 from dialog.message import CallMetadata
 from dialog.server.config import ApiToken, PhoneNumber, Tenant
+from dialog.sessions.config import AgentConfig
 from dialog.sessions.spec import SessionRequest, SessionSpec
+from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
 from dialog.testing.callee import Callee
 from dialog.testing.server import Faults
 from dialog.voip.admission import Reject
@@ -147,7 +149,12 @@ async def test_a_call_is_listed_shown_and_ended() -> None:
         assert (await line.client.post(f"{path}/hangup")).status == 204
         await until(lambda: session.end is not None)
         assert (await line.client.get(path)).body["end_reason"] == "api_hangup"
-        for rest, body in (("hangup", None), ("say", {"text": "Hm."}), ("transfer", {"to": THEIRS})):
+        for rest, body in (
+            ("hangup", None),
+            ("say", {"text": "Hm."}),
+            ("whisper", {"text": "Hm."}),
+            ("transfer", {"to": THEIRS}),
+        ):
             assert (await line.client.post(f"{path}/{rest}", body)).status == 409, rest
         assert (await line.client.get(f"{path}/events")).status == 409
         assert (await line.client.get("/v1/calls")).body["calls"] == []
@@ -160,6 +167,28 @@ async def test_the_agent_says_what_it_is_told_in_a_turn_of_its_own() -> None:
         assert (await line.client.post(f"{path}/say", {"text": "Your taxi is here."})).status == 202
         await until(lambda: len(session.transcript) == 2)
         assert session.transcript[1].text == "Your taxi is here."
+
+
+async def test_what_is_whispered_reaches_the_model_and_is_not_said() -> None:
+    models: list[ScriptedLLM] = []
+
+    def model() -> ScriptedLLM:
+        models.append(ScriptedLLM(lambda request: "Yes."))
+        return models[-1]
+
+    desk = AgentConfig(stt=ToldSTT, tts=HummingTTS, llm=model, greeting="Good day to you.")
+    async with on_a_call(assistants={"desk": desk}) as (line, path, session):
+        assert (await line.client.post(f"{path}/whisper", {"text": "The caller is a member."})).status == 202
+        (stt,) = [each for each in line.service.calls[0].scope.members if isinstance(each, ToldSTT)]
+        stt.heard("do you know me")
+        await until(lambda: len(session.transcript) == 3)
+        assert [each.text for each in session.transcript] == ["Good day to you.", "do you know me", "Yes."]
+        told = [item for item in models[-1].requests[-1].items if item.role == "developer"]
+        assert [item.text for item in told] == ["The caller is a member."]
+        assert (await line.client.post(f"{path}/whisper", {"text": " "})).status == 422
+        assert (
+            await line.client.post(f"{path}/whisper", {"text": "x"}, headers={"Authorization": f"Bearer {READER}"})
+        ).status == 403
 
 
 async def test_a_call_is_transferred() -> None:
@@ -306,10 +335,17 @@ PROTECTED = [
     ("POST", f"/v1/calls/{uuid4()}/transfer"),
     ("POST", f"/v1/calls/{uuid4()}/hangup"),
     ("POST", f"/v1/calls/{uuid4()}/say"),
+    ("POST", f"/v1/calls/{uuid4()}/whisper"),
     ("POST", "/v1/messages"),
     ("POST", "/call/start"),
 ]
-BODIES = {"transfer": {"to": THEIRS}, "say": {"text": "x"}, "messages": {"to": THEIRS, "text": "x"}, "start": START}
+BODIES = {
+    "transfer": {"to": THEIRS},
+    "say": {"text": "x"},
+    "whisper": {"text": "x"},
+    "messages": {"to": THEIRS, "text": "x"},
+    "start": START,
+}
 
 
 async def test_nothing_is_done_without_a_token_that_may() -> None:
@@ -355,7 +391,7 @@ async def test_a_token_of_one_tenant_sees_nothing_of_another() -> None:
         path = f"/v1/calls/{session.call.call_id}"
         for rest in ("", "/transcript", "/recordings", "/recordings/0", "/events"):
             assert (await line.client.get(path + rest, headers=others)).status == 404
-        for rest in ("hangup", "say", "transfer"):
+        for rest in ("hangup", "say", "whisper", "transfer"):
             assert (await line.client.post(f"{path}/{rest}", BODIES.get(rest), headers=others)).status == 404
         assert (await line.client.post("/call/start", START, headers=others)).status == 404
         message = {"to": THEIRS, "text": "x", "phone_number_id": "first"}

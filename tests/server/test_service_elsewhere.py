@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from twilio_phone import Phone, until
 
+from dialog.calls.events import AgentTold
 from dialog.server.config import Tenant
 from dialog.sessions.spec import SessionSpec
 from dialog.testing.callee import Callee
@@ -116,6 +117,10 @@ async def test_agents_in_worker_processes_get_their_session_and_say_what_they_ar
         assert (await line.client.post(f"{path}/say", {"text": "From outside."})).status == 202
         await until(lambda: len(session.transcript) == 2)
         assert session.transcript[1].text == "From outside."
+        told: list[str] = []
+        line.service.events.on(lambda notice: isinstance(notice.event, AgentTold) and told.append(notice.event.text))
+        assert (await line.client.post(f"{path}/whisper", {"text": "The caller is a member."})).status == 202
+        await until(lambda: told == ["The caller is a member."])
         await line.phone.ring(From="")
         shown = (await line.client.get(path)).body
         assert shown["metrics"]["agent_turns"] == 2

@@ -32,6 +32,7 @@ from dialog.message import (
     StreamStarted,
     StreamStopped,
     TranscriptStatus,
+    Whisper,
 )
 from dialog.voip.link import Hangup, SendDigits, StartTranscription, TransferTo
 from dialog.workers import frames as fr
@@ -47,6 +48,7 @@ BODIES = [
     fr.Stopped(StreamStopped(reason="lost")),
     fr.DigitCame("#"),
     fr.SayWanted(SayRequest(text="Your taxi is here.", allow_interrupt=False)),
+    fr.Whispered(Whisper("The caller is a member.")),
     fr.Transcribed(TranscriptStatus(state="content", track="caller", text="hello", final=True)),
     fr.Recorded("https://carrier.example/recording"),
     fr.Ended(CallEnd(reason="caller_hangup", detail="x")),

@@ -139,6 +139,10 @@ class Handlers:
         """Let the agent say something."""
         self._voip(asked).say(asked.body.text, allow_interrupt=asked.body.allow_interrupt)
 
+    async def whisper(self, asked: Asked) -> None:
+        """Tell the agent something that the caller does not hear."""
+        self._voip(asked).whisper(asked.body.text)
+
     async def send_message(self, asked: Asked) -> SentMessage:
         """Write a text message."""
         from dialog.server.service import Unknown

@@ -125,6 +125,16 @@ OPERATIONS: tuple[Operation, ...] = (
         status=202,
         problems=(409,),
     ),
+    _on_call(
+        "whisper",
+        "POST",
+        "/whisper",
+        "calls:write",
+        "Tell the agent something that the caller does not hear; its next answer takes it into account.",
+        body=t.WhisperStart,
+        status=202,
+        problems=(409,),
+    ),
     Operation(
         name="events",
         method="GET",

@@ -27,6 +27,7 @@ __all__ = [
     "Status",
     "Transcript",
     "TransferStart",
+    "WhisperStart",
 ]
 
 E164: TypeAlias = Annotated[str, Meta(pattern=r"^\+[1-9][0-9]{6,14}$", examples=["+15551230001"])]
@@ -141,6 +142,12 @@ class SayStart(Struct, frozen=True, kw_only=True):
 
     text: Words
     allow_interrupt: bool = True
+
+
+class WhisperStart(Struct, frozen=True, kw_only=True):
+    """Tell the agent something that the caller does not hear."""
+
+    text: Words
 
 
 class MessageStart(Struct, frozen=True, kw_only=True):
