@@ -15,6 +15,7 @@ from dialog.audio.g711 import (
 )
 from dialog.audio.level import SILENCE_DBFS, LevelNormaliser, level_dbfs, peak
 from dialog.audio.mix import Bed, amplify, mix
+from dialog.audio.monitor import Heard, Monitor
 from dialog.audio.recorder import StereoRecorder
 from dialog.audio.resample import Resampler
 from dialog.audio.sound import Sound, hold, thinking
@@ -25,8 +26,10 @@ __all__ = [
     "SILENCE_DBFS",
     "Bed",
     "Converter",
+    "Heard",
     "LevelNormaliser",
     "LevelVAD",
+    "Monitor",
     "Resampler",
     "Sound",
     "StereoRecorder",
