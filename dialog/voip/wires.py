@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from time import monotonic
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 __all__ = ["CLOSE_S", "AiohttpWire", "AsgiWire", "Codec", "SocketWire"]
 
@@ -33,12 +33,20 @@ CLOSE_S: Final = 2.0
 class Codec(Protocol):
     """How the messages of a line look on its socket."""
 
-    binary: ClassVar[bool]
-    """Audio travels in binary frames; everything else is text."""
-    audio_rate: ClassVar[int]
-    """Bytes that a second of audio takes at most, as the line has it …"""
-    max_written: ClassVar[int]
-    """… and those that may lie below us, as they travel, that the kernel has not taken or sent: about 300 ms."""
+    @property
+    def binary(self) -> bool:
+        """Audio travels in binary frames; everything else is text."""
+        ...
+
+    @property
+    def audio_rate(self) -> int:
+        """Bytes that a second of audio takes at most, as the line has it."""
+        ...
+
+    @property
+    def max_written(self) -> int:
+        """Bytes that may lie below us, as they travel, that the kernel has not taken or sent: about 300 ms."""
+        ...
 
     @property
     def name(self) -> str:

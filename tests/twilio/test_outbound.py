@@ -203,7 +203,7 @@ async def test_an_answer_of_twilio_that_is_lost_does_not_lose_the_call():
 
 
 async def test_a_silent_call_of_unknown_fate_is_looked_up_and_not_placed_again(monkeypatch):
-    monkeypatch.setattr("dialog.voip.twilio.outbound._DOUBT_S", 0.05)
+    monkeypatch.setattr("dialog.voip.carrier.outbound._DOUBT_S", 0.05)
     async with outbound_line() as (gateway, account, _voips):
         account.answers_lost = 1  # and its telephone gives no sign
         voip = await place(gateway)
@@ -212,7 +212,7 @@ async def test_a_silent_call_of_unknown_fate_is_looked_up_and_not_placed_again(m
 
 
 async def test_a_call_that_was_certainly_not_placed_is_told_so(monkeypatch):
-    monkeypatch.setattr("dialog.voip.twilio.outbound._DOUBT_S", 0.05)
+    monkeypatch.setattr("dialog.voip.carrier.outbound._DOUBT_S", 0.05)
     async with outbound_line() as (gateway, account, _voips):
         account.faults = Faults(refuse=500, times=1)
         with pytest.raises(CarrierError) as caught:

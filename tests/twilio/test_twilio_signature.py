@@ -10,10 +10,10 @@ from twilio.request_validator import RequestValidator
 
 from dialog.errors import ConfigurationError, RemoteProtocolError
 from dialog.testing.signing import sign
+from dialog.voip.carrier.http import seen_origin, site_of
+from dialog.voip.carrier.token import StreamTokens, derive_key
 from dialog.voip.twilio import twiml
-from dialog.voip.twilio.signature import SignatureChecker, seen_origin
-from dialog.voip.twilio.token import StreamTokens, derive_key
-from dialog.voip.twilio.webhooks import site_of
+from dialog.voip.twilio.signature import SignatureChecker
 
 CALL = UUID("12345678-1234-5678-1234-567812345678")
 

@@ -11,9 +11,9 @@ from twilio_phone import ACCOUNT, TOKEN, Document, Phone, new_sid, phone_line, u
 
 from dialog.message import Message
 from dialog.voip.call import CallSettings
+from dialog.voip.carrier.record import call_id_of
+from dialog.voip.carrier.token import StreamTokens, derive_key
 from dialog.voip.twilio import TwilioGateway
-from dialog.voip.twilio.record import call_id_of
-from dialog.voip.twilio.token import StreamTokens, derive_key
 from dialog.voip.voip import VoIP
 
 

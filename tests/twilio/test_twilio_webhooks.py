@@ -12,9 +12,9 @@ from dialog.errors import ConfigurationError
 from dialog.message import Message
 from dialog.participant import Participant
 from dialog.voip.admission import Accept, Reject, Say
+from dialog.voip.carrier.http import site_of
+from dialog.voip.carrier.record import CallRecord, FinishedCalls, call_id_of
 from dialog.voip.twilio import TwilioGateway, TwilioVoIP
-from dialog.voip.twilio.record import CallRecord, FinishedCalls, call_id_of
-from dialog.voip.twilio.webhooks import site_of
 from dialog.voip.voip import VoIP
 
 

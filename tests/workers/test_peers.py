@@ -14,7 +14,7 @@ from neighbours import PUBLIC, neighbours
 from dialog.errors import StateError
 from dialog.message import Message
 from dialog.voip.admission import NoWorker
-from dialog.voip.twilio.record import call_id_of
+from dialog.voip.carrier.record import call_id_of
 from dialog.voip.voip import VoIP
 from dialog.workers.peers import FabricPeers
 

@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dialog.voip.carrier.token import StreamTokens
     from dialog.voip.twilio.gateway import TwilioGateway
     from dialog.voip.twilio.rest import TwilioRest
     from dialog.voip.twilio.signature import SignatureChecker
     from dialog.voip.twilio.stream import TwilioStream
-    from dialog.voip.twilio.token import StreamTokens
     from dialog.voip.twilio.voip import TwilioVoIP
 
 __all__ = [
@@ -27,18 +27,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SignatureChecker": "signature",
-    "StreamTokens": "token",
-    "TwilioGateway": "gateway",
-    "TwilioRest": "rest",
-    "TwilioStream": "stream",
-    "TwilioVoIP": "voip",
+    "SignatureChecker": f"{__name__}.signature",
+    "StreamTokens": "dialog.voip.carrier.token",
+    "TwilioGateway": f"{__name__}.gateway",
+    "TwilioRest": f"{__name__}.rest",
+    "TwilioStream": f"{__name__}.stream",
+    "TwilioVoIP": f"{__name__}.voip",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from dialog.errors import CarrierError, MissingPublicURL, NotSupportedError
 from dialog.voip.call import Call
+from dialog.voip.carrier.http import Site
 from dialog.voip.link import (
     Command,
     CommandResult,
@@ -26,9 +27,8 @@ from dialog.voip.link import (
     UseClientTool,
 )
 from dialog.voip.twilio import twiml
-from dialog.voip.twilio.record import CallRecord
+from dialog.voip.twilio.record import TwilioRecord
 from dialog.voip.twilio.rest import TwilioRest
-from dialog.voip.twilio.webhooks import Site
 
 if TYPE_CHECKING:
     from dialog.voip.twilio.consulting import Consultations
@@ -45,7 +45,7 @@ _MARGIN_S: Final = 10.0
 class Records(Protocol):
     """Where the commands find what the gateway knows of a call."""
 
-    def __call__(self, call: Call, /) -> CallRecord | None: ...
+    def __call__(self, call: Call, /) -> TwilioRecord | None: ...
 
 
 class TwilioCommands:
@@ -74,7 +74,7 @@ class TwilioCommands:
         if isinstance(command, Hangup):
             await self._hangup(call, record, command.reason)
             return None
-        if not record.call_sid:
+        if not record.carrier_call_id:
             raise CarrierError("twilio", str(call.metadata.call_id), "the call has no CallSid yet: wait for the stream")
         match command:
             case UseClientTool():
@@ -90,19 +90,19 @@ class TwilioCommands:
                 await self._digits(call, record, digits)
             case StartRecording(status_url):
                 url = status_url or self._site(record, "start_recording").url("recording", call=record.call_id)
-                record.recording_sid = await self.rest.start_recording(record.call_sid, status_url=url)
+                record.recording_id = await self.rest.start_recording(record.carrier_call_id, status_url=url)
             case SendSMS(to=to, from_=from_, text=text):
-                return await self.rest.send_message(to=to, text=text, from_=from_, call_sid=record.call_sid)
+                return await self.rest.send_message(to=to, text=text, from_=from_, call_sid=record.carrier_call_id)
             case StopRecording():
-                await self.rest.stop_recording(record.call_sid, record.recording_sid)
+                await self.rest.stop_recording(record.carrier_call_id, record.recording_id)
             case RemoveRecording():
-                if not record.recording_sid:
-                    raise CarrierError("twilio", record.call_sid, "there is no recording of this call to remove")
-                await self.rest.remove_recording(record.call_sid, record.recording_sid)
+                if not record.recording_id:
+                    raise CarrierError("twilio", record.carrier_call_id, "there is no recording of this call to remove")
+                await self.rest.remove_recording(record.carrier_call_id, record.recording_id)
             case StartTranscription(status_url=status_url, engine=engine, language=language, options=options):
                 url = status_url or self._site(record, "start_transcription").url("transcription", call=record.call_id)
                 await self.rest.start_transcription(
-                    record.call_sid, status_url=url, engine=engine, language=language, options=options
+                    record.carrier_call_id, status_url=url, engine=engine, language=language, options=options
                 )
         return None
 
@@ -117,10 +117,10 @@ class TwilioCommands:
     async def hangup_quietly(self, call: Call) -> None:
         """Tell Twilio that a call is over; a failure is only logged."""
         record = self.record_of(call)
-        if record is None or not record.call_sid:
+        if record is None or not record.carrier_call_id:
             return
         try:
-            await self.rest.hangup(record.call_sid)
+            await self.rest.hangup(record.carrier_call_id)
         except CarrierError as exc:
             logger.warning("%s", exc)
 
@@ -132,13 +132,15 @@ class TwilioCommands:
             await self.consultations.close()
         await self.rest.close()
 
-    async def _hangup(self, call: Call, record: CallRecord, reason: str) -> None:
+    async def _hangup(self, call: Call, record: TwilioRecord, reason: str) -> None:
         # The end comes first: it closes the socket, upon which Twilio asks what to do next and is told
         # to hang up, even if the request below fails. That request outlives whoever waits for it, since
         # the end of the call disposes them.
         call.end(reason)
-        if record.call_sid:
-            task = asyncio.create_task(self.rest.hangup(record.call_sid), name=f"hang up {record.call_sid}")
+        if record.carrier_call_id:
+            task = asyncio.create_task(
+                self.rest.hangup(record.carrier_call_id), name=f"hang up {record.carrier_call_id}"
+            )
             self._tasks.add(task)
             task.add_done_callback(self._hung_up)
             await asyncio.shield(task)
@@ -148,7 +150,7 @@ class TwilioCommands:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.info("%s failed: %s", task.get_name(), error)  # whoever waits for it hears of it too
 
-    async def _transfer(self, call: Call, record: CallRecord, command: TransferTo) -> None:
+    async def _transfer(self, call: Call, record: TwilioRecord, command: TransferTo) -> None:
         site = self._site(record, "transfer_to")
         ring_s = _RING_S if command.back_within_s is None else command.back_within_s
         query: dict[str, object] = {"call": record.call_id}
@@ -160,18 +162,18 @@ class TwilioCommands:
             status_callback=site.url("number", call=record.call_id),
             timeout_s=max(5, round(ring_s)),
         )
-        await self.rest.redirect(record.call_sid, document)
+        await self.rest.redirect(record.carrier_call_id, document)
         call.moving("transfer", ring_s + _MARGIN_S)
 
-    async def _digits(self, call: Call, record: CallRecord, digits: str) -> None:
+    async def _digits(self, call: Call, record: TwilioRecord, digits: str) -> None:
         if not _DIGITS.fullmatch(digits):
-            raise CarrierError("twilio", record.call_sid, "digits may be 0-9 A-D # * w W only")
+            raise CarrierError("twilio", record.carrier_call_id, "digits may be 0-9 A-D # * w W only")
         site = self._site(record, "send_digits")
         then = site.url("after", call=record.call_id, generation=call.generation)
-        await self.rest.redirect(record.call_sid, twiml.play_digits(digits, then=then))
+        await self.rest.redirect(record.carrier_call_id, twiml.play_digits(digits, then=then))
         call.moving("digits", call.settings.digits_s)
 
-    def _site(self, record: CallRecord, what: str) -> Site:
+    def _site(self, record: TwilioRecord, what: str) -> Site:
         if not record.site.public:
             raise MissingPublicURL(
                 f"call {record.call_id}: {what} needs an address that Twilio can call back: give TwilioGateway its "

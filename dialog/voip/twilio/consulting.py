@@ -19,12 +19,13 @@ from uuid import UUID
 
 from dialog.errors import CarrierError, ConfigurationError, DialogError
 from dialog.voip.call import Call
+from dialog.voip.carrier.outbound import OutgoingCall
 from dialog.voip.consults import CONSULT_OF, CONSULT_WORKER
 from dialog.voip.link import Consult
 from dialog.voip.twilio import twiml
-from dialog.voip.twilio.outbound import OutboundCalls, OutgoingCall
-from dialog.voip.twilio.record import CallRecord
-from dialog.voip.twilio.switchboard import Switchboard
+from dialog.voip.twilio.outbound import TwilioOutbound
+from dialog.voip.twilio.record import TwilioRecord
+from dialog.voip.twilio.switchboard import TwilioSwitchboard
 
 __all__ = ["Consultations"]
 
@@ -37,7 +38,7 @@ _CLOSE_S: Final = 5.0
 class Consultations:
     """Carries out :class:`~dialog.voip.link.Consult` and :class:`~dialog.voip.link.JoinCalls`."""
 
-    def __init__(self, switchboard: Switchboard, outbound: OutboundCalls) -> None:
+    def __init__(self, switchboard: TwilioSwitchboard, outbound: TwilioOutbound) -> None:
         self._switchboard = switchboard
         self._outbound = outbound
         self._joined: set[UUID] = set()
@@ -46,7 +47,7 @@ class Consultations:
         """Callers who wait, and the call to the one who is asked."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def consult(self, call: Call, record: CallRecord, command: Consult) -> None:
+    async def consult(self, call: Call, record: TwilioRecord, command: Consult) -> None:
         """Let the caller wait, and call somebody about it; if that comes to nothing the caller is brought back.
 
         Raises:
@@ -73,7 +74,7 @@ class Consultations:
             label="caller",
             wait_url=command.hold_url,
         )
-        await self._switchboard.redirect(record.call_sid, waiting)
+        await self._switchboard.redirect(record.carrier_call_id, waiting)
         self._waiting[record.call_id] = command.call_id
         call.moving("consult", command.within_s)
         try:
@@ -91,7 +92,7 @@ class Consultations:
         call.on_ended(lambda: self._left(call, other))
         self._spawn(self._bound(other, command.talk_s), f"bound of {command.call_id}")
 
-    async def join(self, call: Call, record: CallRecord, other_id: UUID) -> None:
+    async def join(self, call: Call, record: TwilioRecord, other_id: UUID) -> None:
         """Bring the one who was asked to the caller who waits.
 
         Raises:
@@ -112,7 +113,7 @@ class Consultations:
         self._joined.update((record.call_id, other_id))
         try:
             with other.going("transfer", _JOIN_S):
-                await self._switchboard.redirect(other_record.call_sid, document)
+                await self._switchboard.redirect(other_record.carrier_call_id, document)
         except BaseException:
             self._joined.difference_update((record.call_id, other_id))
             raise
@@ -123,7 +124,7 @@ class Consultations:
         if event == "participant-leave":
             record = self._switchboard.record(call_id)
             alone = self._waiting.get(call_id) == other_id and call_id not in self._joined
-            if alone and record is not None and record.call is not None and record.call_sid == call_sid:
+            if alone and record is not None and record.call is not None and record.carrier_call_id == call_sid:
                 record.call.end("caller_hangup", "while they waited")
             return
         if event != "conference-start":
@@ -141,7 +142,9 @@ class Consultations:
         self._waiting.pop(call_id, None)
         call.returned("transfer_failed")
         try:
-            await self._switchboard.redirect(record.call_sid, self._switchboard.document(record, call.generation + 1))
+            await self._switchboard.redirect(
+                record.carrier_call_id, self._switchboard.document(record, call.generation + 1)
+            )
         except CarrierError as exc:
             logger.info("call %s: its caller did not come back: %s", call_id, exc)
             call.end("caller_hangup", "while they waited")

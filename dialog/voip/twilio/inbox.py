@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 from dialog.errors import ConfigurationError
 from dialog.message import ReceivedSMS
 from dialog.sms.sms import check_text
+from dialog.voip.carrier.http import Fields
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.forms import MessageForm, decode_form
-from dialog.voip.twilio.webhooks import Fields
 
 __all__ = ["Inbox", "SMSListener"]
 

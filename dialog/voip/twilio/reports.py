@@ -13,6 +13,8 @@ from uuid import UUID
 from dialog.errors import CarrierError
 from dialog.message import Progress, TranscriptStatus
 from dialog.voip.call import Call
+from dialog.voip.carrier.http import Endpoint, Fields, query_call
+from dialog.voip.carrier.record import call_id_of
 from dialog.voip.twilio.forms import (
     FINAL_STATUSES,
     AnsweredByForm,
@@ -25,8 +27,7 @@ from dialog.voip.twilio.forms import (
     decode_form,
     decode_transcription_data,
 )
-from dialog.voip.twilio.record import CallRecord, call_id_of
-from dialog.voip.twilio.webhooks import Endpoint, Fields, query_call
+from dialog.voip.twilio.record import TwilioRecord
 from dialog.voip.voip import VoIP
 
 __all__ = ["Reports", "end_reason", "named_record"]
@@ -52,7 +53,7 @@ _TRACKS: dict[str, Literal["caller", "agent"]] = {"inbound_track": "caller", "ou
 class Reports:
     """Hands reports to the calls that they are about."""
 
-    def __init__(self, records: dict[UUID, CallRecord]) -> None:
+    def __init__(self, records: dict[UUID, TwilioRecord]) -> None:
         self._records = records
         self.on_conference: Callable[[UUID, UUID, str, str], object] = _nobody
         """Told of the caller, of whom they meet, what happened, and to which CallSid; set by the gateway."""
@@ -135,7 +136,7 @@ class Reports:
         if record is None or record.call is None:
             logger.info("call %s: a recording report (%s) came too late", call_id, form.recording_status)
             return
-        record.recording_sid = form.recording_sid or record.recording_sid
+        record.recording_id = form.recording_sid or record.recording_id
         if record.repeated(("recording", form.recording_sid, form.recording_status)):
             return
         voip = record.call.voip
@@ -145,7 +146,7 @@ class Reports:
             voip.fail(
                 CarrierError(
                     "twilio",
-                    record.call_sid,
+                    record.carrier_call_id,
                     f"the recording is {form.recording_status} (error {form.error_code or 'not given'}): "
                     "there is nothing to fetch",
                 )
@@ -185,7 +186,7 @@ def _nobody(_caller: UUID, _other: UUID, _event: str, _call_sid: str) -> None:
     """No conference is of interest."""
 
 
-def named_record(records: dict[UUID, CallRecord], fields: Fields) -> tuple[UUID | None, CallRecord | None]:
+def named_record(records: dict[UUID, TwilioRecord], fields: Fields) -> tuple[UUID | None, TwilioRecord | None]:
     """The call that a callback URL of ours names, and what is known of it.
 
     Raises:

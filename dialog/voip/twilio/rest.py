@@ -23,7 +23,8 @@ import aiohttp
 from dialog.errors import CarrierError, ConfigurationError, MissingExtra
 from dialog.message import SentSMS
 from dialog.sms.sms import check_e164, check_text
-from dialog.voip.twilio.media import RecordingMedia, basic_auth
+from dialog.voip.carrier.media import RecordingMedia
+from dialog.voip.twilio.media import basic_auth, media_urls, trusts
 
 __all__ = ["TwilioRest"]
 
@@ -256,12 +257,19 @@ class TwilioRest:
         Raises:
             CarrierError: It cannot be fetched.
         """
-        async with self._media(url) as response:
-            try:
-                async for piece in response.content.iter_chunked(65536):
-                    yield piece
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                raise CarrierError("twilio", "-", f"the recording broke off while it was fetched: {exc!r}") from exc
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        base = self._host
+        media = RecordingMedia(
+            self._session,
+            carrier="twilio",
+            urls=media_urls(url),
+            authorization=basic_auth(self._login),
+            trusted=lambda at: trusts(at, base),
+            retry_s=self.retry_s,
+        )
+        async for piece in media.read():
+            yield piece
 
     async def close(self) -> None:
         """Close the connections; a later command opens them again."""
@@ -341,12 +349,6 @@ class TwilioRest:
     @property
     def _host(self) -> str:
         return self._base_url or _API
-
-    def _media(self, url: str) -> RecordingMedia:
-        if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=30.0)
-            self._session = aiohttp.ClientSession(timeout=timeout)
-        return RecordingMedia(self._session, url, self._login, self._host, self.retry_s)
 
 
 def _import_sdk() -> tuple[Any, Any]:

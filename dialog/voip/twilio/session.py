@@ -1,93 +1,52 @@
-"""One media socket, from its upgrade to its close, whatever server carries it."""
+"""One media socket of Twilio's."""
 
 from __future__ import annotations
 
-import logging
-
-from dialog.errors import RemoteProtocolError
-from dialog.scope import CallScope
-from dialog.voip.peers import MediaEnd
-from dialog.voip.twilio.exchange import Exchange
+from dialog.voip.carrier.exchange import Exchange
+from dialog.voip.carrier.http import Site
+from dialog.voip.carrier.session import MediaSession
+from dialog.voip.carrier.start import StreamStart
 from dialog.voip.twilio.messages import Dtmf, Mark, Media, Start, Stop
 from dialog.voip.twilio.stream import TwilioStream
-from dialog.voip.twilio.webhooks import Site
 from dialog.voip.wires import SocketWire
 
-__all__ = ["MediaSession"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["TwilioSession"]
 
 
-class MediaSession:
-    """Feeds a call's line, here or at another gateway, with what its socket receives.
+class TwilioSession(MediaSession):
+    """Feeds a call's line with the messages of Media Streams."""
 
-    A shell makes the wire, then calls :meth:`receive` for every text frame and :meth:`closed` once.
-    """
-
-    __slots__ = ("_exchange", "_start_timeout_s", "_stream", "end", "site", "wire")
+    __slots__ = ("_stream",)
 
     def __init__(
         self, exchange: Exchange, stream: TwilioStream, wire: SocketWire, site: Site, start_timeout_s: float
     ) -> None:
-        self.wire = wire
-        self.site = site
-        self.end: MediaEnd | None = None
-        """Known from the ``start`` message on."""
-        self._exchange = exchange
+        super().__init__(exchange, wire, site, start_timeout_s)
         self._stream = stream
-        self._start_timeout_s = start_timeout_s
 
-    @property
-    def scope(self) -> CallScope | None:
-        """Of the call, if it is here."""
-        return self.end.scope if self.end is not None else None
-
-    def receive(self, text: str | bytes) -> None:
-        """Take a text frame. What breaks the protocol closes the socket with 1008, and is logged."""
-        if self.wire.closed:
-            return  # on its way before the other side saw our close
-        try:
-            message = self._stream.receive(text)
-            if isinstance(message, Media):
-                assert self.end is not None
-                media = message.media
-                self.end.receive_audio(media.payload, media.timestamp)
-            elif isinstance(message, Mark):
-                assert self.end is not None
-                self.end.receive_mark(message.mark.name)
-            elif message is not None:
-                self._control(message)
-        except RemoteProtocolError as exc:
-            self.refuse(1008, str(exc))
-
-    def receive_binary(self, data: bytes) -> None:
-        """Refuse a binary frame."""
-        self.refuse(1008, f"a binary frame of {len(data)} bytes came, which Media Streams does not have")
-
-    def peer_closes(self, code: int) -> None:
-        """Whatever the code: Twilio says ``stop`` before, or the stream is lost."""
-
-    def lose_patience(self) -> None:
-        """Close a socket on which nothing has begun."""
-        if self.end is None:
-            self.refuse(1008, f"no start message within {self._start_timeout_s:g} s")
-
-    def refuse(self, code: int, reason: str) -> None:
-        """Close the socket because of what the other side did."""
-        if not self.wire.closed:
-            self._exchange.refusals.sockets[code] += 1
-            logger.warning("closing a media socket with %d: %s", code, reason)
-            self.wire.fail(code)
-
-    def closed(self) -> None:
-        """The socket is closed."""
-        if self.end is not None:
-            self.end.closed()
-        self.wire.close()
+    def _read(self, text: str | bytes) -> None:
+        message = self._stream.receive(text)
+        if isinstance(message, Media):
+            assert self.end is not None
+            media = message.media
+            self.end.receive_audio(media.payload, media.timestamp)
+        elif isinstance(message, Mark):
+            assert self.end is not None
+            self.end.receive_mark(message.mark.name)
+        elif message is not None:
+            self._control(message)
 
     def _control(self, message: object) -> None:
         if isinstance(message, Start):
-            self.end = self._exchange.join(message, self.wire, self.site)
+            detail = message.start
+            self._start(
+                StreamStart(
+                    carrier_call_id=detail.call_sid,
+                    account_id=detail.account_sid,
+                    stream_id=message.stream_sid,
+                    parameters=detail.custom_parameters,
+                )
+            )
         elif isinstance(message, Dtmf):
             assert self.end is not None
             self.end.receive_digit(message.dtmf.digit)

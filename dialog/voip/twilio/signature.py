@@ -21,7 +21,7 @@ try:
 except ImportError as exc:
     raise MissingExtra("twilio", "twilio") from exc
 
-__all__ = ["SIGNATURE_HEADER", "SignatureChecker", "seen_origin"]
+__all__ = ["SIGNATURE_HEADER", "SignatureChecker"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,34 +71,3 @@ class SignatureChecker:
                 except Exception as exc:  # the SDK raises TypeError, IndexError, ValueError … on odd input
                     logger.debug("signature of %s could not be computed: %r", urlsplit(url).path, exc)
         return False
-
-
-def seen_origin(headers: Mapping[str, str], *, secure: bool, trust_forwarded: bool) -> str:
-    """``scheme://host[:port]`` that a request was addressed to, without a configured public URL.
-
-    Args:
-        headers: With lower-case names.
-        secure: Whether the request came over TLS to this very process.
-        trust_forwarded: Believe ``X-Forwarded-Proto``, ``-Host`` and ``-Port``. Only behind a proxy
-            that overwrites them: else a stranger chooses which URL a signature is checked against.
-    """
-    scheme = "https" if secure else "http"
-    host = headers.get("host", "")
-    if trust_forwarded:
-        proto = _first(headers.get("x-forwarded-proto", "")).lower()
-        if proto in ("https", "wss", "http", "ws"):
-            scheme = "https" if proto in ("https", "wss") else "http"
-        host = _first(headers.get("x-forwarded-host", "")) or host
-        port = _first(headers.get("x-forwarded-port", ""))
-        default = "443" if scheme == "https" else "80"
-        if port.isdecimal() and port != default and not _has_port(host):
-            host = f"{host}:{port}"
-    return f"{scheme}://{host}"
-
-
-def _first(value: str) -> str:
-    return value.split(",", 1)[0].strip()
-
-
-def _has_port(host: str) -> bool:
-    return host.rpartition("]")[2].rpartition(":")[1] == ":"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from binascii import b2a_base64
-from typing import ClassVar, Literal
+from typing import Literal
 
 import msgspec
 
@@ -39,9 +39,9 @@ class TwilioStream:
 
     __slots__ = ("_clear", "_mark_head", "_media_head", "state", "stream_sid")
 
-    binary: ClassVar[bool] = False
-    audio_rate: ClassVar[int] = 8000
-    max_written: ClassVar[int] = 4096
+    binary: bool = False
+    audio_rate: int = 8000
+    max_written: int = 4096
 
     def __init__(self) -> None:
         self.state: Literal["new", "connected", "started", "stopped"] = "new"

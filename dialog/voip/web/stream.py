@@ -7,7 +7,7 @@ It knows which order of messages is legal, and how much may come in how short a 
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -54,9 +54,9 @@ class _Bucket:
 class WebStream:
     """The protocol of one connection. Times are seconds of one clock."""
 
-    binary: ClassVar[bool] = True
-    audio_rate: ClassVar[int] = 48_000
-    max_written: ClassVar[int] = 14_400
+    binary: bool = True
+    audio_rate: int = 48_000
+    max_written: int = 14_400
 
     __slots__ = ("_audio", "_format", "_messages", "name", "state")
 

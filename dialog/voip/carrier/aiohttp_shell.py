@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
+from typing import TypeAlias
 
 from aiohttp import web
 
@@ -12,12 +14,15 @@ from dialog.errors import LimitError
 from dialog.keyed import BodyBuffer
 from dialog.net.cutoff import cut_off
 from dialog.voip.aiosocket import AiohttpSockets
-from dialog.voip.twilio.exchange import Exchange
-from dialog.voip.twilio.session import MediaSession
-from dialog.voip.twilio.stream import TwilioStream
-from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
+from dialog.voip.carrier.exchange import Exchange
+from dialog.voip.carrier.http import Refusal, Request, Response, Site, Webhooks
+from dialog.voip.carrier.session import MediaSession
+from dialog.voip.wires import Codec, SocketWire
 
-__all__ = ["AiohttpShell"]
+__all__ = ["AiohttpShell", "OpenMedia"]
+
+OpenMedia: TypeAlias = Callable[[Site], tuple[Codec, Callable[[SocketWire], MediaSession]]]
+"""What is spoken on a new media socket, and who takes what comes."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +34,7 @@ class AiohttpShell:
         self,
         webhooks: Webhooks,
         exchange: Exchange,
+        open_media: OpenMedia,
         *,
         body_timeout_s: float,
         start_timeout_s: float,
@@ -36,8 +42,8 @@ class AiohttpShell:
     ) -> None:
         self._webhooks = webhooks
         self._exchange = exchange
+        self._open_media = open_media
         self._body_timeout_s = body_timeout_s
-        self._start_timeout_s = start_timeout_s
         self.sockets = AiohttpSockets(max_message=max_message, start_timeout_s=start_timeout_s)
 
     def add_routes(self, app: web.Application) -> None:
@@ -73,10 +79,8 @@ class AiohttpShell:
                 raise Refusal(400, "this is a WebSocket endpoint")  # noqa: TRY301
         except Refusal as refusal:
             return _refused(request, refusal, self._exchange.refusals.sockets)
-        stream, site = TwilioStream(), self._webhooks.site(seen)
-        return await self.sockets.serve(
-            request, stream, lambda wire: MediaSession(self._exchange, stream, wire, site, self._start_timeout_s)
-        )
+        codec, make = self._open_media(self._webhooks.site(seen))
+        return await self.sockets.serve(request, codec, make)
 
     async def close(self) -> None:
         """Close the sockets that no call closed, and wait until all are."""

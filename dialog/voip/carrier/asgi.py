@@ -13,11 +13,11 @@ from contextlib import nullcontext
 
 from dialog.errors import LimitError
 from dialog.keyed import BodyBuffer
+from dialog.voip.carrier.aiohttp_shell import OpenMedia
+from dialog.voip.carrier.exchange import Exchange
+from dialog.voip.carrier.http import Refusal, Request, Response, Webhooks
+from dialog.voip.carrier.session import MediaSession
 from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
-from dialog.voip.twilio.exchange import Exchange
-from dialog.voip.twilio.session import MediaSession
-from dialog.voip.twilio.stream import TwilioStream
-from dialog.voip.twilio.webhooks import Refusal, Request, Response, Webhooks
 from dialog.voip.wires import CLOSE_S, AsgiWire
 
 __all__ = ["AsgiShell"]
@@ -32,6 +32,7 @@ class AsgiShell:
         self,
         webhooks: Webhooks,
         exchange: Exchange,
+        open_media: OpenMedia,
         *,
         body_timeout_s: float,
         start_timeout_s: float,
@@ -41,6 +42,7 @@ class AsgiShell:
     ) -> None:
         self._webhooks = webhooks
         self._exchange = exchange
+        self._open_media = open_media
         self._body_timeout_s = body_timeout_s
         self._start_timeout_s = start_timeout_s
         self._max_message = max_message
@@ -113,11 +115,11 @@ class AsgiShell:
                 await send({"type": "websocket.close", "code": 1008})  # the server answers 403
             return
         await send({"type": "websocket.accept"})
-        stream = TwilioStream()
-        wire = AsgiWire(stream, send)
-        session = MediaSession(self._exchange, stream, wire, site, self._start_timeout_s)
+        codec, make = self._open_media(site)
+        wire = AsgiWire(codec, send)
+        session = make(wire)
         self._wires.add(wire)
-        writer = asyncio.create_task(wire.run(), name="write to a Twilio stream")
+        writer = asyncio.create_task(wire.run(), name="write to a media stream")
         try:
             await self._serve(receive, session, wire)
         finally:

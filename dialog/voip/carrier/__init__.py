@@ -1,0 +1,1 @@
+"""What gateways to telephone carriers have in common: admission, streams, peers, placed calls, HTTP."""
