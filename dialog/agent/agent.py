@@ -142,7 +142,7 @@ class Agent(Participant):
         self._vad = vad if isinstance(vad, VAD) else None
         self._make_vad = LocalVAD if vad is None or isinstance(vad, VAD) else vad
         self._local = LocalHearing(self._local_vad, audio_filter, turn_model)
-        self._toolbox = Toolbox(self, tools)
+        self._toolbox = Toolbox(self, tools, hand_over=self._hand_over)
         self._client_tools = ClientTools(self._toolbox, voip, self._client_tool_taken)
         self._mcp = MCPTools(self._toolbox, mcp_servers, failed=self._failed)
         self._closing: set[asyncio.Task[None]] = set()
@@ -455,6 +455,8 @@ class Agent(Participant):
     def hand_off(self, agent: Agent, *, history: bool = True) -> None:
         """Let ``agent`` answer from now on, in the same call; from a tool, ``inference`` or anywhere else.
 
+        A tool may just return the agent.
+
         Ears, voice, turn taking, settings and events stay; prompt, tools, model and ``inference`` are the
         other's, and its voice or STT too, if it was made with another than this one's. It greets, if it has
         a greeting, else its model is asked for its first words. ::
@@ -494,6 +496,14 @@ class Agent(Participant):
             agent.dispatch_message(agent.greeting)
         elif agent.llm is not None or conversation.s2s is not None:
             conversation.ask()
+
+    def _hand_over(self, returned: object) -> str | None:
+        """What a tool has returned, if it is an agent, takes the call, unless the tool has let it already."""
+        if not isinstance(returned, Agent):
+            return None
+        if returned._conversation is None or self._conversation is not None:
+            self.hand_off(returned)
+        return f"handed over to {returned.name}"
 
     def on_stt_ready(self, stt: STT) -> None:
         """``stt`` was made and will be opened next; the default does nothing.

@@ -31,7 +31,7 @@ from msgspec import Struct
 
 from dialog.agent.threads import TOOL_THREADS
 from dialog.agent.toolschema import ArgumentsError, Parameters, check_parameter
-from dialog.errors import ClientToolError, ConfigurationError, LimitError
+from dialog.errors import ClientToolError, ConfigurationError, DialogError, LimitError
 from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
 from dialog.mcp.results import MCPToolError
 from dialog.toolpolicy import ToolPolicy
@@ -126,7 +126,8 @@ def tool(
     ``bool``, ``Literal``, ``Enum``, ``list``, ``tuple``, ``dict``, optional ones, dates and times,
     dataclasses and msgspec structs). The docstring describes the tool; its ``Args:`` section, or
     ``Annotated[int, "text"]``, the parameters. What it returns is given to the model: text as it
-    is, ``None`` as "ok", anything else as JSON.
+    is, ``None`` as "ok", anything else as JSON. An agent that it returns takes the call
+    (:meth:`~dialog.agent.agent.Agent.hand_off`).
 
     An ``async def`` runs on the event loop. A plain ``def`` runs in one of 32 threads that all
     calls of the process share: it may block, must not touch the loop's objects, and cannot be
@@ -206,14 +207,19 @@ class Toolbox:
     Args:
         owner: Whose methods they are.
         tools: Further ones, which have no method there.
+        hand_over: Given what a tool has returned: lets it take the call, if it is an agent, and returns what the
+            model that asked is told; ``None`` if it is none.
 
     Raises:
         ConfigurationError: Two tools have one name, or a signature cannot be described; the message
             names the method.
     """
 
-    def __init__(self, owner: object, tools: Sequence[Tool] = ()) -> None:
+    def __init__(
+        self, owner: object, tools: Sequence[Tool] = (), *, hand_over: Callable[[object], str | None] | None = None
+    ) -> None:
         self._owner = owner
+        self._hand_over = hand_over
         self.own: Mapping[str, Tool] = _tools_of(type(owner))
         """The tools of the object itself, without those of servers."""
         self._own_specs = _specs[type(owner)]
@@ -360,13 +366,21 @@ class Toolbox:
             content = "cancelled: it was not started before the caller interrupted"
             return ToolResult(id=call.id, name=call.name, content=content, state="cancelled")
         if exc is None:
-            return _finished(call, job.result())
+            return self._returned(call, job.result())
         if isinstance(exc, MCPToolError | ClientToolError):
             return _failed(call, str(exc)[:_MAX_RESULT])  # a stranger's words: for the model, not for the log
         if not isinstance(exc, Exception):
             raise exc
         logger.error("tool %s (%s) raised", call.name, call.id, exc_info=exc)
         return _failed(call, f"{type(exc).__name__}: {exc}"[:_MAX_REASON])
+
+    def _returned(self, call: ToolCall, value: Any) -> ToolResult:
+        try:
+            told = self._hand_over(value) if self._hand_over is not None else None
+        except DialogError as exc:  # an agent that cannot take this call
+            logger.error("tool %s (%s) returned an agent: %s", call.name, call.id, exc)  # noqa: TRY400
+            return _failed(call, str(exc)[:_MAX_REASON])
+        return _finished(call, value if told is None else told)
 
     async def _stop(self, job: asyncio.Future[Any], thread: Future[Any] | None, call: ToolCall) -> None:
         """Cancel a job, and let go of one that does not end."""

@@ -16,6 +16,7 @@ from dialog.calls.events import (
     CallMeasured,
     CallStarted,
     ErrorRaised,
+    HandedOver,
     Interrupted,
     ResumedAfterPause,
     ToolEnded,
@@ -54,6 +55,8 @@ class TurnReport(Struct, frozen=True, kw_only=True):
     timeline: TurnTimeline | None
     latency_ms: float | None
     """End of the caller's speech to the first audio on the line."""
+    by: str = ""
+    """Who answered, named as its class is: calls may be handed over."""
 
 
 class SessionReport(Struct, frozen=True, kw_only=True):
@@ -84,7 +87,8 @@ class SessionReport(Struct, frozen=True, kw_only=True):
 
 
 class _Turn:
-    def __init__(self) -> None:
+    def __init__(self, by: str) -> None:
+        self.by = by
         self.caller = ""
         self.speaker = ""
         self.agent: list[str] = []
@@ -105,23 +109,26 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
         raise ValueError("the events of a call begin with CallStarted")
     start = events[0]
     turns: dict[UUID, _Turn] = {}
+    by = start.agent
     end_reason = ""
     metrics: SessionMetrics | None = None
     for event in events:
         if isinstance(event, CallerSaid) and event.final:
-            turn = turns.setdefault(event.turn, _Turn())
+            turn = turns.setdefault(event.turn, _Turn(by))
             turn.caller, turn.speaker = event.text, event.speaker
         elif isinstance(event, AgentSaid):
-            turn = turns.setdefault(event.turn, _Turn())
+            turn = turns.setdefault(event.turn, _Turn(by))
             turn.agent.append(event.text)
             turn.heard.append(event.heard)
+        elif isinstance(event, HandedOver):
+            by = event.to
         elif isinstance(event, Interrupted):
-            turns.setdefault(event.turn, _Turn()).interrupted = True
+            turns.setdefault(event.turn, _Turn(by)).interrupted = True
         elif isinstance(event, ToolEnded):
             use = ToolUse(name=event.name, result=event.result, state=event.state, took_s=event.took_s)
-            turns.setdefault(event.turn, _Turn()).tools.append(use)
+            turns.setdefault(event.turn, _Turn(by)).tools.append(use)
         elif isinstance(event, TurnMeasured):
-            turns.setdefault(event.timeline.turn, _Turn()).timeline = event.timeline
+            turns.setdefault(event.timeline.turn, _Turn(by)).timeline = event.timeline
         elif isinstance(event, CallMeasured):
             metrics = event.metrics
         elif isinstance(event, CallEnded):
@@ -158,4 +165,5 @@ def _turn_report(uuid: UUID, turn: _Turn) -> TurnReport:
         tools=tuple(turn.tools),
         timeline=turn.timeline,
         latency_ms=turn.timeline.latency_ms() if turn.timeline else None,
+        by=turn.by,
     )

@@ -11,6 +11,7 @@ from test_agent_on_a_line import Echo, heard_ms, on_a_call
 from dialog.agent.agent import Agent
 from dialog.agent.tools import tool
 from dialog.calls.events import CallEnded, CallStarted, HandedOver, ToolEnded
+from dialog.calls.report import make_report
 from dialog.errors import StateError
 from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall
 from dialog.message import Message
@@ -51,6 +52,30 @@ class Front(Agent):
         self.other = Agent(voip=self.voip, stt=self.stt, tts=self.tts, llm=Model(), system="You do billing.")
         self.hand_off(self.other)
         return "handed over"
+
+
+class Desk(Agent):
+    """Its tool returns who is next."""
+
+    other: Agent | None = None
+    by_itself = False
+
+    @tool
+    async def to_billing(self) -> Agent:
+        """Hand the caller over to billing."""
+        self.other = Agent(voip=self.voip, stt=self.stt, tts=HummingTTS(), llm=Model(), system="You do billing.")
+        if self.by_itself:
+            self.hand_off(self.other)
+        return self.other
+
+
+class Clumsy(Agent):
+    """Its tool returns somebody who cannot take the call."""
+
+    @tool
+    async def to_billing(self) -> Agent:
+        """Hand the caller over to billing."""
+        return self
 
 
 def test_what_is_said_goes_on_and_the_next_utterance_is_the_others():
@@ -101,6 +126,40 @@ def test_a_tool_hands_over_and_the_others_model_speaks_next():
     talk = on_a_call(scenario, Front, llm=Model(), system="You are at the desk.")
     assert len(talk(CallEnded)) == 1
     assert talk.agent.llm.closed
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_the_agent_that_a_tool_returns_takes_the_call_once(by_itself):
+    async def scenario(talk):
+        desk = talk.agent
+        desk.by_itself = by_itself
+        talk.stt.heard("billing please")
+        await talk.quiet()
+        talk.agent = desk.other
+        await talk.quiet()
+        assert len(desk.llm.requests) == 1, "the first model is not asked again"
+        (request,) = desk.other.llm.requests
+        assert [item.text for item in request.items if isinstance(item, Entry)] == ["You do billing.", "billing please"]
+        assert [(event.from_, event.to) for event in talk(HandedOver)] == [("Desk", "Agent")]
+        assert [event.result for event in talk(ToolEnded)] == ["handed over to Agent"]
+        assert list(desk.other.tts.texts.values()) == ["You are with billing now."], "it has a voice of its own"
+        assert talk.tts.texts == {}
+
+    talk = on_a_call(scenario, Desk, llm=Model(), system="You are at the desk.")
+    assert [turn.by for turn in make_report(talk.agent.events).turns] == ["Desk", "Agent"]
+
+
+def test_an_agent_that_cannot_take_the_call_is_a_result_that_the_model_reads():
+    async def scenario(talk):
+        talk.stt.heard("billing please")
+        await talk.quiet()
+        (ended,) = talk(ToolEnded)
+        assert ended.state == "failed"
+        assert "another agent of the same call" in ended.result
+        assert talk(HandedOver) == []
+        assert len(talk.agent.llm.requests) == 2, "the first agent goes on"
+
+    on_a_call(scenario, Clumsy, llm=Model(), system="You are at the desk.")
 
 
 def test_the_other_may_know_nothing_and_bring_its_own_ears_and_voice():

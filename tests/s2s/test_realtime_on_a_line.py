@@ -12,6 +12,7 @@ from dialog.calls.events import (
     AgentSaid,
     CallEnded,
     CallerSaid,
+    HandedOver,
     Interrupted,
     ReplyDropped,
     ResumedAfterPause,
@@ -310,6 +311,41 @@ def test_another_agent_takes_over_with_its_own_tools_and_instructions():
         assert talk.spoken()[-1] == ("assistant", "It is paid.", "")
 
     on_a_call(scenario)
+
+
+def test_the_agent_that_a_tool_returns_takes_over():
+    class Cashier(Agent):
+        @tool
+        async def book_table(self) -> str:
+            """Pay."""
+            return "paid"
+
+    class Desk(Agent):
+        @tool
+        async def to_cashier(self) -> Agent:
+            """Hand the caller over to the cashier."""
+            talk.agent = Cashier(
+                voip=self.voip, s2s=self.s2s, system="You are the cashier.", greeting="The cashier, hello."
+            )
+            return talk.agent
+
+    async def run(clock):
+        nonlocal talk
+        talk = Talk(clock, Desk, rules=(Rule(pattern="pay", tool="to_cashier", result="{result}."), *RULES))
+        talk.line.join(talk.call)
+        talk.stt.heard("i want to pay")
+        await talk.quiet()
+        assert talk.s2s._spec.prompt == "You are the cashier."
+        assert [tool.name for tool in talk.s2s._spec.tools] == ["book_table"]
+        assert [event.to for event in talk(HandedOver)] == ["Cashier"]
+        assert "The cashier, hello." in [text for _, text, _ in talk.spoken()]
+        talk.stt.heard("book it")
+        await talk.quiet()
+        assert talk.spoken()[-1] == ("assistant", "It is paid.", "")
+        await talk.over()
+
+    talk = None
+    run_virtual(run)
 
 
 class Mumbling(CascadeS2S):
