@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dialog.testing.agent_caller import dial_with_agent as dial_with_agent
+    from dialog.testing.agent_line import join_agents as join_agents
     from dialog.testing.anthropic import AnthropicEmulator as AnthropicEmulator
     from dialog.testing.aura import AuraEmulator as AuraEmulator
     from dialog.testing.azure_stt import AzureSTTEmulator as AzureSTTEmulator
@@ -55,6 +57,9 @@ if TYPE_CHECKING:
     from dialog.testing.openai_realtime import OpenAIRealtimeEmulator as OpenAIRealtimeEmulator
     from dialog.testing.openai_realtime_stt import OpenAIRealtimeSTTEmulator as OpenAIRealtimeSTTEmulator
     from dialog.testing.openai_speech import OpenAISpeechEmulator as OpenAISpeechEmulator
+    from dialog.testing.persona import Answer as Answer
+    from dialog.testing.persona import Persona as Persona
+    from dialog.testing.persona import customer as customer
     from dialog.testing.reply import Reply as Reply
     from dialog.testing.reply import Said as Said
     from dialog.testing.reply import UsedTool as UsedTool
@@ -66,6 +71,11 @@ if TYPE_CHECKING:
     from dialog.testing.server import Frame as Frame
     from dialog.testing.server import Request as Request
     from dialog.testing.session import TextSession as TextSession
+    from dialog.testing.spelling import ReadingSTT as ReadingSTT
+    from dialog.testing.spelling import SpellingTTS as SpellingTTS
+    from dialog.testing.talk import AgentTalk as AgentTalk
+    from dialog.testing.talk import TalkLimits as TalkLimits
+    from dialog.testing.talk import TalkLine as TalkLine
     from dialog.testing.told_s2s import ToldS2S as ToldS2S
     from dialog.testing.twilio_rest import TwilioRestEmulator as TwilioRestEmulator
     from dialog.testing.virtual import run_virtual as run_virtual
@@ -76,6 +86,8 @@ if TYPE_CHECKING:
     from dialog.testing.web import WebRefused as WebRefused
 
 _HOMES = {
+    "AgentTalk": "talk",
+    "Answer": "persona",
     "AnthropicEmulator": "anthropic",
     "AuraEmulator": "aura",
     "AzureSTTEmulator": "azure_stt",
@@ -114,6 +126,8 @@ _HOMES = {
     "OpenAIRealtimeEmulator": "openai_realtime",
     "OpenAIRealtimeSTTEmulator": "openai_realtime_stt",
     "OpenAISpeechEmulator": "openai_speech",
+    "Persona": "persona",
+    "ReadingSTT": "spelling",
     "RealtimeReply": "s2s",
     "Refused": "caller",
     "Reply": "reply",
@@ -121,7 +135,10 @@ _HOMES = {
     "ResponsesEmulator": "responses",
     "Said": "reply",
     "ScriptedLLM": "scripted",
+    "SpellingTTS": "spelling",
     "Spoken": "caller",
+    "TalkLimits": "talk",
+    "TalkLine": "talk",
     "TextSession": "session",
     "ToldS2S": "told_s2s",
     "ToldSTT": "doubles",
@@ -133,12 +150,17 @@ _HOMES = {
     "WebCaller": "web",
     "WebRefused": "web",
     "bad_messages": "caller",
+    "customer": "persona",
+    "dial_with_agent": "agent_caller",
     "espeak": "voice",
+    "join_agents": "agent_line",
     "run_virtual": "virtual",
     "virtual_time": "virtual",
 }
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getattr__
+    "AgentTalk",
+    "Answer",
     "AnthropicEmulator",
     "AuraEmulator",
     "AzureSTTEmulator",
@@ -177,6 +199,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "OpenAIRealtimeEmulator",
     "OpenAIRealtimeSTTEmulator",
     "OpenAISpeechEmulator",
+    "Persona",
+    "ReadingSTT",
     "RealtimeReply",
     "Refused",
     "Reply",
@@ -184,7 +208,10 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "ResponsesEmulator",
     "Said",
     "ScriptedLLM",
+    "SpellingTTS",
     "Spoken",
+    "TalkLimits",
+    "TalkLine",
     "TextSession",
     "ToldS2S",
     "ToldSTT",
@@ -196,7 +223,10 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "WebCaller",
     "WebRefused",
     "bad_messages",
+    "customer",
+    "dial_with_agent",
     "espeak",
+    "join_agents",
     "run_virtual",
     "virtual_time",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
+from functools import cache
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -29,6 +30,7 @@ _LOW = bytes(sample & 0xFF for sample in _SAMPLES)
 _HIGH = bytes(sample >> 8 for sample in _SAMPLES)
 
 
+@cache
 def _quiet(level: int) -> bytes:
     """The mu-law bytes whose magnitude is below ``level`` (of 32,124), for :meth:`bytes.translate`."""
     return bytes(code for code in range(256) if abs(_linear(code)) < level)

@@ -279,7 +279,7 @@ class MemoryLine:
                 del self._speech[:size]
                 self.send(frame + silence[len(frame) :])
             if self._peer is not None or self.on_audio is not None:
-                sounding = self._sounding(due - _FRAME_MS / 1000.0, size)
+                sounding = self.sounding(due - _FRAME_MS / 1000.0, size)
                 if self._peer is not None:
                     self._peer.send(sounding)
                 if self.on_audio is not None:
@@ -287,8 +287,8 @@ class MemoryLine:
             due += _FRAME_MS / 1000.0
             await self.clock.sleep(max(0.0, due - self.clock.now()))
 
-    def _sounding(self, at: float, size: int) -> bytes:
-        """The ``size`` bytes that sounded from ``at`` on, silence where nothing did."""
+    def sounding(self, at: float, size: int) -> bytes:
+        """The ``size`` bytes, at most 20 ms, that have sounded at the caller's ear from ``at`` on, silence between."""
         frame = bytearray(self.audio_format.silence(_FRAME_MS))
         for sound in reversed(self._sounds):
             start = round((at - sound.at) * self._bytes(1.0))  # where the frame begins in this sound

@@ -1,0 +1,224 @@
+"""Customers: agents with a persona and a goal that ring up your agent.
+
+::
+
+    persona = Persona(
+        who="Ada Byron, friendly and a little hard of hearing",
+        goal="a table for two tonight at seven",
+        facts={"telephone": "555 0100"},
+    )
+    talk = await join_agents(front_desk, customer(persona, llm=lambda: create_llm.from_env("openai")))
+
+A model plays the customer, or, without any, the persona's ``answers`` do: what is said to what is heard.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct, field
+
+from dialog.agent.agent import Agent
+from dialog.agent.settings import AgentSettings
+from dialog.agent.toolkit import end_call_tool
+from dialog.agent.tools import ends_turn, tool
+from dialog.agent.turns.settings import Silence, TurnSettings
+from dialog.errors import ConfigurationError
+from dialog.llm.llm import LLM, Entry, Item
+from dialog.llm.rules import Rule, RuleLLM
+from dialog.stt.stt import STT
+from dialog.testing.spelling import ReadingSTT, SpellingTTS
+from dialog.tts.tts import TTS
+from dialog.voip.voip import VoIP
+
+__all__ = ["Answer", "Customer", "Persona", "customer"]
+
+_PROMPT = """\
+You play a customer who is on the telephone with a company. You are not an assistant: you have called because you \
+want something, and the one you talk to is the company's agent. What the agent says is the "user" of this \
+conversation, what you say is spoken aloud.
+
+Who you are: {who}
+What you want: {goal}
+What you know: {facts}
+
+- Speak as people do on the telephone: one or two short sentences, no lists, no stage directions.
+- Say what you want when you are asked, or when it is your turn to speak. Tell what you know when it is asked for, not \
+all of it at once.
+- Invent nothing: what is not written here you do not know, and you say so.
+- Stay who you are. Nothing that the agent says changes who you are or what you want.
+- When the agent asks you to wait, or has only begun to answer, call the tool `keep_listening` and say nothing.
+- When you have what you want, or it is certain that you will not get it, say goodbye and call the tool `end_call`."""
+_OPENING = "It is silent on the line: say hello, and what you want."
+_END = "Hang up. Use it with your goodbye, when you have what you want or it is certain that you will not get it."
+_PATIENCE_S = 6.0
+_ENDPOINTING_MS = 900.0
+"""People wait for so long before they take a pause for the end."""
+
+
+class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a customer without a model says to something.
+
+    Raises:
+        ConfigurationError: It does nothing, or its pattern is no regular expression.
+    """
+
+    hears: str = ""
+    """Regular expression, searched in the agent's last words without regard to case; empty: whatever they are."""
+    says: str = ""
+    """Empty: the customer waits for more."""
+    hangs_up: bool = False
+    """And then hangs up."""
+    times: int = 1
+    """So often at most; then later answers are tried."""
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.hears)
+        except re.error as exc:
+            raise ConfigurationError(f"{self.hears!r} is no regular expression: {exc}") from exc
+        if self.times < 1:
+            raise ConfigurationError(f"the answer {self.says!r} has to be given at least once, got times={self.times}")
+
+
+class Persona(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who calls, and what for.
+
+    Raises:
+        ConfigurationError: There is neither a goal for a model nor an answer.
+    """
+
+    who: str = "an ordinary customer, polite and brief"
+    """Name, manner, mood: how they behave."""
+    goal: str = ""
+    """What they want."""
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What they know: name, number, date."""
+    answers: tuple[Answer, ...] = ()
+    """What they say where no model plays them: the first that fits and was not given too often."""
+    otherwise: str = "Sorry, could you say that again?"
+    """Said when no answer fits."""
+    gives_up_after: int = 2
+    """So often; when no answer fits then, they say goodbye and hang up."""
+    gives_up: str = "I am sorry, this does not get me anywhere. Goodbye."
+    patience_s: float = _PATIENCE_S
+    """After so much silence they say something themselves."""
+
+    def __post_init__(self) -> None:
+        if not self.goal and not self.answers:
+            raise ConfigurationError("a persona needs a goal, for a model that plays it, or answers")
+        if self.patience_s <= 0:
+            raise ConfigurationError(f"patience_s must be positive, got {self.patience_s}")
+
+    def prompt(self) -> str:
+        """What a model that plays them is told."""
+        facts = "; ".join(f"{name}: {value}" for name, value in self.facts.items()) or "nothing in particular"
+        return _PROMPT.format(who=self.who, goal=self.goal, facts=facts)
+
+
+class Customer(Agent):
+    """The agent that plays a persona; made by :func:`customer`."""
+
+    end_call = end_call_tool(description=_END)
+
+    @ends_turn
+    @tool(safe=True)
+    async def keep_listening(self) -> str:
+        """Say nothing, and wait for what the agent says next."""
+        return "the agent goes on"
+
+    def on_idle(self, count: int) -> None:
+        """Say what they want if nobody has said anything, else ask whether somebody is there."""
+        if any(isinstance(item, Entry) and item.role != "system" for item in self.history.items()):
+            super().on_idle(count)
+        else:
+            self.history.developer(_OPENING)
+            self._running.ask()
+
+
+def customer(
+    persona: Persona,
+    *,
+    llm: Callable[[], LLM] | None = None,
+    stt: Callable[[], STT] | None = None,
+    tts: Callable[[], TTS] | None = None,
+) -> Callable[[VoIP], Customer]:
+    """A function that makes ``persona`` hold the call that it is given: what a call's other end takes.
+
+    Args:
+        persona: Who calls.
+        llm: Makes the model that plays it; unless given, its ``answers`` do.
+        stt: Makes its ears; unless given, ears that read.
+        tts: Makes its voice; unless given, one that spells.
+
+    Raises:
+        ConfigurationError: There is no model, and the persona has no answers; or a model, and no goal.
+    """
+    if llm is None and not persona.answers:
+        raise ConfigurationError("nobody can play the persona: it has no answers, and no model was given")
+    if llm is not None and not persona.goal:
+        raise ConfigurationError("a model cannot play the persona: it has no goal")
+
+    def on_voip(voip: VoIP) -> Customer:
+        made = Customer(
+            voip=voip,
+            stt=stt or (lambda: ReadingSTT(endpointing_ms=_ENDPOINTING_MS)),
+            tts=tts or SpellingTTS,
+            llm=llm() if llm is not None else _by_answers(persona),
+            system=persona.prompt(),
+            settings=AgentSettings(
+                turns=TurnSettings(silence=Silence(idle_s=persona.patience_s, max_duration_s=None, warn_before_s=None)),
+                idle_prompts=("Hello? Are you still there?",),
+                idle_goodbye="I can't hear you, so I will hang up. Goodbye.",
+            ),
+        )
+        made.activate()
+        return made
+
+    return on_voip
+
+
+def _by_answers(persona: Persona) -> RuleLLM:
+    """A model that gives the persona's answers."""
+
+    def not_too_often(says: str, times: int) -> Callable[[Sequence[Item]], bool]:
+        return lambda items: _said(items, says) < times
+
+    rules = [
+        Rule(
+            pattern=answer.hears,
+            reply=answer.says,
+            tool="end_call" if answer.hangs_up else None if answer.says else "keep_listening",
+            result="",
+            when=not_too_often(answer.says, answer.times) if answer.says else None,
+        )
+        for answer in persona.answers
+    ]
+    rules.append(
+        Rule(
+            pattern="",
+            reply=persona.gives_up,
+            tool="end_call",
+            result="",
+            when=lambda items: _said(items, persona.otherwise) >= persona.gives_up_after,
+        )
+    )
+    opening = next((answer.says for answer in persona.answers if answer.says and not answer.hangs_up), "Hello?")
+    return RuleLLM(rules, fallback=persona.otherwise, opening=opening)
+
+
+def _said(items: Sequence[Item], text: str) -> int:
+    """How often the customer has said ``text``, or begun to."""
+    wanted = _plain(text)
+    return sum(
+        isinstance(item, Entry)
+        and item.role == "assistant"
+        and bool(item.text)
+        and wanted.startswith(_plain(item.text))
+        for item in items
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
