@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     from dialog.testing.flux import FluxEmulator as FluxEmulator
     from dialog.testing.gemini import GeminiLiveEmulator as GeminiLiveEmulator
     from dialog.testing.grok import GrokEmulator as GrokEmulator
+    from dialog.testing.judge import Charge as Charge
+    from dialog.testing.judge import Claim as Claim
+    from dialog.testing.judge import Rules as Rules
+    from dialog.testing.judge import ToolWanted as ToolWanted
+    from dialog.testing.judge import judge_talk as judge_talk
+    from dialog.testing.llm_judge import LLMJudge as LLMJudge
     from dialog.testing.load import CallOutcome as CallOutcome
     from dialog.testing.load import Limit as Limit
     from dialog.testing.load import Load as Load
@@ -101,7 +107,9 @@ _HOMES = {
     "CallerEvent": "caller",
     "CartesiaEmulator": "cartesia",
     "CartesiaSTTEmulator": "cartesia_stt",
+    "Charge": "judge",
     "ChatReply": "model",
+    "Claim": "judge",
     "DeepgramAgentEmulator": "deepgram_agent",
     "DeepgramEmulator": "deepgram",
     "ElevenLabsAgentEmulator": "elevenlabs_agent",
@@ -116,6 +124,7 @@ _HOMES = {
     "GrokEmulator": "grok",
     "Heard": "caller",
     "HummingTTS": "doubles",
+    "LLMJudge": "llm_judge",
     "Limit": "load",
     "Load": "load",
     "LoadPlan": "load",
@@ -133,6 +142,7 @@ _HOMES = {
     "Reply": "reply",
     "Request": "server",
     "ResponsesEmulator": "responses",
+    "Rules": "judge",
     "Said": "reply",
     "ScriptedLLM": "scripted",
     "SpellingTTS": "spelling",
@@ -143,6 +153,7 @@ _HOMES = {
     "ToldS2S": "told_s2s",
     "ToldSTT": "doubles",
     "ToolUse": "model",
+    "ToolWanted": "judge",
     "TwilioRestEmulator": "twilio_rest",
     "UsedTool": "reply",
     "Voice": "voice",
@@ -154,6 +165,7 @@ _HOMES = {
     "dial_with_agent": "agent_caller",
     "espeak": "voice",
     "join_agents": "agent_line",
+    "judge_talk": "judge",
     "run_virtual": "virtual",
     "virtual_time": "virtual",
 }
@@ -174,7 +186,9 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CallerEvent",
     "CartesiaEmulator",
     "CartesiaSTTEmulator",
+    "Charge",
     "ChatReply",
+    "Claim",
     "DeepgramAgentEmulator",
     "DeepgramEmulator",
     "ElevenLabsAgentEmulator",
@@ -189,6 +203,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "GrokEmulator",
     "Heard",
     "HummingTTS",
+    "LLMJudge",
     "Limit",
     "Load",
     "LoadPlan",
@@ -206,6 +221,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Reply",
     "Request",
     "ResponsesEmulator",
+    "Rules",
     "Said",
     "ScriptedLLM",
     "SpellingTTS",
@@ -216,6 +232,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "ToldS2S",
     "ToldSTT",
     "ToolUse",
+    "ToolWanted",
     "TwilioRestEmulator",
     "UsedTool",
     "Voice",
@@ -227,6 +244,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "dial_with_agent",
     "espeak",
     "join_agents",
+    "judge_talk",
     "run_virtual",
     "virtual_time",
 ]
