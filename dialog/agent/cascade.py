@@ -486,6 +486,7 @@ class Cascade:
         """Nothing more is going to happen in a turn."""
         self._scribe.over(turn)
         self._host.turn_ended(turn)
+        turn.let_go()
 
     # -- what the agent's code says ---------------------------------------------------------------
 

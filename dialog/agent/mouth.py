@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from uuid import UUID
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from dialog.agent.draft import Draft
 from dialog.agent.driver import as_failure
@@ -98,12 +98,17 @@ class Mouth:
         """Begin a turn; what it says is kept until it is granted the floor."""
 
         def opened(part: Part) -> None:
-            self._part_opened(turn, part)
-            self._scribe.opened(turn, part)
+            if (turn := known()) is not None:
+                self._part_opened(turn, part)
+                self._scribe.opened(turn, part)
 
         def tell(part: Part) -> None:
-            if not turn.speculative:
+            if (turn := known()) is not None and not turn.speculative:
                 self._announce(turn, part)
+
+        def on_text() -> None:
+            if (turn := known()) is not None:
+                turn.stamp("first_text", self._clock.now())
 
         when_reached = self._when_reached
         queue = SpeechQueue(
@@ -116,7 +121,8 @@ class Mouth:
             first=self._spent.get(uuid, 0),
         )
         turn = Turn(uuid, queue, draft, utterances, engine=engine)
-        queue.on_text = lambda: turn.stamp("first_text", self._clock.now())
+        known = ref(turn)  # a turn and its queue that held each other would be left to the garbage collector
+        queue.on_text = on_text
         self.turns[uuid] = turn
         return turn
 

@@ -23,6 +23,7 @@ class Turn:
     """A reply to the caller, or something that the agent says by itself."""
 
     __slots__ = (
+        "__weakref__",
         "_confirmed",
         "alive_until",
         "based_on",
@@ -130,6 +131,14 @@ class Turn:
     def over(self) -> bool:
         """Everything was said and heard, cut or lost."""
         return self.ended and all(part.final for part in self.speech.parts)
+
+    def let_go(self) -> None:
+        """Nothing is asked of it any more: its task, whose context knows the turn, is not to be kept by it."""
+        task = self.task
+        if task is not None and not task.done():
+            task.add_done_callback(lambda _: self.let_go())
+        else:
+            self.task = None
 
     def stamp(self, stage: str, now: float) -> None:
         """Note when a stage was reached for the first time."""

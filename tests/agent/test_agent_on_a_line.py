@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
+from dialog.agent.turn import Turn
 from dialog.agent.turns.settings import BargeIn, TurnSettings
 from dialog.calls.events import CallEnded, Interrupted, ReplyDropped, ResumedAfterPause, TurnMeasured
 from dialog.errors import ProviderError, StateError
@@ -722,3 +724,26 @@ def test_with_interruption_disabled_nothing_is_cut():
         ]
 
     on_a_call(scenario, settings=AgentSettings(turns=TurnSettings(barge_in=BargeIn(mode="disabled"))))
+
+
+def test_a_turn_that_is_over_is_gone_without_the_garbage_collector():
+    """What only the collector can free stays for minutes, and then it stops every call of the process at once."""
+
+    async def scenario(talk):
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(5):
+                talk.stt.heard(f"question {number}")
+                await talk.quiet()
+            talk.stt.heard("one more")
+            await talk.clock.sleep(0.3)
+            talk.stt.heard("no, wait, another")
+            await talk.quiet()
+            await talk.clock.sleep(60)  # cancelled timers wait for their time, each with the context of a turn
+            turns = [each for each in gc.get_objects() if isinstance(each, Turn)]
+            assert len(turns) <= 1
+        finally:
+            gc.enable()
+
+    on_a_call(scenario)
