@@ -85,6 +85,11 @@ class HeardMap:
         self._weights: list[float] = [0.0]
         self._looked_at = 0
         """How many pieces the units and weights are of."""
+        self._version = 0
+        """Changes with the text and with its timings."""
+        self._clock_of: tuple[object, ...] = ()
+        self._made: Clock | None = None
+        """The last clock, and what it was made of."""
 
     @property
     def timed(self) -> bool:
@@ -111,6 +116,7 @@ class HeardMap:
         They are looked for in what it was given, in order, without regard to case and punctuation.
         """
         self._take()
+        self._version += 1
         self._letters.take(self._spoken)
         for word in words:
             needle = "".join(char for char in word.text.casefold() if char.isalnum())
@@ -231,6 +237,7 @@ class HeardMap:
         if self._looked_at == self._taken:
             return
         self._looked_at = self._taken
+        self._version += 1
         self._weights += accumulate(
             (1.0 + _LONG.get(char, 0.0) for char in self._spoken[len(self._weights) - 1 :]), initial=self._weights.pop()
         )
@@ -245,6 +252,12 @@ class HeardMap:
             self._anchors[-1] = (last, max(at_ms, last_ms))
 
     def _clock(self, total_ms: float | None) -> Clock:
+        made_of = (total_ms, self._version, self._rate.chars_per_s)
+        if self._made is None or made_of != self._clock_of:
+            self._clock_of, self._made = made_of, self._make_clock(total_ms)
+        return self._made
+
+    def _make_clock(self, total_ms: float | None) -> Clock:
         anchors = self._anchors
         place, at_ms = anchors[-1]
         rest = self._weights[-1] - self._weights[place]

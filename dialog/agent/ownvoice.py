@@ -32,6 +32,7 @@ class OwnVoice:
         self._find = find
         self._tell = tell
         self._sounding: tuple[UUID, int] | None = None
+        self._told_sounding = False
         self._told: dict[tuple[UUID, int], int] = {}
         """Characters of what a part speaks that were told, for parts that have begun to sound."""
 
@@ -55,8 +56,10 @@ class OwnVoice:
         elif not playback.final:
             return  # paused before it sounded
         text = self._new_words(playback, key)
-        # What ends may be followed already by what sounds now.
-        self._tell(self._sounding is not None, text)
+        sounding = self._sounding is not None  # what ends may be followed already by what sounds now
+        if text or sounding != self._told_sounding:
+            self._told_sounding = sounding
+            self._tell(sounding, text)
 
     def _new_words(self, playback: Playback, key: tuple[UUID, int]) -> str:
         told = self._told.pop(key, 0)

@@ -12,7 +12,9 @@ from dialog.message import Utterance
 
 __all__ = ["Echo", "OwnSpeech"]
 
-_KEPT_WORDS = 300
+_KEPT_S = 60.0
+"""Longer than what one utterance can be the echo of."""
+_KEPT_TEXTS = 300
 _KEPT_STRETCHES = 8
 _SHORTEST = 3
 """Words that an utterance needs to be dropped: a caller who repeats one or two of ours answers."""
@@ -38,7 +40,7 @@ class Echo:
 
     def __init__(self, discard_ms: float = 400.0) -> None:
         self._discard_ms = discard_ms
-        self._ours: deque[tuple[float, str]] = deque(maxlen=_KEPT_WORDS)
+        self._ours: deque[tuple[float, str]] = deque(maxlen=_KEPT_TEXTS)
         self._stretches: deque[tuple[float, float]] = deque(maxlen=_KEPT_STRETCHES)
         """From when to when we were heard."""
 
@@ -54,7 +56,10 @@ class Echo:
             self._stretches.append((at_ms, inf))
         elif speaking or until_ms == inf:
             self._stretches[-1] = (from_ms, inf if speaking else at_ms)
-        self._ours.extend((at_ms, word) for word in _words(text))
+        if text:
+            self._ours.append((at_ms, text))
+            while self._ours[0][0] < at_ms - _KEPT_S * 1000.0:
+                self._ours.popleft()
 
     def repeats(self, utterance: Utterance, *, timed: bool = True) -> bool:
         """Whether all that was said so far can be our echo; the words that come will tell.
@@ -81,7 +86,7 @@ class Echo:
     def _alike(self, utterance: Utterance, late_ms: float) -> bool:
         from_ms = utterance.at_ms - self._discard_ms - _NEAR_MS - late_ms
         until_ms = utterance.end_ms + _NEAR_MS
-        ours = [word for at_ms, word in self._ours if from_ms <= at_ms <= until_ms]
+        ours = [word for at_ms, text in self._ours if from_ms <= at_ms <= until_ms for word in _words(text)]
         said = _words(utterance.data)
         if not said or not ours:
             return False
