@@ -3,7 +3,8 @@
 ``python benchmarks/run.py`` takes about ten minutes, ``--quick`` less than
 one. The server has core 0,
 callers and emulators core 1. As root it runs in a network namespace of its own with reno instead of
-bbr, under which loopback measurements go wild.
+bbr, under which loopback measurements go wild, and goes before all other programs; what was measured while the
+machine itself stood still is measured again.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -25,8 +27,10 @@ INSIDE = "DIALOG_BENCH_INSIDE"
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from emulators import ACCOUNT, AUTH_TOKEN, Figures, World, now, settle  # noqa: E402
+from pauses import Pauses  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
+_TRIES = 3
 SERVERS = {"bare bridge": "bare_bridge.py", "Dialog": "dialog_server.py"}
 
 
@@ -44,6 +48,9 @@ def busy_s() -> float:
 
 def prefer(pid: int) -> None:
     """Let a process go before what else runs on the machine, where we may: that is not what is measured."""
+    with suppress(OSError):
+        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(10))
+        return
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, -15)
         # Linux shares the processor among sessions first, and only then by priority.
@@ -114,6 +121,8 @@ class Load:
     """Cores that other programs of the machine used meanwhile: more than 0.1 disturbs the figures."""
     own_cpu: float = 0.0
     """How much of its core the load generator used: near 1 the figures mean nothing."""
+    pauses: list[float] = field(default_factory=list)
+    """How long the whole machine stood still meanwhile, in milliseconds each time: what is late is late by these."""
 
 
 @asynccontextmanager
@@ -154,6 +163,8 @@ async def load(
     await asyncio.sleep(2.5)
     world.figures = out.figures
     out.figures.greeting = setup
+    pauses = Pauses()
+    pauses.start()
     cpus, own, busy, started = server.cpus_s(), time.process_time(), busy_s(), now()
     await asyncio.sleep(seconds)
     elapsed = now() - started
@@ -164,10 +175,21 @@ async def load(
     out.own_cpu = own / elapsed
     out.others = max(0.0, busy_s() - busy - served - own) / elapsed
     out.rss_mb = server.rss_mb()
+    out.pauses = pauses.stop()
     for caller in callers:
         caller.hang_up()
     await asyncio.sleep(0.5)
     return out
+
+
+async def calm_load(*args: Any, first: int = 1, **options: Any) -> Load:
+    """The same, again when the machine stood still meanwhile: at most three times, and then the calmest."""
+    tries = []
+    for attempt in range(_TRIES):
+        tries.append(await load(*args, first=first + 10_000 * attempt, **options))
+        if not tries[-1].pauses:
+            break
+    return min(tries, key=lambda tried: sum(tried.pauses))
 
 
 async def churn(world: World, server: Server, calls: int, *, first: int, at_once: int) -> None:
@@ -242,7 +264,7 @@ async def measure(who: str, script: str, table: Table, *, quick: bool) -> None:
     async with serving(script) as (world, server):
         idle = server.rss_mb()
         put(who, "memory, idle", idle, "MB", "<= 60 MB", limit=60)
-        one = await load(world, server, 1, 1.5 * seconds, turn_s=1.0)
+        one = await calm_load(world, server, 1, 1.5 * seconds, turn_s=1.0)
         added = one.figures.added()
         note(who, 1, one)
         put(
@@ -271,7 +293,7 @@ async def measure(who: str, script: str, table: Table, *, quick: bool) -> None:
         )
         number = 100
         for calls in sizes:
-            result = await load(world, server, calls, seconds, first=number, turn_s=turn_s)
+            result = await calm_load(world, server, calls, seconds, first=number, turn_s=turn_s)
             number += calls
             note(who, calls, result)
             target = f"CPU per call-minute, {calls} calls"
@@ -289,12 +311,12 @@ async def measure(who: str, script: str, table: Table, *, quick: bool) -> None:
         greeting = one.figures.greeting + result.figures.greeting
         put(who, "webhook -> first greeting audio, p50", quantile(greeting, 0.5), "ms", "<= 10 ms", limit=10)
         if not quick:
-            result = await load(world, server, calls, seconds, first=number, barge_in=False, turn_s=9.0)
+            result = await calm_load(world, server, calls, seconds, first=number, barge_in=False, turn_s=9.0)
             note(who, calls, result)
         put(who, f"underruns, {calls} calls", result.figures.underruns, "", "0", limit=0)
     async with serving(script, stall=True) as (world, server):
         calls = 10 if quick else 100
-        stalled = await load(world, server, calls, seconds, barge_in=False, turn_s=9.0)
+        stalled = await calm_load(world, server, calls, seconds, barge_in=False, turn_s=9.0)
         note(who, calls, stalled)
         put(who, f"underruns, {calls} calls, loop stalled 100 ms a second", stalled.figures.underruns, "", "0", limit=0)
     if quick:
@@ -307,7 +329,7 @@ async def measure(who: str, script: str, table: Table, *, quick: bool) -> None:
     most = 0
     for calls in (200, 250, 300, 350, 400):
         async with serving(script) as (world, server):
-            result = await load(world, server, calls, 20.0)
+            result = await calm_load(world, server, calls, 20.0)
             note(who, calls, result)
             transit, added = quantile(result.figures.frame_to_stt, 0.99), quantile(result.figures.added(), 0.99)
             if calls == 200:
@@ -324,7 +346,8 @@ def note(who: str, calls: int, result: Load) -> None:
     print(
         f"  {who}: {calls} calls: {f.turns} turns, {len(f.added())} measured, {f.unanswered} unanswered, "
         f"{f.failed} failed, {f.played_s:.0f} s played, load generator {result.own_cpu:.0%} of its core and "
-        f"{quantile(f.lag, 0.99):.1f} ms late (p99), other programs {result.others:.2f} cores",
+        f"{quantile(f.lag, 0.99):.1f} ms late (p99), other programs {result.others:.2f} cores, "
+        f"the machine stood still {len(result.pauses)} times for {sum(result.pauses):.0f} ms",
         file=sys.stderr, flush=True,
     )  # fmt: skip
 
