@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from uuid import UUID, uuid4
 
+from msgspec.structs import replace
+
 from dialog.agent.decider import Decider
 from dialog.agent.draft import Draft
 from dialog.agent.driver import Driver, as_failure, checked
@@ -20,6 +22,7 @@ from dialog.agent.host import Host
 from dialog.agent.mouth import Mouth
 from dialog.agent.ownvoice import OwnVoice
 from dialog.agent.parting import Parting
+from dialog.agent.recorded import Recorded
 from dialog.agent.scribe import Scribe
 from dialog.agent.speakers import Speakers
 from dialog.agent.speech import Part, PartOptions, Speech
@@ -529,6 +532,33 @@ class Cascade:
         if new and turn.task is None:
             self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
         return part.speech
+
+    def dispatch_audio(self, options: PartOptions, text: str = "") -> Recorded | None:
+        """Play audio in a turn of its own, in which ``text`` is said; ``None``: the call is over."""
+        if self._taking.closed:
+            return None
+        turn = self._new_turn(uuid4(), "", ())
+        part = turn.speech.open_part(replace(options, model=True))
+        part.recording = bytearray()
+        turn.draft.say(part.number, text)
+        turn.speech.write_to(part, text)
+        self._feed(sig.SayRequested(turn.uuid, options.allow_interrupt))
+        return Recorded(turn, part, self._own_turn_said)
+
+    def stop_speech(self, speech: Speech) -> None:
+        """Say no more of ``speech``, also if it may not be interrupted; what its turn says besides goes on."""
+        for turn in list(self._turns.values()):
+            for part in turn.speech.parts:
+                if part.speech is not speech or part.final:
+                    continue
+                if not turn.speech.granted:
+                    self._drop(sig.Drop(turn.uuid, "not wanted any more"))
+                    return
+                self._parting.stop_part(turn, part)
+                turn.speech.tell()  # the line ends only what it knows
+                self._voip.abort(turn.uuid, part=part.number)
+                turn.speech.pump()
+                self._own_turn_said(turn)
 
     def use_voice(self, turn: Turn, voice: str) -> None:
         """Let ``voice`` say what ``turn`` says from now on, as far as it does not say otherwise."""

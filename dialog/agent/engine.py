@@ -13,6 +13,7 @@ from typing import Protocol
 from uuid import UUID
 
 from dialog.agent.draft import Draft
+from dialog.agent.recorded import Recorded
 from dialog.agent.speech import PartOptions, Speech
 from dialog.agent.turn import Turn
 from dialog.message import Message, Utterance
@@ -122,6 +123,14 @@ class Engine(Protocol):
 
     def dispatch_stream(self, stream: AsyncIterator[str], options: PartOptions) -> Speech:
         """Say what ``stream`` yields as a part of its own."""
+        ...
+
+    def dispatch_audio(self, options: PartOptions, text: str = "") -> Recorded | None:
+        """Play audio in a turn of its own, in which ``text`` is said; ``None``: the call is over."""
+        ...
+
+    def stop_speech(self, speech: Speech) -> None:
+        """Say no more of ``speech``, also if it may not be interrupted; what its turn says besides goes on."""
         ...
 
     def ask(self, reply: Callable[[], AsyncIterator[str] | None]) -> Turn | None:

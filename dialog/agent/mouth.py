@@ -28,6 +28,8 @@ from dialog.voip.voip import VoIP
 __all__ = ["Mouth"]
 
 _REMEMBERED_TURNS = 256
+_RECORDING_MS = 1000.0
+"""A recording is handed over in pieces of this length."""
 
 _spent: WeakKeyDictionary[VoIP, Recent[UUID, int]] = WeakKeyDictionary()
 """Of the last turns of a call: how many parts they had. A second turn of that uuid goes on counting, for the
@@ -117,6 +119,7 @@ class Mouth:
             opened=opened,
             tell=tell,
             post=lambda message: when_reached(partial(self._say, message)),
+            play=lambda part: self._play(turn, part),
             gate=self._gate,
             first=self._spent.get(uuid, 0),
         )
@@ -186,7 +189,7 @@ class Mouth:
         self._spent[turn.uuid] = part.number + 1
         if not part.options.model:
             part.converter = self.voices.assign((turn.uuid, part.number))
-        elif self.model_format != self._voip.audio_format:
+        elif part.recording is None and self.model_format != self._voip.audio_format:
             part.converter = Converter(self.model_format, self._voip.audio_format)
 
     def _announce(self, turn: Turn, part: Part) -> None:
@@ -213,6 +216,20 @@ class Mouth:
                     turn.held.append(Message(uuid=turn.uuid, part=part.number, data=b"", done=True))
                 else:
                     self._voip.abort(turn.uuid, part=part.number)
+
+    def _play(self, turn: Turn, part: Part) -> bool:
+        """Hand over what is recorded, as far as the line may have it; whether that was all there is so far."""
+        assert part.recording is not None
+        size = self._voip.audio_format.size(_RECORDING_MS)
+        while part.recording:
+            if not self._gate():
+                return False
+            data = bytes(part.recording[:size])
+            del part.recording[:size]
+            self.on_audio(Message(uuid=turn.uuid, part=part.number, data=data, at_ms=part.audio_ms))
+        if part.sealed and not part.audio_done:
+            self.on_audio(Message(uuid=turn.uuid, part=part.number, data=b"", at_ms=part.audio_ms, done=True))
+        return True
 
     def _gate(self) -> bool:
         """Whether the voice may have another sentence: not too much waits to be heard already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 from uuid import UUID
@@ -19,7 +20,16 @@ from dialog.audio.convert import Converter
 from dialog.errors import StateError
 from dialog.message import Message, Playback
 
-__all__ = ["Heard", "Part", "PartOptions", "Speech", "SpeechQueue", "inside_speech", "outside_speech"]
+__all__ = [
+    "Heard",
+    "Part",
+    "PartOptions",
+    "Speech",
+    "SpeechQueue",
+    "inside_speech",
+    "outside_speech",
+    "speech_of_its_own",
+]
 
 _LONG_SENTENCE = 1000
 """A sentence of more characters is not one: it is held where it is."""
@@ -94,6 +104,12 @@ class Speech:
         """Whether it was heard, cut, lost or dropped."""
         return self._heard.done()
 
+    async def settled(self) -> Heard | None:
+        """Wait for it without an exception: what was heard, or ``None`` if it was dropped."""
+        if not self._heard.done():
+            await asyncio.wait((self._heard,))
+        return self.heard
+
     def __await__(self) -> Generator[Any, None, Heard]:
         if not self._heard.done() and any(
             not part.sealed and (part.speech is self or part in self._behind) for part in _inside.get()
@@ -117,6 +133,16 @@ class Speech:
 def inside_speech(part: Part) -> None:
     """From here on the running task, and what it starts, makes the text of ``part``."""
     _inside.set((*_inside.get(), part))
+
+
+@contextmanager
+def speech_of_its_own() -> Generator[None]:
+    """In this block no speech waits for the running task."""
+    token = _inside.set(())
+    try:
+        yield
+    finally:
+        _inside.reset(token)
 
 
 def outside_speech() -> None:
@@ -163,6 +189,7 @@ class Part:
         "playback",
         "posted_chars",
         "posted_done",
+        "recording",
         "sealed",
         "shaper",
         "sounds",
@@ -202,6 +229,8 @@ class Part:
         self.converter: Converter | None = None
         self.stop_at_ms: float | None = None
         """It is to end here, in milliseconds of its audio."""
+        self.recording: bytearray | None = None
+        """Audio in the line's format that is played instead of a voice's, as far as the line does not have it yet."""
         self.truncated: bool = False
         """There is text of it, or was to be, that the voice never says."""
 
@@ -283,10 +312,11 @@ class SpeechQueue:
         opened: Callable[[Part], None],
         tell: Callable[[Part], None],
         post: Callable[[Message[str]], None],
+        play: Callable[[Part], bool],
         gate: Callable[[], bool],
         first: int = 0,
     ) -> None:
-        """``first`` is the number of the first part."""
+        """``first`` is the number of the first part; ``play`` tells whether the line has all of a recording."""
         self.turn = turn
         self.first: int = first
         self.parts: list[Part] = []
@@ -302,6 +332,7 @@ class SpeechQueue:
         self._tell = tell
         self._untold: deque[Part] = deque()
         self._post = post
+        self._play = play
         self._gate = gate
         self._open: Part | None = None
         self._next = 0
@@ -433,6 +464,8 @@ class SpeechQueue:
                     self.on_text()
                 if not own:
                     self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken, voice=voice))
+            if part.recording is not None and not self._play(part):
+                return
             if not part.sealed:
                 return
             self._spend(part, part.chars)  # the last of it may not be spoken at all
@@ -462,5 +495,7 @@ class SpeechQueue:
         part.sealed = True
         self._spend(part, part.chars)
         part.pending.clear()
+        if part.recording is not None:
+            part.recording.clear()
         if self._open is part:
             self._open = None
