@@ -142,6 +142,8 @@ class Keypad:
         self._entry_uuid: UUID = uuid4()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._keeps = False
+        """Keys that nobody collects are no entry for a model: they wait for who collects next."""
         self._surplus: tuple[str, float] | None = None
         """A key that means nothing until then: the terminator of an entry that was complete without it."""
 
@@ -156,6 +158,9 @@ class Keypad:
             if self._collector.lacks_terminator:
                 self._surplus = (self._collector.terminator, self._clock.now() + self._between_s)
             self._ear.hush_all()
+        elif self._keeps:
+            self._entry = (self._entry + key)[-_MAX_ENTRY:]
+            self._ear.hush_all()
         elif self._entries and not self._closed:
             self._entry += key
             if key == "#" or len(self._entry) >= _MAX_ENTRY:
@@ -163,6 +168,15 @@ class Keypad:
                 return
             self._arm()
             self._ear.on_interim(self._utterance())
+
+    def keep(self, *, keeps: bool) -> None:
+        """Whether keys that nobody collects wait for who collects next, instead of being told to the model."""
+        self._keeps = keeps
+        self.forget()
+
+    def forget(self) -> None:
+        """Keys that nobody has collected so far were not meant."""
+        self._take_entry()
 
     def played(self) -> None:
         """Something was heard to its end: perhaps the prompt."""
@@ -217,7 +231,7 @@ class Keypad:
     def close(self) -> str:
         """No more keys come; return what of an entry had come, in words."""
         self._closed = True
-        entry = self._utterance().data if self._entry else ""
+        entry = self._utterance().data if self._entry and not self._keeps else ""
         self._take_entry()
         if self._collector is not None:
             self._collector.hang_up()
