@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from dialog.agent.agent import Agent as Agent
     from dialog.agent.digits import Digits as Digits
     from dialog.agent.schematool import schema_tool as schema_tool
+    from dialog.agent.scripts.asking import Phrases as Phrases
+    from dialog.agent.scripts.call import ScriptCall as ScriptCall
+    from dialog.agent.scripts.recording import RecordedMessage as RecordedMessage
+    from dialog.agent.scripts.script import Script as Script
+    from dialog.agent.scripts.speaking import SayResult as SayResult
     from dialog.agent.settings import AgentSettings as AgentSettings
     from dialog.agent.speech import Heard as Heard
     from dialog.agent.speech import Speech as Speech
@@ -45,11 +50,16 @@ if TYPE_CHECKING:
     from dialog.calls.report import SessionReport as SessionReport
     from dialog.calls.store.log import CallLog as CallLog
     from dialog.clock import Clock as Clock
+    from dialog.errors import CallHungUp as CallHungUp
     from dialog.errors import CallNotAnswered as CallNotAnswered
     from dialog.errors import CarrierError as CarrierError
     from dialog.errors import ConfigurationError as ConfigurationError
     from dialog.errors import DialogError as DialogError
+    from dialog.errors import NotUnderstood as NotUnderstood
     from dialog.errors import ProviderError as ProviderError
+    from dialog.errors import RecognitionFailed as RecognitionFailed
+    from dialog.errors import SpeechFailed as SpeechFailed
+    from dialog.errors import Timeout as Timeout
     from dialog.keyed import BodyBuffer as BodyBuffer
     from dialog.keyed import KeyedMutex as KeyedMutex
     from dialog.llm.anthropic import AnthropicLLM as AnthropicLLM
@@ -164,6 +174,7 @@ _HOMES = {
     "BodyBuffer": "keyed",
     "CachedTTS": "tts.cache",
     "CallEvents": "calls.publish",
+    "CallHungUp": "errors",
     "CallLog": "calls.store.log",
     "CallMetadata": "message",
     "CallNotAnswered": "errors",
@@ -201,6 +212,7 @@ _HOMES = {
     "MCPServer": "mcp.server",
     "MachineDetection": "voip.answering",
     "Message": "message",
+    "NotUnderstood": "errors",
     "OpenAIAgent": "presets",
     "OpenAILLM": "llm.openai",
     "OpenAIRealtimeS2S": "s2s.openai",
@@ -210,11 +222,14 @@ _HOMES = {
     "Participant": "participant",
     "PhoneNumber": "server.config",
     "PhraseCache": "tts.phrases",
+    "Phrases": "agent.scripts.asking",
     "Playback": "message",
     "PocketsphinxSTT": "stt.pocketsphinx",
     "ProviderConfig": "sessions.config",
     "ProviderError": "errors",
     "ReceivedSMS": "message",
+    "RecognitionFailed": "errors",
+    "RecordedMessage": "agent.scripts.recording",
     "Redaction": "calls.redact",
     "ResponsesAgent": "presets",
     "ResponsesLLM": "llm.responses",
@@ -225,6 +240,9 @@ _HOMES = {
     "S2S": "s2s.s2s",
     "SMS": "sms.sms",
     "STT": "stt.stt",
+    "SayResult": "agent.scripts.speaking",
+    "Script": "agent.scripts.script",
+    "ScriptCall": "agent.scripts.call",
     "SemanticVAD": "stt.turn_detection",
     "SentSMS": "message",
     "ServerVAD": "stt.turn_detection",
@@ -240,9 +258,11 @@ _HOMES = {
     "SileroVAD": "vad.silero",
     "Sound": "audio.sound",
     "Speech": "agent.speech",
+    "SpeechFailed": "errors",
     "TTS": "tts.tts",
     "TeeSTT": "stt.tee",
     "Tenant": "server.config",
+    "Timeout": "errors",
     "ToolPolicy": "toolpolicy",
     "TurnSettings": "agent.turns.settings",
     "TwilioGateway": "voip.twilio.gateway",
@@ -302,6 +322,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "BodyBuffer",
     "CachedTTS",
     "CallEvents",
+    "CallHungUp",
     "CallLog",
     "CallMetadata",
     "CallNotAnswered",
@@ -338,6 +359,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "MCPServer",
     "MachineDetection",
     "Message",
+    "NotUnderstood",
     "OpenAIAgent",
     "OpenAILLM",
     "OpenAIRealtimeS2S",
@@ -347,11 +369,14 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Participant",
     "PhoneNumber",
     "PhraseCache",
+    "Phrases",
     "Playback",
     "PocketsphinxSTT",
     "ProviderConfig",
     "ProviderError",
     "ReceivedSMS",
+    "RecognitionFailed",
+    "RecordedMessage",
     "Redaction",
     "ResponsesAgent",
     "ResponsesLLM",
@@ -359,6 +384,9 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Rule",
     "RuleAgent",
     "RuleLLM",
+    "SayResult",
+    "Script",
+    "ScriptCall",
     "SemanticVAD",
     "SentSMS",
     "ServerVAD",
@@ -374,8 +402,10 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "SileroVAD",
     "Sound",
     "Speech",
+    "SpeechFailed",
     "TeeSTT",
     "Tenant",
+    "Timeout",
     "ToolPolicy",
     "TurnSettings",
     "TwilioGateway",

@@ -13,16 +13,24 @@
     ├── LimitError                  a bound (queue, body, text) was exceeded
     ├── RemoteProtocolError         bytes from the network break the protocol
     ├── ProviderError               an STT, TTS, LLM or speech-to-speech provider failed
-    │   └── AuthenticationError     … because it refused the credentials
+    │   ├── AuthenticationError     … because it refused the credentials
+    │   ├── SpeechFailed            … and a script has nobody to speak with
+    │   └── RecognitionFailed       … and a script has nobody to listen with
     ├── CarrierError                a command to the carrier (hang up, transfer, SMS …) failed
     ├── CallNotAnswered             a call that was placed reached nobody: busy, no answer, a machine …
+    ├── CallHungUp                  the call ended while a script was in it
+    ├── Timeout                     what a script waited for did not come in time
+    ├── NotUnderstood               the caller did not give an answer that would do
     └── UserCodeError               a listener, tool, hook or ``inference`` raised
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AuthenticationError",
+    "CallHungUp",
     "CallNotAnswered",
     "CarrierError",
     "ClientToolError",
@@ -32,9 +40,13 @@ __all__ = [
     "MissingExtra",
     "MissingPublicURL",
     "NotSupportedError",
+    "NotUnderstood",
     "ProviderError",
+    "RecognitionFailed",
     "RemoteProtocolError",
+    "SpeechFailed",
     "StateError",
+    "Timeout",
     "UnsupportedFormat",
     "UserCodeError",
 ]
@@ -125,6 +137,18 @@ class AuthenticationError(ProviderError):
         super().__init__(provider, reason, retryable=False)
 
 
+class SpeechFailed(ProviderError):
+    """Nothing is said any more, or this was not: the voice has failed; ``__cause__`` is what it reported."""
+
+    code = "speech_failed"
+
+
+class RecognitionFailed(ProviderError):
+    """The caller is not understood any more: who listens has given up; ``__cause__`` is what it reported."""
+
+    code = "recognition_failed"
+
+
 class CarrierError(DialogError):
     """A command to the carrier failed; the message names the call, if it was for one, and what to do."""
 
@@ -167,6 +191,41 @@ class CallNotAnswered(DialogError):
         self.call = call
         self.reason = reason
         self.detail = detail
+
+
+class CallHungUp(DialogError):
+    """The call ended while a script was in it.
+
+    ``reason`` is that of the call's end: ``caller_hangup``, ``machine``, ``transferred`` … ``last_spoken`` is what the
+    caller heard of what was being said.
+    """
+
+    code = "call_hung_up"
+
+    def __init__(self, call: str, reason: str, detail: str = "", *, last_spoken: str = "") -> None:
+        super().__init__(f"call {call} has ended: {reason}{detail and f' ({detail})'}")
+        self.call = call
+        self.reason = reason
+        self.detail = detail
+        self.last_spoken = last_spoken
+        self.recorded: Any = None
+        """Of a message that was being recorded: the :class:`~dialog.agent.scripts.recording.RecordedMessage`."""
+
+
+class Timeout(DialogError, TimeoutError):
+    """What a script waited for did not come in time: words, keys, a mark."""
+
+    code = "timeout"
+
+
+class NotUnderstood(DialogError):
+    """The caller was asked as often as wanted, and has not given an answer that would do; ``heard`` is the last one."""
+
+    code = "not_understood"
+
+    def __init__(self, message: str, heard: str) -> None:
+        super().__init__(message)
+        self.heard = heard
 
 
 class UserCodeError(DialogError):

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -30,9 +31,11 @@ from dialog.agent.history import History
 from dialog.agent.mcptools import MCPTools
 from dialog.agent.mode import check_mode, check_model
 from dialog.agent.record import CallRecord, RecordingSink
+from dialog.agent.scripts.call import ScriptCall
 from dialog.agent.settings import AgentSettings
-from dialog.agent.speech import PartOptions, Speech
+from dialog.agent.speech import PartOptions, Speech, speech_of_its_own
 from dialog.agent.tools import Tool, Toolbox
+from dialog.agent.turn import current_turn
 from dialog.agent.turnjudge import AudioTurnModel
 from dialog.agent.turns.settings import BargeIn, Endpointing
 from dialog.audio.filter import AudioFilterFactory
@@ -274,6 +277,7 @@ class Agent(Participant):
             self._conversation.when_reached(self._conversation.ask)
         if self.voip.on_clips is not None:
             self._conversation.when_reached(self._make_clips)
+        self._taken()
 
     def deactivate(self) -> None:
         """Let go of the call without disposing of anything; :meth:`activate` takes it again."""
@@ -492,6 +496,7 @@ class Agent(Participant):
                 agent.set_stt(agent._stt)
             if agent._tts is not None and agent._tts is not tts and not agent._tts.disposed:
                 agent.set_tts(agent._tts)
+        agent._taken()
         if agent.greeting:
             agent.dispatch_message(agent.greeting)
         elif agent.llm is not None or conversation.s2s is not None:
@@ -530,6 +535,42 @@ class Agent(Participant):
         prompt = self._running.endings.prompt(count)
         if prompt:
             self._running.engine.dispatch_message(prompt, PartOptions(paraphrase=True))
+
+    @asynccontextmanager
+    async def script(self, *, private: bool = False) -> AsyncGenerator[ScriptCall]:
+        """Let the code of this block hold the call for a while, in the place of the model; from a tool, or anywhere.
+
+        What the caller says is the block's to hear, the model says nothing by itself, and afterwards it goes on. In a
+        tool it learns then what the tool returns; give the tool a ``timeout_s`` that is long enough. ::
+
+            @tool(timeout_s=300)
+            async def take_card(self) -> str:
+                async with self.script(private=True) as call:
+                    card = await call.collect(answers.card())
+                return await self.till.charge(card)
+
+        Args:
+            private: The model is not told what is said meanwhile. The call's events have it: see
+                :class:`~dialog.calls.redact.Redaction`.
+
+        Raises:
+            StateError: The agent is not active, or a script has the call already.
+            NotSupportedError: One model hears and speaks in this call.
+        """
+        conversation, turn = self._running, current_turn.get()
+        if turn is not None:
+            await turn.confirmed()
+            turn.speech.seal()
+        call = ScriptCall(self, conversation)
+        conversation.divert(call, private=private)
+        token = current_turn.set(None)  # what is said here are turns of their own: the caller may answer each
+        try:
+            with speech_of_its_own():
+                yield call
+        finally:
+            current_turn.reset(token)
+            conversation.restore(call)
+            call.let_go()
 
     def discard_caller_audio(self) -> None:
         """Forget what the caller has said until now, as far as it is not answered yet.
@@ -591,6 +632,9 @@ class Agent(Participant):
         self._let_go()
         if self.llm is not None:
             self._finish(self.llm.aclose(), "closing its model")
+
+    def _taken(self) -> None:
+        """The agent has the call from now on: activated, or handed over by another one."""
 
     def _make_clips(self) -> None:
         if self._conversation is not None:

@@ -37,7 +37,14 @@ from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.meter import CallMeter
 from dialog.calls.prices import cost_usd
 from dialog.calls.report import SessionReport, make_report
-from dialog.errors import CallNotAnswered, CarrierError, DialogError, StateError, UserCodeError
+from dialog.errors import (
+    CallNotAnswered,
+    CarrierError,
+    DialogError,
+    NotSupportedError,
+    StateError,
+    UserCodeError,
+)
 from dialog.llm.llm import LLM
 from dialog.message import (
     AnsweredBy,
@@ -61,7 +68,7 @@ from dialog.tts.tts import TTS
 from dialog.usage import ReplyUsage, Usage
 from dialog.voip.voip import VoIP
 
-__all__ = ["Conversation", "Owner"]
+__all__ = ["Conversation", "Diversion", "Owner"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +99,22 @@ class Owner(Protocol):
 
     def state(self) -> object:
         """What of the user's own is to survive this process."""
+        ...
+
+
+class Diversion(Protocol):
+    """A script that has the call: it gets what the caller says, in the place of ``inference``."""
+
+    def hear(self, message: Message[str]) -> None:
+        """The caller has said something."""
+        ...
+
+    def lost(self, failure: Failure) -> bool:
+        """A provider has given up; whether it decides what comes of that, and the call need not end."""
+        ...
+
+    def let_go(self) -> None:
+        """The agent has let go of the call, or has handed it to another one."""
         ...
 
 
@@ -156,6 +179,11 @@ class Conversation:
         self._toolbox = toolbox
         self._tools = [self._responder.tools]
         """At work; they outlive the turn that called them, and the agent that has handed over."""
+        self._diversion: Diversion | None = None
+        self._shown: History | None = None
+        """The history that a private script keeps its words out of."""
+        self.script: asyncio.Task[None] | None = None
+        """Runs a script for the whole call; at its end it may finish what it does."""
         self._former: list[Participant] = []
         """Agents that have handed the call over; what they began goes on until it ends."""
         self.keypad: Keypad = Keypad(
@@ -231,6 +259,9 @@ class Conversation:
         if self._closed:
             return
         self._closed = True
+        if self._diversion is not None:
+            diversion, self._diversion = self._diversion, None
+            diversion.let_go()
         self.history.watcher = None
         self._reach.close()
         self._ledger.close()
@@ -291,6 +322,10 @@ class Conversation:
 
     def hand_over(self, owner: Owner, *, llm: LLM | None, toolbox: Toolbox, history: History) -> None:
         """Let another agent answer from now on; ears, voice, turn taking and what sounds stay as they are."""
+        if self._diversion is not None:
+            diversion = self._diversion
+            self.restore(diversion)
+            diversion.let_go()
         before, self._owner = self._owner, owner
         self._agent = owner.participant
         self._former = [agent for agent in (*self._former, before.participant) if agent is not self._agent]
@@ -308,6 +343,44 @@ class Conversation:
         self.happened(ev.HandedOver, from_=before.participant.name, to=self._agent.name)
         if llm is not None:
             llm.warm()
+
+    @property
+    def diverted(self) -> bool:
+        """A script has the call: the model says nothing by itself."""
+        return self._diversion is not None
+
+    def divert(self, diversion: Diversion, *, private: bool = False) -> None:
+        """Give ``diversion`` what the caller says from now on, in the place of ``inference``.
+
+        A turn that waits for the tool in which this is called ends without it. ``private``: the model is not told
+        what is said meanwhile.
+
+        Raises:
+            StateError: A script has the call already.
+            NotSupportedError: One model hears and speaks: nobody else can.
+        """
+        if self._realtime is not None:
+            raise NotSupportedError(f"{self._agent.name}: a script needs an stt and a tts, and this call has an s2s")
+        if self._diversion is not None:
+            raise StateError(f"{self._agent.name}: a script has the call already: one at a time")
+        turn = current_turn.get()
+        if turn is not None and turn.engine is self.engine:
+            turn.leave_tools()
+        self._diversion = diversion
+        self.keypad.keep(keeps=True)
+        if private:
+            self._shown, self.history = self.history, History()
+
+    def restore(self, diversion: Diversion) -> None:
+        """Take the call back from ``diversion``, if it has it."""
+        if self._diversion is not diversion:
+            return
+        self._diversion = None
+        if self._shown is not None:
+            self.history, self._shown = self._shown, None
+        self.keypad.keep(keeps=False)
+        for tools in self._tools:
+            tools.line_up()
 
     def _new_resumer(self, llm: LLM | None) -> Resumer:
         return Resumer(
@@ -380,17 +453,19 @@ class Conversation:
         if (self.stt, self.tts) != providers:
             return  # a listener has put another in its place
         if failure.fatal and not self._failing and self.voip.state != "ended":
+            if self._diversion is not None and self._diversion.lost(failure):
+                return
             self._failing = True
-            self._agent.spawn(self._give_up(failure), "giving up")
+            self._agent.spawn(self.give_up(failure.source), "giving up")
 
     def _report_failure(self, failure: Failure) -> None:
         self.happened(
             ev.ErrorRaised, source=failure.source, code=failure.error.code, text=str(failure.error), fatal=failure.fatal
         )
 
-    async def _give_up(self, failure: Failure) -> None:
-        """A provider is gone for good: tell the caller if there is a voice, and end the call."""
-        if failure.source not in [voice.name for voice in (self.tts or self.s2s,) if voice is not None]:
+    async def give_up(self, source: str = "") -> None:
+        """``source``, a provider, or what we do is gone for good: tell the caller, if there is a voice, and hang up."""
+        if source not in [voice.name for voice in (self.tts or self.s2s,) if voice is not None]:
             try:
                 async with asyncio.timeout(self._clock.real(15)):
                     await self.engine.dispatch_message(
@@ -431,7 +506,7 @@ class Conversation:
 
     def _on_streaming_started(self, started: StreamStarted) -> None:
         self.happened(ev.StreamChanged, state="live", generation=started.generation)
-        if started.resumed == "transfer_failed" and self.settings.transfer_failed:
+        if started.resumed == "transfer_failed" and self.settings.transfer_failed and not self.diverted:
             self.engine.dispatch_message(self.settings.transfer_failed, PartOptions(paraphrase=True))
         if self._record is not None:
             self._record.begin()
@@ -444,7 +519,7 @@ class Conversation:
     def _on_ended(self, end: CallEnd) -> None:
         scope = CallScope.current()
         bound = self.settings.last_words_s + 1.0
-        if any(tools.running for tools in self._tools):
+        if self._at_work:
             bound += self.settings.tool_patience_s + 1.0
         if self._record is not None:
             bound += self.settings.wrap_up_s
@@ -458,6 +533,12 @@ class Conversation:
             self.history.user(entry)
         self._agent.spawn(self._close(end, unfinished=unfinished), "close")
 
+    @property
+    def _at_work(self) -> bool:
+        """Something of ours goes on for a while after the end of the call."""
+        script = self.script is not None and not self.script.done()
+        return script or any(tools.running for tools in self._tools)
+
     async def _close(self, end: CallEnd, *, unfinished: bool) -> None:
         """Keep the caller's last words and the results of tools, write the report, give everything back."""
         if self.stt is not None and unfinished:
@@ -468,7 +549,7 @@ class Conversation:
         for participant in (self.stt, self.tts, self.s2s):
             if participant is not None:
                 self._guarded(participant.dispose)
-        await asyncio.gather(*(tools.close() for tools in self._tools))
+        await asyncio.gather(self._finish_script(), *(tools.close() for tools in self._tools))
         metrics = self.meter.metrics_at(round(self.elapsed_s, 4))
         self.happened(ev.CallMeasured, metrics=metrics)
         self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
@@ -478,6 +559,15 @@ class Conversation:
         for agent in self._former:
             agent.dispose()
         self._agent.dispose()
+
+    async def _finish_script(self) -> None:
+        """A script that has learnt of the end may write down what came of the call, within a bound."""
+        script = self.script
+        if script is None or script.done() or script is asyncio.current_task():
+            return
+        _, late = await asyncio.wait((script,), timeout=self._clock.real(self.settings.tool_patience_s))
+        for task in late:
+            task.cancel()
 
     def _guarded(self, let_go: Callable[[], None]) -> None:
         """A provider that cannot even be disposed of must not cost the call its end and its report."""
@@ -519,8 +609,18 @@ class Conversation:
     # -- what the engine tells --------------------------------------------------------------------
 
     def infer(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
-        """The agent's ``inference``."""
+        """The agent's ``inference``, or the script that has the call."""
+        if self._diversion is not None:
+            return self._tell(message)
         return self._owner.inference(message)
+
+    async def _tell(self, message: Message[str]) -> None:
+        """Hand what the caller said to the script; what was perhaps not all of it is not handed over."""
+        turn = current_turn.get()
+        if turn is not None:
+            await turn.confirmed()
+        if self._diversion is not None:
+            self._diversion.hear(message)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
         """A task that the agent owns."""

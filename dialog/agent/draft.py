@@ -187,6 +187,11 @@ class Draft:
         self._changed()
         return False
 
+    def leave(self) -> None:
+        """The turn ends before its tools: what comes now stands before what they answer."""
+        for called in self._calls():
+            called.told = called.told or called.result is None
+
     def is_news(self, result: ToolResult) -> bool:
         """What :meth:`result` is going to return."""
         called = self._waiting_for(result)

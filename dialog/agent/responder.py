@@ -103,7 +103,7 @@ class Responder:
                 if last:
                     raise LimitError(f"the model called tools {step} times in one turn and has not answered")
                 jobs = await self._act(turn, answer.calls, bridge)
-                if self.retired or self._is_goodbye(jobs, answer) or self._is_answered(jobs):
+                if self.retired or _has_left(turn) or self._is_goodbye(jobs, answer) or self._is_answered(jobs):
                     return
         finally:
             bridge.stop()
@@ -179,6 +179,11 @@ class Responder:
             return self._engine.fill(turn, text)
 
         return Bridge(self._clock, self._host.settings, self._rotation, fill=fill, silent=silent)
+
+
+def _has_left(turn: Turn) -> bool:
+    """Whether the turn ends without its tools."""
+    return turn.left is not None and turn.left.is_set()
 
 
 class _Answer:

@@ -44,6 +44,11 @@ class Host(Protocol):
     settings: AgentSettings
     voip: VoIP
 
+    @property
+    def diverted(self) -> bool:
+        """A script has the call: the model says nothing by itself."""
+        ...
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
         """A task that the agent owns."""
         ...
@@ -226,7 +231,7 @@ class ToolRunner:
         try:
             with self._engine.patience(turn, self._toolbox.longest_s([job.call for job in jobs])):
                 if tasks:
-                    await asyncio.wait(tasks)
+                    await self._wait(turn, tasks)
                 elif jobs:
                     await asyncio.sleep(0)  # those in the background have begun before the model is told so
         except asyncio.CancelledError:
@@ -234,6 +239,17 @@ class ToolRunner:
                 if job.task is not None and (job.cancels or turn.speculative):
                     job.task.cancel()
             raise
+
+    async def _wait(self, turn: Turn, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for tools, until one of them lets go of the turn."""
+        turn.left = asyncio.Event()
+        left = asyncio.ensure_future(turn.left.wait())
+        done = asyncio.ensure_future(asyncio.wait(tasks))  # what it waits for is not cancelled with it
+        try:
+            await asyncio.wait((done, left), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left.cancel()
+            done.cancel()
 
     async def _work(self, job: Job) -> None:
         turn = job.turn
@@ -351,6 +367,8 @@ class ToolRunner:
         """The floor is free: ask the model, unless another turn's request has held every result meanwhile."""
         self._pending = False
         self._news = [news for news in self._news if not news.read]
+        if self._host.diverted:
+            return None  # a script has the call: it is told when that gives it back
         return self._respond() if self._news else None
 
     # -- the end of the call ----------------------------------------------------------------------

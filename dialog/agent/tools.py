@@ -31,7 +31,7 @@ from msgspec import Struct
 
 from dialog.agent.threads import TOOL_THREADS
 from dialog.agent.toolschema import ArgumentsError, Parameters, check_parameter
-from dialog.errors import ClientToolError, ConfigurationError, DialogError, LimitError
+from dialog.errors import CallHungUp, ClientToolError, ConfigurationError, DialogError, LimitError
 from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
 from dialog.mcp.results import MCPToolError
 from dialog.toolpolicy import ToolPolicy
@@ -367,7 +367,7 @@ class Toolbox:
             return ToolResult(id=call.id, name=call.name, content=content, state="cancelled")
         if exc is None:
             return self._returned(call, job.result())
-        if isinstance(exc, MCPToolError | ClientToolError):
+        if isinstance(exc, MCPToolError | ClientToolError | CallHungUp):
             return _failed(call, str(exc)[:_MAX_RESULT])  # a stranger's words: for the model, not for the log
         if not isinstance(exc, Exception):
             raise exc

@@ -38,6 +38,7 @@ class Turn:
         "greeting",
         "heard",
         "held",
+        "left",
         "patience",
         "reply",
         "settled",
@@ -102,6 +103,8 @@ class Turn:
         """Of a speculative turn: the version of the history that it was made of."""
         self.held: list[Message[bytes]] = []
         """Of a speculative turn: audio that may not sound yet."""
+        self.left: asyncio.Event | None = None
+        """While it waits for tools: set when one of them goes on by itself, and the turn is to end without it."""
         self.wish: Callable[[], None] | None = None
         """Of a speculative turn: how it wants the call to end, once it is certain."""
         self._confirmed: asyncio.Event | None = None
@@ -126,6 +129,12 @@ class Turn:
         """Wait until it is certain that the turn is wanted; one that is given up never comes back from here."""
         if self._confirmed is not None:
             await self._confirmed.wait()
+
+    def leave_tools(self) -> None:
+        """End without the tools that are at work: what they answer is told in another turn."""
+        self.draft.leave()
+        if self.left is not None:
+            self.left.set()
 
     @property
     def over(self) -> bool:

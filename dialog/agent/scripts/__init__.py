@@ -1,0 +1,1 @@
+"""Calls as scripts: one thing after the other, in code."""
