@@ -462,11 +462,11 @@ def dial(  # noqa: PLR0917  # options of the command line, not positions
 
 
 @app.command()
-def init(
+def new(
     directory: Annotated[Path, typer.Argument(help="A new or empty directory.")],
 ) -> None:
-    """Start a project: an agent, its settings, and a test that dials it."""
-    from dialog.cli.init import make_project
+    """Start a project: an agent, its settings, a test that dials it, and a container."""
+    from dialog.cli.new import make_project
 
     _need(lambda: make_project(Console(), directory))
 

@@ -47,11 +47,11 @@ def run(*arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedP
 def test_help_lists_every_command() -> None:
     result = run("-m", "dialog", "--help")
     assert result.returncode == 0
-    for command in ("demo", "call", "load", "evaluate", "chat", "gateway", "worker", "doctor", "init"):
+    for command in ("demo", "call", "load", "evaluate", "chat", "gateway", "worker", "doctor", "new"):
         assert re.search(rf"^\W*{command} ", result.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["demo", "call", "load", "evaluate", "chat", "gateway", "worker", "doctor", "init"])
+@pytest.mark.parametrize("command", ["demo", "call", "load", "evaluate", "chat", "gateway", "worker", "doctor", "new"])
 def test_every_command_explains_itself(command: str) -> None:
     result = run("-m", "dialog", command, "--help")
     assert result.returncode == 0
@@ -86,14 +86,21 @@ def test_the_command_line_costs_the_library_nothing() -> None:
 
 
 def test_a_new_project_passes_its_own_test(tmp_path: Path) -> None:
-    made = run("-m", "dialog", "init", str(tmp_path / "desk"))
+    made = run("-m", "dialog", "new", str(tmp_path / "desk"))
     assert made.returncode == 0, made.stderr
-    names = {path.name for path in (tmp_path / "desk").iterdir()}
-    assert names == {"main.py", ".env.template", "README.md", "test_agent.py", ".gitignore"}
-    assert f"cd {tmp_path / 'desk'}\n" in made.stdout
-    tested = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", cwd=tmp_path / "desk")
-    assert tested.returncode == 0, tested.stdout
-    again = run("-m", "dialog", "init", str(tmp_path / "desk"))
+    desk = tmp_path / "desk"
+    names = {str(path.relative_to(desk)) for path in desk.rglob("*") if path.is_file()}
+    assert names == {
+        *("main.py", "tests/test_agent.py", "Makefile", "Dockerfile", "README.md", ".env.template", ".gitignore"),
+        *("pytest.ini", "requirements.txt", "requirements-dev.txt"),
+    }
+    assert f"cd {desk}\n" in made.stdout
+    made = subprocess.run(
+        ["make", "test", f"VENV={sys.prefix}"], cwd=desk, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "1 passed" in made.stdout
+    again = run("-m", "dialog", "new", str(tmp_path / "desk"))
     assert (again.returncode, "is not empty" in again.stderr) == (1, True)
 
 

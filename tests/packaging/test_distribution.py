@@ -12,6 +12,7 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import dialog
@@ -238,3 +239,26 @@ def test_with_the_command_line_alone_a_command_names_the_extra_that_it_needs(
     done = run(with_cli, "-m", "dialog", command, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"error \w+ is not installed: pip install 'dialog\[{extra}\]'\n", done.stderr)
+
+
+def test_what_names_the_version_names_the_same(wheel: Path) -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == dialog.__version__
+    assert f"dialog-{dialog.__version__}-py3-none-any.whl" == wheel.name
+
+
+def test_workflows_run_what_is_there() -> None:
+    """A fork's pipeline fails at once if a step names a script, an extra or a command that is gone."""
+    extras = set(distribution("dialog").metadata.get_all("Provides-Extra") or ())
+    steps = [
+        step.get("run", "")
+        for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+        for job in yaml.safe_load(path.read_text())["jobs"].values()
+        for step in job["steps"]
+    ]
+    script = "\n".join(steps)
+    named = {extra for group in re.findall(r"\[([a-z,]+)\]", script) for extra in group.split(",")}
+    assert named
+    assert named <= extras
+    assert "bash .ci/run" in steps
+    assert (ROOT / ".ci" / "run").is_file()

@@ -1,4 +1,4 @@
-"""A new project: an agent, its settings, and a test that dials it."""
+"""A new project: an agent, its settings, a test that dials it, and a container."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ _FILES = {
     "main.py": "main.py.txt",
     ".env.template": "env.template.txt",
     "README.md": "README.md.txt",
-    "test_agent.py": "test_agent.py.txt",
+    "requirements.txt": "requirements.txt",
+    "requirements-dev.txt": "requirements-dev.txt",
+    "pytest.ini": "pytest.ini.txt",
+    "tests/test_agent.py": "test_agent.py.txt",
+    "Makefile": "Makefile.txt",
+    "Dockerfile": "Dockerfile.txt",
     ".gitignore": "gitignore.txt",
 }
 
@@ -32,15 +37,15 @@ def make_project(console: Console, directory: Path) -> None:
             raise ConfigurationError(f"{directory} is not empty: name a new directory")
         for name, template in _FILES.items():
             text = files("dialog.cli").joinpath("project", template).read_text("utf-8")
+            (directory / name).parent.mkdir(exist_ok=True)
             (directory / name).write_text(text, "utf-8")
     except OSError as exc:
         raise ConfigurationError(f"{directory} cannot be written: {exc}") from exc
     console.print(f"A new agent is in [bold]{directory}[/]:", highlight=False)
     for what, command in (
         ("go there", f"cd {directory}"),
-        ("test it", "pytest"),
-        ("talk to it", "python -m dialog chat main:on_voip       (needs OPENAI_API_KEY)"),
-        ("evaluate it", "python -m dialog evaluate main:on_voip   (needs OPENAI_API_KEY)"),
-        ("on the phone", "cp .env.template .env, fill it in, python main.py"),
+        ("test it", "make test"),
+        ("talk to it", "make chat   (needs OPENAI_API_KEY)"),
+        ("on the phone", "cp .env.template .env, fill it in, make run"),
     ):
         console.print(f"  {what:<14} {command}", highlight=False, markup=False, soft_wrap=True)
