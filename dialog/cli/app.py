@@ -180,7 +180,9 @@ def evaluate(  # noqa: PLR0917  # options of the command line, not positions
     target: Annotated[
         str, typer.Argument(metavar="MODULE:NAME", help="main:on_voip, main:gateway, or a function that makes one")
     ],
-    scenarios: Annotated[str, typer.Option(help="A .toml or .json file of scenarios, or 'builtin'.")] = "builtin",
+    scenarios: Annotated[
+        str, typer.Option(help="A .toml or .json file of scenarios and simulations, or 'builtin'.")
+    ] = "builtin",
     seed: Annotated[int | None, typer.Option(help="Play the times of an earlier run again.")] = None,
     own_speech: Annotated[
         bool, typer.Option("--own-speech", help="Use the agent's own STT and TTS; the caller speaks with espeak.")
@@ -191,9 +193,17 @@ def evaluate(  # noqa: PLR0917  # options of the command line, not positions
     max_dead_air_s: Annotated[float, typer.Option(help="Longest silence in the agent's turn.")] = 4.0,
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the result as JUnit's XML.")] = None,
+    customer: Annotated[
+        str, typer.Option(help="The model that plays the customers of simulations: openai, or anthropic/MODEL.")
+    ] = "",
+    customer_stt: Annotated[str, typer.Option(help="With --own-speech: the customers' STT, such as deepgram.")] = "",
+    customer_tts: Annotated[str, typer.Option(help="With --own-speech: the customers' TTS.")] = "espeak",
+    judge: Annotated[
+        list[str] | None, typer.Option(help="A model that judges the criteria of simulations; may be repeated.")
+    ] = None,
     env_file: EnvFile = Path(".env"),
 ) -> None:
-    """Let a simulated caller try your own agent, and judge it: answers, interruptions, silence, latency."""
+    """Let simulated callers try your own agent, and judge it: answers, interruptions, latency, what customers get."""
     _need(check_testing)
     from dialog.cli.evaluate import EvaluatePlan, run_evaluate
     from dialog.testing.evaluate import Thresholds
@@ -210,6 +220,10 @@ def evaluate(  # noqa: PLR0917  # options of the command line, not positions
         json=json,
         junit=junit,
         env_file=env_file,
+        customer=customer,
+        customer_stt=customer_stt,
+        customer_tts=customer_tts,
+        judges=tuple(judge or ()),
     )
     _exit(_run(run_evaluate(Console(), plan)))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +14,12 @@ from rich.text import Text
 
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
+from dialog.llm.llm import LLM
 from dialog.loading import load_target
+from dialog.providers.factories import create_llm, create_stt, create_tts
 from dialog.testing.evaluate import EVALUATION, Evaluation, ScenarioResult, Thresholds, evaluate
-from dialog.testing.scenario import load_scenarios
+from dialog.testing.scenario import Scenario
+from dialog.testing.simulation import Simulation, SimulationResult, load_simulations
 
 __all__ = ["EvaluatePlan", "run_evaluate"]
 
@@ -31,6 +36,13 @@ class EvaluatePlan(NamedTuple):
     json: Path | None = None
     junit: Path | None = None
     env_file: Path = Path(".env")
+    customer: str = ""
+    """The model that plays customers, as ``provider`` or ``provider/model``; empty: their answers do."""
+    customer_stt: str = ""
+    customer_tts: str = "espeak"
+    """Their ears and voice, where the agent speaks with its own."""
+    judges: tuple[str, ...] = ()
+    """The models that judge criteria."""
 
 
 async def run_evaluate(console: Console, plan: EvaluatePlan) -> int:
@@ -41,23 +53,31 @@ async def run_evaluate(console: Console, plan: EvaluatePlan) -> int:
         DialogError: A call was not taken, or the ``local`` extra is missing.
     """
     target = load_target(plan.target)
-    scenarios = EVALUATION if plan.scenarios == "builtin" else load_scenarios(Path(plan.scenarios))
-    console.print(Text(f"{len(scenarios)} calls to {plan.target} …", "dim"), soft_wrap=True)
+    scenarios: tuple[Scenario, ...] = EVALUATION
+    simulations: tuple[Simulation, ...] = ()
+    if plan.scenarios != "builtin":
+        scenarios, simulations = load_simulations(Path(plan.scenarios))
+    calls = len(scenarios) + sum(simulation.runs for simulation in simulations)
+    console.print(Text(f"{calls} calls to {plan.target} …", "dim"), soft_wrap=True)
+    env = read_env(plan.env_file)
     result = await evaluate(
         target,
         scenarios=scenarios,
+        simulations=simulations,
         seed=plan.seed,
         own_speech=plan.own_speech,
         speed=plan.speed,
         thresholds=plan.thresholds,
-        env=read_env(plan.env_file),
+        env=env,
+        customer_llm=_model(plan.customer, env) if plan.customer else None,
+        customer_stt=partial(create_stt.from_env, plan.customer_stt, env=env) if plan.customer_stt else None,
+        customer_tts=partial(create_tts.from_env, plan.customer_tts, env=env) if plan.own_speech else None,
+        judges=[_model(name, env) for name in plan.judges],
     )
-    console.print(_table(result))
-    for one in result.scenarios:
-        if one.problems:
-            console.print(Text(f"✗ {one.name}: {one.guards}".removesuffix(": "), "red"), soft_wrap=True)
-        for problem in one.problems:
-            console.print(Text(f"    {problem}", "red"), soft_wrap=True)
+    if result.scenarios or not result.simulations:
+        _show_scenarios(console, result)
+    if result.simulations:
+        _show_simulations(console, result)
     for problem in result.problems:
         console.print(Text(f"✗ {problem}", "bold red"), soft_wrap=True)
     console.print(Text(f"seed {result.seed}", "dim"))
@@ -65,6 +85,57 @@ async def run_evaluate(console: Console, plan: EvaluatePlan) -> int:
         if path is not None:
             await asyncio.to_thread(_write, path, data)
     return 0 if result.passed else 1
+
+
+def _model(name: str, env: Mapping[str, str]) -> Callable[[], LLM]:
+    """What makes the model ``provider`` or ``provider/model``; made once to see whether it can be.
+
+    Raises:
+        ConfigurationError: There is no such provider, or a variable of it is not set.
+    """
+    provider, _, model = name.partition("/")
+    options = {"model": model} if model else {}
+    make = partial(create_llm.from_env, provider, env=env, **options)
+    make()
+    return make
+
+
+def _show_scenarios(console: Console, result: Evaluation) -> None:
+    console.print(_table(result))
+    for one in result.scenarios:
+        if one.problems:
+            console.print(Text(f"✗ {one.name}: {one.guards}".removesuffix(": "), "red"), soft_wrap=True)
+        for problem in one.problems:
+            console.print(Text(f"    {problem}", "red"), soft_wrap=True)
+
+
+def _show_simulations(console: Console, result: Evaluation) -> None:
+    table = Table("simulation", box=None, pad_edge=False, header_style="bold")
+    table.columns[0].no_wrap = True
+    for header in ("", "passed", "turns", "ended by", "dead air s"):
+        table.add_column(header, justify="right" if header and header != "ended by" else "left")
+    for each in result.simulations:
+        table.add_row(each.name, *_talk_cells(each), style="" if each.passed else "red")
+    console.print(table)
+    for each in result.simulations:
+        if each.passed:
+            continue
+        console.print(Text(f"✗ {each.name}: {each.guards}".removesuffix(": "), "red"), soft_wrap=True)
+        for problem in each.problems:
+            console.print(Text(f"    {problem}", "red"), soft_wrap=True)
+        worst = next(run for run in each.runs if not run.passed)
+        for line in worst.lines:
+            console.print(Text(f"    {line}", "dim"), soft_wrap=True)
+
+
+def _talk_cells(each: SimulationResult) -> tuple[str, ...]:
+    return (
+        "✓" if each.passed else "✗",
+        f"{each.passes}/{len(each.runs)}",
+        f"{max(run.caller_turns for run in each.runs)}",
+        ", ".join(sorted({run.ended_by for run in each.runs})),
+        f"{max(run.dead_air_s for run in each.runs):.1f}" if each.medium == "voice" else "",
+    )
 
 
 def _table(result: Evaluation) -> Table:

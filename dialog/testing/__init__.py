@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from dialog.testing.server import Frame as Frame
     from dialog.testing.server import Request as Request
     from dialog.testing.session import TextSession as TextSession
+    from dialog.testing.simulation import Simulation as Simulation
     from dialog.testing.spelling import ReadingSTT as ReadingSTT
     from dialog.testing.spelling import SpellingTTS as SpellingTTS
     from dialog.testing.talk import AgentTalk as AgentTalk
@@ -145,6 +146,7 @@ _HOMES = {
     "Rules": "judge",
     "Said": "reply",
     "ScriptedLLM": "scripted",
+    "Simulation": "simulation",
     "SpellingTTS": "spelling",
     "Spoken": "caller",
     "TalkLimits": "talk",
@@ -224,6 +226,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Rules",
     "Said",
     "ScriptedLLM",
+    "Simulation",
     "SpellingTTS",
     "Spoken",
     "TalkLimits",

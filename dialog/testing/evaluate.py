@@ -1,4 +1,4 @@
-"""Evaluates an agent by scenarios: is everything answered, how fast, does it let itself be interrupted?
+"""Evaluates an agent: does it answer, how fast, does it let itself be interrupted, do customers get what they want?
 
 ::
 
@@ -7,7 +7,8 @@
 
 The agent is the user's own, with its own model and tools. A simulated caller rings it up through a
 gateway, once for each scenario. Ears and voice are emulated, so that the caller's words arrive as they
-were said, and what the caller heard can be read; with ``own_speech`` they are the agent's own.
+were said, and what the caller heard can be read; with ``own_speech`` they are the agent's own. In a simulation the
+caller is an agent itself, a customer with a goal.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from xml.sax.saxutils import escape, quoteattr
 
@@ -24,13 +26,22 @@ from msgspec import Struct
 
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError
+from dialog.llm.llm import LLM
+from dialog.stt.stt import STT
 from dialog.testing.evaluate_stage import Target, UserStage, open_site
+from dialog.testing.evaluate_talks import Cast, check_cast, simulate, together
+from dialog.testing.llm_judge import LLMJudge
 from dialog.testing.scenario import At, Expect, HangUp, Listen, Noise, Say, Scenario, WaitEnd
 from dialog.testing.scenario_check import check
 from dialog.testing.scenario_outcome import Outcome
 from dialog.testing.scenario_run import run_scenario
+from dialog.testing.simulation import Simulation, SimulationResult
+from dialog.tts.tts import TTS
 
 __all__ = ["EVALUATION", "Evaluation", "ScenarioResult", "Thresholds", "evaluate"]
+
+
+_NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _scenario(name: str, guards: str, *steps: object, **expect: object) -> Scenario:
@@ -158,7 +169,7 @@ class ScenarioResult(Struct, frozen=True, kw_only=True):
 
 
 class Evaluation(Struct, frozen=True, kw_only=True):
-    """What came of all scenarios."""
+    """What came of all scenarios and simulations."""
 
     seed: int
     passed: bool
@@ -172,47 +183,69 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     latency_p50_ms: float | None
     latency_p95_ms: float | None
     scenarios: tuple[ScenarioResult, ...]
+    simulations: tuple[SimulationResult, ...] = ()
 
     def to_json(self) -> bytes:
         """All of it as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2)
 
     def to_junit(self) -> bytes:
-        """JUnit's XML, a test case for each scenario and one for the thresholds."""
-        cases = [(one.name, one.duration_s, one.problems) for one in self.scenarios]
-        cases.append(("thresholds", 0.0, self.problems))
-        failures = sum(bool(problems) for _, _, problems in cases)
-        seconds = sum(duration for _, duration, _ in cases)
+        """JUnit's XML: a test case for each scenario and simulation, and one for the thresholds."""
+        cases = [(one.name, one.duration_s, one.problems, "") for one in self.scenarios]
+        for each in self.simulations:
+            talks = "\n\n".join("\n".join(map(str, run.lines)) for run in each.runs if not run.passed)
+            cases.append((each.name, sum(run.duration_s for run in each.runs), each.problems, talks))
+        cases.append(("thresholds", 0.0, self.problems, ""))
+        failures = sum(bool(problems) for _, _, problems, _ in cases)
+        seconds = sum(duration for _, duration, _, _ in cases)
         lines = ['<?xml version="1.0" encoding="UTF-8"?>']
         lines.append(
             f'<testsuite name="dialog evaluate" tests="{len(cases)}" failures="{failures}" errors="0" '
             f'time="{seconds:.3f}"><properties><property name="seed" value="{self.seed}"/></properties>'
         )
-        for name, duration, problems in cases:
-            lines.append(f'<testcase classname="dialog.evaluate" name={quoteattr(name)} time="{duration:.3f}">')
+        for name, duration, problems, talks in cases:
+            lines.append(f'<testcase classname="dialog.evaluate" name={_quoted(name)} time="{duration:.3f}">')
             if problems:
-                lines.append(f"<failure message={quoteattr(problems[0])}>{escape(chr(10).join(problems))}</failure>")
+                lines.append(f"<failure message={_quoted(problems[0])}>{_escaped(chr(10).join(problems))}</failure>")
+            if talks:
+                lines.append(f"<system-out>{_escaped(talks)}</system-out>")
             lines.append("</testcase>")
         return "\n".join([*lines, "</testsuite>", ""]).encode()
+
+
+def _escaped(text: str) -> str:
+    """Text for XML, in which most control characters cannot be written at all: models and people say anything."""
+    return escape(_NO_XML.sub("\ufffd", text))
+
+
+def _quoted(text: str) -> str:
+    return quoteattr(_NO_XML.sub("\ufffd", text))
 
 
 async def evaluate(
     target: Target,
     *,
     scenarios: Sequence[Scenario] = EVALUATION,
+    simulations: Sequence[Simulation] = (),
     seed: int | None = None,
     own_speech: bool = False,
     speed: float = 1.0,
     parallel: int = 4,
     thresholds: Thresholds | None = None,
     env: Mapping[str, str] | None = None,
+    customer_llm: Callable[[], LLM] | None = None,
+    customer_stt: Callable[[], STT] | None = None,
+    customer_tts: Callable[[], TTS] | None = None,
+    judges: Sequence[Callable[[], LLM]] = (),
 ) -> Evaluation:
-    """Play scenarios against an agent, and judge it.
+    """Play scenarios and simulations against an agent, and judge it.
 
     Args:
         target: ``on_voip(voip)``, a ``TwilioGateway``, an aiohttp application with one, or a function
             without arguments, async or not, that makes one of these.
         scenarios: What the caller does; see :func:`dialog.testing.scenario.load_scenarios`.
+        simulations: Customers, and what has to come of their calls; see
+            :func:`dialog.testing.simulation.load_simulations`.
         seed: Varies the times by a tenth; another one each time by default. It is in the result.
         own_speech: Use the STT and TTS that the agent brings; the caller then speaks with espeak's voice
             (``local`` extra), and what was heard is not read.
@@ -221,15 +254,20 @@ async def evaluate(
         parallel: So many calls at once.
         thresholds: What has to be reached.
         env: ``TWILIO_AUTH_TOKEN`` and ``WEBHOOK_URL`` of an application; the process's by default.
+        customer_llm: Makes the model that plays the customers; without one they say the answers that they have.
+        customer_stt: Makes a customer's ears, with ``own_speech``.
+        customer_tts: Makes a customer's voice, with ``own_speech``.
+        judges: Make the models that judge the criteria of simulations; the majority decides.
 
     Raises:
-        ConfigurationError: The target takes no calls, made no agent, or a scenario cannot be played against it.
+        ConfigurationError: The target takes no calls, made no agent, or something cannot be played against it.
         Refused: It did not take a call.
         MissingExtra: ``own_speech`` needs the ``local`` extra.
     """
     seed = random.randrange(1_000_000) if seed is None else seed
     clock = Clock(speed)
     free = asyncio.Semaphore(parallel)
+    cast = Cast(llm=customer_llm, stt=customer_stt, tts=customer_tts, judge=LLMJudge(*judges) if judges else None)
 
     async def one(scenario: Scenario, stage: UserStage) -> Outcome:
         async with free, stage.opened():
@@ -241,16 +279,12 @@ async def evaluate(
         return outcome
 
     async with open_site(target, clock, own_speech=own_speech, env=os.environ if env is None else env) as site:
-        tasks = [asyncio.create_task(one(scenario, UserStage(site)), name=scenario.name) for scenario in scenarios]
-        try:
-            outcomes = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
-    results = [_result(scenario, outcome) for scenario, outcome in zip(scenarios, outcomes, strict=True)]
-    return _judge(results, seed, thresholds or Thresholds())
+        for simulation in simulations:
+            check_cast(simulation, cast, site)
+        played = await together(one(scenario, UserStage(site)) for scenario in scenarios)
+        talked = await together(simulate(simulation, site, cast, free) for simulation in simulations)
+    results = [_result(scenario, outcome) for scenario, outcome in zip(scenarios, played, strict=True)]
+    return _judge(results, talked, seed, thresholds or Thresholds())
 
 
 def _result(scenario: Scenario, outcome: Outcome) -> ScenarioResult:
@@ -273,10 +307,14 @@ def _result(scenario: Scenario, outcome: Outcome) -> ScenarioResult:
     )
 
 
-def _judge(results: Sequence[ScenarioResult], seed: int, thresholds: Thresholds) -> Evaluation:
+def _judge(
+    results: Sequence[ScenarioResult], talked: Sequence[SimulationResult], seed: int, thresholds: Thresholds
+) -> Evaluation:
+    runs = [run for each in talked for run in each.runs]
     latencies = [latency for one in results for latency in one.latencies_ms]
+    latencies += [latency for run in runs for latency in run.latencies_ms]
     p50, p95 = _percentile(latencies, 50), _percentile(latencies, 95)
-    dead_air_s = max((one.dead_air_s for one in results), default=0.0)
+    dead_air_s = max([one.dead_air_s for one in results] + [run.dead_air_s for run in runs], default=0.0)
     answered, asked = sum(one.answered for one in results), sum(one.asked for one in results)
     obeyed, interruptions = sum(one.obeyed for one in results), sum(one.interruptions for one in results)
     problems: list[str] = []
@@ -293,7 +331,7 @@ def _judge(results: Sequence[ScenarioResult], seed: int, thresholds: Thresholds)
         problems.append(f"{obeyed} of {interruptions} interruptions obeyed: less than {thresholds.interruptions:.0%}")
     return Evaluation(
         seed=seed,
-        passed=not problems and all(one.passed for one in results),
+        passed=not problems and all(one.passed for one in results) and all(each.passed for each in talked),
         problems=tuple(problems),
         answered=answered,
         asked=asked,
@@ -303,6 +341,7 @@ def _judge(results: Sequence[ScenarioResult], seed: int, thresholds: Thresholds)
         latency_p50_ms=p50,
         latency_p95_ms=p95,
         scenarios=tuple(results),
+        simulations=tuple(talked),
     )
 
 

@@ -48,6 +48,8 @@ class Site:
         self.twilio: TwilioRestEmulator = TwilioRestEmulator(account_sid=ACCOUNT, auth_token=TOKEN)
         self.stages: dict[str, UserStage] = {}
         """By the carrier's id of their call."""
+        self.on_voip: Callable[[Any], Any] | None = None
+        """What takes the calls; ``None``: only the user's application knows."""
 
     def speech(self, options: dict[str, Any]) -> dict[str, Any]:
         """The arguments of an agent that is being made, with the stage's ears and voice in them."""
@@ -198,6 +200,7 @@ async def _application(target: Target, site: Site, env: Mapping[str, str]) -> tu
         )
     if not listeners:
         raise ConfigurationError("nobody listens for calls: gateway.on('voip', …)")
+    site.on_voip = listeners[0]
     for listener in listeners:
         gateway.on("voip", _noted(site, listener))
     return gateway.app(), "/twilio"

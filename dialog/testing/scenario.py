@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -47,6 +47,7 @@ __all__ = [
     "load_scenarios",
 ]
 
+T = TypeVar("T")
 Range: TypeAlias = float | tuple[float, float]
 """A figure, varied by a tenth; or any figure between two."""
 
@@ -231,19 +232,35 @@ def load_scenarios(path: Path) -> tuple[Scenario, ...]:
     Raises:
         ConfigurationError: The file cannot be read, or says something that no scenario has.
     """
+    found = read_file(path, _File).scenario
+    check_names(path, [scenario.name for scenario in found])
+    return tuple(found)
+
+
+def read_file(path: Path, kind: type[T]) -> T:
+    """The content of a TOML or JSON file.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is not as ``kind`` wants it.
+    """
     try:
         data = path.read_bytes()
         if path.suffix == ".toml":
-            found = msgspec.convert(tomllib.loads(data.decode()), _File, strict=False)
-        elif path.suffix == ".json":
-            found = msgspec.json.decode(data, type=_File)
-        else:
-            raise ConfigurationError(f"{path}: scenarios are read from .toml and .json files")
+            return msgspec.convert(tomllib.loads(data.decode()), kind, strict=False)
+        if path.suffix == ".json":
+            return msgspec.json.decode(data, type=kind)
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be read: {exc}") from exc
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.DecodeError) as exc:
         raise ConfigurationError(f"{path}: {exc}") from exc
-    names = [scenario.name for scenario in found.scenario]
+    raise ConfigurationError(f"{path}: scenarios are read from .toml and .json files")
+
+
+def check_names(path: Path, names: list[str]) -> None:
+    """Check that each of ``names`` is there once.
+
+    Raises:
+        ConfigurationError: One is not; the message names it.
+    """
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigurationError(f"{path}: more than one scenario is called {', '.join(sorted(twice))}")
-    return tuple(found.scenario)

@@ -131,7 +131,7 @@ INTERNAL = re.compile(
         tts\.(chain | coverage | siblings) |
         net\.(azure | connections | cutoff | frames | http1 | malformed | options | sentaudio | websocket) |
         testing\.(
-            call | carrier | carrier_stream | evaluate_stage | heard | hearing | media | model | stream | textline |
+            call | carrier | carrier_stream | evaluate_stage | evaluate_talks | facts | heard | hearing | media | model | stream | textline |
             tone | twiml
         ) |
         testing\.load_(
