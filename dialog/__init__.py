@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from dialog.agent.digits import Digits as Digits
     from dialog.agent.schematool import schema_tool as schema_tool
     from dialog.agent.scripts.asking import Phrases as Phrases
+    from dialog.agent.scripts.blocking import BlockingCall as BlockingCall
     from dialog.agent.scripts.call import ScriptCall as ScriptCall
+    from dialog.agent.scripts.dialling import dial as dial
     from dialog.agent.scripts.recording import RecordedMessage as RecordedMessage
     from dialog.agent.scripts.script import Script as Script
+    from dialog.agent.scripts.server import BackgroundServer as BackgroundServer
     from dialog.agent.scripts.speaking import SayResult as SayResult
     from dialog.agent.settings import AgentSettings as AgentSettings
     from dialog.agent.speech import Heard as Heard
@@ -170,7 +173,9 @@ _HOMES = {
     "AzureSTT": "stt.azure",
     "AzureTTS": "tts.azure",
     "BACKCHANNELS": "agent.turns.settings",
+    "BackgroundServer": "agent.scripts.server",
     "BargeIn": "agent.turns.settings",
+    "BlockingCall": "agent.scripts.blocking",
     "BodyBuffer": "keyed",
     "CachedTTS": "tts.cache",
     "CallEvents": "calls.publish",
@@ -285,6 +290,7 @@ _HOMES = {
     "create_stt": "providers.factories",
     "create_tts": "providers.factories",
     "create_voip": "providers.factories",
+    "dial": "agent.scripts.dialling",
     "end_call_tool": "agent.toolkit",
     "press_keys_tool": "agent.toolkit",
     "provider_class": "providers.factories",
@@ -318,7 +324,9 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "AudioFormat",
     "AzureSTT",
     "AzureTTS",
+    "BackgroundServer",
     "BargeIn",
+    "BlockingCall",
     "BodyBuffer",
     "CachedTTS",
     "CallEvents",
@@ -427,6 +435,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "create_stt",
     "create_tts",
     "create_voip",
+    "dial",
     "end_call_tool",
     "press_keys_tool",
     "provider_class",

@@ -51,6 +51,7 @@ class ScriptCall(Speaking):
     """The call of a script; every method raises :class:`CallHungUp` once the call has ended.
 
     Its coroutines are awaited on the event loop of the call; what is no coroutine may be called from any thread.
+    :class:`~dialog.agent.scripts.blocking.BlockingCall` is the same for threads.
     """
 
     def __init__(self, agent: Participant, conversation: Conversation, *, in_charge: bool = False) -> None:
@@ -272,6 +273,14 @@ class ScriptCall(Speaking):
         """
         await self._waiting.until(lambda: self._voip.state not in ("offered", "ended"))
         self._waiting.was_live = True
+
+    async def wait_over(self, timeout_s: float | None = None) -> bool:
+        """Wait until the call has ended, or the script has lost it; ``False``: it goes on after ``timeout_s``."""
+        until = None if timeout_s is None else self._clock.now() + timeout_s
+        try:
+            return await self._waiting.until(lambda: self._waiting.over, lambda: until)
+        except DialogError:  # it ended meanwhile
+            return True
 
     async def hangup(self, *, reason: str = "agent_hangup") -> None:
         """End the call now; one that has ended is left in peace.

@@ -38,7 +38,8 @@ class Script(Agent):
     async def run(self, call: ScriptCall) -> None:
         """Hold the call: a call that was placed from when it is answered, one that comes in from the start.
 
-        Without a ``run`` of its own somebody else may hold it, by :attr:`call`.
+        Without a ``run`` of its own somebody else holds it, by :attr:`call`, as in
+        :func:`~dialog.agent.scripts.dialling.dial`.
         """
 
     @property
