@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
@@ -109,6 +110,15 @@ class Peers(Protocol):
 
     async def close(self) -> None:
         """Leave them."""
+
+    @property
+    def others(self) -> AbstractSet[str]:
+        """Those that are there, as far as is known."""
+        ...
+
+    def watch(self, told: Callable[[str], object]) -> Callable[[], None]:
+        """Call ``told`` with the name of each that comes from now on; returns what ends that."""
+        ...
 
     def reaches(self, node: str) -> bool:
         """Whether a gateway is there, as far as is known."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from secrets import randbits
 from typing import Any, Final
 from uuid import UUID
 
 from dialog.voip.peers import MediaEnd, MediaWire, Orphan, Owner, PeerLost, Taker
 from dialog.workers.fabric import Fabric
-from dialog.workers.frames import Frame
+from dialog.workers.frames import MAX_FRAME, Frame
 from dialog.workers.peerframes import Ask, Located, RelayOpened, Told, Where
 from dialog.workers.relay import Relay, RelayedStream, RelayEnd
 from dialog.workers.ticker import Ticker
@@ -26,6 +27,8 @@ _ASK_S: Final = 10.0
 """Below the 15 s that a carrier waits for a webhook."""
 _FIND_S: Final = 0.5
 _CLOSE_S: Final = 1.0
+_MOST_BYTES: Final = MAX_FRAME - 1000
+"""Of a request or an answer: a larger frame would break the connection, and with it what others say over it."""
 
 
 class FabricPeers:
@@ -38,6 +41,7 @@ class FabricPeers:
     def __init__(self, fabric: Fabric) -> None:
         self.others: set[str] = set()
         """The gateways that are there."""
+        self._watchers: tuple[Callable[[str], object], ...] = ()
         self._fabric = fabric
         self._owner: Owner | None = None
         self._number = randbits(48)
@@ -76,6 +80,16 @@ class FabricPeers:
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
+    def watch(self, told: Callable[[str], object]) -> Callable[[], None]:
+        """See :class:`~dialog.voip.peers.Peers`."""
+        watcher = partial(told)  # equal to itself alone: one may watch twice
+        self._watchers = (*self._watchers, watcher)
+
+        def stop() -> None:
+            self._watchers = tuple(each for each in self._watchers if each is not watcher)
+
+        return stop
+
     def reaches(self, node: str) -> bool:
         """See :class:`~dialog.voip.peers.Peers`."""
         return node in self.others
@@ -104,6 +118,8 @@ class FabricPeers:
 
     async def ask(self, node: str, call_id: UUID, request: bytes) -> bytes:
         """See :class:`~dialog.voip.peers.Peers`."""
+        if len(request) > _MOST_BYTES:
+            raise PeerLost(f"call {call_id}: a request of {len(request)} bytes is too large for gateway {node}")
         answer = self._ask(node, call_id, Ask(self._next(), request))
         try:
             async with asyncio.timeout(_ASK_S):
@@ -135,6 +151,8 @@ class FabricPeers:
     def came(self, node: str) -> None:
         """Another gateway is there."""
         self.others.add(node)
+        for told in self._watchers:
+            told(node)
 
     def receive(self, sender: str, frame: Frame) -> None:
         """See :class:`~dialog.workers.fabric.Receiver`."""
@@ -208,6 +226,9 @@ class FabricPeers:
             if self._owner is not None:
                 async with asyncio.timeout(_ASK_S):
                     answer = await self._owner.answer(request)
+            if answer is not None and len(answer) > _MOST_BYTES:
+                logger.error("call %s: an answer of %d bytes is too large for gateway %s", call_id, len(answer), sender)
+                answer = None
         except Exception:  # the other gateway is waiting
             logger.exception("call %s: a request that gateway %s passed on failed", call_id, sender)
         self._send(sender, call_id, Told(number, answer))

@@ -15,7 +15,9 @@ from dialog.errors import StateError
 from dialog.message import Message
 from dialog.voip.admission import NoWorker
 from dialog.voip.carrier.record import call_id_of
+from dialog.voip.peers import PeerLost
 from dialog.voip.voip import VoIP
+from dialog.workers.frames import MAX_FRAME
 from dialog.workers.peers import FabricPeers
 
 from test_twilio_asgi import AsgiServer  # isort: skip
@@ -289,6 +291,36 @@ async def test_an_owner_that_fails_is_not_waited_for(monkeypatch):
         monkeypatch.setattr(both.one.gateway._exchange, "answer", fail)
         status, text = await both.two.post(document.action, sid)
         assert (status, text) == (503, "the gateway that has this call does not answer\n")
+
+
+async def test_what_is_too_large_for_the_connection_costs_only_that_request(monkeypatch):
+    async with neighbours() as both:
+        sid, document, _, voip = await both.call()
+        with pytest.raises(PeerLost, match="too large"):
+            await both.two.peers.ask("one", call_id_of(sid), bytes(MAX_FRAME))
+
+        async def much(_: bytes) -> bytes:
+            return bytes(MAX_FRAME)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(both.one.gateway._exchange, "answer", much)
+            status, _ = await both.two.post(document.action, sid)
+        assert status == 503
+        assert voip.state == "live", "the relayed stream uses the same connection"
+        assert (await both.two.ring(sid)).text == document.text
+
+
+async def test_whoever_watches_hears_of_gateways_that_come():
+    async with neighbours() as both:
+        came: list[str] = []
+        stop = both.one.peers.watch(came.append)
+        both.one.peers.came("three")
+        stop()
+        both.one.peers.came("four")
+        assert came == ["three"]
+        assert both.one.peers.others == {"two", "three", "four"}
+        for node in ("three", "four"):
+            both.one.peers.gone(node, "it was never there")
 
 
 # Gateways that go
