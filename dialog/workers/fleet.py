@@ -75,6 +75,7 @@ class Fleet:
             return
         self._started = True
         await self._fabric.connect(within_s=self._connect_s)
+        self.peers.announce()
         self.host.seek()
 
     def take(self, voip: VoIP) -> asyncio.Future[None]:

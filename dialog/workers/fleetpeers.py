@@ -41,7 +41,11 @@ class FleetPeers(FabricPeers):
         """See :class:`~dialog.voip.peers.Peers`."""
         await super().start(owner)
         self._presence.start()
-        self._tell(Present())
+
+    def announce(self) -> None:
+        """Tell the others at once that we are there: the first call may come before the next beat."""
+        if self._owner is not None:
+            self._tell(Present())
 
     async def close(self) -> None:
         """See :class:`~dialog.voip.peers.Peers`."""
@@ -74,6 +78,7 @@ class FleetPeers(FabricPeers):
             if sender not in self.others:
                 logger.info("gateway %s is there", sender)
                 self.came(sender)
+                self.announce()  # it is new, and knows nobody yet
         if sender in self.others:
             self._heard[sender] = SYSTEM_CLOCK.now()
         super().receive(sender, frame)
