@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ _LONGEST_BACKOFF_S: Final = 30.0
 
 
 class Pacing(Struct, frozen=True, kw_only=True):
-    """Limits of the account that places calls.
+    """Limits of the account that places calls. Gateways that share an address have an equal share of them each.
 
     Raises:
         ConfigurationError: A limit is not positive.
@@ -50,6 +51,9 @@ class Pacer:
         self.active: set[int] = set()
         """Those that are there."""
         self.waiting: deque[int] = deque()
+        self.sharers = 1
+        """So many place calls of the account, ourselves included: the rate is never above its own, and so many calls
+        there are at once, unless the account has fewer than one for each."""
         self._next_at = float("-inf")
         self._refusals = 0
 
@@ -79,7 +83,7 @@ class Pacer:
             call = self.waiting.popleft()
             self.active.add(call)
             granted.append(call)
-            self._next_at = now + 1.0 / self.pacing.calls_per_s
+            self._next_at = now + self.sharers / self.pacing.calls_per_s
         return tuple(granted)
 
     @property
@@ -99,14 +103,15 @@ class Pacer:
         self._refusals = 0
 
     def _room(self, call: int) -> bool:
-        return call in self.active or len(self.active) < self.pacing.concurrent
+        return call in self.active or len(self.active) < max(1, self.pacing.concurrent // self.sharers)
 
 
 class CallPacer:
-    """Lets calls wait for their turn; all of one account share it."""
+    """Lets calls wait for their turn; all of one account share it, and with them ``sharers`` gateways."""
 
-    def __init__(self, pacing: Pacing, clock: Clock) -> None:
+    def __init__(self, pacing: Pacing, clock: Clock, sharers: Callable[[], int] = lambda: 1) -> None:
         self._pacer = Pacer(pacing)
+        self._sharers = sharers
         self._clock = clock
         self._turns: dict[int, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -174,6 +179,7 @@ class CallPacer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._pacer.sharers = self._sharers()
         for call in self._pacer.grant(self._clock.now()):
             turn = self._turns.get(call)
             if turn is not None and not turn.done():

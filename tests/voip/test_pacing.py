@@ -39,6 +39,17 @@ def test_a_call_waits_until_another_one_has_ended():
     assert pacer.grant(10.0) == (2,)
 
 
+def test_gateways_that_share_an_account_have_an_equal_part_of_its_limits():
+    pacer = Pacer(Pacing(calls_per_s=4.0, concurrent=7))
+    pacer.sharers = 3
+    granted = run(pacer, range(3))
+    assert list(granted.values()) == pytest.approx([0.0, 0.75])
+    pacer.sharers = 100
+    assert run(Pacer(Pacing(concurrent=1)), range(2)).keys() == {0}
+    pacer.sharers = 1
+    assert pacer.grant(10.0) == (2,)
+
+
 def test_a_pause_that_the_carrier_wants_is_kept_by_all_calls():
     pacer = Pacer(Pacing(calls_per_s=10.0))
     pacer.ask(1)

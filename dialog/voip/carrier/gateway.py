@@ -62,6 +62,7 @@ class PhoneGateway(ABC, Generic[VoIPT]):
         self._board = switchboard
         self._exchange = exchange
         self._calls_out = outbound
+        outbound.sharers = self._sharers
         self._listeners = listeners
         self._workers = workers
         self._start_timeout_s = start_timeout_s
@@ -343,6 +344,10 @@ class PhoneGateway(ABC, Generic[VoIPT]):
 
     async def _on_shutdown(self, _: web.Application) -> None:
         await asyncio.shield(self.close())
+
+    def _sharers(self) -> int:
+        peers = self._exchange.peers
+        return 1 if peers is None else 1 + len(peers.others)
 
     def _share(self, peers: Peers, media_url: str) -> None:
         self._webhooks.name_node(peers.node, media_url)

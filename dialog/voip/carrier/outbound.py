@@ -74,9 +74,14 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
     """Places the calls of one gateway."""
 
     def __init__(self, switchboard: Switchboard[RecordT, Any], pacing: Pacing, clock: Clock) -> None:
+        self.sharers: Callable[[], int] = lambda: 1
+        """How many gateways place calls of the account, this one included."""
         self._switchboard = switchboard
-        self._pacer = CallPacer(pacing, clock)
+        self._pacer = CallPacer(pacing, clock, self._shared_by)
         self._clock = clock
+
+    def _shared_by(self) -> int:
+        return self.sharers()
 
     async def place(
         self,
