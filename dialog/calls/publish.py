@@ -155,6 +155,11 @@ class EventReader:
                 self._woken = None
         return self._queue.popleft()
 
+    @property
+    def waiting(self) -> int:
+        """So many events can be read at once."""
+        return len(self._queue)
+
     def close(self) -> None:
         """Take no more events; those that wait can still be read. Calling it again is harmless."""
         if not self._closed:

@@ -45,6 +45,8 @@ class Session:
         self.agent = ""
         self.started_at = ""
         """Wall clock, ISO 8601 with zone."""
+        self.since = 0.0
+        """When it was heard of first, in seconds since 1970."""
         self.end: CallEnded | None = None
         self.transcript: list[Spoken] = []
         """The final words of both sides, in order; the first 5,000 lines."""
@@ -119,6 +121,7 @@ class LiveSessions:
         session = self.get(call_id)
         if session is None:
             session = self._sessions[call_id] = Session(notice.call, self._tenant_of(notice.call))
+            session.since = notice.at
         session.call = notice.call  # a placed call gets its carrier's id later
         session.feed(notice.event)
         if session.end is not None and call_id in self._sessions:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any, Self
@@ -15,13 +14,16 @@ from aiohttp import web
 from dialog.calls.publish import CallEvents
 from dialog.errors import ConfigurationError, LimitError, StateError
 from dialog.message import CallMetadata, SentSMS
+from dialog.server.channels import Channels
 from dialog.server.config import PhoneNumber, ServiceConfig, Tenant, config_from_env
+from dialog.server.limits import Limit, Limits, Place, Stamp
 from dialog.server.live import LiveSessions, Session
 from dialog.sessions.sessions import reason
 from dialog.sessions.spec import SessionRequest, SessionSpec, phone_context
 from dialog.sms.twilio import TwilioSMS
 from dialog.voip.admission import Accept, Decision, Declined, Offer, Workers
 from dialog.voip.call import Call
+from dialog.voip.peers import Peers
 from dialog.voip.refusals import Refusals
 from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.twilio.voip import TwilioVoIP
@@ -59,9 +61,11 @@ class Service:
         self.events: CallEvents = CallEvents(redaction=config.redaction)
         self.sessions = config.sessions()
         self._accounts = {tenant.account_sid: name for name, tenant in config.tenants.items()}
-        self._workers = config.workers
-        if config.workers is not None and len(config.tenants) > 1:
-            self._workers = _Shared(config.workers, len(config.tenants))
+        self._workers = None if config.workers is None else _Shared(config.workers, len(config.tenants))
+        self.limits: Limits = Limits(
+            config.max_calls, {name: tenant.max_calls for name, tenant in config.tenants.items()}, self._count
+        )
+        """Counts calls against their limits."""
         self.gateways: Mapping[str, TwilioGateway] = {
             name: self._make_gateway(name, tenant) for name, tenant in config.tenants.items()
         }
@@ -69,13 +73,12 @@ class Service:
         self.live = LiveSessions(self.events, self.tenant_of, keep_ended=config.keep_ended)
         if config.callbacks is not None:
             config.callbacks.follow(self.events)
-        self._placing: Counter[str] = Counter()
-        """Calls that are about to be placed, by tenant."""
         self._messages: dict[str, TwilioSMS] = {}
         self.log: Any = None
         """The :class:`~dialog.calls.store.log.CallLog`, while the service runs with one."""
         self._webhooks: Any = None
         self.api = Api(self)
+        self._peers: Peers | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -113,15 +116,40 @@ class Service:
 
         return ServiceAsgi(self)
 
+    def use_peers(self, peers: Peers, *, media_url: str = "") -> None:
+        """Share the address with other processes of this service: see :meth:`TwilioGateway.use_peers`.
+
+        The REST API of each then sees and steers the calls of all, and limits count them together. Several tenants
+        share the peers; of their media each has its name behind ``media_url``.
+
+        Raises:
+            StateError: The service has started, or has peers already.
+        """
+        if self._peers is not None:
+            raise StateError("a service gets its peers once, before it starts")
+        self._peers, channels = peers, Channels(peers)
+        self.limits.node = peers.node
+        self.api.elsewhere.peers = channels.channel("")
+        for name, gateway in self.gateways.items():
+            own = media_url and f"{media_url.rstrip('/')}{self._behind(name)}"
+            gateway.use_peers(channels.channel(name), media_url=own)
+
+    @property
+    def peers(self) -> Peers | None:
+        """The other processes that share the address: those that were named, or those that come with the workers."""
+        workers = self.config.workers
+        return self._peers or (None if workers is None else workers.peers)
+
     async def start(self) -> None:
         """Get ready for calls."""
-        await self._open_log()
+        await self._begin()
         for gateway in self.gateways.values():
             await gateway.start()
 
     async def close(self) -> None:
         """Take no more calls, end those that are there, let go of everything; calling it again is harmless."""
         await asyncio.gather(*(gateway.close() for gateway in self.gateways.values()))
+        await self.api.elsewhere.close()
         await self._close_log()
 
     @property
@@ -159,6 +187,10 @@ class Service:
     def session(self, call_id: UUID) -> Session | None:
         """A call that is live, or has ended lately: its metadata, transcript and numbers at this moment."""
         return self.live.get(call_id)
+
+    def holds(self, call_id: UUID) -> bool:
+        """Whether a call is in this process, or was lately."""
+        return self.session(call_id) is not None or self.get(call_id) is not None
 
     def get(self, call: UUID | str) -> TwilioVoIP | None:
         """A call by its ``call_id`` or CallSid, to do something with; ``None`` once nothing of it is left."""
@@ -217,25 +249,19 @@ class Service:
         listed = config.numbers.get(decision.number or number)
         if listed is None or not allowed(tenant := config.tenant_of(listed)):
             raise Unknown("there is no phone number of this id")
-        if self._full(tenant) is not None:
-            raise LimitError(f"there are as many calls as there may be: {len(self.calls)}")
-        self._placing[tenant] += 1
-        waiting = [tenant]
-
-        def counted() -> None:
-            """The call is among those of the gateway from here on."""
-            self._placing.subtract(waiting)
-            waiting.clear()
+        place = await self._take_place(tenant)
+        if not isinstance(place, Place):
+            raise LimitError(f"there are as many calls as there may be: {place.calls}")
 
         async def before() -> None:
-            counted()
+            self.limits.give(place)  # the call is among those of the gateway from here on
 
         try:
             await self.gateways[tenant].call(
                 to, from_=listed.number, session=decision.to_json(), call_id=call_id, before=before
             )
         finally:
-            counted()
+            self.limits.give(place)
         return call_id
 
     async def send_sms(self, to: str, text: str, *, number: str = "", tenant: str = "") -> SentSMS:
@@ -281,7 +307,7 @@ class Service:
 
     def _make_gateway(self, name: str, tenant: Tenant) -> TwilioGateway:
         config = self.config
-        more = "" if len(config.tenants) == 1 else f"/{name}"
+        more = self._behind(name)
         settings: dict[str, Any] = {
             "account_sid": tenant.account_sid,
             "auth_token": tenant.auth_token,
@@ -307,9 +333,9 @@ class Service:
         self.sessions.on_voip(voip)
 
     async def _resolve(self, tenant: str, offer: Offer) -> Decision:
-        full = self._full(tenant)
+        full = await self._reached(tenant, self.limits.stamp())
         if full is not None:
-            return full
+            return self._declined(full)
         call, account = offer.metadata, self.config.tenants[tenant]
         number = self.config.number_called(tenant, call)
         wanted = SessionSpec(assistant="" if number is None else number.assistant, context=phone_context(call))
@@ -320,23 +346,45 @@ class Service:
         )
         if not isinstance(decision, SessionSpec):
             return decision
-        # Others may have come meanwhile. From here to the call there is no pause.
-        return self._full(tenant) or Accept(decision.to_json())
+        # Others may have come meanwhile.
+        place = await self._take_place(tenant)
+        if not isinstance(place, Place):
+            return self._declined(place)
+        self.limits.give(place)  # from here to the call there is no pause
+        return Accept(decision.to_json())
 
-    def _full(self, tenant: str) -> Declined | None:
+    async def _take_place(self, tenant: str) -> Place | Limit:
+        """A place for one more call, in all processes together; or the limit that it would exceed."""
+        place = self.limits.take(tenant)
+        try:
+            full = await self._reached(tenant, place.stamp)
+        except BaseException:
+            self.limits.give(place)
+            raise
+        if full is None:
+            return place
+        self.limits.give(place)
+        return full
+
+    async def _reached(self, tenant: str, stamp: Stamp) -> Limit | None:
+        if not self.limits.matters(tenant):
+            return None
+        return self.limits.reached(tenant, stamp, await self.api.elsewhere.counts(stamp))
+
+    def _declined(self, full: Limit) -> Declined:
         """What a call is told that would be one too many."""
-        config, account = self.config, self.config.tenants[tenant]
-        if account.max_calls is not None and self._count(tenant) >= account.max_calls:
-            logger.warning("tenant %s has %d calls: no more are taken", tenant, account.max_calls)
-            return account.when_full
-        if config.max_calls is not None and sum(map(self._count, config.tenants)) >= config.max_calls:
-            logger.warning("there are %d calls: no more are taken", config.max_calls)
-            return config.when_full
-        return None
+        if full.tenant:
+            logger.warning("tenant %s has %d calls: no more are taken", full.tenant, full.calls)
+            return self.config.tenants[full.tenant].when_full
+        logger.warning("there are %d calls: no more are taken", full.calls)
+        return self.config.when_full
 
     def _count(self, tenant: str) -> int:
-        there = sum(call.state != "ended" for call in self.gateways[tenant].calls)
-        return there + self._placing[tenant]
+        return sum(call.state != "ended" for call in self.gateways[tenant].calls)
+
+    def _behind(self, tenant: str) -> str:
+        """What stands behind the paths of a tenant."""
+        return "" if len(self.config.tenants) == 1 else f"/{tenant}"
 
     def _tenant(self, number: PhoneNumber) -> Tenant:
         return self.config.tenants[self.config.tenant_of(number)]
@@ -379,10 +427,19 @@ class Service:
         for sender in messages.values():
             await sender.close()
 
-    async def _on_startup(self, _: web.Application) -> None:
+    async def _begin(self) -> None:
+        """What comes before the gateways."""
         await self._open_log()
+        peers = self.peers
+        if self._peers is None and peers is not None:
+            self.use_peers(peers)
+        await self.api.elsewhere.start()
+
+    async def _on_startup(self, _: web.Application) -> None:
+        await self._begin()
 
     async def _on_cleanup(self, _: web.Application) -> None:
+        await self.api.elsewhere.close()
         await self._close_log()
 
 
@@ -401,7 +458,7 @@ class _Shared:
 
     @property
     def peers(self) -> None:
-        """One gateway answers the others, not one per tenant: with several, each gateway keeps its own calls."""
+        """They are the service's, which shares them among its gateways."""
         return
 
     async def start(self) -> None:

@@ -306,7 +306,7 @@ async def test_a_reader_that_is_too_slow_is_dropped_with_a_marker() -> None:
 
 
 async def test_only_so_many_read_at_once(monkeypatch) -> None:
-    monkeypatch.setattr("dialog.server.api.core._ALIVE_S", 0.02)  # a reader that is gone is noticed by writing
+    monkeypatch.setattr("dialog.server.api.feeds._ALIVE_S", 0.02)  # a reader that is gone is noticed by writing
     async with service_line(api=api(max_feeds=1)) as line:
         async with line.session.get(f"{line.origin}/v1/events", headers=HEADERS) as response:
             await response.content.readline()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 
 from aiohttp import WSMsgType, web
 
-from dialog.calls.publish import Missed, Notice
 from dialog.errors import LimitError
 from dialog.keyed import BodyBuffer
 from dialog.net.cutoff import cut_off
 from dialog.server.api.core import Answer, Api, HttpRequest, Matched
 from dialog.server.api.cors import allowed_origin, cors_headers, preflight
+from dialog.server.api.feeds import Feed
 from dialog.server.api.problems import Problem
 
 __all__ = ["add_api_routes"]
@@ -85,7 +84,7 @@ class _Shell:
         return response
 
     async def _over_socket(self, request: web.Request, matched: Matched) -> web.StreamResponse:
-        feed = self._api.feed(matched)
+        feed = await self._api.feed(matched)
         socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=4096)
         self._enter()
         await socket.prepare(request)
@@ -98,7 +97,7 @@ class _Shell:
                 task.cancel()
             await asyncio.wait((listening, sending))
             self._leave()
-            await feed.aclose()  # type: ignore[attr-defined]  # it is a generator
+            await feed.aclose()
             await socket.close()
         return socket
 
@@ -141,11 +140,11 @@ async def _until_closed(socket: web.WebSocketResponse) -> None:
             return
 
 
-async def _send(socket: web.WebSocketResponse, feed: AsyncIterator[Notice | Missed | None]) -> None:
+async def _send(socket: web.WebSocketResponse, feed: Feed) -> None:
     try:
         async for happened in feed:
             if happened is not None:  # the socket has pings of its own
-                await socket.send_str(happened.to_json().decode())
+                await socket.send_str(happened.body.decode())
     except ConnectionError:
         logger.debug("a reader of events has left")
 

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from dialog.calls.publish import Missed, Notice
 from dialog.errors import LimitError, MissingExtra
 from dialog.keyed import BodyBuffer
 from dialog.server.api.core import Answer, HttpRequest
 from dialog.server.api.cors import allowed_origin, cors_headers, preflight
+from dialog.server.api.feeds import Feed
 from dialog.server.api.problems import Problem
 from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
 
@@ -139,7 +139,7 @@ class ServiceAsgi:
             matched = self._api.head(seen)
             if matched.operation.produces != "events":
                 raise Problem(400, "this is no WebSocket")  # noqa: TRY301
-            feed = self._api.feed(matched)
+            feed = await self._api.feed(matched)
         except Problem as problem:
             await _deny(scope, problem, send)
             return
@@ -149,7 +149,7 @@ class ServiceAsgi:
         try:
             await _race(sending, leaving)
         finally:
-            await feed.aclose()  # type: ignore[attr-defined]  # it is a generator
+            await feed.aclose()
 
 
 def _metrics(service: Service) -> Metrics | None:
@@ -184,10 +184,10 @@ async def _write(stream: AsyncIterator[bytes], send: Send) -> None:
         await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
 
 
-async def _tell(feed: AsyncIterator[Notice | Missed | None], send: Send) -> None:
+async def _tell(feed: Feed, send: Send) -> None:
     async for happened in feed:
         if happened is not None:  # the server has pings of its own
-            await send({"type": "websocket.send", "text": happened.to_json().decode()})
+            await send({"type": "websocket.send", "text": happened.body.decode()})
     await send({"type": "websocket.close", "code": 1000})
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
-from dialog.calls.publish import Missed, Notice
+from dialog.calls.publish import EventReader
 from dialog.errors import DialogError
 from dialog.server.api.auth import Doorkeeper
+from dialog.server.api.elsewhere import Elsewhere
+from dialog.server.api.feeds import Feed, everywhere, to_its_end, told_by
 from dialog.server.api.handlers import Handlers
 from dialog.server.api.openapi import document
 from dialog.server.api.operations import OPERATIONS, Asked, Operation, locate
 from dialog.server.api.problems import Problem, problem_of
+from dialog.server.api.questions import Answered, Do
 from dialog.server.config import ApiToken
 
 if TYPE_CHECKING:
@@ -27,7 +30,6 @@ __all__ = ["Answer", "Api", "HttpRequest", "Matched"]
 
 logger = logging.getLogger(__name__)
 
-_ALIVE_S: Final = 15.0
 _JSON: Final = "application/json"
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -71,8 +73,10 @@ class Api:
 
     def __init__(self, service: Service) -> None:
         self.settings = service.config.api
+        self.handlers = Handlers(service)
+        self.elsewhere = Elsewhere(self, service.holds, service.limits.here)
+        """The other processes of the service."""
         self._doorkeeper = Doorkeeper(self.settings)
-        self._handlers = Handlers(service)
         self._service = service
         self._feeds = 0
         self._document = _encode(document(service.config.prefix))
@@ -108,7 +112,7 @@ class Api:
         return Matched(operation=operation, path=path, query=query, token=token)
 
     async def answer(self, matched: Matched, body: bytes = b"") -> Answer:
-        """Do what is asked.
+        """Do what is asked, in the process that has the call.
 
         Raises:
             Problem: It cannot be done.
@@ -116,15 +120,37 @@ class Api:
         operation = matched.operation
         if operation.name == "openapi":
             return Answer(body=self._document)
-        asked = self._asked(matched, body)
         if operation.produces == "events":
             return Answer(
                 content_type="text/event-stream",
                 headers=(("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")),
-                stream=_server_sent(self.feed(matched)),
+                stream=_server_sent(await self.feed(matched)),
             )
+        asked = self._asked(matched, body)
+        if asked.call_id is not None and operation.produces == "json":
+            node = await self.elsewhere.owner(asked.call_id)
+            wanted = Do(operation.name, matched.path, body, _name_of(matched.token))
+            done = await self.elsewhere.do(node, asked.call_id, wanted) if node else None
+            if done is not None:
+                return Answer(status=done.status, body=done.body, headers=tuple(done.headers))
+        return await self._here(operation, asked)
+
+    async def do(self, wanted: Do, token: ApiToken | None) -> Answered:
+        """Do what was asked of another process, about a call that is here.
+
+        Raises:
+            Problem: It cannot be done.
+        """
+        operation = next((each for each in self.operations if each.name == wanted.operation), None)
+        if operation is None or operation.produces != "json":
+            raise Problem(501, "the process that has this call cannot do that")
+        matched = Matched(operation=operation, path=wanted.path, query=None, token=token)
+        done = await self._here(operation, self._asked(matched, wanted.body))
+        return Answered(done.status, done.body, list(done.headers))
+
+    async def _here(self, operation: Operation, asked: Asked) -> Answer:
         try:
-            result = await getattr(self._handlers, operation.name)(asked)
+            result = await getattr(self.handlers, operation.name)(asked)
         except DialogError as exc:
             # Its text may name a number: it is for whoever asked.
             logger.warning("%s failed: %s", operation.name, type(exc).__name__)
@@ -135,36 +161,48 @@ class Api:
             return Answer(status=operation.status)
         return Answer(status=operation.status, body=_encode(result), headers=(("Cache-Control", "no-store"),))
 
-    def feed(self, matched: Matched) -> AsyncIterator[Notice | Missed | None]:
-        """Live events; first of all ``None``, and again every 15 s in which there is no event.
+    async def feed(self, matched: Matched) -> Feed:
+        """Live events of a call, or of all calls, wherever they are.
 
         Raises:
             Problem: There is no such call, it has ended, or too many read.
         """
         call_id = self._asked(matched, b"").call_id if "call_id" in matched.path else None
-        if call_id is not None:
-            self._handlers.check_live(matched.token, call_id)
         if self._feeds >= self.settings.max_feeds:
             refused = f"{self._feeds} streams of events are open: no more are served"
             raise Problem(429, refused, (("Retry-After", "30"),))
-        return self._read(call_id, matched.token)
+        if call_id is None:
+            return self._count(self._of_all(matched.token))
+        return self._count(await self._of_call(call_id, matched.token))
 
-    async def _read(self, call_id: UUID | None, token: ApiToken | None) -> AsyncIterator[Notice | Missed | None]:
+    def reader(self, call_id: UUID | None) -> EventReader:
+        """A reader of the events of a call that is here, or of all."""
+        return self._service.events.read(call_id, limit=self.settings.feed_limit)
+
+    async def _of_call(self, call_id: UUID, token: ApiToken | None) -> Feed:
+        node = await self.elsewhere.owner(call_id)
+        if node:
+            feed = await self.elsewhere.follow_call(node, call_id, _name_of(token))
+            if feed is not None:
+                return to_its_end(feed, call_id)
+        self.handlers.check_live(token, call_id)
+        return self._own(call_id, token)
+
+    def _of_all(self, token: ApiToken | None) -> Feed:
+        own, peers = self._own(None, token), self.elsewhere.peers
+        if peers is None:
+            return own
+        return everywhere(own, peers, lambda node: self.elsewhere.follow(node, _name_of(token)))
+
+    def _own(self, call_id: UUID | None, token: ApiToken | None) -> Feed:
+        return told_by(lambda: self.reader(call_id), lambda call: self.handlers.may_see(token, call))
+
+    async def _count(self, feed: Feed) -> Feed:
         self._feeds += 1
         try:
-            with self._service.events.read(call_id, limit=self.settings.feed_limit) as reader:
-                yield None
-                while True:
-                    try:
-                        async with asyncio.timeout(_ALIVE_S):
-                            happened = await anext(reader)
-                    except TimeoutError:
-                        yield None
-                    except StopAsyncIteration:
-                        return
-                    else:
-                        if isinstance(happened, Missed) or self._handlers.may_see(token, happened.call):
-                            yield happened
+            async with aclosing(feed):
+                async for happened in feed:
+                    yield happened
         finally:
             self._feeds -= 1
 
@@ -189,16 +227,15 @@ class Api:
         return Asked(call_id=call_id, path=matched.path, query=matched.query, body=decoded, token=matched.token)
 
 
-async def _server_sent(feed: AsyncIterator[Notice | Missed | None]) -> AsyncIterator[bytes]:
-    try:
+def _name_of(token: ApiToken | None) -> str:
+    return "" if token is None else token.name
+
+
+async def _server_sent(feed: Feed) -> AsyncIterator[bytes]:
+    async with aclosing(feed):
         async for happened in feed:
             if happened is None:
                 yield b": still here\n\n"
-            elif isinstance(happened, Missed):
-                yield b"event: reader.dropped\ndata: %s\n\n" % happened.to_json()
-            else:
-                event = happened.event
-                kind = event.__struct_config__.tag
-                yield b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, str(kind).encode(), happened.to_json())
-    finally:
-        await feed.aclose()  # type: ignore[attr-defined]  # it is a generator
+                continue
+            number = b"id: %d\n" % happened.seq if happened.seq >= 0 else b""
+            yield b"%sevent: %s\ndata: %s\n\n" % (number, happened.kind.encode(), happened.body)

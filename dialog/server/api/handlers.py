@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+import msgspec
 
 from dialog.errors import StateError
 from dialog.message import CallMetadata
 from dialog.server.api.operations import Asked
 from dialog.server.api.problems import Problem
+from dialog.server.api.questions import Before, Do, Listing
 from dialog.server.api.types import (
     CallDetail,
     CallList,
@@ -68,22 +72,44 @@ class Handlers:
 
     async def list_calls(self, asked: Asked) -> CallList:
         """Live ones, or those that have ended."""
-        query, token, live = asked.query, asked.token, self._service.live
-        log = self._service.log
+        query, token, log = asked.query, asked.token, self._service.log
         if query.state == "ended" and log is not None and (token is None or not token.tenants):
-            before = None if query.before is None else await log.call(query.before)
-            if query.before is not None and before is None:
+            last = None if query.before is None else await log.call(query.before)
+            if query.before is not None and last is None:
                 raise Problem(404, _NO_CALL)
-            found = await log.calls(live=False, limit=query.limit, before=before)
-            return CallList(calls=[_of_record(each) for each in found])
-        sessions = live.live if query.state == "live" else live.ended
-        seen = [each for each in sessions if _may_use(token, each.tenant)]
+            records = await log.calls(live=False, limit=query.limit, before=last)
+            return CallList(calls=[_of_record(each) for each in records])
+        before: Before | None = None
         if query.before is not None:
-            ids = [each.call.call_id for each in seen]
-            if query.before not in ids:
-                raise Problem(404, _NO_CALL)
-            seen = seen[ids.index(query.before) + 1 :]
-        return CallList(calls=[CallView(**self._view(each)) for each in seen[: query.limit]])
+            before = await self._before(query.before, token)
+        wanted = Listing(query.state, query.limit, before, "" if token is None else token.name)
+        others, complete = await self._service.api.elsewhere.listed(wanted)
+        found = sorted([*self.listed(wanted, token), *others], key=itemgetter(0), reverse=True)
+        return CallList(calls=[view for _, view in found[: query.limit]], complete=complete)
+
+    def listed(self, wanted: Listing, token: ApiToken | None) -> list[tuple[Before, CallView]]:
+        """The calls of this process, newest first, each with its place."""
+        live = self._service.live
+        sessions = live.live if wanted.state == "live" else live.ended
+        seen = [(_place(each), each) for each in sessions if _may_use(token, each.tenant)]
+        seen = [each for each in seen if wanted.before is None or each[0] < wanted.before]
+        seen.sort(key=itemgetter(0), reverse=True)
+        return [(place, CallView(**self._view(session))) for place, session in seen[: wanted.limit]]
+
+    def placed(self, call_id: UUID, token: ApiToken | None) -> tuple[Before, CallView]:
+        """The place in lists of a call of this process.
+
+        Raises:
+            Problem: 404.
+        """
+        session = self._service.session(call_id)
+        if session is None or not _may_use(token, session.tenant):
+            raise Problem(404, _NO_CALL)
+        return _place(session), CallView(**self._view(session))
+
+    async def _before(self, call_id: UUID, token: ApiToken | None) -> Before:
+        place = await self._service.api.elsewhere.place(call_id, "" if token is None else token.name)
+        return self.placed(call_id, token)[0] if place is None else place
 
     async def show_call(self, asked: Asked) -> CallDetail:
         """One call."""
@@ -198,15 +224,28 @@ class Handlers:
         return record
 
     async def _recorded(self, asked: Asked) -> tuple[str, tuple[str, ...]]:
-        session = self._session(asked)
-        if session is not None:
-            return session.tenant, tuple(session.recordings)
-        record = await self._record(asked)
+        found = await self._recorded_elsewhere(asked)
+        if found is None:
+            session = self._session(asked)
+            if session is not None:
+                return session.tenant, tuple(session.recordings)
+            found = (await self._record(asked)).recordings
         tenants = self._service.config.tenants
         for name, tenant in tenants.items():  # the URL names the account
-            if any(tenant.account_sid in url for url in record.recordings):
-                return name, record.recordings
-        return next(iter(tenants)), record.recordings
+            if any(tenant.account_sid in url for url in found):
+                return name, found
+        return next(iter(tenants)), found
+
+    async def _recorded_elsewhere(self, asked: Asked) -> tuple[str, ...] | None:
+        elsewhere = self._service.api.elsewhere
+        node = await elsewhere.owner(asked.call)
+        if not node:
+            return None
+        wanted = Do("recordings", asked.path, b"", "" if asked.token is None else asked.token.name)
+        done = await elsewhere.do(node, asked.call, wanted)
+        if done is None:
+            return None
+        return tuple(each.url for each in msgspec.json.decode(done.body, type=RecordingList).recordings)
 
     def _voip(self, asked: Asked) -> TwilioVoIP:
         """A call that goes on.
@@ -267,6 +306,10 @@ def _of_record(record: CallRecord) -> CallView:
         end_reason=record.end_reason,
         end_detail=record.end_detail,
     )
+
+
+def _place(session: Session) -> Before:
+    return session.since, session.call.call_id
 
 
 async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -86,6 +86,8 @@ class CallList(Struct, frozen=True, kw_only=True):
     """Calls, newest first."""
 
     calls: list[CallView]
+    complete: bool = True
+    """False: another process of the service did not answer in time; its calls are missing."""
 
 
 class CallQuery(Struct, frozen=True, kw_only=True):
