@@ -22,6 +22,9 @@ from dialog.cli.options import (
     Key,
     LeaveS,
     LogLevel,
+    MediaURL,
+    OwnPorts,
+    ProcessCount,
     PublicURL,
     ServedHost,
     ServedPort,
@@ -279,15 +282,9 @@ def gateway(  # noqa: PLR0917  # options of the command line, not positions
     nats: Annotated[str, typer.Option(help="Give the calls to workers that meet here: nats://host:4222")] = "",
     host: ServedHost = "",
     port: ServedPort = None,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Processes that share the port, with a gateway each: one per core.")
-    ] = 1,
-    own_ports: Annotated[
-        int | None, typer.Option(min=0, help="First of the ports that lead to one process each, for a proxy.")
-    ] = None,
-    media_url: Annotated[
-        str, typer.Option(help="Public wss:// URL of each process's media, with {process} for its number from 0.")
-    ] = "",
+    processes: ProcessCount = 1,
+    own_ports: OwnPorts = None,
+    media_url: MediaURL = "",
     cert: Certificate = None,
     key: Key = None,
     leave_s: LeaveS = 5.0,
@@ -327,6 +324,9 @@ def serve_(  # noqa: PLR0917  # options of the command line, not positions
     ] = "",
     host: ServedHost = "",
     port: ServedPort = None,
+    processes: ProcessCount = 1,
+    own_ports: OwnPorts = None,
+    media_url: MediaURL = "",
     reload: Annotated[
         bool, typer.Option("--reload", help="Start again when Python files or .env change; for development.")
     ] = False,
@@ -342,13 +342,17 @@ def serve_(  # noqa: PLR0917  # options of the command line, not positions
 
     if reload:
         arguments = [*filter(None, [target]), "--log-level", log_level, "--env-file", str(env_file)]
-        for name, value in (("host", host), ("port", port), ("cert", cert), ("key", key)):
+        given = {"host": host, "port": port, "cert": cert, "key": key, "processes": processes}
+        for name, value in {**given, "own-ports": own_ports, "media-url": media_url}.items():
             arguments += [] if value in (None, "") else [f"--{name}", str(value)]
         _exit(_run(run_reloading(Console(), arguments)))
     plan = ServePlan(
         target=target,
         host=host,
         port=port,
+        processes=processes,
+        own_ports=own_ports,
+        media_url=media_url,
         cert=cert,
         key=key,
         leave_s=leave_s,

@@ -16,6 +16,9 @@ __all__ = [
     "Key",
     "LeaveS",
     "LogLevel",
+    "MediaURL",
+    "OwnPorts",
+    "ProcessCount",
     "PublicURL",
     "ServedHost",
     "ServedPort",
@@ -34,6 +37,15 @@ PublicURL: TypeAlias = Annotated[
 ]
 ServedHost: TypeAlias = Annotated[str, typer.Option(help="Address to listen at; else HOST_NAME, or 0.0.0.0.")]
 ServedPort: TypeAlias = Annotated[int | None, typer.Option(help="Port to listen at; else PORT, or 8080.")]
+ProcessCount: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="Processes that share the port, each with all of this: one per core.")
+]
+OwnPorts: TypeAlias = Annotated[
+    int | None, typer.Option(min=0, help="First of the ports that lead to one process each, for a proxy.")
+]
+MediaURL: TypeAlias = Annotated[
+    str, typer.Option(help="Public wss:// URL of each process's media, with {process} for its number from 0.")
+]
 Certificate: TypeAlias = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate chain, PEM, without a proxy.")
 ]

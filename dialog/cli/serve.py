@@ -8,23 +8,21 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
 from dialog import logs
 from dialog.cli.address import listen_at
 from dialog.env import read_env
-from dialog.errors import ConfigurationError
-from dialog.loading import load_target
 from dialog.loop import calm_collector
-from dialog.server.config import ServiceConfig
-from dialog.server.service import Service
+from dialog.server.making import make_service
+from dialog.server.processes import Processes, ProcessesSettings
 from dialog.server.serving import serve
 from dialog.server.tls import tls_context
 from dialog.workers.sources import fingerprint
 
-__all__ = ["ServePlan", "make_service", "run_reloading", "run_serve"]
+__all__ = ["ServePlan", "run_reloading", "run_serve"]
 
 _LOOK_S = 0.5
 _LEAVE_S = 5.0
@@ -36,31 +34,15 @@ class ServePlan(NamedTuple):
     target: str = ""
     host: str = ""
     port: int | None = None
+    processes: int = 1
+    own_ports: int | None = None
+    media_url: str = ""
     cert: Path | None = None
     key: Path | None = None
     leave_s: float = 5.0
     drain_s: float = 1800.0
     log_level: str = "info"
     env_file: Path = Path(".env")
-
-
-def make_service(target: str, env_file: Path) -> Service:
-    """The service that ``module:name`` names: a configuration, a service, or a function that makes one.
-
-    Without a target it is made from the environment. To be called on the event loop that will serve it.
-
-    Raises:
-        ConfigurationError: There is no such name, or it is something else.
-    """
-    if not target:
-        return Service.from_env(read_env(env_file))
-    found: Any = load_target(target)
-    made = found() if callable(found) and not isinstance(found, Service) else found
-    if isinstance(made, ServiceConfig):
-        return Service(made)
-    if not isinstance(made, Service):
-        raise ConfigurationError(f"{target} is neither a ServiceConfig nor a Service, but {type(made).__name__}")
-    return made
 
 
 async def run_serve(console: Console, plan: ServePlan) -> int:
@@ -77,12 +59,32 @@ async def run_serve(console: Console, plan: ServePlan) -> int:
         console.print(f"{plan.target or 'the service'} takes calls at {host}:{bound}", highlight=False)
 
     with logs.configure(plan.log_level):
+        if plan.processes > 1 or plan.own_ports is not None or plan.media_url:
+            return 0 if await Processes(_settings(plan, host, port)).run(started) else 1
         service = make_service(plan.target, plan.env_file)
         calm_collector()
         clean = await serve(
             service, host=host, port=port, leave_s=plan.leave_s, drain_s=plan.drain_s, tls=tls, started=started
         )
     return 0 if clean else 1
+
+
+def _settings(plan: ServePlan, host: str, port: int) -> ProcessesSettings:
+    return ProcessesSettings(
+        target=plan.target,
+        service=True,
+        env_file=str(plan.env_file),
+        processes=plan.processes,
+        host=host,
+        port=port,
+        own_ports=plan.own_ports,
+        media_url=plan.media_url,
+        cert=str(plan.cert or ""),
+        key=str(plan.key or ""),
+        leave_s=plan.leave_s,
+        drain_s=plan.drain_s,
+        log_level=plan.log_level,
+    )
 
 
 async def run_reloading(console: Console, arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Making the gateway that a command line names."""
+"""Making the gateway or service that a command line names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.loading import load_target
 from dialog.providers.factories import create_gateway
+from dialog.server.config import ServiceConfig
+from dialog.server.service import Service
 from dialog.server.serving import Gateway
 from dialog.voip.admission import Workers
 from dialog.workers.fleet import Fleet
 from dialog.workers.nats import NatsSettings
 
-__all__ = ["make_fleet_gateway", "make_gateway"]
+__all__ = ["make_fleet_gateway", "make_gateway", "make_service"]
 
 
 def make_gateway(target: str, *, workers: Workers | None = None) -> Gateway:
@@ -49,6 +51,25 @@ def make_fleet_gateway(target: str, settings: NatsSettings, *, env_file: str | P
     if target:
         return make_gateway(target, workers=fleet)
     return create_gateway.from_env("twilio", env=read_env(env_file), workers=fleet)
+
+
+def make_service(target: str, env_file: str | Path = ".env") -> Service:
+    """The service that ``module:name`` names: a configuration, a service, or a function that makes one.
+
+    Without a target it is made from the environment. To be called on the event loop that will serve it.
+
+    Raises:
+        ConfigurationError: There is no such name, or it is something else.
+    """
+    if not target:
+        return Service.from_env(read_env(env_file))
+    found: Any = load_target(target)
+    made = found() if callable(found) and not isinstance(found, Service) else found
+    if isinstance(made, ServiceConfig):
+        return Service(made)
+    if not isinstance(made, Service):
+        raise ConfigurationError(f"{target} is neither a ServiceConfig nor a Service, but {type(made).__name__}")
+    return made
 
 
 def _is_gateway(thing: object) -> bool:

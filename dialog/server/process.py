@@ -18,7 +18,7 @@ from msgspec import Struct
 from dialog import logs
 from dialog.errors import ConfigurationError, DialogError
 from dialog.loop import calm_collector, new_event_loop
-from dialog.server.making import make_fleet_gateway, make_gateway
+from dialog.server.making import make_fleet_gateway, make_gateway, make_service
 from dialog.server.serving import Gateway, serve
 from dialog.server.tls import tls_context
 from dialog.voip.peers import Peers
@@ -48,6 +48,8 @@ class Orders(Struct, frozen=True, kw_only=True):
     number: int
     """Its place, which a process that replaces it gets too."""
     target: str
+    service: bool = False
+    """``target`` is a service, or its configuration."""
     fleet: NatsSettings | None = None
     env_file: str = ".env"
     host: str
@@ -114,18 +116,20 @@ class _Together:
 
 async def _serve(orders: Orders, control: _Control, listening: socket.socket) -> None:
     gateway: Any
-    if orders.fleet is None:
+    if orders.service:
+        gateway = make_service(orders.target, orders.env_file)
+    elif orders.fleet is None:
         gateway = make_gateway(orders.target)
     else:
         gateway = make_fleet_gateway(orders.target, orders.fleet, env_file=orders.env_file)
     if not hasattr(gateway, "use_peers"):
         raise ConfigurationError(f"{orders.target} cannot share its address with other processes: it has no use_peers")
-    if orders.fleet is None:
-        peers: Peers = Siblings(orders.node, Path(orders.directory), listening, orders.older)
+    peers: Peers | None = gateway.peers
+    if peers is None:
+        peers = Siblings(orders.node, Path(orders.directory), listening, orders.older)
     else:
         # Those of a fleet are on other machines, too, and can go on with a call whose gateway died.
         listening.close()
-        peers = gateway.peers
     gateway.use_peers(peers, media_url=orders.media_url)
     calm_collector()
     await serve(

@@ -41,6 +41,8 @@ class ProcessesSettings(Struct, frozen=True, kw_only=True):
     target: str
     """``main:gateway``: a gateway, or a function that makes one. Each process makes its own."""
     processes: int
+    service: bool = False
+    """``target`` is a service or its configuration instead, or empty: then it is made from the environment."""
     fleet: NatsSettings | None = None
     """Where the workers are that run the agents, if they are in a fleet; ``target`` may be empty then."""
     env_file: str = ".env"
@@ -302,6 +304,7 @@ class Processes:
             node=each.node,
             number=each.number,
             target=settings.target,
+            service=settings.service,
             fleet=settings.fleet,
             env_file=settings.env_file,
             host=settings.host,

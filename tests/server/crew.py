@@ -56,7 +56,7 @@ class Switch:
         far_writer = None
         try:
             line = await reader.readline()
-            port = self.media if b"/media" in line else self.webhooks
+            port = self.media if b"/media" in line or b" /ws/" in line else self.webhooks
             self.taken.append(port)
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
             far_writer.write(line)
@@ -79,13 +79,15 @@ class Switch:
 class Crew:
     """The processes, their account, and the switch."""
 
-    def __init__(self, processes: Processes, switch: Switch, twilio: TwilioRestEmulator, run: asyncio.Task) -> None:
+    def __init__(
+        self, processes: Processes, switch: Switch, twilio: TwilioRestEmulator, run: asyncio.Task, path: str
+    ) -> None:
         self.processes = processes
         self.switch = switch
         self.twilio = twilio
         self.run = run
         """What the supervisor returns."""
-        self.url = f"http://127.0.0.1:{switch.port}/twilio"
+        self.url = f"http://127.0.0.1:{switch.port}{path}"
 
     def route(self, *, webhooks: int, media: int) -> None:
         """Which process new connections go to."""
@@ -109,14 +111,14 @@ class Crew:
 
 
 @asynccontextmanager
-async def crew(monkeypatch, *, processes: int = 2, app: str = "obedient.py:make", **settings):
+async def crew(monkeypatch, *, processes: int = 2, app: str = "obedient.py:make", path: str = "/twilio", **settings):
     """All of them are ready; they are told to stop at the end, unless a test has done that."""
     async with TwilioRestEmulator(auth_token=TOKEN) as twilio, Switch() as switch:
         for name, value in {
             "TWILIO_ACCOUNT_SID": twilio.account_sid,
             "TWILIO_AUTH_TOKEN": TOKEN,
             "TWILIO_BASE_URL": twilio.url,
-            "WEBHOOK_URL": f"http://127.0.0.1:{switch.port}/twilio",
+            "WEBHOOK_URL": f"http://127.0.0.1:{switch.port}{path}",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }.items():
             monkeypatch.setenv(name, value)
@@ -144,7 +146,7 @@ async def crew(monkeypatch, *, processes: int = 2, app: str = "obedient.py:make"
             if run.done():
                 run.result()
             assert started.is_set()
-            it = Crew(made, switch, twilio, run)
+            it = Crew(made, switch, twilio, run, path)
             it.route(webhooks=0, media=processes - 1)
             yield it
         finally:
