@@ -223,6 +223,10 @@ class Call:
         """The carrier accepted our redirect: the stream goes, and a new one or the end comes ``within_s``."""
         self._feed(Accepted(kind, within_s))
 
+    def stayed(self, kind: MoveKind) -> None:
+        """The carrier has carried out our redirect on the stream that is there: nothing has to follow."""
+        self._feed(Withdrawn(kind))
+
     def wants_stream(self) -> bool:
         """Whether ``<Connect action>`` answers a stream of ``generation + 1``; ``False``: hang up."""
         self._feed(Requested())

@@ -25,7 +25,7 @@ _SAMPLES = 400
 _MEASURE_EVERY = 20
 
 
-_pacers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Clock, Pacer]] = WeakKeyDictionary()
+_pacers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Clock, float], Pacer]] = WeakKeyDictionary()
 
 
 class Paced(Protocol):
@@ -37,15 +37,16 @@ class Paced(Protocol):
 
 
 class Pacer:
-    """Ticks every 50 ms, on absolute deadlines, those who play; it rests while nobody does.
+    """Ticks every 50 ms (or ``tick_s``), on absolute deadlines, those who play; it rests while nobody does.
 
     It also measures how late its timer fires, which is how long the loop is blocked now and then, and
     asks for a lead that outlasts it: the 99th percentile of the lag and 250 ms, at most 500 ms.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, tick_s: float = TICK_S) -> None:
         self.lead_ms: float = 0.0
         self._clock = clock
+        self._tick_s = tick_s
         self._members: dict[Paced, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -55,12 +56,12 @@ class Pacer:
         self._context = Context()
 
     @classmethod
-    def of(cls, clock: Clock) -> Pacer:
-        """The pacer of the running loop for ``clock``."""
+    def of(cls, clock: Clock, tick_s: float = TICK_S) -> Pacer:
+        """The pacer of the running loop for ``clock`` that ticks every ``tick_s`` seconds of it."""
         pacers = _pacers.setdefault(asyncio.get_running_loop(), {})
-        pacer = pacers.get(clock)
+        pacer = pacers.get((clock, tick_s))
         if pacer is None:
-            pacer = pacers[clock] = cls(clock)
+            pacer = pacers[clock, tick_s] = cls(clock, tick_s)
         return pacer
 
     @property
@@ -72,7 +73,7 @@ class Pacer:
         """Tick ``member`` from now on, until it says that it has nothing to do."""
         self._members[member] = None
         if self._timer is None:
-            self._due = self._clock.now() + TICK_S
+            self._due = self._clock.now() + self._tick_s
             self._arm()
 
     def remove(self, member: Paced) -> None:
@@ -87,7 +88,7 @@ class Pacer:
             self._timer = None
         if self._clock is not SYSTEM_CLOCK:
             # Clocks of tests come and go; the pacer of a forgotten one still serves whoever holds it.
-            _pacers.get(asyncio.get_running_loop(), {}).pop(self._clock, None)
+            _pacers.get(asyncio.get_running_loop(), {}).pop((self._clock, self._tick_s), None)
 
     def _arm(self) -> None:
         self._timer = self._context.copy().run(self._clock.call_at, self._due, self._tick)
@@ -106,9 +107,9 @@ class Pacer:
         if not self._members:
             self._rest()
             return
-        self._due += TICK_S
+        self._due += self._tick_s
         if self._due <= now:  # late by more than a tick: the missed ones are gone
-            self._due = now + TICK_S
+            self._due = now + self._tick_s
         self._arm()
 
     def _measure(self, lag: float) -> None:
