@@ -153,6 +153,8 @@ if TYPE_CHECKING:
     from dialog.vad.vad import VAD as VAD
     from dialog.voip.answering import MachineDetection as MachineDetection
     from dialog.voip.pacing import Pacing as Pacing
+    from dialog.voip.sip.gateway import SIPGateway as SIPGateway
+    from dialog.voip.sip.voip import SIPVoIP as SIPVoIP
     from dialog.voip.twilio.gateway import TwilioGateway as TwilioGateway
     from dialog.voip.twilio.voip import TwilioVoIP as TwilioVoIP
     from dialog.voip.voip import VoIP as VoIP
@@ -243,6 +245,8 @@ _HOMES = {
     "RuleAgent": "presets",
     "RuleLLM": "llm.rules",
     "S2S": "s2s.s2s",
+    "SIPGateway": "voip.sip.gateway",
+    "SIPVoIP": "voip.sip.voip",
     "SMS": "sms.sms",
     "STT": "stt.stt",
     "SayResult": "agent.scripts.speaking",
@@ -392,6 +396,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Rule",
     "RuleAgent",
     "RuleLLM",
+    "SIPGateway",
+    "SIPVoIP",
     "SayResult",
     "Script",
     "ScriptCall",

@@ -61,10 +61,12 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "twilio-openai": "dialog.presets:TwilioOpenAIAgent",
     },
     "voip": {
+        "sip": "dialog.voip.sip.voip:SIPVoIP",
         "twilio": "dialog.voip.twilio.voip:TwilioVoIP",
         "web": "dialog.voip.web.voip:WebVoIP",
     },
     "gateway": {
+        "sip": "dialog.voip.sip.gateway:SIPGateway",
         "twilio": "dialog.voip.twilio.gateway:TwilioGateway",
         "web": "dialog.voip.web.gateway:WebGateway",
     },

@@ -29,6 +29,7 @@ _EXTRAS = {
     "numpy": "audio",
     "pocketsphinx": "local",
     "espeakng_loader": "local",
+    "sipmessage": "sip",
     "twilio": "twilio",
     "openai": "openai",
     "deepgram": "deepgram",

@@ -175,6 +175,7 @@ class Service:
         for gateway in self.gateways.values():
             together.webhooks += gateway.refusals.webhooks
             together.sockets += gateway.refusals.sockets
+            together.sip += gateway.refusals.sip
         return together
 
     @property

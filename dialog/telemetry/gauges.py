@@ -80,7 +80,11 @@ class Gauges(Collector):
         sockets = CounterMetricFamily(
             "dialog_socket_refusals", "Media sockets that were refused, by HTTP status or close code.", labels=["code"]
         )
+        sip = CounterMetricFamily(
+            "dialog_sip_refusals", "SIP requests that were refused, by status; 0: ignored strangers.", labels=["status"]
+        )
         for family, counts in (
+            (sip, [gateway.refusals.sip for gateway in self.gateways]),
             (webhooks, [gateway.refusals.webhooks for gateway in self.gateways]),
             (sockets, [gateway.refusals.sockets for gateway in self.gateways]),
         ):

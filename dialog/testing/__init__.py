@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from dialog.testing.server import Request as Request
     from dialog.testing.session import TextSession as TextSession
     from dialog.testing.simulation import Simulation as Simulation
+    from dialog.testing.sip import SIPPhone as SIPPhone
+    from dialog.testing.sip import SIPRefused as SIPRefused
     from dialog.testing.spelling import ReadingSTT as ReadingSTT
     from dialog.testing.spelling import SpellingTTS as SpellingTTS
     from dialog.testing.talk import AgentTalk as AgentTalk
@@ -143,6 +145,8 @@ _HOMES = {
     "Reply": "reply",
     "Request": "server",
     "ResponsesEmulator": "responses",
+    "SIPPhone": "sip",
+    "SIPRefused": "sip",
     "Rules": "judge",
     "Said": "reply",
     "ScriptedLLM": "scripted",
@@ -224,6 +228,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Request",
     "ResponsesEmulator",
     "Rules",
+    "SIPPhone",
+    "SIPRefused",
     "Said",
     "ScriptedLLM",
     "Simulation",

@@ -15,3 +15,5 @@ class Refusals:
         """By HTTP status."""
         self.sockets: Counter[int] = Counter()
         """Media sockets: by HTTP status, or by the code that they were closed with."""
+        self.sip: Counter[int] = Counter()
+        """SIP requests: by status; 0: of hosts that nobody has named, which get no answer."""

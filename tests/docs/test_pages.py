@@ -147,6 +147,7 @@ INTERNAL = re.compile(
             played | playout | wires | wrapup
         ) |
         voip\.twilio\.(?!(gateway | twiml | voip)$)\w+ |
+        voip\.sip\.(?!(gateway | voip)$)\w+ |
         voip\.web\.(?!(gateway | messages | tokens | voip)$)\w+
     )""",
     re.VERBOSE,

@@ -173,18 +173,25 @@ def test_with_the_core_alone_every_module_loads_or_names_its_extra(bare: Path) -
     missing = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     homes = {
         "twilio": ("dialog.voip.twilio.", "dialog.dialling."),
+        "sipmessage": ("dialog.voip.sip.", "dialog.testing.sip"),
         "prometheus_client": "dialog.telemetry.",
         "opentelemetry": "dialog.telemetry.",
         "sqlalchemy": "dialog.calls.",
     }
-    extras = {"twilio": "twilio", "prometheus_client": "metrics", "opentelemetry": "otel", "sqlalchemy": "log"}
+    extras = {
+        "twilio": "twilio",
+        "sipmessage": "sip",
+        "prometheus_client": "metrics",
+        "opentelemetry": "otel",
+        "sqlalchemy": "log",
+    }
     of = {
         package: {name for name, text in missing.items() if text == f"{package} is not installed: {how}"}
         for package, how in ((name, f"pip install 'dialog[{extra}]'") for name, extra in extras.items())
     }
     assert set(missing) == set().union(*of.values())
     elsewhere = {name for package, names in of.items() for name in names if not name.startswith(homes[package])}
-    assert elsewhere == {"CallLog", "Service", "TwilioGateway", "Webhooks", "dialog.server.service"}
+    assert elsewhere == {"CallLog", "SIPGateway", "Service", "TwilioGateway", "Webhooks", "dialog.server.service"}
 
 
 def test_with_the_core_alone_a_whole_call_runs(bare: Path) -> None:
