@@ -17,17 +17,19 @@ from pathlib import Path
 from aiohttp import web
 from web_server import serving, until
 
-from dialog.audio.g711 import mulaw_encode
+from dialog.audio.g711 import alaw_encode, mulaw_encode
 from dialog.audio.tones import sine
 from dialog.clock import Clock
 from dialog.errors import StateError
-from dialog.message import MULAW_8K, PCM_24K, AudioFormat
+from dialog.message import ALAW_8K, MULAW_8K, PCM_24K, AudioFormat
 from dialog.testing.call import CallEnded
 from dialog.testing.caller import Caller
+from dialog.testing.sip import SIPPhone
 from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.testing.web import WebCaller
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
+from dialog.voip.sip.gateway import SIPGateway
 from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
@@ -47,6 +49,8 @@ def speech(ms: float, audio_format: AudioFormat = MULAW_8K) -> bytes:
     """Something that is heard."""
     if audio_format == MULAW_8K:
         return mulaw_encode(sine(300, ms))
+    if audio_format == ALAW_8K:
+        return alaw_encode(sine(300, ms))
     assert audio_format.encoding == "s16le"
     return sine(300, ms, sample_rate=audio_format.sample_rate)
 
@@ -324,6 +328,70 @@ def client_asgi(on_voip: OnVoip):
     return _web(on_voip, MULAW_8K, asgi=True)
 
 
+SIP_CLOCK = Clock(2.0)
+"""Nothing is ahead of what sounds here: a loop that is late on a busy machine is heard."""
+
+
+class _Telephone(FarEnd):
+    """A telephone that speaks SIP and RTP."""
+
+    def __init__(self, phone: SIPPhone, gateway: SIPGateway, voip: VoIP) -> None:
+        self.phone = phone
+        self.gateway = gateway
+        self.voip = voip
+
+    def say(self, audio: bytes) -> None:
+        self.phone.say(audio)
+
+    def press(self, digits: str) -> None:
+        self.phone.press(digits)
+
+    async def hang_up(self) -> None:
+        await self.phone.hang_up()
+
+    async def lose_stream(self) -> None:
+        self.phone.muted = True
+        await until(lambda: self.voip.state == "lost")
+        self.phone.muted = False
+
+    def heard_ms(self) -> float:
+        return self.phone.heard_ms
+
+    async def wait_gone(self) -> None:
+        await until(lambda: not self.gateway.calls)
+
+
+@asynccontextmanager
+async def _sip(on_voip: OnVoip, audio_format: AudioFormat):
+    """A real gateway, which a telephone calls."""
+    voips: list[VoIP] = []
+
+    def taken(voip: VoIP) -> None:
+        voips.append(voip)
+        on_voip(voip)
+
+    gateway = SIPGateway(
+        host="127.0.0.1", port=0, peers=["127.0.0.1"], clock=SIP_CLOCK, call_settings=SETTINGS, quiet_s=2.0
+    )
+    gateway.on("voip", taken)
+    async with gateway, SIPPhone.call("127.0.0.1", gateway.port, formats=[audio_format], clock=SIP_CLOCK) as phone:
+        phone.transfer = "busy"
+        far = _Telephone(phone, gateway, voips[0])
+        yield far
+        await far.hang_up()
+        await far.wait_gone()
+
+
+def sip(on_voip: OnVoip):
+    """SIP and RTP with the audio of America."""
+    return _sip(on_voip, MULAW_8K)
+
+
+def sip_alaw(on_voip: OnVoip):
+    """The same with the audio of everywhere else."""
+    return _sip(on_voip, ALAW_8K)
+
+
 RIGS = {
     "direct": direct,
     "twilio": twilio,
@@ -331,4 +399,6 @@ RIGS = {
     "nats": nats,
     "web": client,
     "web-asgi": client_asgi,
+    "sip": sip,
+    "sip-alaw": sip_alaw,
 }
