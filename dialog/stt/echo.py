@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from difflib import SequenceMatcher
 from math import inf
 from typing import Protocol
@@ -88,11 +88,13 @@ class Echo:
         until_ms = utterance.end_ms + _NEAR_MS
         ours = [word for at_ms, text in self._ours if from_ms <= at_ms <= until_ms for word in _words(text)]
         said = _words(utterance.data)
-        if not said or not ours:
+        needed = _ALIKE * len(said)
+        # Their order is looked at only when enough of them are ours: a caller who says something else waits for this.
+        if not said or (Counter(said) & Counter(ours)).total() < needed:
             return False
         matcher = SequenceMatcher(None, said, ours, autojunk=False)
         same = sum(block.size for block in matcher.get_matching_blocks())
-        return same >= _ALIKE * len(said)
+        return same >= needed
 
 
 class _Told(Protocol):
