@@ -108,6 +108,10 @@ class Mouth:
             if (turn := known()) is not None and not turn.speculative:
                 self._announce(turn, part)
 
+        def play(part: Part) -> None:
+            if (turn := known()) is not None:
+                self._play(turn, part)
+
         def on_text() -> None:
             if (turn := known()) is not None:
                 turn.stamp("first_text", self._clock.now())
@@ -119,7 +123,7 @@ class Mouth:
             opened=opened,
             tell=tell,
             post=lambda message: when_reached(partial(self._say, message)),
-            play=lambda part: self._play(turn, part),
+            play=play,
             gate=self._gate,
             first=self._spent.get(uuid, 0),
         )
