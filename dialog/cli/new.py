@@ -9,9 +9,9 @@ from rich.console import Console
 
 from dialog.errors import ConfigurationError
 
-__all__ = ["make_project"]
+__all__ = ["FILES", "make_project"]
 
-_FILES = {
+FILES = {
     "main.py": "main.py.txt",
     ".env.template": "env.template.txt",
     "README.md": "README.md.txt",
@@ -23,6 +23,7 @@ _FILES = {
     "Dockerfile": "Dockerfile.txt",
     ".gitignore": "gitignore.txt",
 }
+"""Of a new project, and the templates that they are made of."""
 
 
 def make_project(console: Console, directory: Path) -> None:
@@ -35,7 +36,7 @@ def make_project(console: Console, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise ConfigurationError(f"{directory} is not empty: name a new directory")
-        for name, template in _FILES.items():
+        for name, template in FILES.items():
             text = files("dialog.cli").joinpath("project", template).read_text("utf-8")
             (directory / name).parent.mkdir(exist_ok=True)
             (directory / name).write_text(text, "utf-8")
