@@ -108,9 +108,8 @@ class Mouth:
             if (turn := known()) is not None and not turn.speculative:
                 self._announce(turn, part)
 
-        def play(part: Part) -> None:
-            if (turn := known()) is not None:
-                self._play(turn, part)
+        def play(part: Part) -> bool:
+            return (turn := known()) is not None and self._play(turn, part)
 
         def on_text() -> None:
             if (turn := known()) is not None:
