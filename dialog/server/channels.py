@@ -11,7 +11,7 @@ from uuid import UUID
 
 from dialog.errors import RemoteProtocolError
 from dialog.voip.line import Wire
-from dialog.voip.peers import MediaEnd, MediaWire, Orphan, Owner, Peers, Taker
+from dialog.voip.peers import Adoption, MediaEnd, MediaWire, Orphan, Owner, Peers
 
 __all__ = ["Channel", "Channels"]
 
@@ -123,6 +123,6 @@ class Channel:
         """Wait until no socket is relayed."""
         await self._peers.wait_idle()
 
-    async def adopt(self, orphan: Orphan) -> Taker | None:
+    async def adopt(self, orphan: Orphan) -> Adoption | None:
         """Go on with a call whose gateway is gone."""
         return await self._peers.adopt(orphan)

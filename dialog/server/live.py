@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
 
-from dialog.calls.events import AgentSaid, CallEnded, CallerSaid, CallEvent, CallStarted, HandedOver, RecordingReady
+from dialog.calls.events import (
+    AgentSaid,
+    CallEnded,
+    CallerSaid,
+    CallEvent,
+    CallResumed,
+    CallStarted,
+    HandedOver,
+    RecordingReady,
+)
 from dialog.calls.meter import CallMeter
 from dialog.calls.metrics import SessionMetrics
 from dialog.calls.publish import CallEvents, Notice
@@ -39,11 +49,12 @@ class Spoken(Struct, frozen=True, kw_only=True):
 class Session:
     """One call: what has become of it so far."""
 
-    def __init__(self, call: CallMetadata, tenant: str) -> None:
+    def __init__(self, call: CallMetadata, tenant: str, since_s: float = 0.0) -> None:
+        """``since_s``: so many seconds ago it has started, perhaps at another gateway."""
         self.call = call
         self.tenant = tenant
         self.agent = ""
-        self.started_at = ""
+        self.started_at: str = (datetime.now(UTC) - timedelta(seconds=since_s)).isoformat(timespec="milliseconds")
         """Wall clock, ISO 8601 with zone."""
         self.since = 0.0
         """When it was heard of first, in seconds since 1970."""
@@ -53,7 +64,7 @@ class Session:
         self.recordings: list[str] = []
         """URLs at the carrier."""
         self._meter = CallMeter()
-        self._since = monotonic()
+        self._since = monotonic() - since_s
 
     def __repr__(self) -> str:
         return f"<Session {self.call.call_id}>"
@@ -74,6 +85,8 @@ class Session:
         match event:
             case CallStarted():
                 self.started_at, self.agent = event.started_at, event.agent
+            case CallResumed():
+                self.agent = event.agent
             case HandedOver():
                 self.agent = event.to
             case RecordingReady():
@@ -120,7 +133,8 @@ class LiveSessions:
         call_id = notice.call.call_id
         session = self.get(call_id)
         if session is None:
-            session = self._sessions[call_id] = Session(notice.call, self._tenant_of(notice.call))
+            tenant = self._tenant_of(notice.call)
+            session = self._sessions[call_id] = Session(notice.call, tenant, max(0.0, notice.event.at_s))
             session.since = notice.at
         session.call = notice.call  # a placed call gets its carrier's id later
         session.feed(notice.event)

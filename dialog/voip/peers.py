@@ -23,7 +23,7 @@ from dialog.scope import CallScope
 from dialog.voip.line import Wire
 from dialog.voip.voip import VoIP
 
-__all__ = ["MediaEnd", "MediaWire", "Orphan", "Owner", "PeerLost", "Peers", "Taker"]
+__all__ = ["Adoption", "MediaEnd", "MediaWire", "Orphan", "Owner", "PeerLost", "Peers", "Taker"]
 
 
 class PeerLost(DialogError):
@@ -75,6 +75,14 @@ class Orphan(Struct, frozen=True):
 
 Taker: TypeAlias = Callable[[VoIP], asyncio.Future[None] | None]
 """Takes a call within its scope: an ``on_voip``, or :meth:`dialog.voip.admission.Workers.take` with its future."""
+
+
+class Adoption(Struct, frozen=True):
+    """How a call goes on whose gateway is gone."""
+
+    metadata: CallMetadata
+    """The call as it was: its session, and all that its first webhook told."""
+    take: Taker
 
 
 class Owner(Protocol):
@@ -147,10 +155,10 @@ class Peers(Protocol):
     async def wait_idle(self) -> None:
         """Wait until no socket is relayed for another gateway."""
 
-    async def adopt(self, orphan: Orphan) -> Taker | None:
-        """Go on with a call whose gateway is gone: who takes it here, or ``None`` if nobody can.
+    async def adopt(self, orphan: Orphan) -> Adoption | None:
+        """Go on with a call whose gateway is gone: what it is and who takes it here, or ``None`` if nobody can.
 
-        Bounded by what the carrier grants a webhook. If a :data:`Taker` is returned, the call is made here,
-        ``lost`` after ``orphan.generation``, and given to it; the carrier is told to connect the next stream.
+        Bounded by what the carrier grants a webhook. After an :class:`Adoption` the call is made here, ``lost``
+        after ``orphan.generation``, and given to its taker; the carrier is told to connect the next stream.
         """
         ...

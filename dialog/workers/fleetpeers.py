@@ -7,8 +7,10 @@ import logging
 from functools import partial
 from typing import Final, get_args
 
+from msgspec.structs import replace
+
 from dialog.clock import SYSTEM_CLOCK
-from dialog.voip.peers import Orphan, Owner, Taker
+from dialog.voip.peers import Adoption, Orphan, Owner
 from dialog.voip.voip import VoIP
 from dialog.workers.frames import NOBODY, Frame
 from dialog.workers.host import Host
@@ -53,10 +55,15 @@ class FleetPeers(FabricPeers):
         self._tell(Present(leaving=True))
         await super().close()
 
-    async def adopt(self, orphan: Orphan) -> Taker | None:
+    async def adopt(self, orphan: Orphan) -> Adoption | None:
         """See :class:`~dialog.voip.peers.Peers`: the worker of the call has survived its gateway, or nobody can."""
         former = await self._host.seek_call(orphan.metadata.call_id, _ADOPT_S)
-        return None if former is None else partial(self._take, former)
+        if former is None:
+            return None
+        metadata = former.known.metadata or orphan.metadata
+        if not metadata.carrier_call_id:  # its worker was lost before it heard how the carrier calls it
+            metadata = replace(metadata, carrier_call_id=orphan.metadata.carrier_call_id)
+        return Adoption(metadata, partial(self._take, former))
 
     def _take(self, former: Former, voip: VoIP) -> asyncio.Future[None]:
         return self._host.take(voip, former).taken

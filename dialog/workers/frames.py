@@ -368,6 +368,8 @@ class Yielded(_Wire, tag=51, frozen=True, array_like=True, gc=False):
     """All of them final: what was on the line is lost."""
     clips: Clips
     answered_by: AnsweredBy | None = None
+    metadata: CallMetadata | None = None
+    """The call as the lost gateway had it, with what was decided for it; ``None``: from an older worker."""
 
 
 class Hello(_Wire, tag=46, frozen=True, array_like=True, gc=False):

@@ -213,8 +213,15 @@ class BridgeLink:
                 heard_ms += min(since_ms, report.queued_ms)
             playbacks.append(structs.replace(report, state="lost", heard_ms=heard_ms, queued_ms=0.0, confirmed=False))
         since_ms = (SYSTEM_CLOCK.now() - self._audio_at) * 1000.0 * scale
-        answered_by = None if self._voip is None else self._voip.answered_by
-        return Yielded(self._audio_ms + since_ms, self.checkpoint, tuple(playbacks), self._clips, answered_by)
+        voip = self._voip
+        return Yielded(
+            self._audio_ms + since_ms,
+            self.checkpoint,
+            tuple(playbacks),
+            self._clips,
+            None if voip is None else voip.answered_by,
+            None if voip is None else voip.metadata,
+        )
 
     # The host's side.
 

@@ -12,7 +12,7 @@ from secrets import randbits
 from typing import Any, Final
 from uuid import UUID
 
-from dialog.voip.peers import MediaEnd, MediaWire, Orphan, Owner, PeerLost, Taker
+from dialog.voip.peers import Adoption, MediaEnd, MediaWire, Orphan, Owner, PeerLost
 from dialog.workers.fabric import Fabric
 from dialog.workers.frames import MAX_FRAME, Frame
 from dialog.workers.peerframes import Ask, Located, RelayOpened, Told, Where
@@ -141,7 +141,7 @@ class FabricPeers:
         """See :class:`~dialog.voip.peers.Peers`."""
         await self._idle.wait()
 
-    async def adopt(self, orphan: Orphan) -> Taker | None:
+    async def adopt(self, orphan: Orphan) -> Adoption | None:
         """See :class:`~dialog.voip.peers.Peers`; a subclass that knows of agents which survive a gateway can."""
         del orphan
         return None

@@ -17,9 +17,14 @@ from test_bridge import tone
 from dialog.agent.agent import Agent
 from dialog.llm.llm import Entry
 from dialog.message import Message
+from dialog.server.config import ServiceConfig, Tenant
+from dialog.server.service import Service
+from dialog.sessions.config import AgentConfig
+from dialog.sessions.spec import SessionRequest, SessionSpec
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.nats_server import NatsServer
 from dialog.testing.scripted import ScriptedLLM
+from dialog.voip.admission import Accept, Offer
 from dialog.voip.call import CallSettings
 from dialog.voip.twilio import TwilioGateway
 from dialog.voip.voip import VoIP
@@ -34,14 +39,27 @@ async def until(true, timeout_s: float = 10.0) -> None:
             await asyncio.sleep(0.005)
 
 
+SESSION = '{"context":{"customer":17}}'
+
+
+async def accept(_: Offer) -> Accept:
+    return Accept(SESSION)
+
+
 class FleetHouse(House):
     """A gateway of the fleet, and Twilio as far as it lands there."""
 
     def __init__(self, nats: NatsServer, rest: TwilioRestEmulator) -> None:
         self.fleet = Fleet(nats.url)
-        self.gateway = TwilioGateway(
-            account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, webhook_url=PUBLIC, workers=self.fleet
+        self.served: TwilioGateway | Service = TwilioGateway(
+            account_sid=ACCOUNT,
+            auth_token=TOKEN,
+            base_url=rest.url,
+            webhook_url=PUBLIC,
+            resolver=accept,
+            workers=self.fleet,
         )
+        self.gateway = self.served
         self.origin = ""
         self.phone: Phone = None  # type: ignore[assignment]  # when it is served
 
@@ -52,13 +70,42 @@ class FleetHouse(House):
             opened.drop()
 
 
+class ServiceHouse(FleetHouse):
+    """A service of the fleet: its resolver is asked for every call, and it takes one at a time."""
+
+    def __init__(self, nats: NatsServer, rest: TwilioRestEmulator) -> None:
+        self.fleet = Fleet(nats.url)
+        self.asked = 0
+        self.served = self.service = Service(
+            ServiceConfig(
+                assistants={"day": assistant("You work at day."), "night": assistant("You work at night.")},
+                tenants={"main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, max_calls=1)},
+                resolver=self.resolve,
+                webhook_path="/twilio",
+                webhook_url=PUBLIC,
+                workers=self.fleet,
+            )
+        )
+        self.gateway = self.service.gateways["main"]
+
+    async def resolve(self, _: SessionRequest) -> SessionSpec:
+        self.asked += 1
+        return SessionSpec(assistant="night", max_duration_s=100, context={"customer": 17})
+
+
+def assistant(instructions: str) -> AgentConfig:
+    return AgentConfig(
+        stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM([]), instructions=instructions, greeting="Good day."
+    )
+
+
 class Town:
     """Two gateways, and the workers that they share."""
 
-    def __init__(self, nats: NatsServer, rest: TwilioRestEmulator) -> None:
+    def __init__(self, nats: NatsServer, rest: TwilioRestEmulator, house: type[FleetHouse]) -> None:
         self.nats = nats
         self.rest = rest
-        self.one, self.two = FleetHouse(nats, rest), FleetHouse(nats, rest)
+        self.one, self.two = house(nats, rest), house(nats, rest)
         self.workers: list[Worker] = []
         self.voips: list[VoIP] = []
 
@@ -88,13 +135,13 @@ class Town:
 
 
 @asynccontextmanager
-async def town():
+async def town(house: type[FleetHouse] = FleetHouse):
     async with NatsServer() as nats, TwilioRestEmulator(account_sid=ACCOUNT, auth_token=TOKEN) as rest:
-        made = Town(nats, rest)
+        made = Town(nats, rest, house)
         one, two = made.one, made.two
         async with (
-            serving(one.gateway) as one.origin,
-            serving(two.gateway) as two.origin,
+            serving(one.served) as one.origin,
+            serving(two.served) as two.origin,
             aiohttp.ClientSession() as session,
         ):
             for house in (one, two):
@@ -176,7 +223,10 @@ async def test_a_call_whose_gateway_dies_goes_on_at_another_one_with_its_clock_a
         (lost,) = voip.snapshot.playbacks
         assert (lost.uuid, lost.state) == (long.uuid, "lost")
         assert playing[-1] <= lost.heard_ms <= playing[-1] + 250
-        assert voip.metadata.carrier_call_id == sid
+        assert voip.metadata == first.metadata
+        assert (voip.metadata.carrier_call_id, voip.metadata.session) == (sid, SESSION)
+        (adopted,) = both.two.gateway.calls
+        assert adopted.metadata == first.metadata
         started = []
         after: list[Message[bytes]] = []
         voip.on(VoIP.STREAMING_STARTED, started.append)
@@ -190,6 +240,33 @@ async def test_a_call_whose_gateway_dies_goes_on_at_another_one_with_its_clock_a
         message = Message(uuid=uuid4(), data=tone(200), done=True)
         voip.post(message)
         assert message.data in await audio(opened, len(message.data))
+
+
+async def test_a_call_keeps_what_was_decided_for_it_when_another_service_goes_on_with_it():
+    async with town(ServiceHouse) as both:
+        one, two = both.one, both.two
+        await both.worker(one.service.sessions.on_voip)
+        sid, document, _ = await both.call()
+        await until(lambda: one.service.live.live)
+        await one.die()
+        second = await two.ask(document.action, sid)
+        await two.stream(second, sid)
+        await until(lambda: two.service.live.live)
+        voip, (session,) = both.voips[-1], two.service.live.live
+        assert len(both.voips) == 2
+        assert voip.checkpoint is None, "its agent has taken it"
+        config = one.service.sessions.config(SessionSpec.from_json(voip.metadata.session))
+        assert config.instructions == "You work at night."
+        assert config.settings.turns.silence.max_duration_s == 100
+        assert (session.tenant, session.agent, session.call.context["customer"]) == ("main", "Agent", 17)
+        assert session.call.from_ == one.service.live.live[0].call.from_
+        assert session.started_at
+        assert (one.asked, two.asked) == (1, 0)
+        assert (await two.ring(new_sid())).verbs == ["Reject"], "the call counts here now"
+        both.rest.add_call(sid)
+        await two.service.get(sid).hangup(reason="api_hangup")
+        await until(lambda: session.end is not None)
+        assert session.end.reason == "api_hangup"
 
 
 class Teller(Agent):

@@ -199,20 +199,20 @@ class Exchange(ABC):
 
     async def _adopt(self, peers: Peers, orphan: Orphan, site: Site) -> None:
         call_id = orphan.metadata.call_id
-        taker = None
+        adoption = None
         try:
             async with asyncio.timeout(_ADOPT_S):
-                taker = await peers.adopt(orphan)
+                adoption = await peers.adopt(orphan)
         except TimeoutError:
             logger.error("call %s: nobody adopted it within %g s", call_id, _ADOPT_S)  # noqa: TRY400
         except Exception:  # whatever it was, the caller is told
             logger.exception("call %s: adopting it failed", call_id)
-        if taker is None:
+        if adoption is None:
             logger.error("call %s: its gateway, %s, is gone, and nobody can go on with it", call_id, orphan.node)
             self._switchboard.give_up(call_id)
         else:
             logger.info("call %s: its gateway, %s, is gone; it goes on here", call_id, orphan.node)
-            await self._switchboard.adopt(orphan, taker, site)
+            await self._switchboard.adopt(orphan, adoption, site)
 
 
 class _Joined:

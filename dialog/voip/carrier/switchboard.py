@@ -30,7 +30,7 @@ from dialog.voip.carrier.start import StreamStart
 from dialog.voip.carrier.token import TOKEN_LIFE_S, StreamTokens
 from dialog.voip.consults import take_expected
 from dialog.voip.line import Line, Wire
-from dialog.voip.peers import Orphan, Taker
+from dialog.voip.peers import Adoption, Orphan, Taker
 from dialog.voip.voip import VoIP
 
 __all__ = ["PhoneCommands", "Switchboard", "SwitchboardSettings"]
@@ -234,13 +234,13 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         self._take(record, metadata, settings=replace(settings, never_connected_s=settings.never_connected_s + ring_s))
         return record
 
-    async def adopt(self, orphan: Orphan, taker: Taker, site: Site) -> None:
-        """Go on with a call that another gateway had; if ``taker`` fails, its caller is told so."""
-        metadata = orphan.metadata
+    async def adopt(self, orphan: Orphan, adoption: Adoption, site: Site) -> None:
+        """Go on with a call that another gateway had; if its taker fails, its caller is told so."""
+        metadata = adoption.metadata
         record = self._new_record(metadata.call_id, metadata.carrier_call_id, site)
         self._records[metadata.call_id] = record
         try:
-            self._take(record, metadata, taker=taker, generation=orphan.generation)
+            self._take(record, metadata, taker=adoption.take, generation=orphan.generation)
             if record.taken is not None:
                 await asyncio.shield(record.taken)
         except (UserCodeError, NoWorker) as exc:
