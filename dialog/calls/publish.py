@@ -80,6 +80,8 @@ class CallEvents:
         self.redaction = redaction
         self.queues: dict[str, Callable[[], float]] = {}
         """What of the events, or of what is made of them, waits somewhere, by a name: ``/metrics`` shows it."""
+        self.losses: dict[str, Callable[[], float]] = {}
+        """How many events were lost there since the beginning, by the same names."""
         self._listeners: tuple[NoticeListener, ...] = ()
 
     def on(self, listener: NoticeListener) -> None:

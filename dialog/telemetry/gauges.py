@@ -63,6 +63,12 @@ class Gauges(Collector):
         for name, read in queues.items():
             depth.add_metric([name], read())
         yield depth
+        lost = CounterMetricFamily("dialog_events_lost", "Events for which a queue had no room.", labels=["queue"])
+        for name, read in {
+            name: read for gateway in self.gateways for name, read in gateway.events.losses.items()
+        }.items():
+            lost.add_metric([name], read())
+        yield lost
 
     def _playout(self) -> Iterator[Metric]:
         queued_s = [call.queued_ms / 1000.0 for gateway in self.gateways for call in gateway.calls]

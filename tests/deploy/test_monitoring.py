@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dialog.calls import events as ev
 from dialog.calls.metrics import DeadAir, SessionMetrics
+from dialog.calls.store.log import CallLog
 from dialog.calls.timeline import TurnTimeline
 from dialog.cli.worker import _exposition
 from dialog.message import CallMetadata
@@ -98,10 +99,11 @@ def all_kinds(call: CallMetadata) -> list[ev.CallEvent]:
     return [kind(seq=seq, at_s=float(seq), **fields) for seq, (kind, fields) in enumerate(told)]
 
 
-async def told_by_a_gateway() -> str:
+async def told_by_a_gateway(log: CallLog) -> str:
     """What /metrics of a served gateway with a worker says after a call, and after one in which all went wrong."""
     workers = WorkerPool(str(ROOT / "tests" / "workers" / "apps" / "greeting.py:on_voip"), processes=1)
     gateway = TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, base_url="http://127.0.0.1:9", workers=workers)
+    log.follow(gateway.events)
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
         serve(gateway, host="127.0.0.1", port=0, leave_s=0.0, stop=stop, started=port.set_result)
@@ -133,15 +135,15 @@ async def told_by_a_gateway() -> str:
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, list[dict[str, str]]]:
+def told(tmp_path_factory) -> dict[str, list[dict[str, str]]]:
     """The labels of every sample that a gateway and a worker tell, by its name."""
-    text = asyncio.run(told_by_a_gateway()) + _exposition(Load(calls=1, capacity=2, processes=1))
-    samples: dict[str, list[dict[str, str]]] = {"dialog_queue_depth": [{"queue": "outbox"}]}
+    log = CallLog(f"sqlite:///{tmp_path_factory.mktemp('log') / 'calls.db'}")  # not open: it counts what waits
+    text = asyncio.run(told_by_a_gateway(log)) + _exposition(Load(calls=1, capacity=2, processes=1))
+    samples: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if not sample.name.endswith("_created"):
                 samples.setdefault(sample.name, []).append(sample.labels)
-    assert re.search("^# TYPE dialog_queue_depth gauge$", text, re.MULTILINE)
     return samples
 
 

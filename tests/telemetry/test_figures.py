@@ -243,10 +243,12 @@ def test_queues_and_metrics_of_ones_own_are_in_the_same_answer():
     metrics.queue("outbox", lambda: len(waiting))
     house = House()
     house.events.queues["call_log"] = lambda: 2 * len(waiting)
+    house.events.losses["call_log"] = lambda: 7
     metrics.watch(house)
     orders.inc()
     figures = scraped(metrics)
     assert figures.get("dialog_queue_depth", queue="call_log") == 6
+    assert figures.get("dialog_events_lost_total", queue="call_log") == 7
     assert figures.get("orders_total") == 1
     assert figures.get("dialog_queue_depth", queue="outbox") == 3
     waiting.clear()

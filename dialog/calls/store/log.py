@@ -35,6 +35,7 @@ _BATCH = 500
 _RETRIES = Backoff(first_s=0.2, limit_s=5.0, give_up_s=float("inf"))
 _ALARM_S = 10.0
 _CLOSE_S = 10.0
+_QUEUE = "call_log"
 
 
 class LogStatus(Struct, frozen=True, kw_only=True):
@@ -181,8 +182,13 @@ class CallLog:
     # Writing.
 
     def follow(self, events: CallEvents) -> None:
-        """Keep all events that are published there from now on: ``log.follow(gateway.events)``."""
+        """Keep all events that are published there from now on: ``log.follow(gateway.events)``.
+
+        Where the gateway is watched, ``/metrics`` tells how many wait, and how many were lost.
+        """
         events.on(self._take)
+        events.queues[_QUEUE] = lambda: self.status.waiting
+        events.losses[_QUEUE] = lambda: self.status.lost
         self._followed.append(events)
 
     def add_maker(self, maker: OutgoingMaker) -> None:
