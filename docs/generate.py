@@ -421,6 +421,9 @@ What `agent.on(Agent.EVENT, …)`, `Agent.REPORT` and the agent's own history ho
 are seconds since an agent took the call. Ids are UUIDs in text. Fields are added in later versions, and so are types:
 ignore those that you do not know. [events.json](events.json) is the JSON schema.
 
+Where events of several calls are told (live events, webhooks) each has the `call_id` of its call; the id that a model
+has given to a use of a tool is `tool_call_id` there.
+
 """
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from dialog.calls.events import CallEnded, CallEvent, CallStarted, RecordingReady
+from msgspec.structs import replace
+
+from dialog.calls.events import CallEnded, CallEvent, CallStarted, RecordingReady, StreamChanged
 from dialog.calls.publish import CallEvents
-from dialog.message import CallEnd, CallMetadata
+from dialog.message import CallEnd, CallMetadata, StreamStarted
 from dialog.voip.voip import VoIP
 
 __all__ = ["CallFeed", "declined"]
@@ -18,8 +20,8 @@ _ELSEWHERE = 1_000_000
 class CallFeed:
     """Sees to it that every call is told of from a :class:`CallStarted` to exactly one :class:`CallEnded`.
 
-    An agent numbers its events, here or in another process. The feed adds what no agent tells: the end of a call
-    that never had one or whose agent is gone, and a recording that comes later than the end.
+    An agent numbers its events, here or in another process. The feed adds what no agent tells: media and end of a call
+    that never had one, the end of a call whose agent is gone, and a recording that comes later than the end.
     """
 
     def __init__(self, voip: VoIP, events: CallEvents) -> None:
@@ -34,11 +36,14 @@ class CallFeed:
         """An agent has the call, or had it."""
         self._elsewhere = voip.generation > 0
         """It was at another gateway before, which has told of its start."""
+        self._live: StreamChanged | None = None
+        """Media started without an agent that told of it; its ``seq`` is not known yet."""
         self._over = False
         self._recordings: list[str] = []
         """Those that no event has told of yet."""
         voip.on(VoIP.EVENT, self._on_event)
         voip.on(VoIP.RECORDING_URL, self._on_recording)
+        voip.on(VoIP.STREAMING_STARTED, self._on_streaming_started)
         voip.on(VoIP.ENDED, self._on_ended)
 
     def close(self) -> None:
@@ -59,6 +64,10 @@ class CallFeed:
         if self._over:
             self._late_recordings()
 
+    def _on_streaming_started(self, started: StreamStarted) -> None:
+        if self._live is None:
+            self._live = StreamChanged(seq=0, at_s=self._at_s(), state="live", generation=started.generation)
+
     def _on_recording(self, url: str) -> None:
         self._recordings.append(url)  # our listener is the first: an agent's own event takes it off again
         if self._over:
@@ -75,6 +84,8 @@ class CallFeed:
             self._seq = max(self._seq, _ELSEWHERE)
         elif not self._started:
             self._publish(_started(self._voip.metadata, self._came_at, self._next(), 0.0))
+            if self._live is not None:
+                self._publish(replace(self._live, seq=self._next()))
         self._over = True
         self._publish(CallEnded(seq=self._next(), at_s=self._at_s(), reason=end.reason, detail=end.detail))
         self._late_recordings()

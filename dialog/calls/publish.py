@@ -12,13 +12,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
-from dialog.calls.events import CallEnded, CallEvent
+from dialog.calls.events import CallEnded, CallEvent, ToolEnded, ToolStarted
 from dialog.calls.redact import Redaction
 from dialog.errors import StateError
 from dialog.message import CallMetadata
@@ -38,8 +38,17 @@ class Notice(Struct, frozen=True):
     at: float = 0.0
     """When it was published, in seconds since 1970."""
 
+    def fields(self) -> dict[str, Any]:
+        """What :meth:`to_json` encodes."""
+        event = msgspec.to_builtins(self.event)
+        if isinstance(self.event, ToolStarted | ToolEnded):
+            event["tool_call_id"] = event.pop("call_id")
+        return {"call_id": str(self.call.call_id), **event}
+
     def to_json(self) -> bytes:
-        """The event's JSON object, with the ``call_id`` as its first member."""
+        """The event's JSON object, with the ``call_id`` as its first member; that of a tool is its ``tool_call_id``."""
+        if isinstance(self.event, ToolStarted | ToolEnded):
+            return _encoder.encode(self.fields())
         return b'{"call_id":"%s",%s' % (str(self.call.call_id).encode(), _encoder.encode(self.event)[1:])
 
 

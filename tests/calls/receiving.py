@@ -66,6 +66,11 @@ class Receiver:
                 calls[message["data"]["call_id"]].append(message["type"])
         return dict(calls)
 
+    def seqs(self, call_id: object) -> list[int]:
+        """Numbers of the events of a call that were told, as they came; the start of a conversation is told beside."""
+        mine = [each for each in self.taken if each["data"]["call_id"] == str(call_id)]
+        return [each["data"]["seq"] for each in mine if each["type"] != "call.started"]
+
 
 def free_port() -> int:
     with socket.socket() as found:

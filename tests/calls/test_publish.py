@@ -100,9 +100,10 @@ def test_a_call_that_never_had_an_agent_starts_and_ends_as_well():
         call, line, _ = a_call(clock, told, lambda _: None)
         await clock.sleep(3)
         line.hang_up()
-        start, end = told.of(call)
+        start, stream, end = told.of(call)
         assert (start.agent, start.call_id, start.to) == ("", call.metadata.call_id, "agent")
-        assert (end.reason, end.seq) == ("caller_hangup", 1)
+        assert (stream.state, stream.generation, stream.at_s) == ("live", 1, 0.0)
+        assert (end.reason, end.seq) == ("caller_hangup", 2)
         assert end.at_s == pytest.approx(3, abs=0.1)
         await call.wait_closed()
 
@@ -367,6 +368,13 @@ def test_what_leaves_is_masked_for_every_listener():
     told = Told(redaction=Redaction())
     told.events.publish(CALL, ev.CallerSaid(seq=0, at_s=0, turn=uuid4(), text="I am +15551230001", final=True))
     assert [notice.event.text for notice in told.notices] == ["I am [phone]"]
+
+
+@pytest.mark.parametrize("kind", [ev.ToolStarted, ev.ToolEnded])
+def test_the_id_of_a_tools_use_is_not_taken_for_that_of_the_call(kind):
+    more = {"arguments": "{}"} if kind is ev.ToolStarted else {"result": "", "state": "done", "took_s": 1.0}
+    told = json.loads(Notice(CALL, kind(seq=3, at_s=0, turn=uuid4(), call_id="t1", name="book", **more)).to_json())
+    assert (told["call_id"], told["tool_call_id"]) == (str(CALL.call_id), "t1")
 
 
 def test_an_event_in_json_begins_with_its_call():

@@ -92,7 +92,35 @@ async def test_messages_are_those_that_the_endpoint_wants(sqlite_url):
             await empty_after(log)
             kept = await log.events(call.call_id)
         assert [message["type"] for message in some.taken] == ["caller.transcript", "tool.ended"]
-        assert [message["data"]["seq"] for message in every.taken] == [event.seq for event in kept]
+        assert {message["data"]["call_id"] for message in some.taken} == {str(call.call_id)}
+        assert some.taken[1]["data"]["tool_call_id"] == "t1"
+        assert every.seqs(call.call_id) == [event.seq for event in kept]
+        assert [message["type"] for message in every.taken[:3]] == ["call.taken", "stream", "call.started"]
+
+
+@pytest.mark.parametrize("direction", ["inbound", "outbound"])
+async def test_a_call_starts_with_its_media_and_one_that_nobody_answers_only_ends(sqlite_url, direction):
+    events = CallEvents()
+    async with receiver() as far:
+        log = CallLog(sqlite_url, batch_s=0.01)
+        async with log, Webhooks(log, endpoint(far)):
+            log.follow(events)
+            call = Caller(events, direction=direction).start().turn()
+            call.tell(ev.StreamChanged, state="moving", generation=1)
+            call.tell(ev.StreamChanged, state="live", generation=2)
+            call.end()
+            await empty_after(log)
+            unanswered = Caller(events, direction=direction)
+            started = {"call_id": unanswered.call_id, "carrier": "twilio", "carrier_call_id": "", "from_": "", "to": ""}
+            unanswered.tell(ev.CallStarted, **started, direction=direction, started_at="2026-01-02T03:04:05.000+00:00")
+            unanswered.tell(ev.CallEnded, reason="no_answer")
+            await empty_after(log)
+        assert far.by_call() == {str(call.call_id): WHOLE, str(unanswered.call_id): ["call.ended"]}
+        told = far.taken[0]["data"]
+        assert set(told) == {
+            *("call_id", "seq", "at_s", "carrier", "carrier_call_id", "from", "to", "direction", "started_at")
+        }
+        assert (told["direction"], told["from"], told["seq"]) == (direction, "+15551230001", 1)
 
 
 async def empty_after(log: CallLog) -> None:
@@ -141,12 +169,12 @@ async def test_a_receiver_that_was_down_for_ten_minutes_gets_everything_in_the_o
             assert clock.now() - began >= 600
             assert far.taken == []
             kept = {call.call_id: [event.seq for event in await log.events(call.call_id)] for call in calls}
-            assert await webhooks.waiting() == {"crm": sum(map(len, kept.values()))}
+            starts = len(calls)
+            assert await webhooks.waiting() == {"crm": sum(map(len, kept.values())) + starts}
             await far.up()
             await empty(log)
             for call in calls:
-                told = [m["data"]["seq"] for m in far.taken if m["data"]["call_id"] == str(call.call_id)]
-                assert list(dict.fromkeys(told)) == kept[call.call_id]
+                assert list(dict.fromkeys(far.seqs(call.call_id))) == kept[call.call_id]
 
 
 async def test_what_is_never_taken_becomes_a_dead_letter_and_can_be_sent_again(url):
@@ -257,7 +285,7 @@ async def test_several_processes_share_the_work_and_none_does_it_twice(postgres_
         assert len(far.taken) == len({message["id"] for message in far.taken}), "nothing twice"
         for call in calls:
             kept = [event.seq for event in await writer.events(call.call_id)]
-            assert kept == [m["data"]["seq"] for m in far.taken if m["data"]["call_id"] == str(call.call_id)]
+            assert kept == far.seqs(call.call_id)
         for log in logs:
             await log.close()
 
@@ -341,7 +369,7 @@ async def test_whatever_a_receiver_answers_all_comes_in_the_end_and_in_order(sql
             await empty_after(log)
             for call in calls:
                 kept = [event.seq for event in await log.events(call.call_id)]
-                assert kept == [m["data"]["seq"] for m in far.taken if m["data"]["call_id"] == str(call.call_id)]
+                assert kept == far.seqs(call.call_id)
 
 
 # The shape of Vapi.
@@ -354,7 +382,7 @@ async def test_a_receiver_written_for_vapi_is_told_in_its_shape(sqlite_url):
         vapi = endpoint(far, dialect="vapi", secrets=(), headers={"X-Vapi-Secret": "s"})
         async with log, Webhooks(log, vapi):
             log.follow(events)
-            call = Caller(events, parameters=(("assistantId", "a-1"),)).start()
+            call = Caller(events, session='{"assistant":"a-1","number":"n-1","greeting":"Hi."}').start()
             call.turn("Hi.", "Hello.").tell(ev.TransferChanged, to="+15550100", state="started")
             call.tell(ev.RecordingReady, url="https://carrier.example/1.wav")
             call.end("transferred")
@@ -368,7 +396,7 @@ async def test_a_receiver_written_for_vapi_is_told_in_its_shape(sqlite_url):
         assert last["type"] == "end-of-call-report"
         assert last["call"]["id"] == str(call.call_id)
         assert last["call"]["type"] == "inboundPhoneCall"
-        assert last["call"]["assistantId"] == "a-1"
+        assert (last["call"]["assistantId"], last["call"]["phoneNumberId"]) == ("a-1", "n-1")
         assert (last["customer"], last["phoneNumber"]) == ({"number": "+15551230001"}, {"number": "+15551230002"})
         assert last["startedAt"] == "2026-01-02T03:04:05.000Z"
         assert last["artifact"]["transcript"] == "User: Hi.\nAI: Hello."

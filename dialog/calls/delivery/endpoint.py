@@ -20,7 +20,7 @@ __all__ = ["WebhookEndpoint"]
 _Render = Callable[[Notice, SessionReport | None], Iterator[tuple[str, str, bytes]]]
 _RENDER: Final[dict[str, _Render]] = {"plain": plain.plain_messages, "vapi": vapi.vapi_messages}
 _TYPES: Final[dict[str, frozenset[str]]] = {
-    "plain": frozenset(str(cls.__struct_config__.tag) for cls in CALL_EVENTS),
+    "plain": frozenset({plain.TAKEN, *(str(cls.__struct_config__.tag) for cls in CALL_EVENTS)}),
     "vapi": vapi.TYPES,
 }
 _DEFAULTS: Final = {"plain": plain.DEFAULTS, "vapi": vapi.DEFAULTS}

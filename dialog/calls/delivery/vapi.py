@@ -46,6 +46,15 @@ _REASONS = {
     "failed": "twilio-failed-to-connect-call",
 }
 _encode = msgspec.json.Encoder().encode
+
+
+class _Decided(msgspec.Struct):
+    """Of what was decided for a call."""
+
+    assistant: str = ""
+    number: str = ""
+
+
 _Message = tuple[str, dict[str, Any]]
 
 
@@ -115,8 +124,9 @@ def _call(call: CallMetadata, customer: str, status: str, created: datetime) -> 
         "phoneCallProviderId": call.carrier_call_id,
         "createdAt": _iso(created),
     }
-    for name in ("assistantId", "phoneNumberId"):
-        if value := call.parameter(name):
+    decided = msgspec.json.decode(call.session, type=_Decided) if call.session else _Decided()
+    for name, known in (("assistantId", decided.assistant), ("phoneNumberId", decided.number)):
+        if value := call.parameter(name) or known:
             fields[name] = value
     return fields
 
