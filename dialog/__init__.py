@@ -112,6 +112,7 @@ if TYPE_CHECKING:
     from dialog.server.callbacks import SessionCallbacks as SessionCallbacks
     from dialog.server.config import ApiSettings as ApiSettings
     from dialog.server.config import ApiToken as ApiToken
+    from dialog.server.config import ClientSettings as ClientSettings
     from dialog.server.config import PhoneNumber as PhoneNumber
     from dialog.server.config import ServiceConfig as ServiceConfig
     from dialog.server.config import Tenant as Tenant
@@ -190,6 +191,7 @@ _HOMES = {
     "CartesiaSTT": "stt.cartesia",
     "CartesiaTTS": "tts.cartesia",
     "CascadeS2S": "s2s.cascade",
+    "ClientSettings": "server.config",
     "Clock": "clock",
     "Comparison": "stt.tee",
     "ConfigurationError": "errors",
@@ -343,6 +345,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CartesiaSTT",
     "CartesiaTTS",
     "CascadeS2S",
+    "ClientSettings",
     "Clock",
     "Comparison",
     "ConfigurationError",

@@ -264,7 +264,7 @@ class CallMetadata(Struct, frozen=True, kw_only=True):
     carrier_call_id: str = ""
     """The carrier's id: the CallSid of Twilio. Of a call that is being placed it is known a little later."""
     account_id: str = ""
-    """The carrier's account: the AccountSid of Twilio."""
+    """The carrier's account: the AccountSid of Twilio. Of a client's session, what its token names."""
     from_: str = ""
     to: str = ""
     direction: Literal["inbound", "outbound"] = "inbound"

@@ -24,14 +24,26 @@ from dialog.sms.sms import check_e164
 from dialog.voip.admission import Declined, Reject, Workers
 from dialog.voip.pacing import Pacing
 
-__all__ = ["ApiSettings", "ApiToken", "PhoneNumber", "Scope", "ServiceConfig", "Tenant", "config_from_env"]
+__all__ = [
+    "ApiSettings",
+    "ApiToken",
+    "ClientSettings",
+    "PhoneNumber",
+    "Scope",
+    "ServiceConfig",
+    "Tenant",
+    "config_from_env",
+]
 
-Scope: TypeAlias = Literal["calls:read", "calls:write", "messages:write"]
+Scope: TypeAlias = Literal["calls:read", "calls:write", "clients:write", "messages:write"]
 """``calls:read``: look at calls, their words and recordings. ``calls:write``: place, transfer, end them, let the agent
-say something. ``messages:write``: send text messages."""
+say something. ``clients:write``: hand out tokens with which browsers and apps start sessions. ``messages:write``: send
+text messages."""
 
 _SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 _SHORTEST_TOKEN: Final = 16
+_LONGEST_NAME: Final = 64
+"""Of a tenant: as the call log has room for."""
 _PACING = Pacing()
 
 
@@ -152,6 +164,33 @@ class PhoneNumber(Struct, frozen=True, kw_only=True):
         return "<PhoneNumber>"
 
 
+class ClientSettings(Struct, frozen=True, kw_only=True):
+    """Sessions of browsers, apps and scripts, over the client protocol.
+
+    Raises:
+        ConfigurationError: The key is too short, or the path is none.
+    """
+
+    path: str = "/ws/realtime"
+    """Of the WebSocket, beneath ``prefix``."""
+    token_key: str = ""
+    """At least 16 characters; signs the tokens of clients, in all processes the same. Unless given, it is made from the
+    credentials of the first tenant."""
+    origins: tuple[str, ...] = ()
+    """Pages of other hosts that may connect, as ``https://app.example``."""
+    token_optional: bool = False
+    """Ask the resolver about clients without a token, too. Without a resolver those on this machine are taken then,
+    and with ``allow_anybody`` all."""
+
+    def __post_init__(self) -> None:
+        if self.token_key and len(self.token_key) < _SHORTEST_TOKEN:
+            raise ConfigurationError(f"token_key of clients must have {_SHORTEST_TOKEN} characters or more")
+        _check_path("path of clients", self.path)
+
+    def __repr__(self) -> str:
+        return f"<ClientSettings {self.path}>"
+
+
 class ServiceConfig(Struct, frozen=True, kw_only=True):
     """A whole service: ``python -m dialog serve app:config``.
 
@@ -161,8 +200,9 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
 
     assistants: Mapping[str, AgentConfig]
     """The agents, by their ids."""
-    tenants: Mapping[str, Tenant]
-    """The accounts, by their names. Of several, each has the paths below with its name behind them."""
+    tenants: Mapping[str, Tenant] = field(default_factory=dict[str, Tenant])
+    """The accounts, by their names. Of several, each has the paths below with its name behind them. None are needed
+    where only ``clients`` come."""
     numbers: Mapping[str, PhoneNumber] = field(default_factory=dict[str, PhoneNumber])
     """The numbers, by their ids."""
     default_assistant: str = ""
@@ -185,6 +225,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
     """Before all paths of the service: ``/voice``."""
     webhook_path: str = "/twilio/voice"
     stream_path: str = "/ws/twilio"
+    clients: ClientSettings | None = None
+    """Browsers and apps are served as well; ``None``: they are not."""
     api: ApiSettings = ApiSettings()
     workers: Workers | None = None
     """Run the agents: ``WorkerPool("app:config.on_voip")``."""
@@ -198,20 +240,24 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
     """So many calls can still be looked at after their end without a call log."""
 
     def __post_init__(self) -> None:
-        if not self.tenants:
-            raise ConfigurationError("a service needs a tenant: the account at the carrier")
+        if not self.tenants and self.clients is None:
+            raise ConfigurationError("a service needs a tenant, the account at the carrier, or clients")
         accounts = [tenant.account_sid for tenant in self.tenants.values()]
         if len(set(accounts)) != len(accounts):
             raise ConfigurationError("two tenants have the same account: calls tell their tenant by it")
         for name in (*self.assistants, *self.tenants, *self.numbers):
             if not name or not name.isprintable() or set(name) & set("/?#% "):
                 raise ConfigurationError(f"{name!r} cannot be an id: it stands in paths")
+        for name in self.tenants:
+            if len(name) > _LONGEST_NAME:
+                raise ConfigurationError(f"{name!r} is too long for a tenant: {_LONGEST_NAME} characters are the most")
         for what in ("prefix", "webhook_path", "stream_path"):
-            path = getattr(self, what)
-            if path and (not path.startswith("/") or path.endswith("/")):
-                raise ConfigurationError(f"{what} must begin with a slash and end without one, got {path!r}")
+            if path := getattr(self, what):
+                _check_path(what, path)
         if not self.webhook_path or self.webhook_path == self.stream_path:
             raise ConfigurationError("webhook_path and stream_path must be two paths")
+        if self.clients is not None and self.clients.path in (self.webhook_path, self.stream_path):
+            raise ConfigurationError(f"{self.clients.path} cannot be a path of the carrier's and of clients at once")
         for number_id, number in self.numbers.items():
             if number.assistant and number.assistant not in self.assistants:
                 raise ConfigurationError(f"number {number_id!r}: there is no assistant {number.assistant!r}")
@@ -259,8 +305,13 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
         )
 
 
+def _check_path(what: str, path: str) -> None:
+    if not path.startswith("/") or path.endswith("/"):
+        raise ConfigurationError(f"{what} must begin with a slash and end without one, got {path!r}")
+
+
 def config_from_env(env: Mapping[str, str]) -> ServiceConfig:
-    """A service with one agent and one account, from the environment alone.
+    """A service with one agent and one account, from the environment alone; with an API token for clients, too.
 
     ``TWILIO_PROVIDER`` names who hears and speaks (``openai``, ``gemini`` …); ``llm.openai`` and the like, or a
     provider that is only a language model, make an agent in text mode, with the default STT and TTS.
@@ -298,6 +349,7 @@ def config_from_env(env: Mapping[str, str]) -> ServiceConfig:
         stream_url=read("TWILIO_STREAM_URL"),
         webhook_path=read("TWILIO_VOICE_WEBHOOK_PATH"),
         stream_path=read("TWILIO_STREAM_WEBSOCKET_PATH"),
+        clients=ClientSettings() if token else None,
         api=ApiSettings(tokens=(ApiToken(name="environment", token=token),) if token else ()),
     )
 

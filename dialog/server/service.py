@@ -1,37 +1,43 @@
-"""A service: gateways of several accounts, one policy on sessions, one stream of events, one REST API."""
+"""A service: gateways of accounts and of browsers, one policy on sessions, one stream of events, one REST API."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
 from uuid import UUID, uuid4
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from dialog.calls.publish import CallEvents
 from dialog.errors import ConfigurationError, LimitError, StateError
 from dialog.message import CallMetadata, SentSMS
 from dialog.server.channels import Channels
-from dialog.server.config import PhoneNumber, ServiceConfig, Tenant, config_from_env
+from dialog.server.config import ClientSettings, PhoneNumber, ServiceConfig, Tenant, config_from_env
 from dialog.server.limits import Limit, Limits, Place, Stamp
 from dialog.server.live import LiveSessions, Session
 from dialog.sessions.sessions import reason
-from dialog.sessions.spec import SessionRequest, SessionSpec, phone_context
+from dialog.sessions.spec import SessionRequest, SessionSpec, phone_context, request_of
 from dialog.sms.twilio import TwilioSMS
-from dialog.voip.admission import Accept, Decision, Declined, Offer, Workers
+from dialog.voip.admission import Accept, Decision, Declined, Offer, Reject, Workers
+from dialog.voip.answering import MachineDetection
 from dialog.voip.call import Call
 from dialog.voip.peers import Peers
 from dialog.voip.refusals import Refusals
 from dialog.voip.twilio.gateway import TwilioGateway
-from dialog.voip.twilio.voip import TwilioVoIP
 from dialog.voip.voip import VoIP
+from dialog.voip.web.gateway import WebGateway
 
 __all__ = ["Service", "SessionRefused", "Unknown"]
 
 logger = logging.getLogger(__name__)
+
+_NOBODY: Final = ""
+"""Whose calls those are that are no tenant's."""
 
 
 class Unknown(ConfigurationError):
@@ -61,15 +67,17 @@ class Service:
         self.events: CallEvents = CallEvents(redaction=config.redaction)
         self.sessions = config.sessions()
         self._accounts = {tenant.account_sid: name for name, tenant in config.tenants.items()}
-        self._workers = None if config.workers is None else _Shared(config.workers, len(config.tenants))
-        self.limits: Limits = Limits(
-            config.max_calls, {name: tenant.max_calls for name, tenant in config.tenants.items()}, self._count
-        )
+        users = len(config.tenants) + (config.clients is not None)
+        self._workers = None if config.workers is None else _Shared(config.workers, users)
+        each = {name: tenant.max_calls for name, tenant in config.tenants.items()}
+        self.limits: Limits = Limits(config.max_calls, {**each, _NOBODY: None}, self._count)
         """Counts calls against their limits."""
         self.gateways: Mapping[str, TwilioGateway] = {
             name: self._make_gateway(name, tenant) for name, tenant in config.tenants.items()
         }
         """By tenant."""
+        self.clients: WebGateway | None = None if config.clients is None else self._make_web_gateway(config.clients)
+        """Where browsers and apps come in."""
         self.live = LiveSessions(self.events, self.tenant_of, keep_ended=config.keep_ended)
         if config.callbacks is not None:
             config.callbacks.follow(self.events)
@@ -105,7 +113,7 @@ class Service:
         from dialog.server.api.aiohttp_shell import add_api_routes
 
         app.on_startup.append(self._on_startup)
-        for gateway in self.gateways.values():
+        for gateway in self.doors:
             gateway.add_routes(app)
         add_api_routes(self.api, app, self.config.prefix)
         app.on_cleanup.append(self._on_cleanup)
@@ -143,36 +151,42 @@ class Service:
     async def start(self) -> None:
         """Get ready for calls."""
         await self._begin()
-        for gateway in self.gateways.values():
+        for gateway in self.doors:
             await gateway.start()
 
     async def close(self) -> None:
         """Take no more calls, end those that are there, let go of everything; calling it again is harmless."""
-        await asyncio.gather(*(gateway.close() for gateway in self.gateways.values()))
+        await asyncio.gather(*(gateway.close() for gateway in self.doors))
         await self.api.elsewhere.close()
         await self._close_log()
 
     @property
     def ready(self) -> bool:
         """Whether a call would be taken now."""
-        return all(gateway.ready for gateway in self.gateways.values())
+        return all(gateway.ready for gateway in self.doors)
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more calls, and wait for those that are there; whether all have ended by themselves."""
-        return all(await asyncio.gather(*(gateway.drain(timeout_s) for gateway in self.gateways.values())))
+        return all(await asyncio.gather(*(gateway.drain(timeout_s) for gateway in self.doors)))
 
     # What metrics look at.
 
     @property
+    def doors(self) -> tuple[TwilioGateway | WebGateway, ...]:
+        """All gateways: of the tenants, and that of clients."""
+        clients = () if self.clients is None else (self.clients,)
+        return (*self.gateways.values(), *clients)
+
+    @property
     def calls(self) -> tuple[Call, ...]:
-        """The calls of which something is left, of all tenants."""
-        return tuple(call for gateway in self.gateways.values() for call in gateway.calls)
+        """The calls of which something is left, of telephones and clients alike."""
+        return tuple(call for gateway in self.doors for call in gateway.calls)
 
     @property
     def refusals(self) -> Refusals:
         """What the gateways have refused."""
         together = Refusals()
-        for gateway in self.gateways.values():
+        for gateway in self.doors:
             together.webhooks += gateway.refusals.webhooks
             together.sockets += gateway.refusals.sockets
             together.sip += gateway.refusals.sip
@@ -193,13 +207,18 @@ class Service:
         """Whether a call is in this process, or was lately."""
         return self.session(call_id) is not None or self.get(call_id) is not None
 
-    def get(self, call: UUID | str) -> TwilioVoIP | None:
+    def get(self, call: UUID | str) -> VoIP | None:
         """A call by its ``call_id`` or CallSid, to do something with; ``None`` once nothing of it is left."""
-        return next((voip for gateway in self.gateways.values() if (voip := gateway.get(call)) is not None), None)
+        return next((voip for gateway in self.doors if (voip := gateway.get(call)) is not None), None)
 
     def tenant_of(self, call: CallMetadata) -> str:
-        """The name of the tenant whose call it is."""
-        return self._accounts.get(call.account_id, "")
+        """The name of the tenant whose call it is; empty: nobody's in particular."""
+        if call.carrier != "web":
+            return self._accounts.get(call.account_id, "")
+        tenants = self.config.tenants
+        if call.account_id:
+            return call.account_id if call.account_id in tenants else ""
+        return next(iter(tenants)) if len(tenants) == 1 else ""
 
     async def place(
         self,
@@ -208,6 +227,7 @@ class Service:
         number: str,
         to: str,
         context: Mapping[str, Any] | None = None,
+        machine_detection: MachineDetection | None = None,
         allowed: Callable[[str], bool] = lambda _: True,
     ) -> UUID:
         """Place a call, and return its id once the carrier has it.
@@ -217,6 +237,7 @@ class Service:
             number: Id of the number that it comes from, likewise.
             to: Who is called, in E.164.
             context: What the agent is to know.
+            machine_detection: Let the carrier find out whether a machine answers, and what to do then.
             allowed: Whether a tenant may be used.
 
         Raises:
@@ -259,11 +280,52 @@ class Service:
 
         try:
             await self.gateways[tenant].call(
-                to, from_=listed.number, session=decision.to_json(), call_id=call_id, before=before
+                to,
+                from_=listed.number,
+                machine_detection=machine_detection,
+                session=decision.to_json(),
+                call_id=call_id,
+                before=before,
             )
         finally:
             self.limits.give(place)
         return call_id
+
+    def client_token(
+        self, session: SessionSpec, *, user: str = "", tenant: str = "", life_s: float = 60.0
+    ) -> tuple[str, UUID]:
+        """A token with which a browser or an app starts one session, and the id that its call will have.
+
+        Args:
+            session: What it is to be like. The resolver is asked when it begins; without one it is as it says here.
+                Without an assistant the client may choose one.
+            user: Who will talk.
+            tenant: Whose session it is; not needed if there is only one.
+            life_s: How long the session may take to start, an hour at most.
+
+        Raises:
+            Unknown: There is no such assistant or tenant, or the service takes no clients.
+            ConfigurationError: The session cannot be like that, or does not fit into a token.
+        """
+        config = self.config
+        if self.clients is None:
+            raise Unknown("this service takes no clients: its configuration has no clients=ClientSettings()")
+        if tenant and tenant not in config.tenants:
+            raise Unknown("there is no tenant of this id")
+        if config.resolver is None:
+            if session.assistant and session.assistant not in config.assistants:
+                raise Unknown("there is no assistant of this id")
+            self.sessions.config(replace(session, assistant=session.assistant or self.clients.agents[0]))
+        call_id = uuid4()
+        token = self.clients.token(
+            user=user,
+            agent=session.assistant,
+            account=tenant,
+            session=session.to_json(),
+            call_id=call_id,
+            life_s=life_s,
+        )
+        return token, call_id
 
     async def send_sms(self, to: str, text: str, *, number: str = "", tenant: str = "") -> SentSMS:
         """Write a text message, without a call.
@@ -330,21 +392,50 @@ class Service:
         gateway.on("voip", self._on_voip)
         return gateway
 
+    def _make_web_gateway(self, clients: ClientSettings) -> WebGateway:
+        config = self.config
+        names = sorted(config.assistants, key=lambda name: name != config.default_assistant)
+        gateway = WebGateway(
+            token_key=_token_key(config),
+            path=f"{config.prefix}{clients.path}",
+            agents=names if config.resolver is None else (),  # a resolver may know others
+            origins=clients.origins,
+            allow_anybody=clients.token_optional,
+            resolver=self._resolve_client,
+            resolver_timeout_s=config.resolver_timeout_s + 1.0,  # ours comes first, and says more
+            workers=self._workers,
+            events=self.events,
+        )
+        gateway.on("voip", self._on_voip)
+        return gateway
+
     def _on_voip(self, voip: VoIP) -> None:
         self.sessions.on_voip(voip)
 
     async def _resolve(self, tenant: str, offer: Offer) -> Decision:
-        full = await self._reached(tenant, self.limits.stamp())
-        if full is not None:
-            return self._declined(full)
         call, account = offer.metadata, self.config.tenants[tenant]
         number = self.config.number_called(tenant, call)
         wanted = SessionSpec(assistant="" if number is None else number.assistant, context=phone_context(call))
-        decision = await self.sessions.decide(
-            SessionRequest(
-                source="phone", call=call, wanted=wanted, verified=bool(account.options.get("validate", True))
-            )
-        )
+        verified = bool(account.options.get("validate", True))
+        return await self._decide(tenant, SessionRequest(source="phone", call=call, wanted=wanted, verified=verified))
+
+    async def _resolve_client(self, offer: Offer) -> Decision:
+        call = offer.metadata
+        try:
+            request = request_of(call, verified=True)
+        except ConfigurationError as exc:
+            logger.error("session %s: the session in its token: %s", call.call_id, exc)  # noqa: TRY400
+            return Reject()
+        if call.session and await self.api.elsewhere.owner(call.call_id):
+            logger.warning("session %s: its token was used before, at another process", call.call_id)
+            return Reject()
+        return await self._decide(self.tenant_of(call), request)
+
+    async def _decide(self, tenant: str, request: SessionRequest) -> Decision:
+        full = await self._reached(tenant, self.limits.stamp())
+        if full is not None:
+            return self._declined(full)
+        decision = await self.sessions.decide(request)
         if not isinstance(decision, SessionSpec):
             return decision
         # Others may have come meanwhile.
@@ -381,7 +472,11 @@ class Service:
         return self.config.when_full
 
     def _count(self, tenant: str) -> int:
-        return sum(call.state != "ended" for call in self.gateways[tenant].calls)
+        gateway, clients = self.gateways.get(tenant), self.clients
+        there = () if gateway is None else gateway.calls
+        clients_there = () if clients is None else clients.calls
+        own = [call for call in clients_there if self.tenant_of(call.metadata) == tenant]
+        return sum(call.state != "ended" for call in (*there, *own))
 
     def _behind(self, tenant: str) -> str:
         """What stands behind the paths of a tenant."""
@@ -442,6 +537,15 @@ class Service:
     async def _on_cleanup(self, _: web.Application) -> None:
         await self.api.elsewhere.close()
         await self._close_log()
+
+
+def _token_key(config: ServiceConfig) -> bytes | None:
+    """What signs the tokens of clients: the same in all processes that have this configuration."""
+    if config.clients is not None and config.clients.token_key:
+        return config.clients.token_key.encode()
+    for tenant in config.tenants.values():
+        return hmac.digest(tenant.auth_token.encode(), b"dialog client token, version 1", "sha256")
+    return None  # this process alone knows it then
 
 
 class _Shared:

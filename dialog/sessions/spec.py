@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dialog.agent.vadmode import VADMode
 from dialog.errors import ConfigurationError
@@ -120,7 +121,12 @@ def request_of(call: CallMetadata, *, verified: bool) -> SessionRequest:
     """What is asked for by a call that has come in, from a telephone or from a client.
 
     A client asks by its parameters: ``provider``, ``model``, ``voice``, ``instructions`` and so on, and ``context``, a
-    JSON object. That it has a token says who it is, not what it may ask for: it is never ``verified``.
+    JSON object. That it has a token says who it is, not what it may ask for: it is not ``verified``. It is if the token
+    says what the session is to be like; then that is what is wanted, and what the client asks for is in
+    ``context["client"]`` only.
+
+    Raises:
+        ConfigurationError: The token's session is none that this version understands.
     """
     if call.carrier != "web":
         return SessionRequest(
@@ -128,12 +134,17 @@ def request_of(call: CallMetadata, *, verified: bool) -> SessionRequest:
         )
     client = {name.removeprefix(_CLIENT): value for name, value in call.parameters if name.startswith(_CLIENT)}
     host = {name: value for name, value in call.parameters if not name.startswith(_CLIENT)}
-    wishes: dict[str, Any] = {name: client.pop(name) for name in _WISHES if name in client}
+    peer = host.get("remote", "")
     context: dict[str, Any] = {"source": "client", "user": call.from_, "parameters": host, "client": client}
+    if call.session:
+        signed = SessionSpec.from_json(call.session)
+        signed = replace(signed, assistant=signed.assistant or call.to, context={**context, **signed.context})
+        return SessionRequest(source="client", call=call, wanted=signed, verified=True, peer=peer)
+    wishes: dict[str, Any] = {name: client.pop(name) for name in _WISHES if name in client}
     with suppress(msgspec.MsgspecError):  # what is no JSON is among the client's parameters as it is
         context |= msgspec.json.decode(client.get("context", "{}"), type=dict[str, Any])
     wanted = SessionSpec(assistant=call.to, context=context, **wishes)
-    return SessionRequest(source="client", call=call, wanted=wanted, peer=host.get("remote", ""))
+    return SessionRequest(source="client", call=call, wanted=wanted, peer=peer)
 
 
 def phone_context(call: CallMetadata) -> dict[str, Any]:

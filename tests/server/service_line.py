@@ -48,7 +48,10 @@ def make_config(rest: TwilioRestEmulator, **more) -> ServiceConfig:
         "numbers": {"first": PhoneNumber(number=OURS)},
         "api": api(),
     }
-    return ServiceConfig(**{**settings, **more})
+    settings |= more
+    if callable(settings["tenants"]):
+        settings["tenants"] = settings["tenants"](rest)
+    return ServiceConfig(**settings)
 
 
 class Client:
@@ -89,7 +92,7 @@ async def serving_at(listening, app):
 async def service_line(*, public=False, serve=serving_at, **settings):
     """A service with one account and one assistant, unless ``settings`` say otherwise.
 
-    ``public``: it knows its own address, so that calls can be placed.
+    ``public``: it knows its own address, so that calls can be placed. ``tenants`` may be a function of the account.
     """
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
@@ -100,7 +103,7 @@ async def service_line(*, public=False, serve=serving_at, **settings):
         service = Service(make_config(rest, **settings))
         app = service if serve is not serving_at else service.app()
         async with serve(listening, app) as origin, aiohttp.ClientSession() as session:
-            phone = Phone(origin + service.gateways[next(iter(service.gateways))].path, session)
+            phone = Phone(origin + next((each.path for each in service.gateways.values()), ""), session)
             yield SimpleNamespace(
                 service=service, rest=rest, origin=origin, phone=phone, client=Client(origin, session), session=session
             )

@@ -58,9 +58,22 @@ async def test_a_call_is_placed_in_the_shape_of_the_seed_and_its_agent_speaks() 
         assert (context["source"], context["order"], context["to"]) == ("api", 7, THEIRS)
 
 
+async def test_a_machine_that_answers_is_hung_up_on_if_that_is_wanted() -> None:
+    async with service_line(public=True) as line:
+        line.rest.callees[THEIRS] = Callee(light=True, answered_by="machine_start", verdict_s=0.1)
+        detection = {"whenMachine": "hang_up", "verdictS": 20}
+        answer = await line.client.post("/call/start", placed(machineDetection=detection))
+        assert answer.status == 201
+        session = line.service.session(UUID(answer.body["call_id"]))
+        await until(lambda: session.end is not None)
+        assert session.end.reason == "machine"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "word"),
     [
+        (placed(machineDetection={"whenMachine": "leave_message"}), 422, "message"),
+        (placed(machineDetection={"verdictS": 60}), 422, "verdictS"),
         (placed(assistantId="nobody"), 404, "assistant"),
         (placed(phoneNumberId="none"), 404, "phone number"),
         (placed(customer={"number": "0155512"}), 422, "number"),

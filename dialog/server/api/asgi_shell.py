@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from dialog.errors import LimitError, MissingExtra
@@ -37,10 +37,13 @@ class ServiceAsgi:
         self._service = service
         self._api = service.api
         self._metrics = _metrics(service)
-        self._gateways = [
+        self._gateways: list[tuple[str, str, str, Any]] = [
             (f"{gateway.path}/", gateway.media_path, gateway.path, gateway.asgi())
             for gateway in service.gateways.values()
         ]
+        if service.clients is not None:
+            path = service.clients.path
+            self._gateways.append((f"{path}/", path, path, service.clients.asgi()))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a request, a socket, or the server's lifespan."""

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from dialog.calls.publish import EventReader
-from dialog.errors import DialogError
+from dialog.errors import ConfigurationError, DialogError
 from dialog.server.api.auth import Doorkeeper
 from dialog.server.api.elsewhere import Elsewhere
 from dialog.server.api.feeds import Feed, everywhere, to_its_end, told_by
@@ -214,7 +214,7 @@ class Api:
                 raise Problem(413, f"the body is larger than {self.settings.max_body} bytes")
             try:
                 decoded = msgspec.json.decode(body, type=operation.body)
-            except msgspec.ValidationError as exc:
+            except (msgspec.ValidationError, ConfigurationError) as exc:
                 raise Problem(422, str(exc)) from exc
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                 raise Problem(400, f"the body is no JSON: {exc}") from exc

@@ -19,6 +19,7 @@ from dialog.server.api.types import (
     CallList,
     CallStarted,
     CallView,
+    ClientToken,
     Recording,
     RecordingList,
     SentMessage,
@@ -27,7 +28,8 @@ from dialog.server.api.types import (
 )
 from dialog.server.config import ApiToken
 from dialog.server.live import Session, spoken_in
-from dialog.voip.twilio.voip import TwilioVoIP
+from dialog.voip.answering import MachineDetection
+from dialog.voip.voip import VoIP
 
 if TYPE_CHECKING:
     from dialog.calls.store.reading import CallRecord
@@ -53,13 +55,14 @@ class Handlers:
         """Place a call."""
         from dialog.server.service import SessionRefused, Unknown
 
-        start, token = asked.body, asked.token
+        start, token, detection = asked.body, asked.token, asked.body.machine_detection
         try:
             call_id = await self._service.place(
                 assistant=start.assistant_id,
                 number=start.phone_number_id,
                 to=start.customer.number,
                 context=start.context,
+                machine_detection=None if detection is None else MachineDetection(**msgspec.structs.asdict(detection)),
                 allowed=lambda tenant: _may_use(token, tenant),
             )
         except Unknown as exc:
@@ -146,6 +149,8 @@ class Handlers:
         text = asked.path["index"]
         if not text.isdecimal() or len(text) > 6 or int(text) >= len(urls):
             raise Problem(404, "there is no recording of this index")
+        if tenant not in self._service.gateways:
+            raise Problem(404, "the account that has this recording is not configured any more")
         pieces = self._service.download(tenant, urls[int(text)])
         try:
             first = await anext(pieces)
@@ -168,6 +173,24 @@ class Handlers:
     async def whisper(self, asked: Asked) -> None:
         """Tell the agent something that the caller does not hear."""
         self._voip(asked).whisper(asked.body.text)
+
+    async def client_token(self, asked: Asked) -> ClientToken:
+        """Let a browser or an app start a session."""
+        from dialog.server.service import Unknown
+
+        wanted, token, config = asked.body, asked.token, self._service.config
+        own = tuple(config.tenants) if token is None or not token.tenants else tuple(token.tenants)
+        tenant = wanted.tenant or (own[0] if len(own) == 1 else "")
+        if not _may_use(token, tenant):
+            raise Problem(404, "there is no tenant of this id" if tenant else "name the tenant whose session it is")
+        try:
+            text, call_id = self._service.client_token(
+                wanted.session, user=wanted.user, tenant=tenant, life_s=wanted.life_s
+            )
+        except Unknown as exc:
+            raise Problem(404, str(exc)) from exc
+        assert self._service.clients is not None
+        return ClientToken(token=text, call_id=call_id, path=self._service.clients.path, life_s=wanted.life_s)
 
     async def send_message(self, asked: Asked) -> SentMessage:
         """Write a text message."""
@@ -247,7 +270,7 @@ class Handlers:
             return None
         return tuple(each.url for each in msgspec.json.decode(done.body, type=RecordingList).recordings)
 
-    def _voip(self, asked: Asked) -> TwilioVoIP:
+    def _voip(self, asked: Asked) -> VoIP:
         """A call that goes on.
 
         Raises:

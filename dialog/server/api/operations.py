@@ -144,6 +144,17 @@ OPERATIONS: tuple[Operation, ...] = (
         produces="events",
     ),
     Operation(
+        name="client_token",
+        method="POST",
+        path="/v1/client-token",
+        scope="clients:write",
+        summary="Let a browser or an app start one session.",
+        body=t.ClientTokenStart,
+        result=t.ClientToken,
+        status=201,
+        problems=(404,),
+    ),
+    Operation(
         name="send_message",
         method="POST",
         path="/v1/messages",

@@ -9,6 +9,8 @@ from msgspec import Meta, Struct, field
 
 from dialog.calls.metrics import SessionMetrics
 from dialog.server.live import Spoken
+from dialog.sessions.spec import SessionSpec
+from dialog.voip.web.tokens import LONGEST_LIFE_S
 
 __all__ = [
     "CallDetail",
@@ -17,7 +19,10 @@ __all__ = [
     "CallStart",
     "CallStarted",
     "CallView",
+    "ClientToken",
+    "ClientTokenStart",
     "Customer",
+    "MachineDetectionStart",
     "MessageStart",
     "ProblemBody",
     "Recording",
@@ -41,6 +46,18 @@ class Customer(Struct, frozen=True, kw_only=True):
     number: E164
 
 
+class MachineDetectionStart(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What to do if a machine answers."""
+
+    when_machine: Literal["go_on", "hang_up", "leave_message"] = "hang_up"
+    message: Annotated[str, Meta(max_length=4000)] = ""
+    """What is said to a machine after the beep; goes with ``leave_message``."""
+    verdict_s: Annotated[float, Meta(gt=0, le=59)] | None = None
+    """How long the verdict is waited for, from the answer: 6 s, or 45 s where a message is left."""
+    assume: Literal["human", "machine"] = "human"
+    """What is taken for true if there is no verdict by then."""
+
+
 class CallStart(Struct, frozen=True, kw_only=True, rename="camel"):
     """A call that is to be placed. Further members are ignored."""
 
@@ -51,6 +68,8 @@ class CallStart(Struct, frozen=True, kw_only=True, rename="camel"):
     customer: Customer
     context: dict[str, Any] = field(default_factory=dict[str, Any])
     """What the agent is to know."""
+    machine_detection: MachineDetectionStart | None = None
+    """Let the carrier find out whether a machine answers."""
 
 
 class CallStarted(Struct, frozen=True, kw_only=True):
@@ -150,6 +169,31 @@ class WhisperStart(Struct, frozen=True, kw_only=True):
     """Tell the agent something that the caller does not hear."""
 
     text: Words
+
+
+class ClientTokenStart(Struct, frozen=True, kw_only=True):
+    """A session that a browser or an app is to have."""
+
+    session: SessionSpec = SessionSpec()
+    """What it is to be like. The session resolver is asked when it begins."""
+    user: Annotated[str, Meta(max_length=200)] = ""
+    """Who will talk."""
+    tenant: Annotated[str, Meta(max_length=200)] = ""
+    """Whose session it is; not needed if there is only one that it can be."""
+    life_s: Annotated[float, Meta(ge=1, le=LONGEST_LIFE_S)] = 60.0
+    """How long the session may take to start."""
+
+
+class ClientToken(Struct, frozen=True, kw_only=True):
+    """What a client needs for one session."""
+
+    token: str
+    """For ``session.start`` of the client protocol. It can be read by whoever has it."""
+    call_id: UUID
+    """Of the call that it starts."""
+    path: str
+    """Of the WebSocket."""
+    life_s: float
 
 
 class MessageStart(Struct, frozen=True, kw_only=True):

@@ -176,6 +176,9 @@ class WebGateway:
         user: str = "",
         agent: str = "",
         parameters: Mapping[str, str] | None = None,
+        account: str = "",
+        session: str = "",
+        call_id: UUID | None = None,
         life_s: float = 60.0,
     ) -> str:
         """A token for one session, to be handed to a user of yours over a connection on which you know them.
@@ -184,12 +187,24 @@ class WebGateway:
             user: Who that is: ``voip.user``, and what your ``resolver`` sees as ``offer.metadata.from_``.
             agent: The only agent that it is good for; empty: any.
             parameters: What the agent is to know: ``voip.metadata.parameter("plan")``.
+            account: Whose session it is, where you serve several: ``voip.metadata.account_id``.
+            session: What it is to be like, in JSON: see :attr:`~dialog.message.CallMetadata.session`. Whoever has the
+                token can read it.
+            call_id: Of the call that it starts; a new one unless given.
             life_s: How long the session may take to start, an hour at most.
 
         Raises:
-            ConfigurationError: ``life_s`` is out of its range.
+            ConfigurationError: ``life_s`` is out of its range, or all that is too long for a token.
         """
-        return self._tokens.issue(user=user, agent=agent, parameters=parameters, life_s=life_s)
+        return self._tokens.issue(
+            user=user,
+            agent=agent,
+            parameters=parameters,
+            account=account,
+            session=session,
+            call_id=call_id,
+            life_s=life_s,
+        )
 
     def trusts(self, origin: str, host: str) -> bool:
         """Whether a page of ``origin`` may use what is served as ``host``: it is its own, or a setting names it.

@@ -19,6 +19,7 @@ from dialog.usage import Usage
 __all__ = [
     "CLOSE_CODES",
     "FORMATS",
+    "LONGEST_TOKEN",
     "SUBPROTOCOL",
     "VERSION",
     "AgentState",
@@ -77,6 +78,8 @@ CLOSE_CODES: Final[dict[int, str]] = {
 """What a socket is closed with."""
 
 _MAX_TEXT: Final = 4096
+LONGEST_TOKEN: Final = 16_384
+"""Characters of a session's token."""
 _Short = Annotated[str, Meta(max_length=256)]
 
 
@@ -85,7 +88,7 @@ class SessionStart(Struct, frozen=True, kw_only=True, tag="session.start"):
 
     version: int
     """Of the protocol: 1."""
-    token: Annotated[str, Meta(max_length=_MAX_TEXT)] = ""
+    token: Annotated[str, Meta(max_length=LONGEST_TOKEN)] = ""
     """Who may talk, as the host's server has signed it. It is used once."""
     agent: _Short = ""
     """Which agent, where there are several; what the token names wins."""

@@ -21,7 +21,7 @@ from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ClientToolError, NotSupportedError, RemoteProtocolError, StateError, UserCodeError
 from dialog.message import AudioFormat, CallEnd, CallMetadata, Playback
-from dialog.voip.admission import Accept, Decision, NoWorker, Offer, Resolver, Say, Workers
+from dialog.voip.admission import Accept, Decision, Declined, NoWorker, Offer, Reject, Resolver, Say, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Line
 from dialog.voip.link import Command, CommandResult, Hangup, UseClientTool
@@ -213,8 +213,10 @@ class WebSwitchboard:
         metadata = CallMetadata(
             call_id=grant.call_id,
             carrier="web",
+            account_id=grant.account,
             from_=grant.user,
             to=agent,
+            session=grant.session,
             client_tools=start.tools,
             parameters=(
                 *grant.parameters.items(),
@@ -337,7 +339,7 @@ class WebSwitchboard:
         decision = await self._resolve(Offer(metadata))
         if not isinstance(decision, Accept):
             declined(self.events, metadata, type(decision).__name__.lower())
-            raise Refusal(4403, "refused", decision.text if isinstance(decision, Say) else "the session was refused")
+            raise _refusal(decision)
         if decision.session:
             metadata = replace(metadata, session=decision.session)
         call = session.call = Call(
@@ -410,6 +412,13 @@ class WebSwitchboard:
             if until > now and len(self._used) <= _USED_MAX:
                 break
             del self._used[oldest]
+
+
+def _refusal(decision: Declined) -> Refusal:
+    """What a client is told of a session that is not wanted; after "busy" it may try again."""
+    if decision == Reject("busy"):
+        return Refusal(4503, "busy", "no sessions are taken at the moment")
+    return Refusal(4403, "refused", decision.text if isinstance(decision, Say) else "the session was refused")
 
 
 def _check_tools(start: SessionStart) -> None:

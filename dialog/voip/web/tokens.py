@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from dialog.errors import ConfigurationError, RemoteProtocolError
+from dialog.voip.web.messages import LONGEST_TOKEN
 
 __all__ = ["LONGEST_LIFE_S", "Grant", "SessionTokens"]
 
@@ -39,6 +40,10 @@ class Grant(Struct, frozen=True, kw_only=True):
     """The only agent that it is good for; empty: any."""
     parameters: dict[str, str] = {}
     """What the host wants the agent and the resolver to know."""
+    account: str = ""
+    """Whose session it is, where a host serves several: :attr:`CallMetadata.account_id`."""
+    session: str = ""
+    """What the host wants the session to be like: :attr:`CallMetadata.session`."""
 
     def __repr__(self) -> str:
         return f"<Grant for call {self.call_id}>"
@@ -73,24 +78,35 @@ class SessionTokens:
         user: str = "",
         agent: str = "",
         parameters: Mapping[str, str] | None = None,
+        account: str = "",
+        session: str = "",
+        call_id: UUID | None = None,
         life_s: float = 60.0,
     ) -> str:
         """A token for one session, to be started within ``life_s`` seconds, an hour at most.
 
         Raises:
-            ConfigurationError: It would live longer: a new one is easily had.
+            ConfigurationError: It would live longer: a new one is easily had. Or it says too much.
         """
         if not 0 < life_s <= LONGEST_LIFE_S:
             raise ConfigurationError(f"a token lives for up to {LONGEST_LIFE_S:g} s, not {life_s:g} s")
         grant = Grant(
-            call_id=uuid4(),
+            call_id=call_id or uuid4(),
             expires_at=self._time() + life_s,
             user=user,
             agent=agent,
             parameters=dict(parameters or {}),
+            account=account,
+            session=session,
         )
         body = urlsafe_b64encode(msgspec.json.encode(grant)).rstrip(b"=")
-        return f"{body.decode()}.{self._mac(body)}"
+        token = f"{body.decode()}.{self._mac(body)}"
+        if len(token) > LONGEST_TOKEN:
+            raise ConfigurationError(
+                f"a token has at most {LONGEST_TOKEN} characters, and this one {len(token)}: let it say less, and the "
+                "session resolver look up the rest"
+            )
+        return token
 
     def verify(self, token: str) -> Grant:
         """What a token says.
