@@ -233,6 +233,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
     redaction: Redaction | None = None
     log: str = ""
     """URL of the :class:`call log <dialog.calls.store.log.CallLog>`; empty: there is none."""
+    keep_days: float | None = None
+    """Calls that ended longer ago are deleted from the log; ``None``: never."""
     webhooks: tuple[WebhookEndpoint, ...] = ()
     """Who is told of calls; needs the call log."""
     callbacks: SessionCallbacks | None = None
@@ -269,6 +271,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(f"API token {token.name!r}: there is no tenant {min(strange)!r}")
         if self.webhooks and not self.log:
             raise ConfigurationError("webhooks are delivered from the call log: give log=")
+        if self.keep_days is not None and not (self.log and self.keep_days > 0):
+            raise ConfigurationError("keep_days is for a call log (log=), and positive")
         if self.keep_ended < 1 or (self.max_calls is not None and self.max_calls < 1):
             raise ConfigurationError("keep_ended and max_calls must be at least 1")
         self.sessions()

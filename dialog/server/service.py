@@ -504,7 +504,7 @@ class Service:
         from dialog.calls.delivery.webhooks import Webhooks
         from dialog.calls.store.log import CallLog
 
-        log = CallLog(self.config.log)
+        log = CallLog(self.config.log, keep_days=self.config.keep_days, tenant_of=self.tenant_of)
         await log.open()
         self.log = log
         if self.config.webhooks:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from service_line import ACCOUNT, OURS, TOKEN, api, assistant, service_line
+from sqlalchemy import update
 from twilio_phone import Phone, new_sid, until
 
+from dialog.agent.schematool import schema_tool
 from dialog.calls.delivery.endpoint import WebhookEndpoint
+from dialog.calls.feed import declined
+from dialog.calls.publish import CallEvents
+from dialog.calls.store import tables as t
+from dialog.calls.store.log import CallLog
 from dialog.errors import ConfigurationError
+from dialog.llm.llm import ToolResult
+from dialog.message import CallMetadata, Message
 from dialog.server.callbacks import SessionCallbacks
 from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, Tenant, config_from_env
-from dialog.sessions.config import ProviderConfig
+from dialog.sessions.config import AgentConfig, ProviderConfig
 from dialog.sessions.spec import SessionRequest, SessionSpec
+from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT, ToolUse
 from dialog.voip.admission import Document, Reject, Say
 
 OTHER = "AC" + "1" * 32
@@ -113,6 +126,51 @@ async def test_hosts_are_told_of_sessions() -> None:
     assert told == [("started", OURS), ("stopped", True, "caller_hangup")]
 
 
+async def test_hosts_are_told_of_what_was_used_and_of_tools(caplog) -> None:
+    told = []
+
+    async def book(agent, arguments) -> str:
+        return f"booked for {arguments['people']}"
+
+    def answer(request):
+        if any(isinstance(item, ToolResult) for item in request.items):
+            return "It is booked."
+        return ToolUse("book", {"people": 2})
+
+    schema = {"type": "object", "properties": {"people": {"type": "integer"}}, "required": ["people"]}
+    desk = AgentConfig(
+        stt=ToldSTT,
+        tts=HummingTTS,
+        llm=lambda: ScriptedLLM(answer),
+        tools=(schema_tool("book", book, description="Book.", parameters=schema),),
+    )
+    callbacks = SessionCallbacks(
+        usage=lambda call, usage: told.append(("usage", call.to, usage.model)),
+        tool=lambda call, tool: told.append(("tool", call.to, tool)),
+    )
+    async with service_line(assistants={"desk": desk}, callbacks=callbacks) as line:
+        line.service.sessions.make = made = keep(line.service.sessions.make)
+        await line.phone.call()
+        made.agents[0].post(Message(uuid=uuid4(), data="a table for two"))
+        await until(lambda: len([each for each in told if each[0] == "usage"]) == 2)
+        ((_, to, tool),) = [each for each in told if each[0] == "tool"]
+        assert (to, tool.name, tool.result, tool.state) == (OURS, "book", "booked for 2", "done")
+        assert json.loads(tool.arguments) == {"people": 2}
+        assert tool.took_s >= 0
+
+
+def keep(make):
+    """``make``, whose agents can be looked at."""
+
+    def made(voip):
+        agent = make(voip)
+        made.agents.append(agent)
+        return agent
+
+    made.agents = []
+    return made
+
+
 async def test_a_callback_that_raises_costs_no_call_anything(caplog) -> None:
     def fails(call) -> None:
         raise RuntimeError("no")
@@ -151,6 +209,25 @@ async def test_a_draining_service_takes_no_calls() -> None:
         assert (await line.phone.ring()).verbs == ["Reject"]
 
 
+async def test_calls_that_ended_long_ago_are_deleted_from_the_log(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path / 'calls.db'}"
+    events, old, new = CallEvents(), CallMetadata(call_id=uuid4()), CallMetadata(call_id=uuid4())
+    async with CallLog(url) as log:
+        log.follow(events)
+        for call in (old, new):
+            declined(events, call, "reject")
+        await log.flush()
+        async with log.engine.begin() as connection:
+            ended = datetime.now(UTC) - timedelta(days=31)
+            await connection.execute(update(t.calls).where(t.calls.c.call_id == old.call_id).values(ended_at=ended))
+    async with service_line(log=url, keep_days=30) as line:
+        async with asyncio.timeout(10):
+            while await line.service.log.call(old.call_id) is not None:
+                await asyncio.sleep(0.01)
+        assert (await line.client.get(f"/v1/calls/{new.call_id}")).status == 200
+        assert (await line.client.get(f"/v1/calls/{old.call_id}")).status == 404
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -164,6 +241,9 @@ async def test_a_draining_service_takes_no_calls() -> None:
         ({"webhook_path": "/a", "stream_path": "/a"}, "two paths"),
         ({"webhooks": (WebhookEndpoint(name="w", url="https://x.example", secrets=("s" * 24,)),)}, "call log"),
         ({"max_calls": 0}, "at least 1"),
+        ({"keep_days": 30}, "call log"),
+        ({"keep_days": 0, "log": "sqlite:///calls.db"}, "positive"),
+        ({"tenants": {"x" * 65: Tenant(account_sid=ACCOUNT, auth_token=TOKEN)}}, "too long"),
         ({"api": ApiSettings(tokens=(ApiToken(name="t", token="t" * 16, tenants=frozenset({"x"})),))}, "no tenant 'x'"),
     ],
 )
@@ -227,6 +307,8 @@ def test_the_environment_alone_makes_a_service_in_realtime_mode() -> None:
     assert config.numbers["default"].number == OURS
     assert (config.webhook_path, config.stream_path, config.stream_url) == ("/in", "/media", "wss://media.example/ws")
     assert config.api.tokens
+    assert config.clients.path == "/ws/realtime"
+    assert config_from_env({**env, "DIALOG_API_TOKEN": ""}).clients is None
 
 
 def test_the_environment_alone_makes_a_service_in_text_mode() -> None:

@@ -21,7 +21,7 @@ from dialog.errors import ConfigurationError, MissingExtra
 
 __all__ = ["HEAD", "current", "make_engine", "upgrade"]
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision of the tables."""
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _LOCK = 0x6469616C6F67

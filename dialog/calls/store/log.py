@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -25,6 +25,7 @@ from dialog.calls.store.reading import CallRecord
 from dialog.calls.store.sql import AsyncEngine
 from dialog.calls.store.writing import BatchWriter, OutgoingMaker, is_hopeless
 from dialog.errors import ConfigurationError, StateError
+from dialog.message import CallMetadata
 from dialog.net.reconnect import Backoff, Reconnect
 
 __all__ = ["CallLog", "LogStatus"]
@@ -72,6 +73,7 @@ class CallLog:
         buffer: Events that may wait.
         keep_days: Calls that ended longer ago are deleted; ``None``: never.
         lost_after_s: The calls of a process that was not seen for so long are ended by another one.
+        tenant_of: Whose call it is, where several share the log; see ``tenants`` of :meth:`calls`.
 
     Raises:
         ConfigurationError: A setting is out of range, or the URL is not understood.
@@ -86,6 +88,7 @@ class CallLog:
         buffer: int = 20_000,
         keep_days: float | None = None,
         lost_after_s: float = 300.0,
+        tenant_of: Callable[[CallMetadata], str] = lambda _: "",
     ) -> None:
         if batch_s <= 0 or buffer < 1 or lost_after_s < 1 or (keep_days is not None and keep_days <= 0):
             raise ConfigurationError("need batch_s > 0, buffer >= 1, lost_after_s >= 1, keep_days > 0")
@@ -97,6 +100,7 @@ class CallLog:
         self._batch_s = batch_s
         self._keep_days = keep_days
         self._lost_after_s = lost_after_s
+        self._tenant_of = tenant_of
         self._buffer = Buffer(buffer)
         self._written = 0
         self._lost = 0
@@ -137,7 +141,7 @@ class CallLog:
         if self._tasks:
             return
         await upgrade(self.engine)
-        self._batches = BatchWriter(self.engine, self.writer)
+        self._batches = BatchWriter(self.engine, self.writer, self._tenant_of)
         self._batches.makers = self._makers
         self._keeper = Keeper(
             self.engine, self.writer, keep_days=self._keep_days, lost_after_s=self._lost_after_s, lost=self._take
@@ -284,6 +288,7 @@ class CallLog:
         live: bool | None = None,
         since: datetime | None = None,
         number: str = "",
+        tenants: Collection[str] = (),
         limit: int = 100,
         before: CallRecord | None = None,
     ) -> list[CallRecord]:
@@ -293,10 +298,13 @@ class CallLog:
             live: Only those that live, or only those that have ended.
             since: Only those that started then or later.
             number: Only those from or to this number.
+            tenants: Only those of one of them; empty: of all, and of nobody in particular.
             limit: So many at most.
             before: The last one of the page before this one.
         """
-        return await reading.calls(self.engine, live=live, since=since, number=number, limit=limit, before=before)
+        return await reading.calls(
+            self.engine, live=live, since=since, number=number, tenants=tenants, limit=limit, before=before
+        )
 
     async def call(self, call_id: UUID) -> CallRecord | None:
         """One call; ``None``: it is not known."""

@@ -49,6 +49,7 @@ calls = sa.Table(
     "calls",
     metadata,
     sa.Column("call_id", sa.Uuid, primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False, default="", server_default=""),
     sa.Column("carrier", sa.String(32), nullable=False, default=""),
     sa.Column("carrier_call_id", sa.String(128), nullable=False, default="", index=True),
     sa.Column("from_number", sa.String(256), nullable=False, default=""),
@@ -70,6 +71,7 @@ calls = sa.Table(
     sa.Column("report", sa.Text),
 )
 """One row per call; ``ended_at`` is null while it lives."""
+sa.Index("ix_calls_tenant", calls.c.tenant, calls.c.started_at)
 sa.Index(
     "ix_calls_live",
     calls.c.writer,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -17,6 +17,7 @@ from dialog.calls.report import SessionReport
 from dialog.calls.store import tables as t
 from dialog.calls.store.fold import fold_call
 from dialog.calls.store.sql import AsyncConnection, AsyncEngine, postgresql, sa, sqlexc, sqlite
+from dialog.message import CallMetadata
 
 __all__ = ["LOST", "BatchWriter", "Outgoing", "OutgoingMaker", "decode_events", "is_hopeless"]
 
@@ -65,12 +66,14 @@ class BatchWriter:
     Args:
         engine: The database.
         writer: Names this process.
+        tenant_of: Whose call it is.
     """
 
-    def __init__(self, engine: AsyncEngine, writer: str) -> None:
+    def __init__(self, engine: AsyncEngine, writer: str, tenant_of: Callable[[CallMetadata], str]) -> None:
         self.makers: list[OutgoingMaker] = []
         self._engine = engine
         self._writer = writer
+        self._tenant_of = tenant_of
         self._known: set[UUID] = set()
         """Calls of this process that have a row."""
         self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
@@ -133,6 +136,7 @@ class BatchWriter:
             started = datetime.fromisoformat(event.started_at)
         return {
             "call_id": call.call_id,
+            "tenant": self._tenant_of(call)[:64],
             "carrier": call.carrier[:32],
             "carrier_call_id": call.carrier_call_id[:128],
             "from_number": call.from_[:256],

@@ -76,11 +76,12 @@ class Handlers:
     async def list_calls(self, asked: Asked) -> CallList:
         """Live ones, or those that have ended."""
         query, token, log = asked.query, asked.token, self._service.log
-        if query.state == "ended" and log is not None and (token is None or not token.tenants):
+        if query.state == "ended" and log is not None:
             last = None if query.before is None else await log.call(query.before)
-            if query.before is not None and last is None:
+            if query.before is not None and (last is None or not _may_use(token, last.tenant)):
                 raise Problem(404, _NO_CALL)
-            records = await log.calls(live=False, limit=query.limit, before=last)
+            tenants = () if token is None else token.tenants
+            records = await log.calls(live=False, tenants=tenants, limit=query.limit, before=last)
             return CallList(calls=[_of_record(each) for each in records])
         before: Before | None = None
         if query.before is not None:
@@ -240,9 +241,9 @@ class Handlers:
         return session
 
     async def _record(self, asked: Asked) -> CallRecord:
-        """A call of the log, which is nobody's in particular: tokens of single tenants do not see it."""
+        """A call of the log."""
         record: CallRecord | None = await self._service.log.call(asked.call)
-        if record is None or (asked.token is not None and asked.token.tenants):
+        if record is None or not _may_use(asked.token, record.tenant):
             raise Problem(404, _NO_CALL)
         return record
 
@@ -252,12 +253,14 @@ class Handlers:
             session = self._session(asked)
             if session is not None:
                 return session.tenant, tuple(session.recordings)
-            found = (await self._record(asked)).recordings
-        tenants = self._service.config.tenants
-        for name, tenant in tenants.items():  # the URL names the account
+            record = await self._record(asked)
+            if record.tenant in self._service.gateways:
+                return record.tenant, record.recordings
+            found = record.recordings
+        for name, tenant in self._service.config.tenants.items():  # the URL names the account
             if any(tenant.account_sid in url for url in found):
                 return name, found
-        return next(iter(tenants)), found
+        return "", found
 
     async def _recorded_elsewhere(self, asked: Asked) -> tuple[str, ...] | None:
         elsewhere = self._service.api.elsewhere
@@ -317,7 +320,7 @@ def _of_record(record: CallRecord) -> CallView:
     return CallView(
         call_id=record.call_id,
         state="live" if record.ended_at is None else "ended",
-        tenant="",
+        tenant=record.tenant,
         carrier=record.carrier,
         carrier_call_id=record.carrier_call_id,
         from_=record.from_,

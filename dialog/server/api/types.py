@@ -86,7 +86,7 @@ class CallView(Struct, frozen=True, kw_only=True):
     state: Literal["offered", "live", "moving", "lost", "ended"]
     """``offered``: not connected yet; ``moving``: to somebody else, perhaps back; ``lost``: it may come back."""
     tenant: str
-    """Empty: it is in the call log, which does not tell."""
+    """Whose it is; empty: nobody's in particular."""
     carrier: str
     carrier_call_id: str
     from_: str = field(name="from")
