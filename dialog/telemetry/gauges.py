@@ -58,15 +58,15 @@ class Gauges(Collector):
         yield from self._workers()
         depth = GaugeMetricFamily("dialog_queue_depth", "How much waits in a queue.", labels=["queue"])
         queues = dict(self.queues)
+        losses: dict[str, Callable[[], float]] = {}
         for gateway in self.gateways:
             queues |= gateway.events.queues
+            losses |= gateway.events.losses
         for name, read in queues.items():
             depth.add_metric([name], read())
         yield depth
         lost = CounterMetricFamily("dialog_events_lost", "Events for which a queue had no room.", labels=["queue"])
-        for name, read in {
-            name: read for gateway in self.gateways for name, read in gateway.events.losses.items()
-        }.items():
+        for name, read in losses.items():
             lost.add_metric([name], read())
         yield lost
 
