@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import DialogError, MissingExtra, StateError
-from dialog.testing.carrier import CallStatus, Carrier, Leg, TransferOutcome, Warned, local_url
+from dialog.testing.carrier import CallStatus, Carrier, CarrierSide, Leg, TransferOutcome, Warned, local_url
 from dialog.testing.conference import Conference
 from dialog.testing.faults import CallFaults
 from dialog.testing.media import Cleared
@@ -24,12 +24,11 @@ from dialog.testing.twiml import Verb, parse, stream_parameters
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
-    from dialog.testing.carrier_stream import CarrierStream, Listener
+    from dialog.testing.carrier_stream import CarrierStream, Listener, StreamEnd
     from dialog.testing.stream import MediaStream, Microphone
 
 __all__ = ["CallEnded", "CallSpec", "CallerEvent", "NothingHeard", "SimulatedCall"]
 
-USER_AGENT = "Twilio.TmeWs/1.0"
 _MAX_MESSAGE = 4 * 1024 * 1024
 _SETUP_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 20.0
@@ -106,6 +105,8 @@ class _Deaf:
 class SimulatedCall:
     """One call as the carrier sets it up and ends it, without anybody speaking in it."""
 
+    user_agent: ClassVar[str] = "Twilio.TmeWs/1.0"
+
     def __init__(self, spec: CallSpec, microphone: Microphone) -> None:
         self.clock: Clock = spec.clock
         self.events: list[CallerEvent] = []
@@ -137,7 +138,7 @@ class SimulatedCall:
             scheme, netloc, *_ = urlsplit(spec.public_url)
             self._public = urlunsplit((scheme, netloc, *urlsplit(spec.url)[2:4], ""))
         self._session = spec.session
-        self._carrier: Carrier | None = None
+        self._carrier: CarrierSide | None = None
         self._task: asyncio.Task[None] | None = None
         self._epoch = spec.clock.now()
         self._connected: tuple[Verb, str] | None = None
@@ -214,7 +215,7 @@ class SimulatedCall:
         spec = self._spec
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        carrier = self._carrier = Carrier(
+        carrier = Carrier(
             self._leg,
             session=self._session,
             clock=self.clock,
@@ -226,16 +227,21 @@ class SimulatedCall:
             transfer=spec.transfer,
             transfer_s=spec.transfer_s,
         )
+        self._carrier = carrier
         self._epoch = self.clock.now()
         self.noted("dialling", spec.url)
         try:
             document = parse(spec.twiml) if spec.twiml else await carrier.fetch(self._public, spec.method)
-            self._task = asyncio.create_task(self._run(carrier, document), name=f"caller {self.call_sid}")
-            self._task.add_done_callback(lambda _: self._wake())
-            await self._until(self._is_set_up, _SETUP_TIMEOUT_S, "the call to be set up", lambda: True)
+            await self._begin(self._run(carrier, document))
         except BaseException:
             await self.close()
             raise
+
+    async def _begin(self, run: Coroutine[Any, Any, None]) -> None:
+        """Let the call run, and wait until its stream has started, or it is over."""
+        self._task = asyncio.create_task(run, name=f"caller {self.call_sid}")
+        self._task.add_done_callback(lambda _: self._wake())
+        await self._until(self._is_set_up, _SETUP_TIMEOUT_S, "the call to be set up", lambda: True)
 
     def _require_packages(self) -> None:
         if importlib.util.find_spec("websockets") is None:
@@ -261,7 +267,7 @@ class SimulatedCall:
     async def _connect(self, verb: Verb, url: str) -> None:
         """Run one stream of the call, from the handshake to its close."""
         carrier = self._carrier
-        assert carrier is not None
+        assert isinstance(carrier, Carrier)
         self.upgrade_status, stream = await self._open_stream(verb, url)
         if stream is None:
             detail = f"the stream's handshake was answered {self.upgrade_status or 'with nothing'}"
@@ -272,10 +278,21 @@ class SimulatedCall:
             await stream.close()
             return
         self._connected = verb, url
+        reported = asyncio.create_task(carrier.stream_status(verb, stream.stream_sid, "stream-started"))
+        try:
+            end = await self._run_stream(stream)
+        finally:
+            await asyncio.wait([reported])
+        if end == "closed":
+            closed = f"{stream.close_code} {stream.close_reason}".strip()
+            carrier.warn(31921, f"the server closed the stream: {closed}")
+        await carrier.stream_status(verb, stream.stream_sid, "stream-stopped")
+
+    async def _run_stream(self, stream: CarrierStream) -> StreamEnd:
+        """Let a stream be the call's, to its end."""
         self.stream = stream
         self.streams += 1
         self.noted("stream started", stream.stream_sid)
-        reported = asyncio.create_task(carrier.stream_status(verb, stream.stream_sid, "stream-started"))
         waker = asyncio.create_task(self._wake_when_started(stream))
         try:
             end = await stream.run()
@@ -285,12 +302,9 @@ class SimulatedCall:
             self.closed_with = stream.close_code, stream.close_reason
             self._stream_over(stream)
             self._wake()
-            await asyncio.wait([reported, waker])
-        closed = f"{stream.close_code} {stream.close_reason}".strip()
-        self.noted("stream ended", f"{end} {closed}")
-        if end == "closed":
-            carrier.warn(31921, f"the server closed the stream: {closed}")
-        await carrier.stream_status(verb, stream.stream_sid, "stream-stopped")
+            await asyncio.wait([waker])
+        self.noted("stream ended", f"{end} {stream.close_code} {stream.close_reason}".strip())
+        return end
 
     async def _wake_when_started(self, stream: CarrierStream) -> None:
         self._wake()
@@ -325,18 +339,21 @@ class SimulatedCall:
             faults=self._spec.faults,
         )
 
+    def _upgrade_headers(self, url: str) -> dict[str, str]:
+        """What proves to the server whose stream it is."""
+        faults = self._spec.faults
+        token = "not the token" if faults.stream_signature == "wrong" else self._leg.auth_token
+        return {} if faults.stream_signature == "missing" else {"x-twilio-signature": sign(token, url)}
+
     async def _handshake(self, url: str) -> tuple[int, ClientConnection | None]:
         from websockets.asyncio.client import connect
         from websockets.exceptions import InvalidStatus, WebSocketException
 
-        faults = self._spec.faults
-        token = "not the token" if faults.stream_signature == "wrong" else self._leg.auth_token
-        headers = {} if faults.stream_signature == "missing" else {"x-twilio-signature": sign(token, url)}
         try:
             connection = await connect(
                 local_url(url, self._public, self._spec.url),
-                additional_headers=headers,
-                user_agent_header=USER_AGENT,
+                additional_headers=self._upgrade_headers(url),
+                user_agent_header=self.user_agent,
                 compression=None,
                 max_size=_MAX_MESSAGE,
                 close_timeout=2.0,
@@ -414,6 +431,7 @@ class SimulatedCall:
             self.ended_by = self.ended_by or "agent"
             await self._finish("completed" if status == "completed" else "canceled")
             return
+        assert isinstance(carrier, Carrier)
         carrier.move(parse(twiml) if twiml else await carrier.fetch(url, method))
         stream = self.stream
         if stream is not None:

@@ -26,7 +26,17 @@ from dialog.testing.faults import CallFaults
 from dialog.testing.signing import sign
 from dialog.testing.twiml import Verb
 
-__all__ = ["CallStatus", "Carrier", "Leg", "Refused", "TransferOutcome", "Warned", "is_loopback", "local_url"]
+__all__ = [
+    "CallStatus",
+    "Carrier",
+    "CarrierSide",
+    "Leg",
+    "Refused",
+    "TransferOutcome",
+    "Warned",
+    "is_loopback",
+    "local_url",
+]
 
 CallStatus = Literal["queued", "ringing", "in-progress", "completed", "busy", "failed", "no-answer", "canceled"]
 TransferOutcome = Literal["completed", "busy", "no-answer", "failed", "canceled"]
@@ -106,7 +116,35 @@ def local_url(url: str, public: str, dialled: str) -> str:
     return urlunsplit((scheme, reach.netloc, wanted.path, wanted.query, ""))
 
 
-class Carrier:
+class CarrierSide:
+    """What a carrier knows of one call, whatever it is told in."""
+
+    def __init__(self, leg: Leg, note: Callable[[str, str], None]) -> None:
+        self.leg = leg
+        self.verbs: list[Verb] = []
+        """Everything that was carried out."""
+        self.warnings: list[Warned] = []
+        self.over: bool = False
+        self.room: Conference | None = None
+        """The conference that the call is in."""
+        self._note = note
+        self._interrupt = asyncio.Event()
+
+    def warn(self, code: int, detail: str) -> None:
+        """Write into the debugger; a hundred entries are kept."""
+        if len(self.warnings) < 100:
+            self.warnings.append(Warned(code, detail))
+        self._note("warning", f"{code} {detail}")
+
+    def finish(self, status: CallStatus) -> None:
+        """The call is over, unless it was already."""
+        if not self.over:
+            self.over = True
+            self.leg.status = status
+            self._interrupt.set()
+
+
+class Carrier(CarrierSide):
     """Carries out the TwiML of one call. It does not know media: ``connect`` runs a stream to its end."""
 
     def __init__(
@@ -123,39 +161,18 @@ class Carrier:
         transfer: TransferOutcome,
         transfer_s: float,
     ) -> None:
-        self.leg = leg
-        self.verbs: list[Verb] = []
-        """Everything that was carried out."""
-        self.warnings: list[Warned] = []
-        self.over: bool = False
-        self.room: Conference | None = None
-        """The conference that the call is in."""
+        super().__init__(leg, note)
         self._session = session
         self._clock = clock
         self._public = public
         self._dialled = dialled
         self._connect = connect
-        self._note = note
         self._faults = faults
         self._transfer: TransferOutcome = transfer
         self._transfer_s = transfer_s
         self._base = public
         self._moved: tuple[Verb, ...] | None = None
-        self._interrupt = asyncio.Event()
         self._callback_number = 0
-
-    def warn(self, code: int, detail: str) -> None:
-        """Write into the debugger; a hundred entries are kept."""
-        if len(self.warnings) < 100:
-            self.warnings.append(Warned(code, detail))
-        self._note("warning", f"{code} {detail}")
-
-    def finish(self, status: CallStatus) -> None:
-        """The call is over, unless it was already."""
-        if not self.over:
-            self.over = True
-            self.leg.status = status
-            self._interrupt.set()
 
     def move(self, document: tuple[Verb, ...]) -> None:
         """Let the call go on with another document; whatever runs is left."""

@@ -1,8 +1,8 @@
 """A media stream from the carrier's end, but for its transport: what is sent, what becomes of what comes.
 
 Facts: Twilio Media Streams, "WebSocket messages": ``connected`` and ``start``, then one media message
-for every 20 ms, marks echoed when played, ``stop`` before the carrier closes. A message that Twilio
-does not understand is dropped (warning 31951).
+for every 20 ms, marks echoed when played, ``stop`` before the carrier closes. A message that is not
+understood is dropped (Twilio's warning 31951). How the messages look is the dialect's.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from abc import ABC, abstractmethod
 from base64 import b64encode
 from typing import Literal, Protocol
 
-import msgspec
-
 from dialog.clock import Clock
+from dialog.testing.dialects import Dialect, StreamFacts, TwilioDialect
 from dialog.testing.media import Cleared, PlaybackBuffer
 
 __all__ = ["FRAME_BYTES", "FRAME_MS", "SILENT_FRAME", "SILENT_PAYLOAD", "CarrierStream", "Listener", "StreamEnd"]
@@ -26,24 +25,6 @@ SILENT_PAYLOAD = b64encode(SILENT_FRAME).decode()
 
 StreamEnd = Literal["stopped", "dropped", "closed"]
 """We sent ``stop``; we tore the connection; the server closed it (or it broke)."""
-
-
-class _Media(msgspec.Struct):
-    payload: bytes = b""
-
-
-class _Mark(msgspec.Struct):
-    name: str = ""
-
-
-class _Incoming(msgspec.Struct):
-    event: str
-    stream_sid: str = msgspec.field(name="streamSid", default="")
-    media: _Media | None = None
-    mark: _Mark | None = None
-
-
-_decoder = msgspec.json.Decoder(_Incoming)
 
 
 class Listener(Protocol):
@@ -81,6 +62,9 @@ class CarrierStream(ABC):
         call_sid: str,
         stream_sid: str,
         parameters: dict[str, str],
+        from_: str = "",
+        to: str = "",
+        dialect: Dialect | None = None,
     ) -> None:
         self.stream_sid = stream_sid
         self.buffer: PlaybackBuffer = PlaybackBuffer()
@@ -90,9 +74,10 @@ class CarrierStream(ABC):
         self._listener = listener
         self._clock = clock
         self._epoch = epoch
-        self._account_sid = account_sid
-        self._call_sid = call_sid
-        self._parameters = parameters
+        self._dialect = TwilioDialect() if dialect is None else dialect
+        self._facts = StreamFacts(
+            account_id=account_sid, call_id=call_sid, stream_id=stream_sid, parameters=parameters, from_=from_, to=to
+        )
         self._end: StreamEnd = "closed"
         self._sequence = 0
         self._chunk = 0
@@ -124,10 +109,7 @@ class CarrierStream(ABC):
 
     def press(self, digit: str) -> None:
         """Send a key press."""
-        self._send(
-            f'{{"event":"dtmf","streamSid":"{self.stream_sid}","sequenceNumber":"{self._number()}",'
-            f'"dtmf":{{"track":"inbound_track","digit":"{digit}"}}}}'
-        )
+        self._send(self._dialect.dtmf(self._facts, self._number(), digit))
 
     # What is sent.
 
@@ -140,76 +122,54 @@ class CarrierStream(ABC):
         return self._sequence
 
     def _send_connected(self) -> None:
-        self._send('{"event":"connected","protocol":"Call","version":"1.0.0"}')
+        text = self._dialect.connected()
+        if text:
+            self._send(text)
 
     def _send_start(self) -> None:
-        message = {
-            "event": "start",
-            "sequenceNumber": str(self._number()),
-            "streamSid": self.stream_sid,
-            "start": {
-                "accountSid": self._account_sid,
-                "streamSid": self.stream_sid,
-                "callSid": self._call_sid,
-                "tracks": ["inbound"],
-                "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-                "customParameters": self._parameters,
-            },
-        }
-        self._send(msgspec.json.encode(message).decode())
+        self._send(self._dialect.start(self._facts, self._number()))
 
     def _media(self, timestamp_ms: int, payload: str) -> str:
         """The message of the frame whose ``chunk`` was counted already."""
-        return (
-            f'{{"event":"media","sequenceNumber":"{self._number()}","streamSid":"{self.stream_sid}","media":'
-            f'{{"track":"inbound","chunk":"{self._chunk}","timestamp":"{timestamp_ms}","payload":"{payload}"}}}}'
-        )
+        return self._dialect.media(self._facts, self._number(), self._chunk, timestamp_ms, payload)
 
     def _send_stop(self) -> None:
-        self._send(
-            f'{{"event":"stop","sequenceNumber":"{self._number()}","streamSid":"{self.stream_sid}",'
-            f'"stop":{{"accountSid":"{self._account_sid}","callSid":"{self._call_sid}"}}}}'
-        )
+        self._send(self._dialect.stop(self._facts, self._number()))
 
     def _echo(self, name: str) -> None:
-        text = msgspec.json.encode(name).decode()
-        self._send(
-            f'{{"event":"mark","sequenceNumber":"{self._number()}","streamSid":"{self.stream_sid}",'
-            f'"mark":{{"name":{text}}}}}'
-        )
+        self._send(self._dialect.mark(self._facts, self._number(), name))
 
     # What comes.
 
     def _receive(self, message: str | bytes) -> None:
         now = self.now_ms()
-        if isinstance(message, bytes):
-            self._listener.warned(31951, "binary message")
-            return
         try:
-            incoming = _decoder.decode(message)
-        except msgspec.DecodeError as exc:
-            self._listener.warned(31951, f"invalid message: {exc}")
+            heard = self._dialect.read(self._facts, message)
+        except ValueError as exc:
+            self._listener.warned(31951, str(exc))
+            answer = self._dialect.refused(self._facts, str(exc))
+            if answer:
+                self._send(answer)
             return
-        if incoming.stream_sid != self.stream_sid:
-            self._listener.warned(31951, f"{incoming.event} for stream {incoming.stream_sid or '(none)'}")
-        elif incoming.event == "media" and incoming.media is not None:
-            data = incoming.media.payload
-            if data.startswith((b"RIFF", b"ID3")):
+        if heard.kind == "media":
+            if heard.data.startswith((b"RIFF", b"ID3")):
                 self._listener.warned(31951, "the payload starts with a file header, which is played as a click")
-            self.buffer.feed(data, now)
-            self._listener.arrived(now, data)
-        elif incoming.event == "mark" and incoming.mark is not None and incoming.mark.name:
-            self.buffer.mark(incoming.mark.name, now)
+            self.buffer.feed(heard.data, now)
+            self._listener.arrived(now, heard.data)
+        elif heard.kind == "mark":
+            self.buffer.mark(heard.name, now)
             self._echo_due()
-        elif incoming.event == "clear":
+        else:
             self._listener.ticked(now)  # what was played until now was heard
             cleared = self.buffer.clear(now)
             self._listener.cleared(now, cleared)
             for name in cleared.marks:
                 self._echo(name)
+            answer = self._dialect.cleared(self._facts, self._sequence + 1)
+            if answer:
+                self._number()
+                self._send(answer)
             self._marks_changed()
-        else:
-            self._listener.warned(31951, f"unknown or incomplete event {incoming.event!r}")
 
     def _echo_due(self, late_ms: float = 0.0) -> None:
         """Echo the marks whose audio was played ``late_ms`` ago."""

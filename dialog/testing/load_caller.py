@@ -12,7 +12,7 @@ import aiohttp
 from msgspec import Struct
 
 from dialog.net.websocket import connect
-from dialog.testing.call import USER_AGENT, CallSpec, NothingHeard, SimulatedCall
+from dialog.testing.call import CallSpec, NothingHeard, SimulatedCall
 from dialog.testing.carrier import Refused, local_url
 from dialog.testing.carrier_stream import CarrierStream
 from dialog.testing.heard import Ear
@@ -290,7 +290,7 @@ class LoadCaller(SimulatedCall):
         """Nothing that Dialog does not need anyway."""
 
     async def _open_stream(self, verb: Verb, url: str) -> tuple[int, CarrierStream | None]:
-        headers = {"x-twilio-signature": sign(self._leg.auth_token, url), "User-Agent": USER_AGENT}
+        headers = {"x-twilio-signature": sign(self._leg.auth_token, url), "User-Agent": self.user_agent}
         target = local_url(url, self._public, self._spec.url)
         try:
             async with asyncio.timeout(_HANDSHAKE_S):

@@ -24,6 +24,7 @@ from dialog.testing.carrier_stream import (
     Listener,
     StreamEnd,
 )
+from dialog.testing.dialects import Dialect
 from dialog.testing.faults import CallFaults
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class MediaStream(CarrierStream):
         parameters: dict[str, str],
         microphone: Microphone,
         faults: CallFaults,
+        from_: str = "",
+        to: str = "",
+        dialect: Dialect | None = None,
     ) -> None:
         super().__init__(
             listener,
@@ -103,6 +107,9 @@ class MediaStream(CarrierStream):
             call_sid=faults.forged_call_sid or call_sid,
             stream_sid=stream_sid,
             parameters={**parameters, **dict(faults.forged_parameters)},
+            from_=from_,
+            to=to,
+            dialect=dialect,
         )
         self._connection = connection
         self._microphone = microphone
@@ -217,7 +224,7 @@ class MediaStream(CarrierStream):
             self._listener.warned(31930, "the server does not read: caller audio is discarded")
             return
         self._listener.sent(at_ms, frame)
-        text = self._media(round((self._next - self._origin) * 1000), payload)
+        text = self._media(round((self._next - self._origin) * 1000), self._dialect.payload(frame, payload))
         if self._faults.out_of_order:
             if self._held is None:
                 self._held = text
