@@ -156,6 +156,8 @@ if TYPE_CHECKING:
     from dialog.voip.pacing import Pacing as Pacing
     from dialog.voip.sip.gateway import SIPGateway as SIPGateway
     from dialog.voip.sip.voip import SIPVoIP as SIPVoIP
+    from dialog.voip.telnyx.gateway import TelnyxGateway as TelnyxGateway
+    from dialog.voip.telnyx.voip import TelnyxVoIP as TelnyxVoIP
     from dialog.voip.twilio.gateway import TwilioGateway as TwilioGateway
     from dialog.voip.twilio.voip import TwilioVoIP as TwilioVoIP
     from dialog.voip.voip import VoIP as VoIP
@@ -272,6 +274,8 @@ _HOMES = {
     "SpeechFailed": "errors",
     "TTS": "tts.tts",
     "TeeSTT": "stt.tee",
+    "TelnyxGateway": "voip.telnyx.gateway",
+    "TelnyxVoIP": "voip.telnyx.voip",
     "Tenant": "server.config",
     "Timeout": "errors",
     "ToolPolicy": "toolpolicy",
@@ -421,6 +425,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Speech",
     "SpeechFailed",
     "TeeSTT",
+    "TelnyxGateway",
+    "TelnyxVoIP",
     "Tenant",
     "Timeout",
     "ToolPolicy",

@@ -62,11 +62,13 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "voip": {
         "sip": "dialog.voip.sip.voip:SIPVoIP",
+        "telnyx": "dialog.voip.telnyx.voip:TelnyxVoIP",
         "twilio": "dialog.voip.twilio.voip:TwilioVoIP",
         "web": "dialog.voip.web.voip:WebVoIP",
     },
     "gateway": {
         "sip": "dialog.voip.sip.gateway:SIPGateway",
+        "telnyx": "dialog.voip.telnyx.gateway:TelnyxGateway",
         "twilio": "dialog.voip.twilio.gateway:TwilioGateway",
         "web": "dialog.voip.web.gateway:WebGateway",
     },

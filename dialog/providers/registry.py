@@ -31,6 +31,7 @@ _EXTRAS = {
     "espeakng_loader": "local",
     "sipmessage": "sip",
     "twilio": "twilio",
+    "cryptography": "telnyx",
     "openai": "openai",
     "deepgram": "deepgram",
     "cartesia": "cartesia",

@@ -138,6 +138,19 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="TWILIO_INITIAL_GREETING", what="what it says first; else `GREETING`"),
     Variable(name="TWILIO_VOICE_WEBHOOK_PATH", what="local path of the voice webhook there", default="/twilio/voice"),
     Variable(name="TWILIO_STREAM_WEBSOCKET_PATH", what="local path of the media socket there", default="/ws/twilio"),
+    _key("TELNYX_API_KEY", "API key (`KEY…`), in the Telnyx portal under API Keys", "gateway.telnyx.api_key"),
+    Variable(
+        name="TELNYX_PUBLIC_KEY",
+        what="public key of the account, there under Keys & Credentials: checks webhooks",
+        configures=("gateway.telnyx.public_key",),
+        needed=True,
+    ),
+    Variable(
+        name="TELNYX_CONNECTION_ID",
+        what="id of the Call Control application, there under Voice: needed to place calls",
+        configures=("gateway.telnyx.connection_id",),
+    ),
+    _base_url("TELNYX_BASE_URL", "Telnyx's API v2", "gateway.telnyx.base_url"),
     Variable(
         name="DIALOG_API_TOKEN",
         what="token of 16 characters or more for the REST API there; without it there is none",
@@ -146,7 +159,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="WEBHOOK_URL",
         what="public https:// address of the voice webhook; a tunnel gives one, see docs/twilio.md",
-        configures=("gateway.twilio.webhook_url",),
+        configures=("gateway.twilio.webhook_url", "gateway.telnyx.webhook_url"),
         form="url",
     ),
     _key("OPENAI_API_KEY", "key of the OpenAI platform", "*.openai.api_key", *_at_openai("api_key")),

@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from dialog.testing.talk import AgentTalk as AgentTalk
     from dialog.testing.talk import TalkLimits as TalkLimits
     from dialog.testing.talk import TalkLine as TalkLine
+    from dialog.testing.telnyx import TelnyxEmulator as TelnyxEmulator
     from dialog.testing.told_s2s import ToldS2S as ToldS2S
     from dialog.testing.twilio_rest import TwilioRestEmulator as TwilioRestEmulator
     from dialog.testing.virtual import run_virtual as run_virtual
@@ -160,6 +161,7 @@ _HOMES = {
     "ToldSTT": "doubles",
     "ToolUse": "model",
     "ToolWanted": "judge",
+    "TelnyxEmulator": "telnyx",
     "TwilioRestEmulator": "twilio_rest",
     "UsedTool": "reply",
     "Voice": "voice",
@@ -237,6 +239,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Spoken",
     "TalkLimits",
     "TalkLine",
+    "TelnyxEmulator",
     "TextSession",
     "ToldS2S",
     "ToldSTT",

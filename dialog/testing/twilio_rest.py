@@ -40,6 +40,7 @@ from dialog.testing.server import EmulatorServer, Faults
 from dialog.testing.signing import sign
 
 __all__ = [
+    "SILENCE_WAV",
     "CallUpdate",
     "EmulatedCall",
     "EmulatedMessage",
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _FINAL = ("completed", "busy", "failed", "no-answer", "canceled")
-_SILENCE_WAV = (
+SILENCE_WAV = (
     # WAVE_FORMAT_MULAW (7), two channels, 8000 Hz; then 20 ms of silence.
     b"RIFF" + struct.pack("<I4s4sIHHIIHHH4sI", 358, b"WAVE", b"fmt ", 18, 7, 2, 8000, 16000, 2, 8, 0, b"data", 320)
 ) + b"\xff" * 320
@@ -180,7 +181,7 @@ class TwilioRestEmulator(EmulatorServer):
         """Numbers that have answered STOP."""
         self.senders: set[str] | None = None
         """Numbers of the account that can send messages; ``None``: any can."""
-        self.recording_wav = _SILENCE_WAV
+        self.recording_wav = SILENCE_WAV
         """What every recording's media is."""
         self.media_missing: int = 0
         """How often media is answered 404 before it is there."""

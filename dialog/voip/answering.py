@@ -123,10 +123,16 @@ class AnswerWatch(Participant):
     def __init__(self, voip: VoIP, detection: MachineDetection | None) -> None:
         super().__init__()
         self._voip = voip
+        self._detection = detection
         self._answering = Answering(detection)
         self._timer: asyncio.TimerHandle | None = None
         voip.on(VoIP.PROGRESS, self._on_progress)
         voip.on(VoIP.ENDED, self._on_ended)
+
+    @property
+    def hears_out(self) -> bool:
+        """The verdict on a machine is wanted when its greeting is over."""
+        return self._detection is not None and self._detection.hears_out
 
     def verdict(self, who: Literal["human", "machine", "fax", "unknown"], *, greeting_over: bool) -> None:
         """The carrier's."""

@@ -133,8 +133,8 @@ INTERNAL = re.compile(
         tts\.(chain | coverage | siblings) |
         net\.(azure | connections | cutoff | frames | http1 | malformed | options | sentaudio | websocket) |
         testing\.(
-            call | carrier | carrier_stream | evaluate_stage | evaluate_talks | facts | heard | hearing | media | model | stream | textline |
-            tone | twiml
+            call | carrier | carrier_stream | dialects | evaluate_stage | evaluate_talks | facts | heard | hearing | media | model | stream | textline |
+            telnyx_call | tone | twiml
         ) |
         testing\.load_(
             caller | dialler | fleet | hosts | metronome | page | plots | speech | stream | talk
@@ -148,6 +148,8 @@ INTERNAL = re.compile(
             aiosocket | bed | belongings | consults | direct | lifecycle | line | lineclock | lineops | lifespan | link | listeners | pacer | part |
             played | playout | wires | wrapup
         ) |
+        voip\.carrier\.(?!gateway$)\w+ |
+        voip\.telnyx\.(?!(gateway | voip)$)\w+ |
         voip\.twilio\.(?!(gateway | twiml | voip)$)\w+ |
         voip\.sip\.(?!(gateway | voip)$)\w+ |
         voip\.web\.(?!(gateway | messages | tokens | voip)$)\w+

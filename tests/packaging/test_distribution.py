@@ -174,6 +174,7 @@ def test_with_the_core_alone_every_module_loads_or_names_its_extra(bare: Path) -
     homes = {
         "twilio": ("dialog.voip.twilio.", "dialog.dialling."),
         "sipmessage": ("dialog.voip.sip.", "dialog.testing.sip"),
+        "cryptography": "dialog.voip.telnyx.",
         "prometheus_client": "dialog.telemetry.",
         "opentelemetry": "dialog.telemetry.",
         "sqlalchemy": "dialog.calls.",
@@ -181,6 +182,7 @@ def test_with_the_core_alone_every_module_loads_or_names_its_extra(bare: Path) -
     extras = {
         "twilio": "twilio",
         "sipmessage": "sip",
+        "cryptography": "telnyx",
         "prometheus_client": "metrics",
         "opentelemetry": "otel",
         "sqlalchemy": "log",
@@ -191,7 +193,15 @@ def test_with_the_core_alone_every_module_loads_or_names_its_extra(bare: Path) -
     }
     assert set(missing) == set().union(*of.values())
     elsewhere = {name for package, names in of.items() for name in names if not name.startswith(homes[package])}
-    assert elsewhere == {"CallLog", "SIPGateway", "Service", "TwilioGateway", "Webhooks", "dialog.server.service"}
+    assert elsewhere == {
+        "CallLog",
+        "SIPGateway",
+        "Service",
+        "TelnyxGateway",
+        "TwilioGateway",
+        "Webhooks",
+        "dialog.server.service",
+    }
 
 
 def test_with_the_core_alone_a_whole_call_runs(bare: Path) -> None:

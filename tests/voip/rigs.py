@@ -28,6 +28,7 @@ from dialog.testing.sip import SIPPhone
 from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.testing.web import WebCaller
 from dialog.voip.call import Call, CallSettings
+from dialog.voip.carrier.gateway import PhoneGateway
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.sip.gateway import SIPGateway
 from dialog.voip.twilio.gateway import TwilioGateway
@@ -35,7 +36,9 @@ from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "telnyx"))
 import bridges
+from telnyx_phone import House, house
 
 __all__ = ["CLOCK", "RIGS", "FarEnd", "speech", "until"]
 
@@ -185,7 +188,7 @@ def nats(on_voip: OnVoip):
 class _Phone(FarEnd):
     """A caller over the real sockets of Twilio's protocol."""
 
-    def __init__(self, caller: Caller, gateway: TwilioGateway, voip: VoIP) -> None:
+    def __init__(self, caller: Caller, gateway: PhoneGateway, voip: VoIP) -> None:
         self.caller = caller
         self.gateway = gateway
         self.voip = voip
@@ -265,6 +268,34 @@ async def twilio(on_voip: OnVoip):
                         await asyncio.wait(updates)
         finally:
             await runner.cleanup()
+
+
+class _Telnyx(_Phone):
+    """A caller over the real sockets and webhooks of Telnyx's protocol."""
+
+    def __init__(self, caller: Caller, there: House) -> None:
+        super().__init__(caller, there.gateway, there.voip)
+
+
+@asynccontextmanager
+async def _telnyx(on_voip: OnVoip, **settings):
+    async with house(on_voip, **settings) as there, there.telnyx.dial(transfer="no-answer") as caller:
+        far = _Telnyx(caller, there)
+        try:
+            yield far
+        finally:
+            await far.hang_up()
+            await far.wait_gone()
+
+
+def telnyx(on_voip: OnVoip):
+    """Telnyx's Call Control, with mu-law."""
+    return _telnyx(on_voip)
+
+
+def telnyx_l16(on_voip: OnVoip):
+    """The same with 16-bit samples at 16 kHz."""
+    return _telnyx(on_voip, codec="L16", sample_rate=16000)
 
 
 class _Client(FarEnd):
@@ -395,6 +426,8 @@ def sip_alaw(on_voip: OnVoip):
 RIGS = {
     "direct": direct,
     "twilio": twilio,
+    "telnyx": telnyx,
+    "telnyx-l16": telnyx_l16,
     "process": process,
     "nats": nats,
     "web": client,

@@ -211,10 +211,16 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
             CarrierError: It refused; with ``in_doubt`` the call may have been placed all the same.
         """
 
-    @abstractmethod
-    async def _look_up(self, record: RecordT, placement: PlacementT, since: datetime, doubt: CarrierError) -> None:
+    async def _look_up(
+        self,
+        record: RecordT,  # noqa: ARG002
+        placement: PlacementT,  # noqa: ARG002
+        since: datetime,  # noqa: ARG002
+        doubt: CarrierError,
+    ) -> None:
         """Find out what has become of a request that was never answered, and given no sign.
 
         Raises:
-            CarrierError: The call was not placed, or that cannot be found out.
+            CarrierError: The call was not placed, or that cannot be found out, as with most carriers.
         """
+        raise doubt

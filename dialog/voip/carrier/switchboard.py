@@ -267,7 +267,7 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         hangups = [
             asyncio.create_task(self._commands.hangup_quietly(call), name=f"hang up {call.metadata.call_id}")
             for call in calls
-            if call.state not in ("ended", "offered")
+            if self._must_be_told(call)
         ]
         for call in calls:
             call.end("shutdown", "the gateway was closed")
@@ -281,6 +281,10 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
                 logger.error("%s did not end within %g s", task.get_name(), self._settings.close_timeout_s)
                 task.cancel()
         self._records.clear()
+
+    def _must_be_told(self, call: Call) -> bool:
+        """Whether the carrier would keep a call that is here, if it were not told when we close."""
+        return call.state not in ("ended", "offered")
 
     async def _admit(self, record: RecordT, metadata: CallMetadata) -> AnswerT:
         """Decide about a call that has come in; never raises."""
