@@ -137,6 +137,7 @@ Outcome: TypeAlias = StreamStarted | StreamStopped | CallEnd
 class _Order(Struct, frozen=True):
     kind: MoveKind
     within_s: float
+    accepted: bool = False
 
 
 class Lifecycle:
@@ -179,7 +180,7 @@ class Lifecycle:
             case Ordered(kind, within_s):
                 self._order = _Order(kind, within_s)
             case Accepted(kind, within_s):
-                self._order = _Order(kind, within_s)
+                self._order = _Order(kind, within_s, accepted=True)
                 self._resumed = ""
                 if self.state != "live":
                     self.deadline = now + within_s
@@ -214,14 +215,15 @@ class Lifecycle:
                 "consult": "transfer_failed",
                 "digits": "digits_sent",
             }
-            resumed = kinds[self._order.kind] if self._order else "reconnected"
+            resumed = kinds[self._order.kind] if self._order and self._order.accepted else "reconnected"
         outcomes: list[Outcome] = []
         if self.state == "live":
             outcomes.append(StreamStopped(reason="moving" if self._order else "lost"))
         self.state = "live"
         self.generation = generation
         self.deadline = None
-        self._order = None
+        if self._order is not None and self._order.accepted:
+            self._order = None  # else the carrier is still being asked: it is this stream that goes
         self._resumed = ""
         self._extended = False
         outcomes.append(StreamStarted(generation=generation, resumed=resumed))
