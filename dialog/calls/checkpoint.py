@@ -257,6 +257,11 @@ def _end_withdrawn(_: Checkpoint, __: jn.EndWithdrawn) -> dict[str, Any]:
     return {"ending": None}
 
 
+def _transfer_changed(_: Checkpoint, event: ev.TransferChanged) -> dict[str, Any]:
+    # Once the carrier is asked, nobody has to do it: the caller is on the way, or comes back.
+    return {"ending": None} if event.state == "started" else {}
+
+
 def _duration_warned(_: Checkpoint, __: jn.DurationWarned) -> dict[str, Any]:
     return {"warned": True}
 
@@ -480,6 +485,7 @@ _STEPS: dict[type, Callable[[Checkpoint, Any], dict[str, Any]]] = {
     ev.CallStarted: _call_started,
     ev.CallResumed: _call_resumed,
     ev.StreamChanged: _stream_changed,
+    ev.TransferChanged: _transfer_changed,
     ev.HandedOver: _handed_over,
     ev.CallerSaid: _caller_said,
     ev.AgentSaid: _agent_said,

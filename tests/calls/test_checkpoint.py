@@ -200,6 +200,9 @@ def test_the_call_itself_is_known():
     assert "5550100" not in repr(checkpoint.ending)
     assert checkpoint.state == b"\x01"
     assert (checkpoint.seq, checkpoint.elapsed_s) == (8, 0.7)
+    assert log.add(ev.TransferChanged, to="+15550100", state="answered").ending is not None
+    assert log.add(ev.TransferChanged, to="+15550100", state="started").ending is None, "nobody orders it again"
+    assert log.add(jn.EndPlanned, reason="agent_hangup").ending is not None
     assert log.add(jn.EndWithdrawn).ending is None
     assert log.add(ev.CallResumed, agent="Desk", lost_s=1.0).agent == "Desk"
     assert log.add(ev.CallEnded, reason="caller_hangup").ended
