@@ -10,6 +10,7 @@ from dialog.calls.checkpoint import Checkpoint
 from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import DialogError, UserCodeError
 from dialog.voip.admission import NoWorker
+from dialog.voip.consults import CONSULT_WORKER
 from dialog.voip.voip import VoIP
 from dialog.workers.cover import Cover
 from dialog.workers.frames import Refused, Taken
@@ -86,6 +87,10 @@ class Search:
         while True:
             await self._lost.wait()
             self._lost.clear()
+            if self._call.voip.metadata.parameter(CONSULT_WORKER):
+                # Whoever asked for it was there, and is gone with it: the one who waits is brought back at once.
+                await self._cover.give_up("lost_worker")
+                return
             if self._losses >= self._settings.most_losses:
                 call_id = self._call.voip.metadata.call_id
                 self._call.fail(
