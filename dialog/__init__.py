@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dialog.agent.digits import Digits as Digits
     from dialog.agent.schematool import schema_tool as schema_tool
     from dialog.agent.scripts.asking import Phrases as Phrases
+    from dialog.agent.scripts.asktool import ask_tool as ask_tool
     from dialog.agent.scripts.blocking import BlockingCall as BlockingCall
     from dialog.agent.scripts.call import ScriptCall as ScriptCall
     from dialog.agent.scripts.dialling import dial as dial
@@ -292,6 +293,7 @@ _HOMES = {
     "WebVoIP": "voip.web.voip",
     "WebhookEndpoint": "calls.delivery.endpoint",
     "Webhooks": "calls.delivery.webhooks",
+    "ask_tool": "agent.scripts.asktool",
     "create_agent": "providers.factories",
     "create_gateway": "providers.factories",
     "create_llm": "providers.factories",
@@ -442,6 +444,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "WebVoIP",
     "WebhookEndpoint",
     "Webhooks",
+    "ask_tool",
     "create_agent",
     "create_gateway",
     "create_llm",

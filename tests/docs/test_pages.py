@@ -110,8 +110,8 @@ INTERNAL = re.compile(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) | recent | schemas |
         agent\.(
             alignment | briefing | callerwords | cascade | clienttools | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
-            ledger | mcptools | menus | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | responder | resume | resumer |
-            scribe | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn |
+            ledger | mcptools | menus | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recorded | responder | resume | resumer |
+            scribe | scripts\.waiting | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn |
             vadmode | voices
         ) |
         workers\.(
@@ -124,6 +124,7 @@ INTERNAL = re.compile(
             completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |
             taking | wording
         ) |
+        answers\.words |
         audio\.(keys | noise_floor | pcm) |
         llm\.(chat | continuation | decoding | messages | refusals | response_events | sse | transport) |
         mcp\.(connection | results | sdk) |

@@ -10,6 +10,7 @@ from test_tools_at_work import Model, call
 
 from dialog import answers
 from dialog.agent.agent import Agent
+from dialog.agent.scripts.asktool import ask_tool
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.agent.turns.settings import TurnSettings
@@ -118,6 +119,60 @@ def test_what_comes_while_the_script_has_the_call_waits():
         assert "charged" in texts
 
     on_a_call(scenario, Busy, llm=llm)
+
+
+def test_a_ready_made_tool_asks_and_tells_the_model():
+    kept = []
+
+    class Desk(Agent):
+        ask_name = ask_tool("ask_name", "What is your name?", answers.Name(), description="Ask for the name.")
+        ask_card = ask_tool(
+            "ask_card",
+            "Now the card.",
+            answers.card(),
+            private=True,
+            keep=lambda agent, card: kept.append((agent, card["number"])),
+        )
+
+    llm = Model([call("ask_name")], [call("ask_card", call_id="c2")], ["Thank you."])
+
+    async def scenario(talk):
+        talk.stt.heard("I want to pay")
+        await until_said(talk, "What is your name?")
+        talk.stt.heard("it's ada")
+        await until_said(talk, "Please say or type in the number of the card.")
+        for keys, then in (
+            ("4242424242424242#", RIGHT),
+            ("1", "Until when is it valid?"),
+            ("0440", "And what is the security code?"),
+            ("123#", "Thank you."),
+        ):
+            talk.line.press(keys)
+            await until_said(talk, then)
+        await talk.quiet()
+
+    talk = on_a_call(scenario, Desk, llm=llm)
+    results = [event.result for event in talk(ToolEnded)]
+    assert results[0] == "answered: Ada"
+    assert results[1].startswith("answered: number: a card ending in 4 2 4 2, expiry: April 2040, code: 3 digits")
+    assert kept == [(talk.agent, "4242" * 4)]
+    assert "4242" not in " ".join(results)
+    assert llm.requests[0].tools[0].description == "Ask for the name."
+
+
+def test_a_ready_made_tool_tells_that_there_was_no_answer():
+    class Desk(Agent):
+        ask_name = ask_tool("ask_name", "What is your name?", answers.Name())
+
+    llm = Model([call("ask_name")], ["Never mind."])
+
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await until_said(talk, "Never mind.")
+        await talk.quiet()
+
+    talk = on_a_call(scenario, Desk, llm=llm)
+    assert [event.result for event in talk(ToolEnded)] == ["the caller did not give an answer that would do"]
 
 
 def test_a_caller_who_hangs_up_ends_the_script():
