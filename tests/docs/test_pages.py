@@ -50,8 +50,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 @every_page
 def test_commands_exist(page: Path) -> None:
     text = page.read_text()
-    makefile = page.with_name("Makefile.txt") if page == PROJECT_PAGE else ROOT / "Makefile"
-    targets = set(re.findall(r"^([a-z-]+):", makefile.read_text(), re.MULTILINE))
+    makefiles = [ROOT / "Makefile", PROJECT_PAGE.with_name("Makefile.txt")]
+    if page == PROJECT_PAGE:
+        makefiles.pop(0)
+    targets = {name for file in makefiles for name in re.findall(r"^([a-z-]+):", file.read_text(), re.MULTILINE)}
     # Prose may "make sure"; a command stands at the start of a line or of a code span.
     for target in re.findall(r"(?:^ *|`)make ([a-z-]+)", text, re.MULTILINE):
         assert target in targets, f"make {target}"
