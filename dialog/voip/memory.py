@@ -22,6 +22,7 @@ from uuid import UUID, uuid4
 
 from msgspec import Struct
 
+from dialog.audio.convert import Converter
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import CarrierError, NotSupportedError
@@ -110,6 +111,8 @@ class MemoryLine:
         self._timer: asyncio.TimerHandle | None = None
         self._speech = bytearray()
         self._peer: MemoryLine | None = None
+        self._convert = Converter(audio_format, audio_format)
+        """To the format of the peer."""
         self._pump: asyncio.Task[None] | None = None
         self._opened_at = clock.now()
         self._closed = False
@@ -281,7 +284,7 @@ class MemoryLine:
             if self._peer is not None or self.on_audio is not None:
                 sounding = self.sounding(due - _FRAME_MS / 1000.0, size)
                 if self._peer is not None:
-                    self._peer.send(sounding)
+                    self._peer.send(self._convert.process(sounding))
                 if self.on_audio is not None:
                     self.on_audio(sounding)
             due += _FRAME_MS / 1000.0
@@ -432,10 +435,11 @@ def memory_call(
 
 
 def connect(a: MemoryLine, b: MemoryLine) -> None:
-    """Let two agents talk: what sounds at one end is said at the other, in real time.
+    """Let two agents talk: what sounds at one end is said at the other, in real time, converted if need be.
 
     When one call ends, the other is hung up.
     """
     for here, there in ((a, b), (b, a)):
         here._peer = there
+        here._convert = Converter(here.audio_format, there.audio_format)
         here.pump()

@@ -16,6 +16,7 @@ from dialog.calls.events import HandedOver
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError, UserCodeError
 from dialog.llm.rules import Rule, RuleLLM
+from dialog.s2s.cascade import CascadeS2S
 from dialog.testing import ReadingSTT, ScriptedLLM, SpellingTTS, ToolUse, TwilioRestEmulator, run_virtual
 from dialog.testing.agent_caller import dial_with_agent
 from dialog.testing.agent_line import join_agents
@@ -62,6 +63,7 @@ def desk(greeting=GREETING, rules=RULES, kind=Desk, **options):
 
 ADA = Persona(
     who="Ada",
+    patience_s=20,
     goal="a table for two at seven",
     answers=(
         Answer(hears="help you|Hello", says="Hello, I would like a table for two."),
@@ -288,6 +290,18 @@ def test_what_cannot_be_played_is_refused():
 def test_a_customer_whose_model_fails_is_told():
     talk = talked(desk(), customer(ADA, llm=lambda: ScriptedLLM([])), limits=TalkLimits(max_duration_s=60))
     assert any("the script has 0" in failure for failure in talk.failures)
+
+
+def test_an_agent_in_realtime_mode_talks_as_well():
+    def on_voip(voip):
+        model = CascadeS2S(stt=ReadingSTT(), tts=SpellingTTS(), llm=RuleLLM(RULES))
+        Desk(voip=voip, s2s=model, greeting=GREETING, system="Desk.").activate()
+
+    talk = talked(on_voip, customer(ADA))
+    assert talk.said_by("caller").endswith("Thank you, goodbye.")
+    assert [use.arguments for use in talk.tools] == [{"people": 2, "time": "19:00"}]
+    assert BOOKED in talk.said_by("agent")
+    assert talk.ended_by == "caller"
 
 
 async def test_an_agent_dials_a_gateway_over_the_carriers_protocol():

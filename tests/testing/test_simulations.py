@@ -51,6 +51,7 @@ def rude(voip):
 
 ADA = Persona(
     who="Ada",
+    patience_s=20,
     goal="a table for two",
     answers=(
         Answer(hears="help", says="A table for two please."),

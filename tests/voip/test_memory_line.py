@@ -7,9 +7,11 @@ from uuid import uuid4
 
 import pytest
 
+from dialog.audio.g711 import mulaw_decode, mulaw_encode
+from dialog.audio.tones import sine
 from dialog.clock import Clock
 from dialog.errors import CarrierError, NotSupportedError, StateError, UserCodeError
-from dialog.message import MULAW_8K, CallEnd, Message, Playback, StreamStarted, StreamStopped
+from dialog.message import MULAW_8K, PCM_8K, CallEnd, Message, Playback, StreamStarted, StreamStopped
 from dialog.participant import Participant
 from dialog.voip.call import CallSettings
 from dialog.voip.memory import MemoryCarrier, MemoryLine, connect, memory_call
@@ -535,6 +537,28 @@ def test_two_agents_hear_each_other_in_real_time():
         await two.wait_closed()
         await line_one.wait_closed()
         await line_two.wait_closed()
+
+    virtual(main)
+
+
+def test_lines_of_two_formats_hear_each_other():
+    async def main(clock):
+        one, line_one, ear_one = call_with_ear(clock)
+        two, line_two, ear_two = call_with_ear(clock, line=MemoryLine(clock=clock, audio_format=PCM_8K))
+        connect(line_one, line_two)
+        loud = mulaw_encode(sine(300, 400))
+        one.voip.post(Message(uuid=uuid4(), data=loud, done=True))
+        two.voip.post(Message(uuid=uuid4(), data=mulaw_decode(loud), done=True))
+        await clock.sleep(1.01)
+        pcm, mulaw = (b"".join(m.data for m in ear.audio) for ear in (ear_two, ear_one))
+        assert PCM_8K.ms(len(pcm)) == pytest.approx(MULAW_8K.ms(len(mulaw)), abs=40)
+        assert mulaw_decode(loud) in pcm
+        assert loud in mulaw
+        line_one.hang_up()
+        for call in (one, two):
+            await call.wait_closed()
+        for line in (line_one, line_two):
+            await line.wait_closed()
 
     virtual(main)
 
