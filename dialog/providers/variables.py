@@ -251,6 +251,10 @@ VARIABLES: tuple[Variable, ...] = (
         default="127.0.0.1",
     ),
     Variable(name="PORT", what="port that the programs listen on", default="8080", form="port"),
+    Variable(
+        name="COLLEAGUES",
+        what="whom `examples/receptionist` can ask: `the workshop=+15550101, the manager=+15550102`",
+    ),
     Variable(name="PROCESSES", what="how many worker processes `examples/worker_processes` has; one a core unless set"),
     Variable(
         name="LEAVE_S",

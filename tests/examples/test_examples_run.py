@@ -27,16 +27,16 @@ from dialog.testing.deepgram_agent import DeepgramAgentEmulator
 from dialog.testing.elevenlabs_agent import ElevenLabsAgentEmulator
 from dialog.testing.gemini import GeminiLiveEmulator
 from dialog.testing.grok import GrokEmulator
-from dialog.testing.model import ToolUse
+from dialog.testing.model import ChatReply, ToolUse
 from dialog.testing.openai import OpenAIEmulator
 from dialog.testing.openai_realtime import OpenAIRealtimeEmulator
 from dialog.testing.s2s import RealtimeReply
-from dialog.testing.twilio_rest import TwilioRestEmulator
+from dialog.testing.twilio_rest import CallUpdate, TwilioRestEmulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ROOT = EXAMPLES.parent
 TOKEN = "auth-token-of-the-test"
-NAMES = ["twilio_openai_agent", "custom_agent", "worker_processes"]
+NAMES = ["twilio_openai_agent", "custom_agent", "worker_processes", "receptionist"]
 REALTIME = "realtime_agent"
 SPEECH = mulaw_encode(sine(300, 600))
 
@@ -75,6 +75,7 @@ class House:
             "PORT": str(self.port),
             "GREETING": "Good evening, who is there?",
             "SYSTEM_PROMPT": "You are a clock.",
+            "COLLEAGUES": "the workshop=+15550101",
             "LOG_LEVEL": "debug",
         }
 
@@ -361,6 +362,64 @@ def test_the_template_names_every_setting_that_is_read(name: str) -> None:
     assert read - {"CERT_FILE", "KEY_FILE"} <= offered
     assert {"CERT_FILE", "KEY_FILE"} <= offered
     assert offered <= read
+
+
+@pytest.mark.parametrize(("key", "meet"), [("1", True), ("2", False)])
+async def test_the_receptionist_asks_a_colleague_before_the_caller_is_handed_over(tmp_path, key, meet) -> None:
+    told = {}
+
+    async def colleague(person: Caller) -> None:
+        told["briefing"] = await person.listen()
+        person.press(key)
+        await person.wait_ended()
+
+    async with House() as house:
+        asks = ToolUse("warm_transfer", {"destination": "the workshop", "summary": "A noise."})
+        house.openai.say([ChatReply(text="Please hold the line.", tools=(asks,)), "You are welcome."])
+        house.twilio.callees["+15550101"] = Callee(on_answer=colleague)
+
+        async def updated(update: CallUpdate) -> None:
+            await caller.update(status=update.status, twiml=update.twiml, url=update.url)
+
+        call = house.twilio.add_call(on_update=updated)
+        async with (
+            house.running("receptionist", tmp_path),
+            Caller.dial(house.url, auth_token=TOKEN, account_sid=house.twilio.account_sid, call_sid=call.sid) as caller,
+        ):
+            await caller.listen()
+            await caller.say(SPEECH)
+            await caller.listen()
+            if meet:
+                async with asyncio.timeout(20):
+                    while caller.conference is None or len(caller.conference.participants) < 2:
+                        await asyncio.sleep(0.02)
+            else:
+                await caller.wait_streaming(streams=2)
+                assert (await caller.listen()).duration_ms > 500, "they are told that nobody can take the call"
+                await caller.say(SPEECH)
+                assert (await caller.listen()).duration_ms > 200
+            await caller.hang_up()
+        house.check_log()
+        assert told["briefing"].duration_ms > 500
+
+
+@pytest.mark.timeout(120)
+async def test_the_receptionist_shows_herself_without_any_account(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, str(EXAMPLES / "receptionist" / "simulate.py"), "--speed", "4"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(100):
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    takes, refuses = output.decode().split("The colleague has no time:")
+    assert "(2 people talk to each other)" in takes
+    assert "nine to six" in takes
+    assert "(transfer returned)" in refuses
+    assert refuses.rstrip().endswith("Thank you for calling. Goodbye!")
 
 
 async def test_everybody_on_the_list_is_reminded_and_a_machine_gets_a_message(tmp_path: Path) -> None:
