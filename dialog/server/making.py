@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dialog.env import read_env
 from dialog.errors import ConfigurationError
 from dialog.loading import load_target
 from dialog.providers.factories import create_gateway
-from dialog.server.config import ServiceConfig
-from dialog.server.service import Service
 from dialog.server.serving import Gateway
 from dialog.voip.admission import Workers
 from dialog.workers.fleet import Fleet
 from dialog.workers.nats import NatsSettings
+
+if TYPE_CHECKING:
+    from dialog.server.service import Service
 
 __all__ = ["make_fleet_gateway", "make_gateway", "make_service"]
 
@@ -60,7 +61,11 @@ def make_service(target: str, env_file: str | Path = ".env") -> Service:
 
     Raises:
         ConfigurationError: There is no such name, or it is something else.
+        MissingExtra: What a service needs is not installed.
     """
+    from dialog.server.config import ServiceConfig
+    from dialog.server.service import Service
+
     if not target:
         return Service.from_env(read_env(env_file))
     found: Any = load_target(target)
