@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from dialog.calls.redact import Redaction as Redaction
     from dialog.calls.report import SessionReport as SessionReport
     from dialog.calls.store.log import CallLog as CallLog
+    from dialog.calls.store.search import CallSearch as CallSearch
     from dialog.clock import Clock as Clock
     from dialog.errors import CallHungUp as CallHungUp
     from dialog.errors import CallNotAnswered as CallNotAnswered
@@ -187,6 +188,7 @@ _HOMES = {
     "CallEvents": "calls.publish",
     "CallHungUp": "errors",
     "CallLog": "calls.store.log",
+    "CallSearch": "calls.store.search",
     "CallMetadata": "message",
     "CallNotAnswered": "errors",
     "CallScope": "scope",
@@ -347,6 +349,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "CallMetadata",
     "CallNotAnswered",
     "CallScope",
+    "CallSearch",
     "CarrierError",
     "CartesiaSTT",
     "CartesiaTTS",

@@ -22,6 +22,7 @@ from dialog.calls.store.buffer import Buffer
 from dialog.calls.store.database import make_engine, upgrade
 from dialog.calls.store.keeping import Keeper, delete_calls
 from dialog.calls.store.reading import CallRecord
+from dialog.calls.store.search import CallSearch, search
 from dialog.calls.store.sql import AsyncEngine
 from dialog.calls.store.writing import BatchWriter, OutgoingMaker, is_hopeless
 from dialog.errors import ConfigurationError, StateError
@@ -305,6 +306,21 @@ class CallLog:
         return await reading.calls(
             self.engine, live=live, since=since, number=number, tenants=tenants, limit=limit, before=before
         )
+
+    async def search(
+        self, wanted: CallSearch, *, tenants: Collection[str] = (), limit: int = 100, before: CallRecord | None = None
+    ) -> list[CallRecord]:
+        """Calls that have ended and are like what is wanted, the newest first.
+
+        Words are looked for in every turn of the calls that fit otherwise: of a large log, narrow it down by time.
+
+        Args:
+            wanted: What they have in common.
+            tenants: Only those of one of them; empty: of all.
+            limit: So many at most.
+            before: The last one of the page before this one.
+        """
+        return await search(self.engine, wanted, tenants=tenants, limit=limit, before=before)
 
     async def call(self, call_id: UUID) -> CallRecord | None:
         """One call; ``None``: it is not known."""
