@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dialog.audio.convert import Converter
 from dialog.audio.level import SILENCE_DBFS, level_dbfs
 from dialog.audio.mix import mix
-from dialog.message import MULAW_8K, AudioFormat
+from dialog.message import AudioFormat
 
 __all__ = ["Heard", "Monitor"]
 
+_DELAY_MS = 100.0
+"""So much later than the call it is heard: the caller's audio does not come evenly."""
 _KEEP_MS = 2000.0
 """What nobody has taken for so long is left out."""
 _AHEAD_MS = 10_000.0
 """A line tells so much of the agent's audio before it sounds, at most."""
-_SILENT_MS = 400.0
-"""When the caller's side has sent nothing for so long, time goes on without it."""
 
 
 class Heard(NamedTuple):
@@ -33,65 +34,55 @@ class Heard(NamedTuple):
 class Monitor:
     """A tap of a call's line, from which its sound is taken in step with the call.
 
-    The line hands over the caller's audio as it comes, and the agent's a moment before it sounds; both lie at
-    positions of the call's audio clock, where they are mixed. What is not taken is dropped: a listener who cannot
-    keep up hears a gap, and costs nothing but that.
+    The line hands over the caller's audio as it comes, and the agent's a moment before it sounds; the one is put where
+    it came, the other where it will sound. What is not taken is dropped: a listener who cannot keep up hears a gap,
+    and costs nothing but that.
 
     Args:
         audio_format: Of the line.
+        now: Tells the time on the call's audio clock, in milliseconds: :attr:`dialog.voip.call.Call.audio_ms`.
     """
 
-    def __init__(self, audio_format: AudioFormat = MULAW_8K) -> None:
+    def __init__(self, audio_format: AudioFormat, now: Callable[[], float]) -> None:
         self.audio_format = audio_format
+        self._now = now
         self._caller = _Lane(audio_format)
         self._agent = _Lane(audio_format)
         self._plain = Converter(audio_format, AudioFormat("s16le", audio_format.sample_rate))
         self._per_ms = audio_format.sample_rate / 1000.0
         self._at: int | None = None
         """Where the next stretch begins, in samples of the call's audio clock."""
-        self._waited_ms = 0.0
 
     def caller(self, at_ms: float, data: bytes) -> None:
         """See :class:`~dialog.voip.line.Tap`."""
-        at = round(at_ms * self._per_ms)
-        if self._at is None:
-            self._at = at
-        self._caller.put(at, data)
-        late = self._caller.end - self._at - round(_KEEP_MS * self._per_ms)
-        if late > 0:
-            self._skip(self._at + late)
+        del at_ms  # their clock may be behind ours; who listens wants to hear what comes
+        size = len(data) // self.audio_format.sample_bytes
+        end = round(self._now() * self._per_ms)
+        joined = self._caller.end + size
+        self._caller.put(joined - size if abs(joined - end) < _DELAY_MS * self._per_ms else end - size, data)
 
     def agent(self, at_ms: float, data: bytes) -> None:
         """See :class:`~dialog.voip.line.Tap`."""
-        at = round(at_ms * self._per_ms)
-        if self._at is None:
-            self._at = at
-        if at - self._at < _AHEAD_MS * self._per_ms:
-            self._agent.put(at, data)
+        if at_ms < self._now() + _AHEAD_MS:
+            self._agent.put(round(at_ms * self._per_ms), data)
 
     def agent_cleared(self, at_ms: float) -> None:
         """See :class:`~dialog.voip.line.Tap`."""
         self._agent.cut(round(at_ms * self._per_ms))
 
-    def take(self, elapsed_ms: float, *, sound: bool = True) -> Heard | None:
-        """What has sounded since the last time, ``elapsed_ms`` ago; ``None``: nothing yet.
+    def take(self, *, sound: bool = True) -> Heard | None:
+        """What has sounded since the last time; ``None``: nothing yet.
 
         Args:
-            elapsed_ms: By a clock; it is the caller's audio that counts, as long as some comes.
             sound: Mix both sides; otherwise only their levels are told.
         """
-        if self._at is None:
+        until = round((self._now() - _DELAY_MS) * self._per_ms)
+        if self._at is None or self._at >= until:
+            self._at = until if self._at is None else self._at
             return None
-        count = self._caller.end - self._at
-        if count > 0:
-            self._waited_ms = 0.0
-        else:
-            self._waited_ms += elapsed_ms
-            if self._waited_ms < _SILENT_MS:
-                return None
-            count = round(elapsed_ms * self._per_ms)
-        caller, agent = self._caller.take(self._at, count), self._agent.take(self._at, count)
-        self._at += count
+        at = max(self._at, until - round(_KEEP_MS * self._per_ms))
+        self._at, count = until, until - at
+        caller, agent = self._caller.take(at, count), self._agent.take(at, count)
         encoding, ms = self.audio_format.encoding, count / self._per_ms
         return Heard(
             mixed=self._plain.process(mix(caller, agent, encoding) or self.audio_format.silence(ms)) if sound else b"",
@@ -99,11 +90,6 @@ class Monitor:
             caller_dbfs=level_dbfs(caller, encoding) if caller else SILENCE_DBFS,
             agent_dbfs=level_dbfs(agent, encoding) if agent else SILENCE_DBFS,
         )
-
-    def _skip(self, at: int) -> None:
-        self._caller.drop(at)
-        self._agent.drop(at)
-        self._at = at
 
 
 class _Lane:
@@ -132,6 +118,7 @@ class _Lane:
             self._start, self._data = at, bytearray(data)
         else:
             self._data += self._silence * (at - end) + data
+            self.drop(self.end - self._most)
 
     def cut(self, at: int) -> None:
         """Forget everything from ``at`` on."""

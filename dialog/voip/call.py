@@ -168,6 +168,11 @@ class Call:
         return self._link.line
 
     @property
+    def audio_ms(self) -> float:
+        """The time on the call's audio clock, in milliseconds; 0 before the first media."""
+        return 0.0 if self._audio_from is None else (self.clock.now() - self._audio_from) * 1000.0
+
+    @property
     def queued_ms(self) -> float:
         """The agent's audio that waits to be sent, in milliseconds."""
         return self._link.queued_ms
