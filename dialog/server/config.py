@@ -78,6 +78,10 @@ class ApiToken(Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"<ApiToken {self.name}>"
 
+    def may_use(self, tenant: str) -> bool:
+        """Whether it is good for the calls and numbers of a tenant."""
+        return not self.tenants or tenant in self.tenants
+
     @property
     def digest(self) -> bytes:
         """The SHA-256 of the token."""
@@ -228,6 +232,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
     clients: ClientSettings | None = None
     """Browsers and apps are served as well; ``None``: they are not."""
     api: ApiSettings = ApiSettings()
+    console: str = "/console"
+    """Path of the page for people who look after calls; empty: there is none, nor without tokens of the API."""
     workers: Workers | None = None
     """Run the agents: ``WorkerPool("app:config.on_voip")``."""
     redaction: Redaction | None = None
@@ -253,7 +259,7 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
         for name in self.tenants:
             if len(name) > _LONGEST_NAME:
                 raise ConfigurationError(f"{name!r} is too long for a tenant: {_LONGEST_NAME} characters are the most")
-        for what in ("prefix", "webhook_path", "stream_path"):
+        for what in ("prefix", "webhook_path", "stream_path", "console"):
             if path := getattr(self, what):
                 _check_path(what, path)
         if not self.webhook_path or self.webhook_path == self.stream_path:

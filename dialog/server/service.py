@@ -62,6 +62,7 @@ class Service:
 
     def __init__(self, config: ServiceConfig) -> None:
         from dialog.server.api.core import Api
+        from dialog.server.console.core import Console
 
         self.config = config
         self.events: CallEvents = CallEvents(redaction=config.redaction)
@@ -86,6 +87,7 @@ class Service:
         """The :class:`~dialog.calls.store.log.CallLog`, while the service runs with one."""
         self._webhooks: Any = None
         self.api = Api(self)
+        self.console: Console | None = Console(self) if config.console and config.api.tokens else None
         self._peers: Peers | None = None
 
     @classmethod
@@ -111,11 +113,14 @@ class Service:
     def add_routes(self, app: web.Application) -> None:
         """Add webhooks, media sockets and the API to the host's own application, with which it will be closed."""
         from dialog.server.api.aiohttp_shell import add_api_routes
+        from dialog.server.console.aiohttp_shell import add_console_routes
 
         app.on_startup.append(self._on_startup)
         for gateway in self.doors:
             gateway.add_routes(app)
         add_api_routes(self.api, app, self.config.prefix)
+        if self.console is not None:
+            add_console_routes(self.console, app, self.config.prefix)
         app.on_cleanup.append(self._on_cleanup)
 
     def asgi(self) -> Any:

@@ -120,7 +120,7 @@ INTERNAL = re.compile(
             blocked | child | cover | directory | fabric | fleetpeers | faults | host | hosted | link | natsclient | ordered |
             peerframes | process | relay | search | sockets | sources | stream | ticker | worker
         ) |
-        server\.(channels | limits | process | api\..*) |
+        server\.(channels | limits | process | api\..* | console\..*) |
         agent\.shaping\.(numbers | pieces | rules | sentences) |
         agent\.turns\.(
             completeness | decisions | endpointer | floor | interruption | running | signals | silence | speculation |

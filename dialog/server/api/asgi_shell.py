@@ -17,6 +17,7 @@ from dialog.server.api.core import Answer, HttpRequest
 from dialog.server.api.cors import allowed_origin, cors_headers, preflight
 from dialog.server.api.feeds import Feed
 from dialog.server.api.problems import Problem
+from dialog.server.console.asgi_shell import ConsoleAsgi
 from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class ServiceAsgi:
         self._service = service
         self._api = service.api
         self._metrics = _metrics(service)
+        self._console = None if service.console is None else ConsoleAsgi(service.console)
         self._gateways: list[tuple[str, str, str, Any]] = [
             (f"{gateway.path}/", gateway.media_path, gateway.path, gateway.asgi())
             for gateway in service.gateways.values()
@@ -58,6 +60,10 @@ class ServiceAsgi:
         prefix = self._service.config.prefix
         if prefix and path != prefix and not path.startswith(f"{prefix}/"):
             path = "\0"  # nothing of ours
+        own = f"{prefix}{self._service.config.console}"
+        if self._console is not None and (path == own or path.startswith(f"{own}/")):
+            await self._console(scope, receive, send, own)
+            return
         seen = _request(scope, path[len(prefix) :] or "/")
         if scope["type"] == "websocket":
             await self._socket(scope, seen, receive, send)

@@ -76,7 +76,7 @@ class Api:
         self.handlers = Handlers(service)
         self.elsewhere = Elsewhere(self, service.holds, service.limits.here)
         """The other processes of the service."""
-        self._doorkeeper = Doorkeeper(self.settings)
+        self.doorkeeper = Doorkeeper(self.settings)
         self._service = service
         self._feeds = 0
         self._document = _encode(document(service.config.prefix))
@@ -95,7 +95,7 @@ class Api:
         operation, path = locate(self.operations, request.method, request.path)
         token = None
         if operation.scope is not None:
-            token = self._doorkeeper.admit(request.headers.get("authorization", ""), request.peer, operation.scope)
+            token = self.doorkeeper.admit(request.headers.get("authorization", ""), request.peer, operation.scope)
         if operation.body is not None:
             content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if content_type != _JSON:
