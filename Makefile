@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-web test lint typecheck bench soak docs build clean
+.PHONY: help setup demo demo-web test lint typecheck bench soak endurance docs build clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the sa
 
 soak: $(STAMP) ## ten minutes of calls while workers, NATS and providers die; MINUTES=60 for an hour
 	$(BIN)/python tests/soak/soak.py --minutes $(or $(MINUTES),10)
+
+endurance: $(STAMP) ## ten thousand calls at one gateway while lines and providers break: is anything left?
+	$(BIN)/python benchmarks/endurance.py
 
 docs: $(STAMP) ## the documentation, into build/docs
 	$(BIN)/python -m sphinx -W -q -b html docs build/docs

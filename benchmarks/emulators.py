@@ -141,6 +141,8 @@ class World:
         self.audio: dict[tuple[int, int], float] = {}
         self.spoken_up: dict[int, float] = {}
         self.urls: dict[str, str] = {}
+        self.connections: set[RawSocket] = set()
+        """Of recognisers and voices, for whoever wants to cut one."""
         self._servers: list[asyncio.Server] = []
 
     async def open(self) -> None:
@@ -208,6 +210,12 @@ class Deepgram(RawSocket):
         self.world = world
         self.heard = 0
 
+    def opened(self) -> None:
+        self.world.connections.add(self)
+
+    def lost(self) -> None:
+        self.world.connections.discard(self)
+
     def message(self, opcode: int, data: bytes) -> None:
         arrived = now()
         if opcode != 2:
@@ -269,7 +277,11 @@ class Cartesia(RawSocket):
             context = self.contexts[request.context_id] = Context(self, request.context_id)
         context.add(request, arrived)
 
+    def opened(self) -> None:
+        self.world.connections.add(self)
+
     def lost(self) -> None:
+        self.world.connections.discard(self)
         for context in self.contexts.values():
             context.cancelled = True
 
@@ -504,17 +516,27 @@ class LightCaller(RawSocket):
         text = msgspec.json.encode(name)
         self.send(b'{"event":"mark","streamSid":"%b","mark":{"name":%b}}' % (self.sid.encode(), text))
 
+    def tear(self) -> None:
+        """The media socket breaks, and the carrier does not come back."""
+        if not self.over.done():
+            self.over.set_result(None)
+            self.leave()
+            self.transport.abort()
+
     def hang_up(self) -> None:
         if self.over.done():
             return
-        for timer in self._timers.values():
-            timer.cancel()
         # Within a reply audio never pauses for long; what lies farther apart are different replies.
         self.world.figures.underruns += sum(1 for gap in self.buffer.gaps if gap.duration_ms < 400)
         stop = {"accountSid": ACCOUNT, "callSid": self.call_sid}
         self.send(msgspec.json.encode({"event": "stop", "streamSid": self.sid, "stop": stop}))
         self.send(b"\x03\xe8", 8)
         self.over.set_result(None)
+        self.leave()
+
+    def leave(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
         self.world.callers.pop(self.number, None)
         self.world.recognisers.pop(self.number, None)
 

@@ -15,6 +15,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from math import inf
 from typing import ClassVar
 
 import msgspec
@@ -216,6 +217,8 @@ class StreamingSTT(TellingSTT):
         self._stop_timers()
         self._report_usage()
         super().dispose()
+        if self._socket is not None:
+            self._ring.release(inf)
 
     # What a provider reports.
 
