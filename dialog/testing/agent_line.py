@@ -38,6 +38,9 @@ _CLOSED_S = 30.0
 _UNANSWERED_S = 4.0
 """Words that have led to nothing for so long were not meant to."""
 _LOOK_S = 0.05
+_PATIENCE_S = 2.0
+"""When both have had nothing to say by text for so long, the caller is asked to."""
+_MOST_PROMPTS = 2
 _LIMITS = TalkLimits()
 
 
@@ -160,6 +163,7 @@ class TextSide:
         self._asked: UUID | None = None
         """What was said to it, and is not answered."""
         self._asked_s = 0.0
+        self._prompts = 0
         self.call: TextCall = TextCall(make, self._new_voip, scope=CallScope(f"{side} of a talk"))
 
     def _new_voip(self) -> TextVoIP:
@@ -185,14 +189,24 @@ class TextSide:
 
     def hear(self, text: str) -> None:
         """The other one has said ``text``."""
-        active = [
-            member
-            for member in self.call.scope.members
-            if isinstance(member, Agent) and member._conversation is not None
-        ]
-        if active:
+        self._prompts = 0
+        for agent in self._active():
             self._asked, self._asked_s = uuid4(), self._clock.now()
-            active[-1].post(Message(uuid=self._asked, data=text))
+            agent.post(Message(uuid=self._asked, data=text))
+
+    def prompt(self) -> None:
+        """Nobody says anything: as on the phone, it says something, and hangs up in the end."""
+        self._prompts += 1
+        for agent in self._active():
+            if self._prompts > _MOST_PROMPTS:
+                agent.hang_up("idle")
+            else:
+                agent.on_idle(self._prompts)
+
+    def _active(self) -> list[Agent]:
+        """The agent that has the call now, if there is one."""
+        agents = [member for member in self.call.scope.members if isinstance(member, Agent)]
+        return [agent for agent in agents if agent._conversation is not None][-1:]
 
     def _on_text(self, turn: UUID, part: int, text: str) -> None:
         del turn, part, text  # what was said is told by events
@@ -227,17 +241,19 @@ async def _by_text(
 
 async def _take_turns(sides: tuple[TextSide, TextSide], limits: TalkLimits, recorder: TalkRecorder) -> str:
     """Carry words from one to the other until the call is over; which limit has ended it, else empty."""
-    one, other = sides
+    agent, caller = sides
     quiet = False
     while not recorder.over:
         if exceeded := recorder.exceeded(limits):
             return exceeded
-        before, quiet = quiet, one.quiet and other.quiet
+        before, quiet = quiet, agent.quiet and caller.quiet
         if before and quiet:  # who is about to hang up has done so by now
-            quiet = False
-            for here, there in ((one, other), (other, one)):
-                if said := here.take():
-                    there.hear(said)
-                    break
+            if said := agent.take():
+                caller.hear(said)
+            elif said := caller.take():
+                agent.hear(said)
+            elif recorder.silent_s >= _PATIENCE_S:
+                caller.prompt()
+                recorder.active()
         await recorder.changed(_LOOK_S)
     return ""

@@ -103,7 +103,7 @@ class Persona(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """So often; when no answer fits then, they say goodbye and hang up."""
     gives_up: str = "I am sorry, this does not get me anywhere. Goodbye."
     patience_s: float = _PATIENCE_S
-    """After so much silence they say something themselves."""
+    """After so much silence they say something themselves, by voice."""
 
     def __post_init__(self) -> None:
         if not self.goal and not self.answers:
@@ -161,6 +161,8 @@ def customer(
         raise ConfigurationError("a model cannot play the persona: it has no goal")
 
     def on_voip(voip: VoIP) -> Customer:
+        # By text nobody hears how long the other one thinks: who carries the words prompts.
+        idle_s = persona.patience_s if voip.medium == "audio" else None
         made = Customer(
             voip=voip,
             stt=stt or (lambda: ReadingSTT(endpointing_ms=_ENDPOINTING_MS)),
@@ -168,7 +170,7 @@ def customer(
             llm=llm() if llm is not None else _by_answers(persona),
             system=persona.prompt(),
             settings=AgentSettings(
-                turns=TurnSettings(silence=Silence(idle_s=persona.patience_s, max_duration_s=None, warn_before_s=None)),
+                turns=TurnSettings(silence=Silence(idle_s=idle_s, max_duration_s=None, warn_before_s=None)),
                 idle_prompts=("Hello? Are you still there?",),
                 idle_goodbye="I can't hear you, so I will hang up. Goodbye.",
             ),

@@ -145,6 +145,11 @@ class TalkRecorder:
         """Seconds since the call began."""
         return self._clock.now() - self._began_s
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since anything was said or done."""
+        return self._clock.now() - self._active_s
+
     def watch(self, voip: VoIP, side: Side) -> None:
         """``voip`` is how ``side`` holds the call."""
         voip.on(VoIP.EVENT, lambda event: self.happened(event, side))
@@ -180,7 +185,7 @@ class TalkRecorder:
             return f"the call went on for {limits.max_duration_s:g} s"
         if turns > limits.max_turns:
             return f"the caller had to speak more than {limits.max_turns} times"
-        if self._clock.now() - self._active_s >= limits.max_silence_s - 1e-6:
+        if self.silent_s >= limits.max_silence_s - 1e-6:
             return f"nobody said anything for {limits.max_silence_s:g} s"
         return ""
 
@@ -189,8 +194,7 @@ class TalkRecorder:
         while not self.over:
             if exceeded := self.exceeded(limits):
                 return exceeded
-            silent_s = self._clock.now() - self._active_s
-            await self.changed(min(limits.max_duration_s - self.elapsed_s, limits.max_silence_s - silent_s))
+            await self.changed(min(limits.max_duration_s - self.elapsed_s, limits.max_silence_s - self.silent_s))
         return ""
 
     def ended_by(self, exceeded: str) -> tuple[Literal["agent", "caller", "limit"], str]:

@@ -213,8 +213,7 @@ def test_a_talk_that_does_not_end_is_ended(which, medium):
     assert reason in talk.reason
 
 
-@pytest.mark.parametrize("medium", ["voice", "text"])
-def test_silence_ends_a_talk(medium):
+def test_silence_ends_a_talk():
     class Mute(Desk):
         async def inference(self, message):
             for text in ():
@@ -222,8 +221,29 @@ def test_silence_ends_a_talk(medium):
 
     silent = Persona(answers=(Answer(says="Hello?"),), patience_s=1000)
     limits = TalkLimits(max_silence_s=5)
-    talk = talked(desk(kind=Mute, greeting=""), customer(silent), medium=medium, limits=limits)
+    talk = talked(desk(kind=Mute, greeting=""), customer(silent), limits=limits)
     assert (talk.ended_by, talk.reason) == ("limit", "nobody said anything for 5 s")
+    by_text = talked(desk(kind=Mute, greeting=""), customer(silent), medium="text")
+    assert [line.text for line in by_text.lines] == [
+        "Hello?",
+        "Hello? Are you still there?",
+        "I can't hear you, so I will hang up. Goodbye.",
+    ]
+    assert (by_text.ended_by, by_text.reason) == ("caller", "idle")
+
+
+def test_by_text_a_slow_agent_is_waited_for():
+    class Slow(Desk):
+        async def inference(self, message):
+            await self.voip.clock.sleep(15)
+            yield BOOKED
+
+    talk = talked(desk(kind=Slow), customer(ADA), medium="text")
+    assert [line.text for line in talk.lines if line.who == "caller"] == [
+        "Hello, I would like a table for two.",
+        "Thank you, goodbye.",
+    ]
+    assert talk.duration_s > 15
 
 
 def test_keys_that_one_presses_the_other_receives():
