@@ -66,7 +66,7 @@ class House:
         return BackgroundServer(self.gateway, **settings)
 
     def rings(self, on_answer=None, **options) -> None:
-        self.account.callees[TO] = Callee(on_answer=on_answer, light=True, **options)
+        self.account.callees[TO] = Callee(on_answer=on_answer, **{"light": True, **options})
 
 
 @asynccontextmanager
