@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from dialog.agent.turns.settings import Endpointing as Endpointing
     from dialog.agent.turns.settings import Silence as Silence
     from dialog.agent.turns.settings import TurnSettings as TurnSettings
+    from dialog.audio.mix import mix_frames as mix_frames
     from dialog.audio.sound import Sound as Sound
+    from dialog.audio.speakers import LocalSpeakers as LocalSpeakers
     from dialog.calls.delivery.endpoint import WebhookEndpoint as WebhookEndpoint
     from dialog.calls.delivery.signature import verify_webhook as verify_webhook
     from dialog.calls.delivery.webhooks import Webhooks as Webhooks
@@ -155,6 +157,7 @@ if TYPE_CHECKING:
     from dialog.vad.silero import SileroVAD as SileroVAD
     from dialog.vad.vad import VAD as VAD
     from dialog.voip.answering import MachineDetection as MachineDetection
+    from dialog.voip.listening_in import play_on_speakers as play_on_speakers
     from dialog.voip.pacing import Pacing as Pacing
     from dialog.voip.sip.gateway import SIPGateway as SIPGateway
     from dialog.voip.sip.voip import SIPVoIP as SIPVoIP
@@ -222,6 +225,7 @@ _HOMES = {
     "HistorySummaries": "agent.summaries",
     "KeyedMutex": "keyed",
     "LLM": "llm.llm",
+    "LocalSpeakers": "audio.speakers",
     "LocalVAD": "vad.local",
     "MCPServer": "mcp.server",
     "MachineDetection": "voip.answering",
@@ -306,6 +310,8 @@ _HOMES = {
     "create_voip": "providers.factories",
     "dial": "agent.scripts.dialling",
     "end_call_tool": "agent.toolkit",
+    "mix_frames": "audio.mix",
+    "play_on_speakers": "voip.listening_in",
     "press_keys_tool": "agent.toolkit",
     "provider_class": "providers.factories",
     "provider_names": "providers.registry",
@@ -379,6 +385,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Heard",
     "HistorySummaries",
     "KeyedMutex",
+    "LocalSpeakers",
     "LocalVAD",
     "MCPServer",
     "MachineDetection",
@@ -458,6 +465,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "create_voip",
     "dial",
     "end_call_tool",
+    "mix_frames",
+    "play_on_speakers",
     "press_keys_tool",
     "provider_class",
     "provider_names",

@@ -12,7 +12,7 @@ from dialog.audio.level import Encoding, gain_table
 from dialog.audio.pcm import clip, pcm_bytes, samples
 from dialog.message import MULAW_8K, PCM_8K, AudioFormat
 
-__all__ = ["Bed", "amplify", "mix"]
+__all__ = ["Bed", "amplify", "mix", "mix_frames"]
 
 
 def mix(a: bytes, b: bytes, encoding: Encoding = "s16le") -> bytes:
@@ -35,6 +35,20 @@ def mix(a: bytes, b: bytes, encoding: Encoding = "s16le") -> bytes:
     except struct.error:
         head = pcm_bytes(clip(map(add, longer, shorter)))
     return head if count == len(longer) else head + a[2 * count :]
+
+
+def mix_frames(*frames: bytes, encoding: Encoding = "s16le") -> bytes:
+    """The sum of any number of pieces of audio that begin together, held within 16 bits: several voices in one track.
+
+    Shorter ones are followed by silence; of none there is nothing.
+
+    Raises:
+        ValueError: One ends in the middle of a sample.
+    """
+    mixed = b""
+    for frame in frames:
+        mixed = mix(mixed, frame, encoding) if mixed else frame
+    return mixed
 
 
 def _mix_codes(longer: bytes, shorter: bytes, encoding: Encoding) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from dialog.audio.convert import Converter
+from dialog.audio.g711 import mulaw_encode
 from dialog.audio.level import peak
 from dialog.audio.mix import mix
 from dialog.audio.wav import StrPath, write_wav
@@ -70,15 +71,28 @@ class StereoRecorder:
         """``max_s`` was reached; audio beyond it was left out."""
         return self._caller.full or self._agent.full
 
-    def write(self, path: StrPath, mode: Literal["stereo", "mono"] = "stereo") -> None:
-        """Write a 16-bit WAV file: two channels, caller left and agent right, or both mixed into one.
+    def write(
+        self,
+        path: StrPath,
+        mode: Literal["stereo", "mono"] = "stereo",
+        *,
+        encoding: Literal["s16le", "mulaw"] = "s16le",
+    ) -> None:
+        """Write a WAV file: two channels, caller left and agent right, or both mixed into one.
+
+        Args:
+            path: Where to.
+            mode: See above.
+            encoding: 16-bit PCM, or mu-law in half the space.
 
         Raises:
             OSError: The file cannot be written.
         """
         stereo = mode == "stereo"
         chunks = (_interleave(*pair) if stereo else mix(*pair) for pair in self._pairs())
-        write_wav(path, chunks, self.audio_format.sample_rate, channels=2 if stereo else 1)
+        if encoding == "mulaw":
+            chunks = (mulaw_encode(chunk) for chunk in chunks)
+        write_wav(path, chunks, self.audio_format.sample_rate, channels=2 if stereo else 1, encoding=encoding)
 
     def levels(self, bucket_ms: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Peaks of caller and agent for drawing, 0.0 to 1.0, one for every ``bucket_ms``; both equally long.

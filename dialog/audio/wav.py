@@ -1,4 +1,4 @@
-"""WAV files: 16-bit PCM out; 16-bit PCM, mu-law and A-law in, mono or stereo.
+"""WAV files: 16-bit PCM and mu-law out; 16-bit PCM, mu-law and A-law in, mono or stereo.
 
 The parser is our own because the ``wave`` module knows neither G.711 nor, before Python 3.12, the
 extensible header that many programs write for plain PCM.
@@ -13,7 +13,7 @@ import struct
 import wave
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from dialog.audio.g711 import alaw_decode, mulaw_decode
 from dialog.audio.pcm import pcm_bytes, samples
@@ -33,18 +33,36 @@ _CODECS: dict[tuple[int, int], Callable[[bytes], bytes]] = {
 _UNKNOWN_SIZE = 0x7FFFF000
 
 
-def write_wav(path: StrPath, pcm: bytes | Iterable[bytes], sample_rate: int, *, channels: int = 1) -> None:
-    """Write s16le audio, given whole or as an iterable of chunks; stereo is interleaved, left first.
+def write_wav(
+    path: StrPath,
+    pcm: bytes | Iterable[bytes],
+    sample_rate: int,
+    *,
+    channels: int = 1,
+    encoding: Literal["s16le", "mulaw"] = "s16le",
+) -> None:
+    """Write audio in ``encoding``, given whole or as an iterable of chunks; stereo is interleaved, left first.
 
     Raises:
         OSError: The file cannot be written.
     """
+    if encoding == "mulaw":
+        _write_mulaw(path, b"".join((pcm,) if isinstance(pcm, bytes) else pcm), sample_rate, channels)
+        return
     with wave.open(os.fspath(path), "wb") as file:
         file.setnchannels(channels)
         file.setsampwidth(2)
         file.setframerate(sample_rate)
         for chunk in (pcm,) if isinstance(pcm, bytes) else pcm:
             file.writeframesraw(chunk)
+
+
+def _write_mulaw(path: StrPath, data: bytes, sample_rate: int, channels: int) -> None:
+    """What the ``wave`` module cannot: what is not PCM has a longer header, which says how many samples there are."""
+    shape = struct.pack("<HHIIHHH", _MULAW, channels, sample_rate, sample_rate * channels, channels, 8, 0)
+    chunks = ((b"fmt ", shape), (b"fact", struct.pack("<I", len(data) // channels)), (b"data", data))
+    body = b"".join(name + struct.pack("<I", len(chunk)) + chunk + bytes(len(chunk) % 2) for name, chunk in chunks)
+    Path(path).write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body)
 
 
 def read_wav(path: StrPath) -> tuple[bytes, int]:

@@ -30,6 +30,7 @@ from dialog import (
     answers,
     dial,
     logs,
+    play_on_speakers,
 )
 from dialog.env import read_env, required
 
@@ -60,6 +61,8 @@ class Line(NamedTuple):
     from_: str
     stt: Callable[[], STT]
     tts: Callable[[], TTS]
+    aloud: bool = False
+    """Both sides are heard on this machine."""
 
 
 async def remind(call: ScriptCall, what: Appointment) -> str:
@@ -90,6 +93,8 @@ async def call_one(line: Line, what: Appointment) -> str:
     """Call one patient; what comes of it, also if nobody answers."""
     try:
         async with dial(what.number, line.from_, gateway=line.gateway, stt=line.stt, tts=line.tts) as call:
+            if line.aloud:
+                play_on_speakers(line.gateway, call.voip)
             return await remind(call, what)
     except CallNotAnswered as exc:
         return exc.reason
@@ -135,7 +140,7 @@ async def live() -> None:
         base_url = env.get("CARTESIA_BASE_URL", "wss://api.cartesia.ai")
         return CartesiaTTS(api_key=env["CARTESIA_API_KEY"], base_url=base_url)
 
-    line = Line(gateway, env["TWILIO_PHONE_NUMBER"], stt, tts)
+    line = Line(gateway, env["TWILIO_PHONE_NUMBER"], stt, tts, aloud=env.get("VOICE_MONITOR", "0") != "0")
     file = Path(env.get("APPOINTMENTS", "appointments.csv"))
     with logs.configure(env.get("LOG_LEVEL", "warning"), secrets=[env[key] for key in KEYS]):
         await call_all(line, file, env.get("HOST_NAME", "127.0.0.1"), int(env.get("PORT", "8080")))

@@ -117,7 +117,8 @@ def live() -> None:
         return CartesiaTTS(api_key=env["CARTESIA_API_KEY"], base_url=base_url)
 
     host, port = env.get("HOST_NAME", "127.0.0.1"), int(env.get("PORT", "8080"))
-    server = BackgroundServer(gateway, stt=stt, tts=tts, host=host, port=port)
+    aloud = env.get("VOICE_MONITOR", "0") != "0"
+    server = BackgroundServer(gateway, stt=stt, tts=tts, host=host, port=port, monitor=aloud)
     with logs.configure(env.get("LOG_LEVEL", "warning"), secrets=[env[key] for key in KEYS]):
         survey(server, env["TWILIO_PHONE_NUMBER"], Path(env.get("GUESTS", "guests.csv")))
 

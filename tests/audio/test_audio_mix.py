@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from dialog.audio import tones
 from dialog.audio.g711 import alaw_decode, alaw_encode, mulaw_decode, mulaw_encode
 from dialog.audio.level import level_dbfs
-from dialog.audio.mix import Bed, amplify, mix
+from dialog.audio.mix import Bed, amplify, mix, mix_frames
+from dialog.audio.pcm import pcm_bytes, samples
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K
 
 SAMPLES = st.lists(st.integers(-32768, 32767), max_size=50)
@@ -113,3 +114,11 @@ def test_a_bed_without_audio_is_refused() -> None:
 
 def test_a_silent_voice_over_a_silent_bed_stays_silent() -> None:
     assert mulaw_decode(Bed(bytes(320)).under(MULAW_8K.silence(40))) == bytes(640)
+
+
+def test_any_number_of_voices_are_mixed():
+    one, two, three = pcm_bytes([1, 2, 3]), pcm_bytes([10, 20]), pcm_bytes([100])
+    assert list(samples(mix_frames(one, two, three))) == [111, 22, 3]
+    assert (mix_frames(), mix_frames(two)) == (b"", two)
+    quiet = mulaw_encode(pcm_bytes([0, 0]))
+    assert mix_frames(quiet, quiet, encoding="mulaw") == mix(quiet, quiet, "mulaw")

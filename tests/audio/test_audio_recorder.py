@@ -15,6 +15,7 @@ from dialog.audio import tones
 from dialog.audio.g711 import alaw_decode, alaw_encode, mulaw_decode, mulaw_encode
 from dialog.audio.level import level_dbfs
 from dialog.audio.recorder import StereoRecorder
+from dialog.audio.wav import read_wav
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K
 
 CALLER = mulaw_encode(tones.sine(400, 20, level_dbfs=-12))
@@ -234,3 +235,14 @@ def test_a_recording_keeps_the_level() -> None:
     recorder = StereoRecorder()
     recorder.caller(0, CALLER)
     assert level_dbfs(recorder._caller.read(0, 160)) == pytest.approx(-12, abs=0.4)
+
+
+@pytest.mark.parametrize("mode", ["stereo", "mono"])
+def test_a_recording_in_mu_law_is_the_same_in_half_the_space(tmp_path, mode):
+    recorder = StereoRecorder()
+    recorder.caller(0.0, b"\x10" * 801)
+    recorder.agent(20.0, b"\x90" * 400)
+    recorder.write(tmp_path / "plain.wav", mode)
+    recorder.write(tmp_path / "small.wav", mode, encoding="mulaw")
+    assert read_wav(tmp_path / "small.wav") == read_wav(tmp_path / "plain.wav")
+    assert (tmp_path / "small.wav").stat().st_size < 0.52 * (tmp_path / "plain.wav").stat().st_size + 60

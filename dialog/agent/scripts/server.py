@@ -22,6 +22,8 @@ from dialog.loop import new_event_loop
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.answering import MachineDetection
+from dialog.voip.line import Tap
+from dialog.voip.listening_in import play_on_speakers
 from dialog.voip.voip import VoIP
 
 __all__ = ["BackgroundServer", "ServedGateway"]
@@ -48,6 +50,10 @@ class ServedGateway(Dialler, Protocol):
 
     def off(self, event: Any, listener: Any) -> None:
         """Stop calling ``listener``."""
+        ...
+
+    def add_tap(self, voip: Any, tap: Tap) -> None:
+        """Let ``tap`` hear both sides of a call from now on."""
 
 
 class BackgroundServer:
@@ -71,6 +77,7 @@ class BackgroundServer:
         host: Address to listen at.
         port: And port; 0: any free one; ``None``: the host serves the gateway itself.
         tls: Certificate and key, unless a proxy in front has them.
+        monitor: Play both sides of every call on this machine's speakers.
 
     Raises:
         ConfigurationError: ``incoming`` is negative.
@@ -87,6 +94,7 @@ class BackgroundServer:
         host: str = "0.0.0.0",  # noqa: S104 - a server is there to be reached
         port: int | None = 8080,
         tls: ssl.SSLContext | None = None,
+        monitor: bool = False,
     ) -> None:
         if incoming < 0:
             raise ConfigurationError(f"incoming must not be negative, got {incoming}")
@@ -96,6 +104,7 @@ class BackgroundServer:
         self._host = host
         self._port = port
         self._tls = tls
+        self._monitor = monitor
         self._lock = threading.Lock()
         self._calls: LoopCalls | None = None
         self._thread: threading.Thread | None = None
@@ -290,6 +299,8 @@ class BackgroundServer:
 
     def _hold(self, voip: VoIP) -> Script:
         script = self._providers.script(voip)
+        if self._monitor:
+            play_on_speakers(self._gateway, voip)
         self._made = [*(call for call in self._made if not call.is_disconnected), script.call]
         return script
 
