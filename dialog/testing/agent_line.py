@@ -22,14 +22,14 @@ from dialog.agent.agent import Agent
 from dialog.agent.textcall import TextCall
 from dialog.calls import events as ev
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.message import CallMetadata, Message
+from dialog.message import CallMetadata, Message, SentSMS
 from dialog.scope import CallScope
 from dialog.testing.heard import stereo_wav
 from dialog.testing.talk import AgentTalk, Side, TalkLimits, TalkLine, TalkRecorder, turn_times
 from dialog.voip.call import Call
-from dialog.voip.link import Command, CommandResult, SendDigits
+from dialog.voip.link import Command, CommandResult, SendDigits, SendSMS, TransferTo
 from dialog.voip.memory import MemoryCarrier, MemoryLine, connect, memory_call
-from dialog.voip.text import TextVoIP
+from dialog.voip.text import TextLink, TextVoIP
 from dialog.voip.voip import VoIP
 
 __all__ = ["join_agents"]
@@ -152,6 +152,27 @@ def watched(make: Callable[[VoIP], Any], recorder: TalkRecorder, side: Side) -> 
     return on_voip
 
 
+class TalkLink(TextLink):
+    """The line of a talk by text: keys reach the other end, and a transfer leads away from it."""
+
+    def __init__(self, press: Callable[[str], object]) -> None:
+        super().__init__()
+        self._press = press
+
+    async def command(self, command: Command) -> CommandResult:
+        """Carry it out."""
+        if isinstance(command, SendDigits):
+            self._press("".join(key for key in command.digits if key not in "wW"))
+        elif isinstance(command, SendSMS):
+            return SentSMS(message_sid=f"text-{uuid4().hex}", status="queued", to=command.to)
+        elif isinstance(command, TransferTo):
+            if self.voip is not None:
+                self.voip.close("transferred")
+        else:
+            return await super().command(command)
+        return None
+
+
 class TextSide:
     """One end of a talk by text."""
 
@@ -164,11 +185,14 @@ class TextSide:
         """What was said to it, and is not answered."""
         self._asked_s = 0.0
         self._prompts = 0
+        self.press: Callable[[str], object] = lambda _: None
+        """Takes the keys that it presses."""
         self.call: TextCall = TextCall(make, self._new_voip, scope=CallScope(f"{side} of a talk"))
 
     def _new_voip(self) -> TextVoIP:
         metadata = CallMetadata(call_id=uuid4(), carrier="text", from_="caller", to="agent")
-        voip = TextVoIP(self._on_text, metadata=metadata, clock=self._clock)
+        link = TalkLink(self._on_keys)
+        voip = TextVoIP(self._on_text, metadata=metadata, clock=self._clock, link=link)
         self._recorder.watch(voip, self.side)
         voip.on(VoIP.EVENT, self._on_event)
         return voip
@@ -194,6 +218,11 @@ class TextSide:
             self._asked, self._asked_s = uuid4(), self._clock.now()
             agent.post(Message(uuid=self._asked, data=text))
 
+    def receive_keys(self, keys: str) -> None:
+        """The other one presses keys."""
+        for key in keys:
+            self.call.voip.receive(VoIP.DTMF, key)
+
     def prompt(self) -> None:
         """Nobody says anything: as on the phone, it says something, and hangs up in the end."""
         self._prompts += 1
@@ -207,6 +236,9 @@ class TextSide:
         """The agent that has the call now, if there is one."""
         agents = [member for member in self.call.scope.members if isinstance(member, Agent)]
         return [agent for agent in agents if agent._conversation is not None][-1:]
+
+    def _on_keys(self, keys: str) -> None:
+        self.press(keys)
 
     def _on_text(self, turn: UUID, part: int, text: str) -> None:
         del turn, part, text  # what was said is told by events
@@ -227,6 +259,8 @@ async def _by_text(
     recorder: TalkRecorder,
 ) -> AgentTalk:
     sides = (TextSide(answers, "agent", clock, recorder), TextSide(calls, "caller", clock, recorder))
+    for here, there in (sides, sides[::-1]):
+        here.press = there.receive_keys
     try:
         for side in sides:
             await side.call.start()

@@ -15,20 +15,22 @@ from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import NotSupportedError
 from dialog.message import CallEnd, CallMetadata, Message, Playback, StreamStarted, StreamStopped
 from dialog.voip.bed import Layer
-from dialog.voip.link import Command, Hangup, Link
+from dialog.voip.link import Command, CommandResult, Hangup, Link
 from dialog.voip.voip import VoIP
 
-__all__ = ["TextVoIP"]
+__all__ = ["TextLink", "TextVoIP"]
 
 
-class _TextLink:
+class TextLink:
     """Plays the Line's part: everything is heard the moment it is complete."""
 
     def __init__(self) -> None:
         self.voip: TextVoIP | None = None
+        """Whose it is."""
         self._open: dict[tuple[UUID, int], None] = {}
 
     def post(self, message: Message[bytes]) -> None:
+        """A part begins, or ends and was heard."""
         key = (message.uuid, message.part)
         if not message.done:
             self._open[key] = None
@@ -37,6 +39,7 @@ class _TextLink:
         self._report(key, "played")
 
     def abort(self, uuid: UUID, *, part: int | None, after_ms: float | None) -> None:
+        """What has not ended was cut."""
         del after_ms  # nothing here has a length
         for key in [key for key in self._open if key[0] == uuid and part in (None, key[1])]:
             del self._open[key]
@@ -51,16 +54,24 @@ class _TextLink:
     def set_bed(self, layer: Layer, sound: Sound | None, *, gain_db: float) -> None:
         """There is no sound to put one under."""
 
-    async def command(self, command: Command) -> None:
+    async def command(self, command: Command) -> CommandResult:
+        """Hang up; nothing else can be done here.
+
+        Raises:
+            NotSupportedError: It is something else.
+        """
         if not isinstance(command, Hangup):
             raise NotSupportedError(f"a text call cannot {type(command).__name__}")
         if self.voip is not None:
             self.voip.close(command.reason)
+        return None
 
     def download(self, url: str) -> AsyncIterator[bytes]:
+        """There are no recordings."""
         raise NotSupportedError(f"a text call has no recordings ({url})")
 
     def close(self) -> None:
+        """The call is over."""
         self.voip = None
         self._open.clear()
 
@@ -88,10 +99,10 @@ class TextVoIP(VoIP):
         clock: Clock = SYSTEM_CLOCK,
         link: Link | None = None,
     ) -> None:
-        plain = _TextLink()
-        super().__init__(metadata or CallMetadata(call_id=uuid4(), carrier="text"), link or plain, clock=clock)
-        if link is None:
-            plain.voip = self
+        made = TextLink() if link is None else link
+        super().__init__(metadata or CallMetadata(call_id=uuid4(), carrier="text"), made, clock=clock)
+        if isinstance(made, TextLink):
+            made.voip = self
         self.on_text = on_text
 
     def connect(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from dialog.agent.agent import Agent
-from dialog.agent.toolkit import end_call_tool
+from dialog.agent.toolkit import end_call_tool, transfer_call_tool
 from dialog.agent.tools import tool
 from dialog.calls.events import HandedOver
 from dialog.clock import Clock
@@ -246,7 +246,21 @@ def test_by_text_a_slow_agent_is_waited_for():
     assert talk.duration_s > 15
 
 
-def test_keys_that_one_presses_the_other_receives():
+@pytest.mark.parametrize("medium", ["voice", "text"])
+def test_a_transfer_ends_the_talk(medium):
+    class Porter(Desk):
+        transfer_call = transfer_call_tool({"a person": "+15550100"})
+
+    rules = (
+        Rule(pattern="table", reply="I connect you.", tool="transfer_call", arguments={"destination": "a person"}),
+    )
+    talk = talked(desk(kind=Porter, rules=rules), customer(ADA), medium=medium)
+    assert (talk.ended_by, talk.reason) == ("agent", "transferred")
+    assert talk.lines[-1].text in ("I connect you.", str(talk.lines[-1].tool) + " → " + talk.tools[-1].result)
+
+
+@pytest.mark.parametrize("medium", ["voice", "text"])
+def test_keys_that_one_presses_the_other_receives(medium):
     class Presses(Agent):
         async def inference(self, message):
             await self.voip.send_digits("12w#")
@@ -255,7 +269,7 @@ def test_keys_that_one_presses_the_other_receives():
     def on_voip(voip):
         Presses(voip=voip, stt=ReadingSTT, tts=SpellingTTS).activate()
 
-    talk = talked(desk(greeting="Now press a key."), on_voip, limits=TalkLimits(max_turns=1))
+    talk = talked(desk(greeting="Now press a key."), on_voip, medium=medium, limits=TalkLimits(max_turns=1))
     assert [line.text for line in talk.lines if line.who == "note"][:3] == [
         f"the caller presses {key}" for key in "12#"
     ]
