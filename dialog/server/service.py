@@ -31,6 +31,7 @@ from dialog.voip.refusals import Refusals
 from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
+from dialog.voip.web.switchboard import Refusal
 
 __all__ = ["Service", "SessionRefused", "Unknown"]
 
@@ -82,6 +83,8 @@ class Service:
         self.live = LiveSessions(self.events, self.tenant_of, keep_ended=config.keep_ended)
         if config.callbacks is not None:
             config.callbacks.follow(self.events)
+        self._placing: set[UUID] = set()
+        """Calls that still have the places that were taken for them, and do not count as calls."""
         self._messages: dict[str, TwilioSMS] = {}
         self.log: Any = None
         """The :class:`~dialog.calls.store.log.CallLog`, while the service runs with one."""
@@ -279,10 +282,7 @@ class Service:
         place = await self._take_place(tenant)
         if not isinstance(place, Place):
             raise LimitError(f"there are as many calls as there may be: {place.calls}")
-
-        async def before() -> None:
-            self.limits.give(place)  # the call is among those of the gateway from here on
-
+        self._placing.add(call_id)
         try:
             await self.gateways[tenant].call(
                 to,
@@ -290,9 +290,9 @@ class Service:
                 machine_detection=machine_detection,
                 session=decision.to_json(),
                 call_id=call_id,
-                before=before,
             )
         finally:
+            self._placing.discard(call_id)
             self.limits.give(place)
         return call_id
 
@@ -432,8 +432,7 @@ class Service:
             logger.error("session %s: the session in its token: %s", call.call_id, exc)  # noqa: TRY400
             return Reject()
         if call.session and await self.api.elsewhere.owner(call.call_id):
-            logger.warning("session %s: its token was used before, at another process", call.call_id)
-            return Reject()
+            raise Refusal(4401, "token", "the session's token was used before")
         return await self._decide(self.tenant_of(call), request)
 
     async def _decide(self, tenant: str, request: SessionRequest) -> Decision:
@@ -481,7 +480,7 @@ class Service:
         there = () if gateway is None else gateway.calls
         clients_there = () if clients is None else clients.calls
         own = [call for call in clients_there if self.tenant_of(call.metadata) == tenant]
-        return sum(call.state != "ended" for call in (*there, *own))
+        return sum(call.state != "ended" and call.metadata.call_id not in self._placing for call in (*there, *own))
 
     def _behind(self, tenant: str) -> str:
         """What stands behind the paths of a tenant."""
