@@ -18,7 +18,7 @@ from dialog.providers.registry import find_class
 from dialog.providers.variables import fault, value_of, variable
 from dialog.server.callbacks import SessionCallbacks
 from dialog.sessions.config import AgentConfig, ProviderConfig
-from dialog.sessions.sessions import Sessions
+from dialog.sessions.sessions import OwnAgent, Sessions
 from dialog.sessions.spec import SessionResolver
 from dialog.sms.sms import check_e164
 from dialog.voip.admission import Declined, Reject, Workers
@@ -185,6 +185,8 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
     token_optional: bool = False
     """Ask the resolver about clients without a token, too. Without a resolver those on this machine are taken then,
     and with ``allow_anybody`` all."""
+    recordings: str = ""
+    """Directory for recordings of their calls, for agents that record; empty: there are none."""
 
     def __post_init__(self) -> None:
         if self.token_key and len(self.token_key) < _SHORTEST_TOKEN:
@@ -202,8 +204,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
         ConfigurationError: Something is missing, unknown, or contradicts something else.
     """
 
-    assistants: Mapping[str, AgentConfig]
-    """The agents, by their ids."""
+    assistants: Mapping[str, AgentConfig | OwnAgent]
+    """The agents, by their ids: as values, or as functions that give them their calls (``on_voip``)."""
     tenants: Mapping[str, Tenant] = field(default_factory=dict[str, Tenant])
     """The accounts, by their names. Of several, each has the paths below with its name behind them. None are needed
     where only ``clients`` come."""

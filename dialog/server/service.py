@@ -31,6 +31,7 @@ from dialog.voip.refusals import Refusals
 from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
+from dialog.voip.web.recordings import SCHEME
 from dialog.voip.web.switchboard import Refusal
 
 __all__ = ["Service", "SessionRefused", "Unknown"]
@@ -369,6 +370,8 @@ class Service:
         Raises:
             CarrierError: It cannot be fetched.
         """
+        if self.clients is not None and url.startswith(SCHEME):
+            return self.clients.download_recording(url)
         return self.gateways[tenant].download_recording(url)
 
     # Inside.
@@ -406,6 +409,7 @@ class Service:
             agents=names if config.resolver is None else (),  # a resolver may know others
             origins=clients.origins,
             allow_anybody=clients.token_optional,
+            recordings=clients.recordings or None,
             resolver=self._resolve_client,
             resolver_timeout_s=config.resolver_timeout_s + 1.0,  # ours comes first, and says more
             workers=self._workers,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -16,10 +17,12 @@ from dialog.sessions.spec import SessionDecision, SessionRequest, SessionResolve
 from dialog.voip.admission import Accept, Decision, Declined, Document, Offer, Reject, Resolver, Say
 from dialog.voip.voip import VoIP
 
-__all__ = ["Sessions", "is_loopback", "reason"]
+__all__ = ["OwnAgent", "Sessions", "is_loopback", "reason"]
 
 logger = logging.getLogger(__name__)
 
+OwnAgent: TypeAlias = Callable[[VoIP], object]
+"""Gives a call an agent of a class of your own, as a listener for ``voip`` does; it may be a coroutine function."""
 _APOLOGY = "We are sorry, an error has occurred. Please call again later."
 
 
@@ -31,7 +34,7 @@ class Sessions:
     ``allow_anybody``.
 
     Args:
-        assistants: The agents, by their names.
+        assistants: The agents, by their names: as values, or functions that give them their calls.
         default: The one for whoever names none; unless given, the only one.
         resolver: Asked about every session.
         resolver_timeout_s: After that, and when it raises, the session is refused with ``apology``.
@@ -45,7 +48,7 @@ class Sessions:
 
     def __init__(
         self,
-        assistants: Mapping[str, AgentConfig],
+        assistants: Mapping[str, AgentConfig | OwnAgent],
         *,
         default: str = "",
         resolver: SessionResolver | None = None,
@@ -115,14 +118,12 @@ class Sessions:
         """The agent of a session.
 
         Raises:
-            ConfigurationError: There is no such assistant, or it cannot be as the session wants it.
+            ConfigurationError: There is no such assistant, it is a function, or cannot be as the session wants it.
         """
-        name = session.assistant or self._default
-        if not name:
-            raise ConfigurationError(f"a session must name its assistant: {', '.join(self.assistants)}")
-        if name not in self.assistants:
-            raise ConfigurationError(f"there is no assistant {name!r}; there are: {', '.join(self.assistants)}")
-        return self.assistants[name].with_session(session)
+        found = self._find(session)
+        if not isinstance(found, AgentConfig):
+            raise ConfigurationError("an assistant that is a function has no configuration")
+        return found
 
     def make(self, voip: VoIP) -> Agent:
         """The agent of a call that was accepted, in this process or in another one.
@@ -134,11 +135,32 @@ class Sessions:
 
     def on_voip(self, voip: VoIP) -> None:
         """Let the agent of a call take it: for a gateway, and for workers."""
-        self.make(voip).activate()
+        found = self._find(SessionSpec.from_json(voip.metadata.session))
+        if isinstance(found, AgentConfig):
+            found.make(voip).activate()
+            return
+        made = found(voip)
+        if asyncio.iscoroutine(made):
+            voip.spawn(made, "on_voip")
+
+    def _find(self, session: SessionSpec) -> AgentConfig | OwnAgent:
+        name = session.assistant or self._default
+        if not name:
+            raise ConfigurationError(f"a session must name its assistant: {', '.join(self.assistants)}")
+        if name not in self.assistants:
+            raise ConfigurationError(f"there is no assistant {name!r}; there are: {', '.join(self.assistants)}")
+        found = self.assistants[name]
+        if isinstance(found, AgentConfig):
+            return found.with_session(session)
+        if session != SessionSpec(assistant=session.assistant, number=session.number, context=session.context):
+            raise ConfigurationError(
+                f"assistant {name!r} is a function: a session can give it a context, and change nothing else"
+            )
+        return found
 
     def _completed(self, request: SessionRequest, decision: SessionSpec) -> SessionSpec:
         """With what is known of the caller, unless the context says otherwise; tried out."""
-        self.config(decision)
+        self._find(decision)
         completed = replace(decision, context={**request.wanted.context, **decision.context})
         completed.to_json()
         return completed

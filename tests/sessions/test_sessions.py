@@ -16,6 +16,7 @@ from dialog.sessions.sessions import Sessions, reason
 from dialog.sessions.spec import SessionRequest, SessionSpec
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
 from dialog.voip.admission import Document, Offer, Reject, Say
+from dialog.voip.text import TextVoIP
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "twilio"))
 from twilio_phone import ACCOUNT, new_sid, phone_line
@@ -190,3 +191,25 @@ def test_a_refusal_has_words() -> None:
     assert reason(Reject("busy")) == "busy"
     assert reason(Say("Closed.")) == "Closed."
     assert reason(Document("<Response/>")) == "rejected"
+
+
+async def test_an_assistant_may_be_a_function_to_which_a_session_gives_a_context_alone() -> None:
+    voips, later = [], []
+
+    async def in_a_moment(voip):
+        later.append(voip)
+
+    sessions = Sessions({"own": voips.append, "later": in_a_moment, "desk": DESK}, allow_anybody=True)
+    own = SessionSpec(assistant="own", context={"order": 7})
+    decision = await sessions.decide(request(wanted=own))
+    assert decision.assistant == "own"
+    assert isinstance(await sessions.decide(request(wanted=SessionSpec(assistant="own", greeting="Hm."))), Say)
+    with pytest.raises(ConfigurationError, match="function"):
+        sessions.config(own)
+    for name in ("own", "later"):
+        metadata = CallMetadata(call_id=uuid4(), session=SessionSpec(assistant=name).to_json())
+        voip = TextVoIP(lambda *_: None, metadata=metadata)
+        sessions.on_voip(voip)
+        await asyncio.sleep(0)
+        voip.dispose()
+    assert (len(voips), len(later)) == (1, 1)

@@ -154,9 +154,10 @@ class Handlers:
         text = asked.path["index"]
         if not text.isdecimal() or len(text) > 6 or int(text) >= len(urls):
             raise Problem(404, "there is no recording of this index")
-        if tenant not in self._service.gateways:
-            raise Problem(404, "the account that has this recording is not configured any more")
-        pieces = self._service.download(tenant, urls[int(text)])
+        try:
+            pieces = self._service.download(tenant, urls[int(text)])
+        except KeyError as exc:
+            raise Problem(404, "the account that has this recording is not configured any more") from exc
         try:
             first = await anext(pieces)
         except StopAsyncIteration:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from secrets import token_bytes
 from typing import Any, ClassVar, Literal, Self, TypeVar, overload
 from urllib.parse import urlsplit
@@ -77,6 +78,7 @@ class WebGateway:
         workers: Workers | None = None,
         events: CallEvents | None = None,
         call_settings: CallSettings = _DEFAULT_SETTINGS,
+        recordings: Path | str | None = None,
         max_message: int = 65_536,
         start_timeout_s: float = 10.0,
         close_timeout_s: float = 5.0,
@@ -99,6 +101,8 @@ class WebGateway:
             workers: Run the agents, instead of the listeners for ``voip``. They start and close with the gateway.
             events: Where the events of its calls are published; several gateways may share one.
             call_settings: Bounds of a call. ``lost_s`` is how long a client whose connection broke may take to resume.
+            recordings: Directory for recordings, which calls ask for by ``voip.start_recording()`` or
+                ``AgentSettings(record=True)``: a stereo WAV file for each, caller left.
             max_message: Largest WebSocket message, in bytes.
             start_timeout_s: How long a socket may stay without a session.
             close_timeout_s: How long :meth:`close` may take.
@@ -123,6 +127,7 @@ class WebGateway:
                 resolver_timeout_s=resolver_timeout_s,
                 call=call_settings,
                 close_timeout_s=close_timeout_s,
+                recordings=None if recordings is None else Path(recordings),
             ),
             self._tokens,
             self._emit,
@@ -321,6 +326,15 @@ class WebGateway:
         if call is None:
             raise StateError(f"call {voip.metadata.call_id}: this gateway does not hold it: there is nothing to hear")
         call.add_tap(tap)
+
+    def download_recording(self, url: str) -> AsyncIterator[bytes]:
+        """The bytes behind a RECORDING_URL, also after its call is gone.
+
+        Raises:
+            CarrierError: It is not there.
+            NotSupportedError: Nothing is recorded here, or not this.
+        """
+        return self._switchboard.download(url)
 
     def _refusal(self, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Why an upgrade is not granted: an HTTP status, and a sentence."""

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from hmac import compare_digest
+from pathlib import Path
 from secrets import token_urlsafe
 from typing import Final
 from uuid import UUID, uuid4
@@ -24,7 +25,15 @@ from dialog.message import AudioFormat, CallEnd, CallMetadata, Playback
 from dialog.voip.admission import Accept, Decision, Declined, NoWorker, Offer, Reject, Resolver, Say, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Line
-from dialog.voip.link import Command, CommandResult, Hangup, UseClientTool
+from dialog.voip.link import (
+    Command,
+    CommandResult,
+    Hangup,
+    RemoveRecording,
+    StartRecording,
+    StopRecording,
+    UseClientTool,
+)
 from dialog.voip.voip import VoIP
 from dialog.voip.web.messages import (
     FORMATS,
@@ -37,6 +46,7 @@ from dialog.voip.web.messages import (
     encode,
 )
 from dialog.voip.web.narrator import Narrator
+from dialog.voip.web.recordings import Recordings
 from dialog.voip.web.tokens import LONGEST_LIFE_S, Grant, SessionTokens
 from dialog.voip.web.tools import ToolCalls
 from dialog.voip.web.voip import WebVoIP
@@ -71,6 +81,8 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     resolver_timeout_s: float = 3.0
     call: CallSettings = CallSettings()
     close_timeout_s: float = 5.0
+    recordings: Path | None = None
+    """Where calls are recorded to, if they ask for it; ``None``: nowhere."""
 
 
 class WebCall:
@@ -152,7 +164,7 @@ class _LineWire:
 
 
 class WebSwitchboard:
-    """All sessions of a gateway. It is the carrier of their calls, too: it has nothing to redirect or record."""
+    """All sessions of a gateway. It is the carrier of their calls, too: it has nothing to redirect."""
 
     def __init__(
         self,
@@ -174,6 +186,7 @@ class WebSwitchboard:
         self._tokens = tokens
         self._on_voip = on_voip
         self._workers = workers
+        self._recordings = None if settings.recordings is None else Recordings(settings.recordings)
         self._sessions: dict[UUID, WebCall] = {}
         self._used: OrderedDict[UUID, float] = OrderedDict()
         """Calls that are over, whose token might come again."""
@@ -273,7 +286,7 @@ class WebSwitchboard:
     # The carrier of its calls.
 
     async def execute(self, call: Call, command: Command) -> CommandResult:
-        """Use a tool of the client; hanging up is up to the call.
+        """Use a tool of the client, or record; hanging up is up to the call.
 
         Raises:
             ClientToolError: The tool failed, or the client is gone.
@@ -286,17 +299,37 @@ class WebSwitchboard:
             if session is None or call.state == "ended":
                 raise ClientToolError("the client is gone")
             return await session.tools.use(command, self.clock)
+        if isinstance(command, StartRecording | StopRecording | RemoveRecording):
+            await self._record(call, command)
+            return None
         raise NotSupportedError(
             f"call {call.metadata.call_id}: {type(command).__name__} is for telephones, not for browsers"
         )
 
     def download(self, url: str) -> AsyncIterator[bytes]:
-        """There are no recordings.
+        """The bytes of a recording.
 
         Raises:
-            NotSupportedError: Always.
+            CarrierError: It is not there.
+            NotSupportedError: Nothing is recorded, or not this.
         """
-        raise NotSupportedError(f"calls from browsers are not recorded by a carrier ({url})")
+        if self._recordings is None:
+            raise NotSupportedError(f"calls from browsers are not recorded here ({url})")
+        return self._recordings.download(url)
+
+    async def _record(self, call: Call, command: StartRecording | StopRecording | RemoveRecording) -> None:
+        if self._recordings is None:
+            raise NotSupportedError(
+                f"call {call.metadata.call_id}: calls from browsers are recorded when the gateway is told where to: "
+                "WebGateway(recordings=…)"
+            )
+        match command:
+            case StartRecording():
+                self._recordings.start(call)
+            case StopRecording():
+                self._recordings.stop(call)
+            case RemoveRecording():
+                await self._recordings.remove(call)
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until every call has ended, at most ``timeout_s`` of the calls' clock; whether that came."""

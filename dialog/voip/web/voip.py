@@ -13,7 +13,7 @@ class WebVoIP(VoIP):
     """A call over the client protocol, in whatever process its agent runs.
 
     Its :attr:`audio_format` is what client and server have agreed on. ``metadata.from_`` is the user whom the token
-    names, ``metadata.to`` the agent that was asked for. It cannot be transferred, recorded or sent a text message.
+    names, ``metadata.to`` the agent that was asked for. It cannot be transferred or sent a text message.
     """
 
     captions: ClassVar[bool] = True
