@@ -20,14 +20,14 @@ $(STAMP): pyproject.toml
 # The demo needs only a part of it, and comes up sooner.
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	test -e $(STAMP) || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,cli,fast,twilio,testing]'
+	test -e $(STAMP) || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,cli,fast,twilio,testing,log]'
 	touch $(VENV)/.demo
 
 demo: $(VENV)/.demo ## one whole call: recognised, answered and spoken for real, without any account
 	$(BIN)/python -m dialog demo --out build/demo
 
-demo-web: $(VENV)/.demo ## a page to talk to the demo's agents with your microphone: http://localhost:8080/talk
-	$(BIN)/python -m dialog talk
+demo-web: $(VENV)/.demo ## a page to talk to the demo's agents with your microphone, and the console beside it: http://localhost:8080/talk
+	$(BIN)/python -m dialog talk --console
 
 # Most tests wait for sockets and share the machine; those that judge time come after them, by themselves.
 test: $(STAMP) ## the whole suite

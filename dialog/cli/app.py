@@ -244,19 +244,26 @@ def chat(
 
 
 @app.command()
-def talk(
+def talk(  # noqa: PLR0917  # options of the command line, not positions
     targets: Annotated[
         list[str] | None,
         typer.Argument(metavar="[MODULE:FUNCTION]...", help="main:on_voip; without it the demo's agents."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; who reaches it may talk.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, help="Port to listen at; 0: any free one.")] = 8080,
+    console: Annotated[
+        bool, typer.Option("--console", help="Serve the console, too: watch the calls, listen in, find them again.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="With --console: where calls and recordings are kept.")] = Path(
+        "build/talk"
+    ),
     log_level: LogLevel = "warning",
 ) -> None:
     """Talk to an agent in the browser, with your microphone: the same main.py, or the demo without any account."""
     from dialog.cli.talk import run_talk
 
-    _exit(_run(run_talk(Console(), tuple(targets or ()), host=host, port=port, log_level=log_level)))
+    kept = out if console else None
+    _exit(_run(run_talk(Console(), tuple(targets or ()), host=host, port=port, log_level=log_level, out=kept)))
 
 
 @app.command()

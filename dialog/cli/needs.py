@@ -6,10 +6,11 @@ from importlib.util import find_spec
 
 from dialog.errors import MissingExtra
 
-__all__ = ["check_demo", "check_speech", "check_testing"]
+__all__ = ["check_demo", "check_log", "check_speech", "check_testing"]
 
 _TESTING = (("websockets", "testing"), ("numpy", "testing"))
 _SPEECH = (("pocketsphinx", "local"), ("espeakng_loader", "local"), ("numpy", "local"))
+_LOG = (("sqlalchemy", "log"), ("aiosqlite", "log"), ("alembic", "log"))
 _DEMO = (*_SPEECH, ("twilio", "twilio"), *_TESTING)
 
 
@@ -29,6 +30,15 @@ def check_speech() -> None:
         MissingExtra: The first that is missing.
     """
     _check(_SPEECH)
+
+
+def check_log() -> None:
+    """What the call log is kept with.
+
+    Raises:
+        MissingExtra: The first that is missing.
+    """
+    _check(_LOG)
 
 
 def check_testing() -> None:

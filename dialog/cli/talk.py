@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from aiohttp import web
 from rich.console import Console
 
 from dialog import logs
-from dialog.cli.needs import check_speech
+from dialog.cli.needs import check_log, check_speech
 from dialog.errors import ConfigurationError
 from dialog.loading import load_function
+from dialog.message import StreamStarted
+from dialog.server.config import ApiSettings, ApiToken, ClientSettings, ServiceConfig
+from dialog.server.service import Service
 from dialog.server.serving import serve
+from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
 from dialog.voip.web.voip import WebVoIP
 from dialog.web.talk import TalkPage
 
-__all__ = ["TalkSite", "make_site", "run_talk"]
+__all__ = ["ConsoleSite", "TalkSite", "make_site", "run_talk"]
 
 _DEMO_NOTE = (
     "A demonstration that runs on this machine alone. Its recogniser knows only the sentences of a restaurant's front "
@@ -32,6 +39,7 @@ class TalkSite:
     def __init__(self, gateway: WebGateway, page: TalkPage) -> None:
         self.gateway = gateway
         self.page = page
+        self.watched: object = gateway
 
     def add_routes(self, app: web.Application) -> None:
         """Add the page, the WebSocket, and a way from the root to the page."""
@@ -52,6 +60,70 @@ class TalkSite:
         raise web.HTTPFound(self.page.path)
 
 
+class ConsoleSite:
+    """A service for browsers with its talk page and its console: calls are logged, and recorded.
+
+    Args:
+        targets: Functions that give calls their agents, by names.
+        names: What these are called on the page.
+        note: At its foot.
+        out: Where the call log and the recordings are kept.
+        token: Opens the console.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, Callable[[Any], object]],
+        *,
+        names: Mapping[str, str],
+        note: str,
+        out: Path,
+        token: str,
+    ) -> None:
+        ids = {name: re.sub(r"[/?#% ]", "-", name) for name in targets}
+        self.service = Service(
+            ServiceConfig(
+                assistants={ids[name]: _recorded(target) for name, target in targets.items()},
+                default_assistant=next(iter(ids.values())),
+                clients=ClientSettings(recordings=str(out)),
+                api=ApiSettings(tokens=(ApiToken(name="talk", token=token),)),
+                log=f"sqlite:///{out / 'calls.db'}",
+            )
+        )
+        assert self.service.clients is not None
+        shown = {ids[name]: names.get(name, name) for name in targets}
+        self.page = TalkPage(self.service.clients, names=shown, note=note)
+        self.watched: object = self.service
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the service and the page."""
+        self.service.add_routes(app)
+        self.page.add_routes(app)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be taken."""
+        return self.service.ready
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more calls, and wait for those that are there."""
+        return await self.service.drain(timeout_s)
+
+
+def _recorded(target: Callable[[Any], object]) -> Callable[[VoIP], object]:
+    """The same agent, whose calls are recorded from their first stream on."""
+
+    def on_voip(voip: VoIP) -> object:
+        def begin(_: StreamStarted) -> None:
+            voip.off(VoIP.STREAMING_STARTED, begin)
+            voip.spawn(voip.start_recording(), "start of the recording")
+
+        voip.on(VoIP.STREAMING_STARTED, begin)
+        return target(voip)
+
+    return on_voip
+
+
 def make_site(targets: Mapping[str, Callable[[Any], object]], *, names: Mapping[str, str], note: str = "") -> TalkSite:
     """A site whose agents are made by functions, by the names under which they are chosen."""
     gateway = WebGateway(agents=tuple(targets))
@@ -65,30 +137,43 @@ def make_site(targets: Mapping[str, Callable[[Any], object]], *, names: Mapping[
     return TalkSite(gateway, TalkPage(gateway, names=names, note=note))
 
 
-async def run_talk(console: Console, targets: tuple[str, ...], *, host: str, port: int, log_level: str) -> int:
-    """Serve the page until Ctrl-C.
+async def run_talk(
+    console: Console, targets: tuple[str, ...], *, host: str, port: int, log_level: str, out: Path | None
+) -> int:
+    """Serve the page until Ctrl-C; with ``out`` the console as well, which keeps calls and recordings there.
 
     Raises:
         ConfigurationError: A target names no function, two are the same, or the address is taken.
-        MissingExtra: The demo's speech is not installed.
+        MissingExtra: The demo's speech, or what the call log needs, is not installed.
     """
+    note, names, made = "", {}, {}
     if targets:
         if len(set(targets)) < len(targets):
             raise ConfigurationError("an agent is named twice")
-        site = make_site({each: load_function(each) for each in targets}, names={})
+        made = {each: load_function(each) for each in targets}
     else:
         check_speech()
         from dialog.demo.web import AGENTS, on_voip
 
-        site = make_site(dict.fromkeys(AGENTS, on_voip), names=AGENTS, note=_DEMO_NOTE)
+        note, names, made = _DEMO_NOTE, dict(AGENTS), dict.fromkeys(AGENTS, on_voip)
+    token = token_urlsafe(16)
+    if out is None:
+        site: TalkSite | ConsoleSite = make_site(made, names=names, note=note)
+    else:
+        check_log()
+        await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
+        site = ConsoleSite(made, names=names, note=note, out=out, token=token)
 
     def started(bound: int) -> None:
         address = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0") else host  # noqa: S104  # compared, not bound
-        console.print(f"Talk to it at http://{address}:{bound}{site.page.path}   (Ctrl-C ends it)", highlight=False)
+        url = f"http://{address}:{bound}"
+        console.print(f"Talk to it at {url}{site.page.path}   (Ctrl-C ends it)", highlight=False)
+        if out is not None:
+            console.print(f"Watch it at {url}/console with the token {token}", highlight=False, soft_wrap=True)
 
     with logs.configure(log_level):
         try:
-            await serve(site, host=host, port=port, leave_s=0.0, drain_s=0.0, started=started, watched=site.gateway)
+            await serve(site, host=host, port=port, leave_s=0.0, drain_s=0.0, started=started, watched=site.watched)
         except OSError as exc:
             raise ConfigurationError(f"{host}:{port} cannot be listened at: {exc}") from exc
     return 0
