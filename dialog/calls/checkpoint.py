@@ -199,7 +199,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
             version = _decode_version(data).version
             if version == VERSION:
                 return _decode(data)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, RecursionError) as exc:
             raise RemoteProtocolError(f"this is no checkpoint of a call: {exc}") from exc
         raise RemoteProtocolError(f"a checkpoint of version {version} cannot be read here, only of {VERSION}")
 

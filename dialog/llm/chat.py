@@ -198,7 +198,7 @@ class ChatDecoder(Decoder):
     def _usage(self, chunk: _Chunk) -> Usage | None:
         try:
             usage = _usages.decode(chunk.usage)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None  # bookkeeping in another shape must not cost the caller the reply
         if not usage.prompt_tokens and not usage.completion_tokens:
             return None

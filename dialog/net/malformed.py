@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from dialog.errors import RemoteProtocolError
 
-__all__ = ["malformed"]
+__all__ = ["UNDECODABLE", "malformed"]
+
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: it is no JSON or no such message, not UTF-8, or nested so deeply that nobody means it."""
 
 
 def malformed(
-    provider: str, data: str | bytes, exc: msgspec.DecodeError, known: Collection[str], tag: str = "type"
+    provider: str, data: str | bytes, exc: Exception, known: Collection[str], tag: str = "type"
 ) -> RemoteProtocolError | None:
     """What is wrong with a message; ``None``: nothing, since types that nobody knows may look as they like.
 
@@ -41,5 +44,5 @@ def _decoded(data: str | bytes) -> Any:
     """The message; ``None``: it is no JSON, which a decoder that stopped before its end has not seen."""
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None

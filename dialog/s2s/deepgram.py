@@ -16,6 +16,7 @@ import msgspec
 from dialog.errors import ConfigurationError, ProviderError
 from dialog.llm.llm import Item, ToolCall
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.options import merged
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
@@ -188,7 +189,7 @@ class DeepgramAgentS2S(HostedS2S):
             return
         try:
             event = decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self._undecodable(data, exc, KNOWN, "type")
             return
         match event.type:

@@ -21,6 +21,7 @@ from dialog.audio.convert import Converter
 from dialog.errors import ConfigurationError, ProviderError
 from dialog.llm.llm import Item, ToolCall
 from dialog.message import MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.options import merged
 from dialog.net.reconnect import Backoff
 from dialog.net.socket import Address
@@ -139,7 +140,7 @@ class ElevenLabsAgentS2S(HostedS2S):
         try:
             signed = msgspec.json.decode(body, type=Signed).signed_url
             return websocket_url(signed)
-        except (msgspec.DecodeError, ConfigurationError):
+        except (*UNDECODABLE, ConfigurationError):
             # What came instead may be as good as a key, and stays out of the error.
             reason = "gave no address for a conversation"
             raise ProviderError(self.provider, reason, retryable=False) from None
@@ -183,7 +184,7 @@ class ElevenLabsAgentS2S(HostedS2S):
     def _receive(self, data: str | bytes) -> None:
         try:
             event = decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self._undecodable(data, exc, KNOWN, "type")
             return
         if event.audio_event is not None:

@@ -19,6 +19,7 @@ import msgspec
 from dialog.errors import RemoteProtocolError
 from dialog.llm.llm import Item, ToolCall
 from dialog.message import Utterance
+from dialog.net.malformed import UNDECODABLE
 from dialog.s2s.gemini_wire import ServerContent, ServerMessage, Transcription, contents_of, decode, text_turn
 from dialog.s2s.reply import Reply
 from dialog.s2s.s2s import NOT_RUN, S2S, ReplyState
@@ -187,7 +188,7 @@ class GeminiProtocol(SocketS2S):
     def _receive(self, data: str | bytes) -> None:
         try:
             message = decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self.fail(RemoteProtocolError(f"{self.provider} sent a message that cannot be understood ({exc})"))
             return
         self._on_session(message)

@@ -18,6 +18,7 @@ import msgspec
 from dialog.errors import AuthenticationError, ProviderError
 from dialog.llm.llm import Item, ToolCall
 from dialog.message import Playback, Utterance
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.options import merged
 from dialog.net.urls import QueryValue, join
 from dialog.s2s.realtime_wire import KNOWN, Event, OutputItem, Response, Session, WireUsage, decode, item_of
@@ -218,7 +219,7 @@ class RealtimeS2S(SocketS2S):
     def _receive(self, data: str | bytes) -> None:
         try:
             event = decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self._undecodable(data, exc, KNOWN, "type")
             return
         if event.event_id and event.event_id == self._last_event:

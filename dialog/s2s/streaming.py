@@ -23,7 +23,6 @@ from math import inf
 from typing import ClassVar, Literal
 from uuid import UUID
 
-import msgspec
 from msgspec.structs import replace
 
 from dialog.errors import ConfigurationError, ProviderError, StateError, UnsupportedFormat
@@ -282,7 +281,7 @@ class SocketS2S(ReplyingS2S):
         self._timers.set("renewal", max(0.0, left_s - _BEFORE_END_S), self._renewal)
         self._timers.set("forced renewal", max(0.0, left_s - _FORCED_S), self._renew)
 
-    def _undecodable(self, data: str | bytes, exc: msgspec.DecodeError, known: Collection[str], tag: str) -> None:
+    def _undecodable(self, data: str | bytes, exc: Exception, known: Collection[str], tag: str) -> None:
         """A message could not be decoded; types that nobody knows may look as they like. See :func:`malformed`."""
         error = malformed(self.provider, data, exc, known, tag)
         if error is not None:

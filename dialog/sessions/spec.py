@@ -141,7 +141,7 @@ def request_of(call: CallMetadata, *, verified: bool) -> SessionRequest:
         signed = replace(signed, assistant=signed.assistant or call.to, context={**context, **signed.context})
         return SessionRequest(source="client", call=call, wanted=signed, verified=True, peer=peer)
     wishes: dict[str, Any] = {name: client.pop(name) for name in _WISHES if name in client}
-    with suppress(msgspec.MsgspecError):  # what is no JSON is among the client's parameters as it is
+    with suppress(msgspec.MsgspecError, RecursionError):  # what is no JSON is among the client's parameters as it is
         context |= msgspec.json.decode(client.get("context", "{}"), type=dict[str, Any])
     wanted = SessionSpec(assistant=call.to, context=context, **wishes)
     return SessionRequest(source="client", call=call, wanted=wanted, peer=peer)

@@ -18,6 +18,7 @@ import msgspec
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError, RemoteProtocolError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
 from dialog.net.azure import DEFAULT_REGION, TICKS_PER_MS, host, parse_usp, usp_text, usp_time
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.options import merged
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
@@ -222,7 +223,7 @@ class AzureSTT(TurnSTT):
             return
         try:
             event = decode(message.body)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self.fail_once(RemoteProtocolError(f"{self.provider} sent a malformed {path} message ({exc})"))
             return
         if path == "speech.startdetected":

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from dialog.errors import AuthenticationError, ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.reconnect import Backoff, status_is_retryable
 from dialog.net.urls import QueryValue, join
 from dialog.stt.stt import STTCapabilities
@@ -143,7 +144,7 @@ class CartesiaSTT(TurnSTT):
     def _receive(self, data: str | bytes) -> None:
         try:
             event = _decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self._undecodable(data, exc, _KNOWN, "type")
             return
         kind = event.type

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from dialog.errors import ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
 from dialog.stt.segments import Segment, speaker_name
@@ -168,7 +169,7 @@ class DeepgramSTT(StreamingSTT):
     def _receive(self, data: str | bytes) -> None:
         try:
             event = _decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self._undecodable(data, exc, _KNOWN, "type")
             return
         if event.type == "Results":

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
 from dialog.message import MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat, Word
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
 from dialog.stt.segments import speaker_name
@@ -180,7 +181,7 @@ class ElevenLabsSTT(TurnSTT):
     def _receive(self, data: str | bytes) -> None:
         try:
             event = _decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self._undecodable(data, exc, _KNOWN, "message_type")
             return
         kind = event.message_type

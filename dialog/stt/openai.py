@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-import msgspec
 from msgspec.structs import replace
 
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
 from dialog.message import AudioFormat, Word
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.reconnect import Backoff
 from dialog.net.urls import QueryValue, join
 from dialog.stt.openai_items import Item, Items
@@ -193,7 +193,7 @@ class OpenAIRealtimeSTT(TurnSTT):
     def _receive(self, data: str | bytes) -> None:
         try:
             event = decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             self._undecodable(data, exc, KNOWN, "type")
             return
         if event.event_id and event.event_id == self._last_event:

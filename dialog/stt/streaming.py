@@ -18,8 +18,6 @@ from dataclasses import replace
 from math import inf
 from typing import ClassVar
 
-import msgspec
-
 from dialog.errors import ConfigurationError, ProviderError, RemoteProtocolError, StateError, UnsupportedFormat
 from dialog.message import AudioFormat, Message
 from dialog.net.malformed import malformed
@@ -248,7 +246,7 @@ class StreamingSTT(TellingSTT):
         if self._socket is not None:
             self._socket.replace(error)
 
-    def _undecodable(self, data: str | bytes, exc: msgspec.DecodeError, known: Collection[str], tag: str) -> None:
+    def _undecodable(self, data: str | bytes, exc: Exception, known: Collection[str], tag: str) -> None:
         """A message could not be decoded; types that nobody knows may look as they like. See :func:`malformed`."""
         error = malformed(self.provider, data, exc, known, tag)
         if error is not None:

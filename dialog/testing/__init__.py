@@ -82,7 +82,6 @@ if TYPE_CHECKING:
     from dialog.testing.sip import SIPRefused as SIPRefused
     from dialog.testing.spelling import ReadingSTT as ReadingSTT
     from dialog.testing.spelling import SpellingTTS as SpellingTTS
-    from dialog.testing.stream_call import dial_stream as dial_stream
     from dialog.testing.talk import AgentTalk as AgentTalk
     from dialog.testing.talk import TalkLimits as TalkLimits
     from dialog.testing.talk import TalkLine as TalkLine
@@ -163,7 +162,6 @@ _HOMES = {
     "ToolUse": "model",
     "ToolWanted": "judge",
     "TelnyxEmulator": "telnyx",
-    "dial_stream": "stream_call",
     "TwilioRestEmulator": "twilio_rest",
     "UsedTool": "reply",
     "Voice": "voice",
@@ -255,7 +253,6 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "WebRefused",
     "bad_messages",
     "customer",
-    "dial_stream",
     "dial_with_agent",
     "espeak",
     "join_agents",

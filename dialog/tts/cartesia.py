@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from dialog.errors import ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
-from dialog.net.malformed import malformed
+from dialog.net.malformed import UNDECODABLE, malformed
 from dialog.net.reconnect import Backoff, status_is_retryable
 from dialog.net.socket import SocketSettings
 from dialog.net.urls import QueryValue, join, websocket_url
@@ -168,7 +168,7 @@ class CartesiaTTS(SocketTTS):
     def _receive(self, data: str | bytes) -> None:
         try:
             event = _decode(data)
-        except msgspec.DecodeError as exc:
+        except UNDECODABLE as exc:
             error = malformed(self.provider, data, exc, _KNOWN)
             if error is not None:
                 self.fail_once(error)

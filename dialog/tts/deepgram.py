@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from dialog.errors import ProviderError, RemoteProtocolError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.reconnect import Backoff
 from dialog.net.socket import SocketSettings
 from dialog.net.urls import QueryValue, join, websocket_url
@@ -194,7 +195,7 @@ class DeepgramTTS(SocketTTS):
         except msgspec.ValidationError as exc:
             self.fail_once(RemoteProtocolError(f"deepgram sent a malformed message ({exc})"))
             return
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             self.fail_once(RemoteProtocolError("deepgram sent a frame that is not JSON"))
             return
         if event.type == "Flushed":

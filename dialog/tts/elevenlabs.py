@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from dialog.errors import AuthenticationError, ProviderError, RemoteProtocolError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.reconnect import Backoff, close_is_retryable
 from dialog.net.socket import SocketSettings
 from dialog.net.urls import QueryValue, join, websocket_url
@@ -193,7 +194,7 @@ class ElevenLabsTTS(SocketTTS):
         except msgspec.ValidationError as exc:
             self.fail_once(RemoteProtocolError(f"elevenlabs sent a malformed message ({exc})"))
             return
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             self.fail_once(RemoteProtocolError("elevenlabs sent a frame that is not JSON"))
             return
         context = event.context_id or event.context_id_

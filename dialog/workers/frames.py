@@ -468,5 +468,5 @@ def decode_frame(data: bytes | memoryview) -> Frame:
     """
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, RecursionError) as exc:
         raise RemoteProtocolError(f"a node sent something that is no frame: {exc}") from exc

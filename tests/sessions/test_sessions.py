@@ -159,6 +159,10 @@ async def test_a_client_that_connects_asks_by_its_parameters() -> None:
     assert SessionSpec.from_json((await resolver(Offer(web_call(context="[")))).session).context["client"] == {
         "context": "["
     }
+    deep = '{"a":' * 2000
+    assert SessionSpec.from_json((await resolver(Offer(web_call(context=deep)))).session).context["client"] == {
+        "context": deep
+    }
 
 
 async def test_a_token_does_not_vouch_for_what_a_client_asks_for() -> None:
