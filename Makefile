@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-web test lint typecheck bench soak endurance docs build clean
+.PHONY: help setup demo demo-web test lint typecheck bench soak endurance fuzz docs build clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -50,15 +50,17 @@ bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the sa
 	$(BIN)/python benchmarks/bridge.py --seconds $(if $(QUICK),5,20)
 	$(BIN)/python benchmarks/workers.py --seconds $(if $(QUICK),5,20)
 	$(BIN)/python benchmarks/survival.py --kills $(if $(QUICK),8,100)
-	$(BIN)/python benchmarks/events.py $(if $(QUICK),--seconds 5 --rounds 2)
-	$(BIN)/python benchmarks/call_log.py kills --runs $(if $(QUICK),5,20)
-	$(BIN)/python benchmarks/call_log.py outage
 
 soak: $(STAMP) ## ten minutes of calls while workers, NATS and providers die; MINUTES=60 for an hour
 	$(BIN)/python tests/soak/soak.py --minutes $(or $(MINUTES),10)
 
 endurance: $(STAMP) ## ten thousand calls at one gateway while lines and providers break: is anything left?
 	$(BIN)/python benchmarks/endurance.py
+
+# atheris has an extra of its own: it is large, and made for Linux and macOS only.
+fuzz: $(STAMP) ## look for inputs on which a parser fails, ten minutes each; MINUTES=1, PARSERS="sip-message rtp"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(or $(MINUTES),10) $(PARSERS)
 
 docs: $(STAMP) ## the documentation, into build/docs
 	$(BIN)/python -m sphinx -W -q -b html docs build/docs

@@ -1,0 +1,105 @@
+"""Looks for inputs on which a parser fails, guided by coverage (atheris, which is libFuzzer): ``make fuzz``.
+
+Each parser gets so many minutes, as many at a time as there are cores. What it has learnt stays in build/fuzz, where
+the next run goes on. An input that fails is put there too, and named at the end: mend the parser, and add the input to
+tests/fuzz/corpus, from which the suite reads it in every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CORPUS = Path(__file__).parent / "corpus"
+BUILD = ROOT / "build" / "fuzz"
+MAX_INPUT = 4096
+HANGS_S = 10
+MEMORY_MB = 2048
+_STATE = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+) ft: \d+ corp: (\d+)/")
+_DONE = re.compile(r"Done (\d+) runs")
+
+
+def fuzz(name: str) -> None:
+    """Fuzz one parser in this process, for ever or as the arguments of libFuzzer say."""
+    import atheris
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    with atheris.instrument_imports(include=["dialog", "sipmessage"]):
+        import targets
+    targets.RUNNER = asyncio.Runner()
+    atheris.Setup(sys.argv, targets.TARGETS[name])
+    atheris.Fuzz()
+
+
+def words(name: str) -> list[str]:
+    """The option for a dictionary of the names and words in the examples, of which new inputs are made."""
+    data = b"\n".join(path.read_bytes() for path in (CORPUS / name).iterdir())
+    found = sorted(set(re.findall(rb"[A-Za-z_][A-Za-z0-9_.:/-]{2,30}", data)))
+    path = BUILD / f"{name}.dict"
+    path.write_text("".join(f'"{word.decode()}"\n' for word in found[:500]))
+    return [f"-dict={path}"] if found else []
+
+
+def run(name: str, seconds: int) -> tuple[str, bool, str]:
+    """Fuzz one parser in a process of its own; its name, whether it stood, and what is to be said of it."""
+    learnt, failed = BUILD / name, BUILD / "failed"
+    for folder in (learnt, failed):
+        folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, str(Path(__file__)), "--one", name, str(learnt), str(CORPUS / name)),
+        *(f"-max_total_time={seconds}", f"-max_len={MAX_INPUT}", f"-timeout={HANGS_S}", f"-rss_limit_mb={MEMORY_MB}"),
+        *words(name),
+        *(f"-artifact_prefix={failed}/{name}-", "-print_final_stats=0"),
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    states = _STATE.findall(done.stderr)
+    runs = _DONE.findall(done.stderr)
+    covered, inputs = (states[-1][1], states[-1][2]) if states else ("0", "0")
+    told = f"{runs[-1] if runs else states[-1][0] if states else 0} runs, {covered} edges, {inputs} inputs"
+    print(f"{name:20} {told}{'' if done.returncode == 0 else '   FAILED'}", flush=True)
+    if done.returncode:
+        (failed / f"{name}.log").write_text(done.stdout + done.stderr)
+    return name, done.returncode == 0, done.stdout + done.stderr
+
+
+def main() -> int:
+    """Fuzz all parsers, or those that are named."""
+    names = sorted(path.name for path in CORPUS.iterdir())
+    parser = argparse.ArgumentParser(description="Fuzz the parsers of what comes from the network.")
+    parser.add_argument("names", nargs="*", default=[], help="parsers; unless given, all")
+    parser.add_argument("--minutes", type=float, default=10.0, help="for each parser")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(names):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        results = list(pool.map(partial(run, seconds=max(1, round(60 * chosen.minutes))), chosen.names or names))
+    broken = [(name, told) for name, stood, told in results if not stood]
+    for name, told in broken:
+        print(f"\n== {name}\n{told[-3000:]}")
+    print(f"\n{len(results) - len(broken)} parsers stood, {len(broken)} failed; inputs that fail: {BUILD / 'failed'}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        wanted = sys.argv[2]
+        del sys.argv[1:3]
+        fuzz(wanted)
+    else:
+        sys.exit(main())
