@@ -15,7 +15,6 @@ __all__ = ["LocalSpeakers", "NoSpeakers"]
 _BUFFER_MS = 100
 _MOST_MS = 1000.0
 """A device that does not keep up hears a gap."""
-_STEP_MS = 20.0
 
 
 class NoSpeakers(DialogError):
@@ -37,7 +36,10 @@ class LocalSpeakers:
         self.played_ms: float = 0.0
         """So much of the call was given to the device."""
         self._backends = backends
-        self._monitor = Monitor(audio_format)
+        self._now_ms = 0.0
+        """On the call's audio clock: the end of what the caller has sent."""
+        self._monitor = Monitor(audio_format, lambda: self._now_ms)
+        self._monitor.take()  # from here on
         self._plain = AudioFormat("s16le", audio_format.sample_rate)
         self._most = self._plain.size(_MOST_MS)
         self._lock = threading.Lock()
@@ -82,8 +84,9 @@ class LocalSpeakers:
 
     def caller(self, at_ms: float, data: bytes) -> None:
         """See :class:`~dialog.voip.line.Tap`."""
+        self._now_ms = at_ms + self.audio_format.ms(len(data))
         self._monitor.caller(at_ms, data)
-        heard = self._monitor.take(_STEP_MS)
+        heard = self._monitor.take()
         if heard is not None:
             with self._lock:
                 self._waiting += heard.mixed
