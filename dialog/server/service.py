@@ -89,7 +89,8 @@ class Service:
         self._messages: dict[str, TwilioSMS] = {}
         self.log: Any = None
         """The :class:`~dialog.calls.store.log.CallLog`, while the service runs with one."""
-        self._webhooks: Any = None
+        self.webhooks: Any = None
+        """Its :class:`~dialog.calls.delivery.webhooks.Webhooks`, likewise: what waits, dead letters."""
         self.api = Api(self)
         self.console: Console | None = Console(self) if config.console and config.api.tokens else None
         self._peers: Peers | None = None
@@ -516,12 +517,12 @@ class Service:
         await log.open()
         self.log = log
         if self.config.webhooks:
-            self._webhooks = Webhooks(log, *self.config.webhooks)
-            await self._webhooks.open()
+            self.webhooks = Webhooks(log, *self.config.webhooks)
+            await self.webhooks.open()
         log.follow(self.events)
 
     async def _close_log(self) -> None:
-        webhooks, self._webhooks = self._webhooks, None
+        webhooks, self.webhooks = self.webhooks, None
         if webhooks is not None:
             await webhooks.close()
         log, self.log = self.log, None

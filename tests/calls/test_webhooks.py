@@ -198,6 +198,21 @@ async def test_what_is_never_taken_becomes_a_dead_letter_and_can_be_sent_again(u
         assert [message["type"] for message in far.taken] == ["call.ended", "call.started"]
 
 
+async def test_what_waits_and_what_was_given_up_is_told_to_metrics(sqlite_url, monkeypatch):
+    monkeypatch.setattr("dialog.calls.delivery.webhooks._COUNT_S", 0.02)
+    events = CallEvents()
+    async with receiver() as far:
+        far.answer = lambda message: web.Response(status=410 if message["type"] == "call.started" else 500)
+        log = CallLog(sqlite_url, batch_s=0.01)
+        async with log, Webhooks(log, endpoint(far)):
+            log.follow(events)
+            assert events.queues["webhooks:crm"]() == 0
+            for _ in range(3):
+                Caller(events).start().end()
+            await until(lambda: events.queues["dead_letters:crm"]() == 3)
+            await until(lambda: events.queues["webhooks:crm"]() == 3)
+
+
 async def test_an_endpoint_that_is_gone_says_so_once(sqlite_url):
     events = CallEvents()
     async with receiver() as far:

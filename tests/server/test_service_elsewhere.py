@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from twilio_phone import Phone, until
 
 from dialog.calls.events import AgentTold
-from dialog.server.config import Tenant
+from dialog.server.config import ClientSettings, Tenant
 from dialog.sessions.spec import SessionSpec
 from dialog.testing.callee import Callee
 from dialog.workers.pool import WorkerPool
@@ -156,7 +156,8 @@ async def until_ready(line):
 
 
 async def test_the_answers_are_those_of_the_openapi_document() -> None:
-    async with service_line(public=True, assistants={"desk": assistant()}) as line:
+    clients = ClientSettings()
+    async with service_line(public=True, assistants={"desk": assistant()}, clients=clients) as line:
         line.rest.callees[THEIRS] = Callee(outcome="busy")
         await line.phone.call()
         call = line.service.live.live[0].call

@@ -149,10 +149,18 @@ class Outbox:
 
     async def waiting(self) -> dict[str, int]:
         """How many messages wait, by endpoint."""
+        return (await self.counts())[0]
+
+    async def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many messages wait, and how many were given up, by endpoint."""
         o = t.outbox.c
-        query = sa.select(o.endpoint, sa.func.count().label("waiting")).where(o.dead_at.is_(None)).group_by(o.endpoint)
+        dead = o.dead_at.is_not(None).label("dead")
+        query = sa.select(o.endpoint, dead, sa.func.count().label("found")).group_by(o.endpoint, dead)
+        counts: tuple[dict[str, int], dict[str, int]] = {}, {}
         async with self._engine.connect() as connection:
-            return {row.endpoint: row.waiting for row in await connection.execute(query)}
+            for row in await connection.execute(query):
+                counts[bool(row.dead)][row.endpoint] = row.found
+        return counts
 
     async def dead(self, limit: int) -> list[DeadLetter]:
         """Messages that were given up, the oldest first."""

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from functools import partial
+from typing import Final, Self
 
 from aiohttp import ClientSession
 
@@ -27,6 +28,8 @@ __all__ = ["Webhooks"]
 logger = logging.getLogger(__name__)
 
 _DEFAULT_RETRIES = Retries()
+_COUNT_S: Final = 15.0
+"""How often it is counted what waits."""
 
 
 class Webhooks:
@@ -43,6 +46,9 @@ class Webhooks:
     2xx. So it is delivered at least once, across crashes, and sometimes twice: its id stays the same. Messages of one
     call come to an endpoint in their order; one that is not taken holds up those behind it, and no other call's.
     Several processes with one PostgreSQL share the work.
+
+    ``/metrics`` of a gateway that the log follows tells what waits as the queues ``webhooks:NAME``, and what was given
+    up as ``dead_letters:NAME``.
 
     Args:
         log: The call log. Make this before the log is opened, so that nothing is missed.
@@ -72,6 +78,11 @@ class Webhooks:
         self._session: shared.Lease[ClientSession] | None = None
         self._began = (datetime.now(UTC), clock.now())
         self._outbox = Outbox(log.engine)
+        self._waiting: dict[str, int] = {}
+        self._dead: dict[str, int] = {}
+        for endpoint in endpoints:
+            log.queues[f"webhooks:{endpoint.name}"] = partial(self._depth, endpoint.name)
+            log.queues[f"dead_letters:{endpoint.name}"] = partial(self._depth, endpoint.name, dead=True)
         log.add_maker(self)
 
     async def open(self) -> None:
@@ -95,6 +106,7 @@ class Webhooks:
             asyncio.get_running_loop().create_task(courier.run(), name=f"webhooks to {courier.endpoint.name}")
             for courier in self._couriers
         ]
+        self._tasks.append(asyncio.get_running_loop().create_task(self._count(), name="count webhooks"))
 
     async def close(self) -> None:
         """Stop delivering; what is left is delivered by whoever opens it next. Calling it again is harmless."""
@@ -139,6 +151,18 @@ class Webhooks:
         count = await self._outbox.revive([letter.id for letter in letters], self._now())
         self._wake()
         return count
+
+    async def _count(self) -> None:
+        """For ``/metrics``: what is asked for there cannot be waited for."""
+        while True:
+            try:
+                self._waiting, self._dead = await self._outbox.counts()
+            except Exception as exc:  # the database is away: the call log tells of it
+                logger.debug("webhooks cannot be counted: %r", exc)
+            await asyncio.sleep(_COUNT_S)
+
+    def _depth(self, endpoint: str, *, dead: bool = False) -> int:
+        return (self._dead if dead else self._waiting).get(endpoint, 0)
 
     def _now(self) -> datetime:
         """The time of day, as fast as the clock runs."""

@@ -96,6 +96,8 @@ class CallLog:
         self.engine: AsyncEngine = make_engine(url)
         self.writer: str = f"{socket.gethostname()[:24]}-{os.getpid()}-{secrets.token_hex(6)}"
         """Names this process among those that write."""
+        self.queues: dict[str, Callable[[], float]] = {_QUEUE: lambda: self.status.waiting}
+        """What waits here, by names for ``/metrics``."""
         self.on_outgoing: Callable[[], object] | None = None
         """Called when messages are in the outbox that were not there before."""
         self._batch_s = batch_s
@@ -192,7 +194,7 @@ class CallLog:
         Where the gateway is watched, ``/metrics`` tells how many wait, and how many were lost.
         """
         events.on(self._take)
-        events.queues[_QUEUE] = lambda: self.status.waiting
+        events.queues |= self.queues
         events.losses[_QUEUE] = lambda: self.status.lost
         self._followed.append(events)
 
