@@ -1,10 +1,9 @@
-"""What the call log and webhooks cost the calls, and whether they lose anything.
+"""What the call log and webhooks take by themselves, and whether they lose anything.
 
-``python benchmarks/call_log.py [cpu|alone|kills|outage] [--calls 200] [--seconds 30] [--runs 20] [--url postgresql://…]``
+``python benchmarks/call_log.py [alone|kills|outage] [--calls 200] [--seconds 30] [--runs 20] [--url postgresql://…]``
 
-- ``cpu``: calls in memory, each with an agent that is spoken to every six seconds; processor time of the whole
-  process without a log, with one, and with one and webhooks. Calls over sockets cost more, so the share is less there.
-- ``alone``: the same without the calls, whose noise is greater than what is looked for; the receiver's time included.
+- ``alone``: events as of 200 calls, without the calls; the receiver's time included. What they add to calls over real
+  sockets is measured by ``events.py``.
 - ``kills``: a process that writes as fast as it can is killed with -9, over and over; acknowledged events that are
   not in the database afterwards.
 - ``outage``: messages that a receiver gets which was down meanwhile, how fast, and whether in their order.
@@ -21,35 +20,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from aiohttp import web
 from call_log_app import Calls
 
-from dialog import Agent, CallEvents, CallLog, Message, WebhookEndpoint, Webhooks
+from dialog import CallEvents, CallLog, WebhookEndpoint, Webhooks
 from dialog.calls import events as ev
 from dialog.calls.delivery.retries import Retries
-from dialog.loop import calm_collector, new_event_loop
+from dialog.loop import new_event_loop
 from dialog.message import CallMetadata
-from dialog.testing.doubles import HummingTTS, ToldSTT
-from dialog.voip.memory import memory_call
-from dialog.voip.voip import VoIP
 
 APP = Path(__file__).with_name("call_log_app.py")
-SILENCE_S = 6.0
 
 
 def fresh_url(directory: str) -> str:
     return f"sqlite:///{directory}/{uuid4().hex}.db"
-
-
-class Echo(Agent):
-    async def inference(self, message: Message[str]) -> AsyncIterator[str]:
-        yield f"You have said: {message.data}. Is that so?"
 
 
 class Receiver:
@@ -74,87 +61,6 @@ class Receiver:
     async def _take(self, request: web.Request) -> web.Response:
         self.bodies.append(await request.read())
         return web.Response()
-
-
-# Processor time.
-
-
-async def talk(calls: int, seconds: float, mode: str, url: str, hook: str) -> dict[str, float]:
-    events, counted = CallEvents(), Counter[str]()
-    async with AsyncExitStack() as stack:
-        if mode != "none":
-            log = CallLog(url)
-            endpoints = [WebhookEndpoint(name="far", url=hook)] if mode == "webhooks" else []
-            await stack.enter_async_context(log)
-            await stack.enter_async_context(Webhooks(log, *endpoints))
-            log.follow(events)
-        callers = []
-        for _ in range(calls):
-            stt = ToldSTT()
-
-            def on_voip(voip: VoIP, stt: ToldSTT = stt) -> None:
-                agent = Echo(voip=voip, stt=stt, tts=HummingTTS())
-                agent.on(Agent.EVENT, lambda event: counted.update([type(event).__name__]))
-                agent.activate()
-
-            call, line = memory_call(on_voip, events=events)
-            line.pump()
-            callers.append((call, line, stt))
-
-        async def speak(stt: ToldSTT) -> None:
-            await asyncio.sleep(random.uniform(0, SILENCE_S))
-            while True:
-                stt.heard("I would like a table for two, tomorrow at eight")
-                await asyncio.sleep(SILENCE_S)
-
-        tasks = [asyncio.create_task(speak(stt)) for _, _, stt in callers]
-        await asyncio.sleep(5)
-        before, began = time.process_time(), time.monotonic()
-        first = sum(counted.values())
-        churn = asyncio.create_task(_churn(callers, seconds))
-        await asyncio.sleep(seconds)
-        used, took = time.process_time() - before, time.monotonic() - began
-        told = sum(counted.values()) - first
-        for task in (*tasks, churn):
-            task.cancel()
-        await asyncio.wait([*tasks, churn])
-        for _, line, _ in callers:
-            line.hang_up()
-        for call, line, _ in callers:
-            await call.wait_closed()
-            await line.wait_closed()
-    return {"cpu": used / took, "events": told / took}
-
-
-async def _churn(callers: list, seconds: float) -> None:
-    """Two calls a second end, as they would with 200 that last for a hundred seconds."""
-    for _, line, _ in callers[: int(seconds * len(callers) / 100)]:
-        line.hang_up()
-        await asyncio.sleep(100 / len(callers))
-
-
-def cpu(calls: int, seconds: float, url: str, rounds: int) -> None:
-    modes = ("none", "log", "webhooks")
-    found: dict[str, list[float]] = {mode: [] for mode in modes}
-    rate = 0.0
-    with tempfile.TemporaryDirectory() as directory:
-        for _ in range(rounds):
-            for mode in modes:
-                arguments = ["--calls", str(calls), "--seconds", str(seconds), "--url", url or fresh_url(directory)]
-                done = subprocess.run(
-                    [sys.executable, __file__, "talk", "--mode", mode, *arguments],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-                figures = json.loads(done.stdout.splitlines()[-1])
-                found[mode].append(figures["cpu"])
-                rate = figures["events"]
-    plain = min(found["none"])
-    print(f"{calls} calls, {rate:.0f} events/s")
-    for mode in modes:
-        best = min(found[mode])
-        print(f"  {mode:9} {best * 100:6.2f} % of a core  {(best / plain - 1) * 100:+.1f} %")
 
 
 # By itself.
@@ -196,7 +102,8 @@ def kills(runs: int, url: str) -> None:
             kept = asyncio.run(_kept(url, list(last)))
             acknowledged += sum(seq + 1 for seq in last.values())
             lost += sum(len(set(range(seq + 1)) - kept[call]) for call, seq in last.items())
-    print(f"{runs} kills: {acknowledged} acknowledged events, {lost} of them lost")
+    verdict = "MISSED" if lost else "reached"
+    print(f"{runs} kills: {acknowledged} acknowledged events, {lost} of them lost (to reach: none) {verdict}")
 
 
 def _run_and_kill(url: str) -> dict[str, int]:
@@ -251,50 +158,35 @@ async def outage(calls: int, url: str) -> None:
     whole = sum(list(dict.fromkeys(order)) == list(range(20)) for order in orders.values())
     print(
         f"{waiting} messages waited, {len(receiver.bodies)} came in {took:.1f} s ({waiting / took:.0f} a second); "
-        f"{whole} of {calls} calls complete and in order"
+        f"{whole} of {calls} calls complete and in order (to reach: all) {'reached' if whole == calls else 'MISSED'}"
     )
     await receiver.down()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", nargs="?", choices=["cpu", "alone", "kills", "outage", "talk"], default="cpu")
+    parser.add_argument("what", nargs="?", choices=["alone", "kills", "outage"], default="alone")
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--mode", default="none")
     parser.add_argument("--url", default="")
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
-    if options.what == "cpu":
-        cpu(options.calls, options.seconds, options.url, options.rounds)
-    elif options.what == "kills":
+    if options.what == "kills":
         kills(options.runs, options.url)
     else:
-        with tempfile.TemporaryDirectory() as directory:
-            url = options.url or fresh_url(directory)
-            with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                if options.what == "outage":
-                    runner.run(outage(options.calls, url))
-                elif options.what == "alone":
-                    runner.run(_alone(options, url))
-                else:
-                    runner.run(_talk(options, url))
+        with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=new_event_loop) as runner:
+            if options.what == "outage":
+                runner.run(outage(options.calls, options.url or fresh_url(directory)))
+            else:
+                runner.run(_alone(options, directory))
 
 
-async def _talk(options: argparse.Namespace, url: str) -> None:
-    calm_collector()
-    receiver = Receiver()
-    port = await receiver.up()
-    print(json.dumps(await talk(options.calls, options.seconds, options.mode, url, f"http://127.0.0.1:{port}/")))
-    await receiver.down()
-
-
-async def _alone(options: argparse.Namespace, url: str) -> None:
+async def _alone(options: argparse.Namespace, directory: str) -> None:
     receiver = Receiver()
     port = await receiver.up()
     for rate in (100.0, 400.0):
+        url = options.url or fresh_url(directory)  # one of its own: the calls of the one before have lost their process
         figures = await alone(options.seconds, rate, url, f"http://127.0.0.1:{port}/")
         print("{events:.0f} events/s: {cpu:.2%} of a core, {us:.0f} us an event".format(**figures))
     await receiver.down()

@@ -161,6 +161,8 @@ if TYPE_CHECKING:
     from dialog.voip.pacing import Pacing as Pacing
     from dialog.voip.sip.gateway import SIPGateway as SIPGateway
     from dialog.voip.sip.voip import SIPVoIP as SIPVoIP
+    from dialog.voip.streams.gateway import StreamGateway as StreamGateway
+    from dialog.voip.streams.voip import StreamVoIP as StreamVoIP
     from dialog.voip.telnyx.gateway import TelnyxGateway as TelnyxGateway
     from dialog.voip.telnyx.voip import TelnyxVoIP as TelnyxVoIP
     from dialog.voip.twilio.gateway import TwilioGateway as TwilioGateway
@@ -279,6 +281,8 @@ _HOMES = {
     "Sound": "audio.sound",
     "Speech": "agent.speech",
     "SpeechFailed": "errors",
+    "StreamGateway": "voip.streams.gateway",
+    "StreamVoIP": "voip.streams.voip",
     "TTS": "tts.tts",
     "TeeSTT": "stt.tee",
     "TelnyxGateway": "voip.telnyx.gateway",
@@ -436,6 +440,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Sound",
     "Speech",
     "SpeechFailed",
+    "StreamGateway",
+    "StreamVoIP",
     "TeeSTT",
     "TelnyxGateway",
     "TelnyxVoIP",

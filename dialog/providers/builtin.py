@@ -61,6 +61,9 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "twilio-openai": "dialog.presets:TwilioOpenAIAgent",
     },
     "voip": {
+        "compatible": "dialog.voip.streams.voip:StreamVoIP",
+        "exotel": "dialog.voip.streams.voip:StreamVoIP",
+        "plivo": "dialog.voip.streams.voip:StreamVoIP",
         "sip": "dialog.voip.sip.voip:SIPVoIP",
         "telnyx": "dialog.voip.telnyx.voip:TelnyxVoIP",
         "twilio": "dialog.voip.twilio.voip:TwilioVoIP",
@@ -68,6 +71,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "gateway": {
         "sip": "dialog.voip.sip.gateway:SIPGateway",
+        "stream": "dialog.voip.streams.gateway:StreamGateway",
         "telnyx": "dialog.voip.telnyx.gateway:TelnyxGateway",
         "twilio": "dialog.voip.twilio.gateway:TwilioGateway",
         "web": "dialog.voip.web.gateway:WebGateway",

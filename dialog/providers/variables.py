@@ -151,6 +151,7 @@ VARIABLES: tuple[Variable, ...] = (
         configures=("gateway.telnyx.connection_id",),
     ),
     _base_url("TELNYX_BASE_URL", "Telnyx's API v2", "gateway.telnyx.base_url"),
+    _key("STREAM_TOKEN", "secret of 16 characters or more in the address of the media socket", "gateway.stream.token"),
     Variable(
         name="DIALOG_API_TOKEN",
         what="token of 16 characters or more for the REST API there; without it there is none",

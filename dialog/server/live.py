@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Literal
@@ -23,7 +23,6 @@ from dialog.calls.events import (
 from dialog.calls.meter import CallMeter
 from dialog.calls.metrics import SessionMetrics
 from dialog.calls.publish import CallEvents, Notice
-from dialog.calls.report import SessionReport
 from dialog.message import CallMetadata
 
 __all__ = ["LiveSessions", "Session", "Spoken", "spoken_in"]
@@ -49,13 +48,15 @@ class Spoken(Struct, frozen=True, kw_only=True):
 class Session:
     """One call: what has become of it so far."""
 
-    def __init__(self, call: CallMetadata, tenant: str, since_s: float = 0.0) -> None:
-        """``since_s``: so many seconds ago it has started, perhaps at another gateway."""
+    def __init__(self, call: CallMetadata, tenant: str, *, first_seq: int = 0, since_s: float = 0.0) -> None:
+        """``first_seq``: of the first event that was heard of. ``since_s``: so many seconds ago it has started."""
         self.call = call
         self.tenant = tenant
         self.agent = ""
         self.started_at: str = (datetime.now(UTC) - timedelta(seconds=since_s)).isoformat(timespec="milliseconds")
         """Wall clock, ISO 8601 with zone."""
+        self.first_seq = first_seq
+        """Greater than 0: the call was at another gateway before, which has told of the events before this one."""
         self.since = 0.0
         """When it was heard of first, in seconds since 1970."""
         self.end: CallEnded | None = None
@@ -134,7 +135,8 @@ class LiveSessions:
         session = self.get(call_id)
         if session is None:
             tenant = self._tenant_of(notice.call)
-            session = self._sessions[call_id] = Session(notice.call, tenant, max(0.0, notice.event.at_s))
+            seq, at_s = notice.event.seq, max(0.0, notice.event.at_s)
+            session = self._sessions[call_id] = Session(notice.call, tenant, first_seq=seq, since_s=at_s)
             session.since = notice.at
         session.call = notice.call  # a placed call gets its carrier's id later
         session.feed(notice.event)
@@ -144,9 +146,9 @@ class LiveSessions:
                 del self._ended[next(iter(self._ended))]
 
 
-def spoken_in(report: SessionReport) -> list[Spoken]:
-    """The transcript in a session report."""
-    return [line for event in report.events if (line := _line(event)) is not None]
+def spoken_in(events: Iterable[CallEvent]) -> list[Spoken]:
+    """The transcript in the events of a call."""
+    return [line for event in events if (line := _line(event)) is not None]
 
 
 def _line(event: CallEvent) -> Spoken | None:

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from dialog.testing.sip import SIPRefused as SIPRefused
     from dialog.testing.spelling import ReadingSTT as ReadingSTT
     from dialog.testing.spelling import SpellingTTS as SpellingTTS
+    from dialog.testing.stream_call import dial_stream as dial_stream
     from dialog.testing.talk import AgentTalk as AgentTalk
     from dialog.testing.talk import TalkLimits as TalkLimits
     from dialog.testing.talk import TalkLine as TalkLine
@@ -162,6 +163,7 @@ _HOMES = {
     "ToolUse": "model",
     "ToolWanted": "judge",
     "TelnyxEmulator": "telnyx",
+    "dial_stream": "stream_call",
     "TwilioRestEmulator": "twilio_rest",
     "UsedTool": "reply",
     "Voice": "voice",
@@ -253,6 +255,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "WebRefused",
     "bad_messages",
     "customer",
+    "dial_stream",
     "dial_with_agent",
     "espeak",
     "join_agents",

@@ -163,7 +163,7 @@ class CarrierStream(ABC):
             self._listener.ticked(now)  # what was played until now was heard
             cleared = self.buffer.clear(now)
             self._listener.cleared(now, cleared)
-            for name in cleared.marks:
+            for name in cleared.marks if self._dialect.echoes_cleared else ():
                 self._echo(name)
             answer = self._dialect.cleared(self._facts, self._sequence + 1)
             if answer:

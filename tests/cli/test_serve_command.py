@@ -92,6 +92,22 @@ async def test_a_service_of_a_file_takes_calls_and_serves_probes_metrics_and_the
             assert await process.wait() == 0
 
 
+async def test_several_processes_serve_one_service(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    arguments = ("app:config", "--processes", "2", "--leave-s", "0", "--log-level", "warning")
+    headers = {"Authorization": "Bearer a-token-of-the-tests"}
+    async with command(tmp_path, *arguments) as (process, url), aiohttp.ClientSession() as session:
+        async with Caller.dial(f"{url}/twilio/voice", auth_token=TOKEN, account_sid=ACCOUNT) as caller:
+            await caller.wait_for_speech()
+            for _ in range(8):  # each of a new connection, which the kernel gives to either process
+                async with session.get(f"{url}/v1/calls", headers={**headers, "Connection": "close"}) as response:
+                    (call,) = (await response.json())["calls"]
+                assert call["state"] == "live"
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(15):
+            assert await process.wait() == 0
+
+
 async def test_the_environment_alone_makes_a_service(tmp_path: Path) -> None:
     async with OpenAIRealtimeEmulator(
         replies=lambda _: RealtimeReply(text="Hello from here."), api_key="o-key"

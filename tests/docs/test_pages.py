@@ -152,6 +152,7 @@ INTERNAL = re.compile(
             played | playout | wires | wrapup
         ) |
         voip\.carrier\.(?!gateway$)\w+ |
+        voip\.streams\.(?!(gateway | voip)$)\w+ |
         voip\.telnyx\.(?!(gateway | voip)$)\w+ |
         voip\.twilio\.(?!(gateway | twiml | voip)$)\w+ |
         voip\.sip\.(?!(gateway | voip)$)\w+ |

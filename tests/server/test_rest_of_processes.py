@@ -18,9 +18,12 @@ from crew import APPS, TOKEN, crew, until
 from service_line import Client
 from twilio_phone import Phone
 
+from dialog.testing import WebCaller
 from dialog.testing.callee import Callee
 from dialog.testing.nats_server import NatsServer
 from dialog.testing.twilio_rest import EmulatedRecording
+from dialog.testing.web import WebRefused
+from dialog.voip.web.messages import AgentTranscript, SessionEnded
 
 ROOT = Path(__file__).parents[2]
 HEADERS = {"Authorization": "Bearer a-token-of-the-tests"}
@@ -216,6 +219,25 @@ async def the_recordings_of_a_call_are_fetched(it):
         assert (await ask(it.at[1], "GET", f"{path}/recordings/1")).status == 404
 
 
+async def clients_are_let_in_at_any_process_and_once(it):
+    near, far = it.at[1], it.at[0]
+    wanted = {"user": "ada", "tenant": "second", "session": {"context": {"order": 7}}}
+    told = (await ask(far, "POST", "/v1/client-token", wanted)).body
+    path = f"/v1/calls/{told['call_id']}"
+    async with WebCaller.connect(near.origin + told["path"], token=told["token"]) as caller:
+        said = await caller.wait_for(AgentTranscript, lambda each: each.state == "played")
+        assert said.heard.startswith("I am process ")
+        for at in it.at:
+            (listed,) = (await ask(at, "GET", "/v1/calls", headers=SECOND)).body["calls"]
+            assert (listed["call_id"], listed["carrier"], listed["from"]) == (told["call_id"], "web", "ada")
+        with pytest.raises(WebRefused) as refused:
+            async with WebCaller.connect(far.origin + told["path"], token=told["token"]):
+                pass
+        assert refused.value.close_code == 4401, "the token was used at the other process"
+        assert (await ask(far, "POST", f"{path}/hangup")).status == 204
+        assert (await caller.wait_for(SessionEnded)).reason == "api_hangup"
+
+
 async def limits_count_all_calls(it):
     it.crew.twilio.callees[PERSON] = Callee(light=True)
     for _ in range(3):  # whoever is first, there are never more
@@ -242,6 +264,7 @@ async def test_whichever_process_a_request_lands_in_it_sees_and_steers_every_cal
         await the_events_of_all_processes_are_one_stream(it)
         await lists_have_pages_and_tokens_see_their_tenants(it)
         await the_recordings_of_a_call_are_fetched(it)
+        await clients_are_let_in_at_any_process_and_once(it)
         await limits_count_all_calls(it)
 
 

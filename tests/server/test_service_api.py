@@ -12,7 +12,10 @@ import pytest
 from service_line import ACCOUNT, FAST, HEADERS, OURS, READER, SECRET, THEIRS, TOKEN, api, service_line
 from twilio_phone import Phone, until
 
+from dialog.calls import events as ev
 from dialog.calls.feed import declined
+from dialog.calls.publish import CallEvents
+from dialog.calls.store.log import CallLog
 from dialog.message import CallMetadata
 from dialog.server.config import ApiToken, PhoneNumber, Tenant
 from dialog.sessions.config import AgentConfig
@@ -202,6 +205,27 @@ async def test_what_is_whispered_reaches_the_model_and_is_not_said() -> None:
         assert (
             await line.client.post(f"{path}/whisper", {"text": "x"}, headers={"Authorization": f"Bearer {READER}"})
         ).status == 403
+
+
+async def test_the_transcript_of_a_call_that_another_gateway_had_begins_there(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path / 'calls.db'}"
+    call, turn = CallMetadata(call_id=uuid4(), carrier="twilio", account_id=ACCOUNT), uuid4()
+    async with service_line(log=url) as line:
+        there, here = CallEvents(), line.service.events
+        async with CallLog(url) as log:
+            log.follow(there)
+            there.publish(call, ev.CallerSaid(seq=1, at_s=1.0, turn=turn, text="A table for two.", final=True))
+            reply = {"turn": turn, "part": 0, "text": "At what", "heard": "At", "state": "lost", "heard_ms": 100.0}
+            there.publish(call, ev.AgentSaid(seq=2, at_s=2.0, **reply))
+            await log.flush()
+        here.publish(call, ev.CallResumed(seq=5, at_s=9.0, agent="FrontDesk", lost_s=1.0))
+        here.publish(call, ev.CallerSaid(seq=6, at_s=11.0, turn=turn, text="At eight.", final=True))
+        path = f"/v1/calls/{call.call_id}"
+        lines = (await line.client.get(f"{path}/transcript")).body["lines"]
+        assert [each["text"] for each in lines] == ["A table for two.", "At", "At eight."]
+        shown = (await line.client.get(path)).body
+        assert shown["agent"] == "FrontDesk"
+        assert shown["duration_s"] >= 9.0
 
 
 async def test_a_call_is_transferred() -> None:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from aiohttp import web
 
+from dialog.agent.agent import Agent
 from dialog.agent.toolkit import end_call_tool
 from dialog.agent.tools import tool
 from dialog.cli.app import app
@@ -22,6 +23,7 @@ from dialog.testing.judge import Rules, ToolWanted
 from dialog.testing.persona import Answer, Persona
 from dialog.testing.simulation import Simulation, load_simulations
 from dialog.testing.talk import TalkLimits
+from dialog.voip.twilio.gateway import TwilioGateway
 
 
 class Desk(RuleAgent):
@@ -84,6 +86,31 @@ async def test_customers_get_what_they_want_by_voice_and_by_text():
     assert result.latency_p50_ms == voice.latencies_ms[0]
     assert result.dead_air_s == voice.dead_air_s > 0
     assert json.loads(result.to_json())["simulations"][1]["runs"][0]["lines"][2]["tool"]["arguments"] == {"people": 2}
+
+
+async def test_a_call_that_is_handed_over_is_judged_to_its_end():
+    class Reception(RuleAgent):
+        rules = (Rule(pattern="table", tool="to_desk"),)
+
+        @tool
+        async def to_desk(self) -> Agent:
+            """Hand over to the desk."""
+            return Desk(voip=self.voip, stt=self.stt, tts=self.tts, greeting="The desk. How can I help?")
+
+    gateway = TwilioGateway(account_sid="AC" + "1" * 32, auth_token="theirs")
+    gateway.on("voip", lambda voip: on_voip(voip, Reception))
+    twice = Persona(
+        answers=(
+            Answer(hears="help", says="A table for two please.", times=2),
+            Answer(hears="booked", says="Thank you and goodbye.", hangs_up=True),
+        ),
+        patience_s=20,
+    )
+    both = [Simulation(name=medium, persona=twice, rules=RULES, medium=medium) for medium in ("text", "voice")]
+    result = await evaluate(gateway, simulations=both, **ONLY)
+    assert result.passed, result.simulations
+    for each in result.simulations:
+        assert "Reception hands over to Desk" in [line.text for line in each.runs[0].lines]
 
 
 async def test_a_rude_agent_that_does_not_book_is_convicted():
@@ -193,8 +220,6 @@ async def test_what_cannot_be_played_is_refused_before_any_call():
     env = {"TWILIO_AUTH_TOKEN": "t"}
 
     def application():
-        from dialog.voip.twilio.gateway import TwilioGateway
-
         own = TwilioGateway(account_sid="AC" + "1" * 32, auth_token="t", path="/phone")
         own.on("voip", on_voip)
         host = web.Application()

@@ -25,12 +25,14 @@ from dialog.message import ALAW_8K, MULAW_8K, PCM_24K, AudioFormat
 from dialog.testing.call import CallEnded
 from dialog.testing.caller import Caller
 from dialog.testing.sip import SIPPhone
+from dialog.testing.stream_call import dial_stream
 from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.testing.web import WebCaller
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.carrier.gateway import PhoneGateway
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.sip.gateway import SIPGateway
+from dialog.voip.streams.gateway import StreamGateway
 from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
@@ -65,6 +67,8 @@ class FarEnd(ABC):
     """The agent's side."""
     transfers: bool = True
     """Callers can be connected to somebody else."""
+    reconnects: bool = True
+    """The carrier opens another stream where one breaks."""
 
     def speech(self, ms: float) -> bytes:
         """Something that is heard, in the call's format."""
@@ -298,6 +302,44 @@ def telnyx_l16(on_voip: OnVoip):
     return _telnyx(on_voip, codec="L16", sample_rate=16000)
 
 
+class _Stream(_Phone):
+    """A caller of a carrier that has nothing but a media socket."""
+
+    transfers = False
+    reconnects = False
+
+
+@asynccontextmanager
+async def _stream(on_voip: OnVoip, carrier: str, sample_rate: int = 8000):
+    voips: list[VoIP] = []
+
+    def taken(voip: VoIP) -> None:
+        voips.append(voip)
+        on_voip(voip)
+
+    token = "a secret of the tests"
+    gateway = StreamGateway(token=token, clock=CLOCK, call_settings=SETTINGS)
+    gateway.on("voip", taken)
+    async with serving(gateway) as url:
+        address = f"{url}?token={token.replace(' ', '%20')}"
+        async with dial_stream(address, carrier=carrier, sample_rate=sample_rate, clock=CLOCK) as caller:
+            await until(lambda: voips)
+            far = _Stream(caller, gateway, voips[0])
+            yield far
+            await far.hang_up()
+            await far.wait_gone()
+
+
+def plivo(on_voip: OnVoip):
+    """Plivo's audio streams, with mu-law."""
+    return _stream(on_voip, "plivo")
+
+
+def exotel(on_voip: OnVoip):
+    """Exotel's, with 16-bit samples."""
+    return _stream(on_voip, "exotel", 16000)
+
+
 class _Client(FarEnd):
     """A client of the browser's protocol."""
 
@@ -428,6 +470,8 @@ RIGS = {
     "twilio": twilio,
     "telnyx": telnyx,
     "telnyx-l16": telnyx_l16,
+    "plivo": plivo,
+    "exotel": exotel,
     "process": process,
     "nats": nats,
     "web": client,

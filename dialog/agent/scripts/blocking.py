@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 from dialog.agent.digits import Digits
@@ -18,7 +19,7 @@ from dialog.answers.answer import Answer
 from dialog.answers.forms import Form
 from dialog.audio.sound import Sound
 from dialog.audio.wav import StrPath
-from dialog.errors import StateError
+from dialog.errors import CarrierError, StateError
 from dialog.message import CallEnd, CallMetadata
 from dialog.voip.voip import VoIP
 
@@ -95,7 +96,8 @@ class BlockingCall:
     def __exit__(self, *_: object) -> None:
         """Hang up, unless the call has ended."""
         if not self._call.is_disconnected:
-            self.hangup()
+            with suppress(CarrierError):  # the VoIP tells of it, and the media is closed all the same
+                self.hangup()
 
     @property
     def voip(self) -> VoIP:

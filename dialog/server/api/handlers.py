@@ -27,7 +27,7 @@ from dialog.server.api.types import (
     Transcript,
 )
 from dialog.server.config import ApiToken
-from dialog.server.live import Session, spoken_in
+from dialog.server.live import Session, Spoken, spoken_in
 from dialog.voip.answering import MachineDetection
 from dialog.voip.voip import VoIP
 
@@ -131,12 +131,16 @@ class Handlers:
 
     async def transcript(self, asked: Asked) -> Transcript:
         """What was said."""
-        session = self._session(asked)
-        if session is not None:
-            return Transcript(call_id=asked.call, lines=list(session.transcript))
-        await self._record(asked)
-        report = await self._service.log.report(asked.call)
-        return Transcript(call_id=asked.call, lines=[] if report is None else spoken_in(report))
+        session, log = self._session(asked), self._service.log
+        if session is None:
+            await self._record(asked)
+            report = await log.report(asked.call)
+            return Transcript(call_id=asked.call, lines=[] if report is None else spoken_in(report.events))
+        before: list[Spoken] = []
+        if session.first_seq and log is not None:  # another gateway had the call then
+            events = await log.events(asked.call, limit=session.first_seq)
+            before = spoken_in(event for event in events if event.seq < session.first_seq)
+        return Transcript(call_id=asked.call, lines=[*before, *session.transcript])
 
     async def recordings(self, asked: Asked) -> RecordingList:
         """Its recordings."""

@@ -15,14 +15,14 @@ from dialog.keyed import BodyBuffer
 from dialog.net.cutoff import cut_off
 from dialog.voip.aiosocket import AiohttpSockets
 from dialog.voip.carrier.exchange import Exchange
-from dialog.voip.carrier.http import Refusal, Request, Response, Site, Webhooks
+from dialog.voip.carrier.http import Fields, Refusal, Request, Response, Site, Webhooks
 from dialog.voip.carrier.session import MediaSession
 from dialog.voip.wires import Codec, SocketWire
 
 __all__ = ["AiohttpShell", "OpenMedia"]
 
-OpenMedia: TypeAlias = Callable[[Site], tuple[Codec, Callable[[SocketWire], MediaSession]]]
-"""What is spoken on a new media socket, and who takes what comes."""
+OpenMedia: TypeAlias = Callable[[Site, Fields], tuple[Codec, Callable[[SocketWire], MediaSession]]]
+"""What is spoken on a new media socket, of which its request tells that, and who takes what comes."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +72,14 @@ class AiohttpShell:
         seen = _request(request)
         try:
             self._webhooks.head(seen)
-            self._webhooks.check(seen)
+            fields = self._webhooks.check(seen)
             if self._exchange.closing:
                 raise Refusal(503, "the gateway is closing")  # noqa: TRY301
             if not web.WebSocketResponse(compress=False).can_prepare(request):
                 raise Refusal(400, "this is a WebSocket endpoint")  # noqa: TRY301
         except Refusal as refusal:
             return _refused(request, refusal, self._exchange.refusals.sockets)
-        codec, make = self._open_media(self._webhooks.site(seen))
+        codec, make = self._open_media(self._webhooks.site(seen), fields)
         return await self.sockets.serve(request, codec, make)
 
     async def close(self) -> None:

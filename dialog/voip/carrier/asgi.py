@@ -103,7 +103,7 @@ class AsgiShell:
         try:
             seen = _request(scope)
             self._webhooks.head(seen)
-            self._webhooks.check(seen)
+            fields = self._webhooks.check(seen)
             if self._exchange.closing:
                 raise Refusal(503, "the gateway is closing")  # noqa: TRY301
             site = self._webhooks.site(seen)
@@ -115,7 +115,7 @@ class AsgiShell:
                 await send({"type": "websocket.close", "code": 1008})  # the server answers 403
             return
         await send({"type": "websocket.accept"})
-        codec, make = self._open_media(site)
+        codec, make = self._open_media(site, fields)
         wire = AsgiWire(codec, send)
         session = make(wire)
         self._wires.add(wire)

@@ -164,21 +164,21 @@ class Exchange(ABC):
             Refusal: 400, its name is malformed.
         """
 
-    @abstractmethod
-    def _metadata(self, call_id: UUID, fields: Fields) -> CallMetadata:
+    def _wants_more(self, endpoint: Endpoint, fields: Fields) -> bool:  # noqa: ARG002
+        """Whether the caller is still there, and the carrier asks how to go on; then the two below say with what."""
+        return False
+
+    def _metadata(self, call_id: UUID, fields: Fields) -> CallMetadata:  # noqa: ARG002
         """What a request tells of its call.
 
         Raises:
             Refusal: 400, it lacks what it needs.
         """
+        return CallMetadata(call_id=call_id)
 
-    @abstractmethod
-    def _wants_more(self, endpoint: Endpoint, fields: Fields) -> bool:
-        """Whether the caller is still there, and the carrier asks how to go on."""
-
-    @abstractmethod
-    def _generation(self, fields: Fields) -> int:
+    def _generation(self, fields: Fields) -> int:  # noqa: ARG002
         """Of the stream that a request is about, or of the last that it knows of."""
+        return 1
 
     async def _ask(self, peers: Peers, node: str, call_id: UUID, request: _Request) -> Response:
         answer = _answer.decode(await peers.ask(node, call_id, _encode(request)))

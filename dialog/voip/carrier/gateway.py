@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from aiohttp import ClientSession, web
 
 from dialog.calls.publish import CallEvents
-from dialog.errors import ConfigurationError, StateError
+from dialog.errors import ConfigurationError, NotSupportedError, StateError
 from dialog.net import shared
 from dialog.voip.admission import Workers
 from dialog.voip.answering import MachineDetection
@@ -20,7 +20,7 @@ from dialog.voip.call import Call
 from dialog.voip.carrier.aiohttp_shell import AiohttpShell
 from dialog.voip.carrier.asgi import AsgiShell
 from dialog.voip.carrier.exchange import Exchange
-from dialog.voip.carrier.http import Site, Webhooks
+from dialog.voip.carrier.http import Fields, Site, Webhooks
 from dialog.voip.carrier.outbound import OutboundCalls, OutgoingCall
 from dialog.voip.carrier.session import MediaSession
 from dialog.voip.carrier.switchboard import PhoneCommands, Switchboard
@@ -49,7 +49,7 @@ class PhoneGateway(ABC, Generic[VoIPT]):
         commands: PhoneCommands,
         switchboard: Switchboard[Any, Any],
         exchange: Exchange,
-        outbound: OutboundCalls[Any, Any],
+        outbound: OutboundCalls[Any, Any] | None,
         listeners: Listeners[VoIPT],
         workers: Workers | None,
         max_message: int,
@@ -62,7 +62,8 @@ class PhoneGateway(ABC, Generic[VoIPT]):
         self._board = switchboard
         self._exchange = exchange
         self._calls_out = outbound
-        outbound.sharers = self._sharers
+        if outbound is not None:
+            outbound.sharers = self._sharers
         self._listeners = listeners
         self._workers = workers
         self._start_timeout_s = start_timeout_s
@@ -96,8 +97,8 @@ class PhoneGateway(ABC, Generic[VoIPT]):
         return f"<{type(self).__name__} {self._webhooks.path} with {len(self.calls)} calls>"
 
     @abstractmethod
-    def _open_media(self, site: Site) -> tuple[Codec, Callable[[SocketWire], MediaSession]]:
-        """What is spoken on a media socket that comes now, and who takes what comes."""
+    def _open_media(self, site: Site, fields: Fields) -> tuple[Codec, Callable[[SocketWire], MediaSession]]:
+        """What is spoken on a media socket that comes now, with ``fields`` in its address, and who takes it."""
 
     # Serving.
 
@@ -208,7 +209,10 @@ class PhoneGateway(ABC, Generic[VoIPT]):
             NoWorker: No worker has room for its agent.
             UserCodeError: ``on_voip`` raised.
             StateError: The gateway takes no calls any more.
+            NotSupportedError: There is no such thing with this carrier.
         """
+        if self._calls_out is None:
+            raise NotSupportedError(f"{type(self).__name__} places no calls: place them at the carrier")
         wanted = OutgoingCall(
             to=to,
             from_=from_,

@@ -13,6 +13,8 @@ class StreamStart(Struct, frozen=True, kw_only=True):
     """Which call a stream is of, and what travelled with it."""
 
     carrier_call_id: str
+    carrier: str = ""
+    """Whose it is, where a gateway has several."""
     account_id: str = ""
     stream_id: str = ""
     from_: str = ""

@@ -286,15 +286,15 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         """Whether the carrier would keep a call that is here, if it were not told when we close."""
         return call.state not in ("ended", "offered")
 
-    async def _admit(self, record: RecordT, metadata: CallMetadata) -> AnswerT:
-        """Decide about a call that has come in; never raises."""
+    async def _admit(self, record: RecordT, metadata: CallMetadata, audio_format: AudioFormat | None = None) -> AnswerT:
+        """Decide about a call that has come in; never raises. Its audio is as configured, or as its stream has it."""
         try:
-            return await self._decide(record, metadata)
+            return await self._decide(record, metadata, audio_format)
         except Exception:  # whatever it was, the caller is told, and a repeated webhook is answered alike
             logger.exception("call %s: it could not be taken", record.call_id)
             return self._finish(record, self._apology())
 
-    async def _decide(self, record: RecordT, metadata: CallMetadata) -> AnswerT:
+    async def _decide(self, record: RecordT, metadata: CallMetadata, audio_format: AudioFormat | None) -> AnswerT:
         decision = await self._resolve(Offer(metadata))
         if not isinstance(decision, Accept):
             declined(self.events, metadata, type(decision).__name__.lower())
@@ -302,7 +302,7 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         if decision.session:
             metadata = replace(metadata, session=decision.session)
         try:
-            call = self._take(record, metadata)
+            call = self._take(record, metadata, audio_format=audio_format)
             if record.taken is not None:
                 await asyncio.shield(record.taken)
         except UserCodeError as exc:
@@ -341,6 +341,7 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         taker: Taker | None = None,
         generation: int = 0,
         settings: CallSettings | None = None,
+        audio_format: AudioFormat | None = None,
     ) -> Call:
         """Create the call and offer it to the agent, or to ``taker`` after it has had streams elsewhere.
 
@@ -360,7 +361,7 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
             settings=settings or self._settings.call,
             clock=self._clock,
             voip_class=self.voip_class,
-            audio_format=self._settings.audio_format,
+            audio_format=audio_format or self._settings.audio_format,
             events=self.events,
             on_closed=self._forget,
             generation=generation,

@@ -12,7 +12,7 @@ from dialog.participant import Event
 from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.call import CallSettings
 from dialog.voip.carrier.gateway import PhoneGateway, local_path
-from dialog.voip.carrier.http import Site
+from dialog.voip.carrier.http import Fields, Site
 from dialog.voip.carrier.session import MediaSession
 from dialog.voip.carrier.stream import StreamSession
 from dialog.voip.carrier.switchboard import SwitchboardSettings
@@ -215,6 +215,10 @@ class TelnyxGateway(PhoneGateway[TelnyxVoIP]):
         """Stop calling ``listener``; one that does not listen is ignored."""
         self._listeners.off(event, listener)
 
-    def _open_media(self, site: Site) -> tuple[WireCodec, Callable[[SocketWire], MediaSession]]:
+    def _open_media(
+        self,
+        site: Site,
+        fields: Fields,  # noqa: ARG002
+    ) -> tuple[WireCodec, Callable[[SocketWire], MediaSession]]:
         stream = TelnyxStream(self._audio_format)
         return stream, lambda wire: StreamSession(self._exchange, stream, wire, site, self._start_timeout_s)

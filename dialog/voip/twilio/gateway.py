@@ -17,7 +17,7 @@ from dialog.participant import Event
 from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.call import CallSettings
 from dialog.voip.carrier.gateway import PhoneGateway, local_path
-from dialog.voip.carrier.http import Site
+from dialog.voip.carrier.http import Fields, Site
 from dialog.voip.carrier.session import MediaSession
 from dialog.voip.carrier.switchboard import SwitchboardSettings
 from dialog.voip.carrier.token import StreamTokens, derive_key
@@ -257,7 +257,11 @@ class TwilioGateway(PhoneGateway[TwilioVoIP]):
         """Looks up calls that were placed, at Twilio."""
         return self._outbound.placed
 
-    def _open_media(self, site: Site) -> tuple[Codec, Callable[[SocketWire], MediaSession]]:
+    def _open_media(
+        self,
+        site: Site,
+        fields: Fields,  # noqa: ARG002
+    ) -> tuple[Codec, Callable[[SocketWire], MediaSession]]:
         stream = TwilioStream()
         return stream, lambda wire: TwilioSession(self._exchange, stream, wire, site, self._start_timeout_s)
 

@@ -410,6 +410,8 @@ class WebSwitchboard:
         except TimeoutError as exc:
             logger.error("call %s: the resolver took more than %g s", call_id, settings.resolver_timeout_s)  # noqa: TRY400
             raise Refusal(4503, "busy", "the session could not be decided in time") from exc
+        except Refusal:
+            raise  # it is not even declined: another gateway has the session
         except Exception as exc:
             logger.exception("call %s: the resolver raised", call_id)
             raise Refusal(1011, "error", "an error has occurred") from exc

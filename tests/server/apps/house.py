@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, Tenant
+from dialog.server.config import ApiSettings, ApiToken, ClientSettings, PhoneNumber, ServiceConfig, Tenant
 from dialog.sessions.config import AgentConfig
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
 from dialog.voip.pacing import Pacing
@@ -48,6 +48,7 @@ def config() -> ServiceConfig:
             requests_per_s=1000.0,
             burst=1000,
         ),
+        clients=ClientSettings(),
         log=os.environ.get("CALL_LOG", ""),
         workers=Fleet(nats) if nats else None,
     )
