@@ -14,8 +14,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from dialog.testing import OpenAIRealtimeEmulator, RealtimeReply
+from dialog.testing import OpenAIRealtimeEmulator, RealtimeReply, WebCaller
 from dialog.testing.caller import Caller
+from dialog.voip.web.messages import AgentTranscript
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "auth-token-of-the-test"
@@ -121,12 +122,17 @@ async def test_the_environment_alone_makes_a_service(tmp_path: Path) -> None:
             "TWILIO_INSTRUCTIONS": "Be kind.",
             "TWILIO_INITIAL_GREETING": "Hello.",
             "TWILIO_VOICE_WEBHOOK_PATH": "/in",
+            "DIALOG_API_TOKEN": "a-token-of-the-tests",
         }
-        async with (
-            command(tmp_path, env=env) as (_, url),
-            Caller.dial(f"{url}/in", auth_token=TOKEN, account_sid=ACCOUNT) as caller,
-        ):
-            await caller.wait_for_speech()
+        async with command(tmp_path, env=env) as (_, url), aiohttp.ClientSession() as session:
+            async with Caller.dial(f"{url}/in", auth_token=TOKEN, account_sid=ACCOUNT) as caller:
+                await caller.wait_for_speech()
+            headers = {"Authorization": "Bearer a-token-of-the-tests"}
+            async with session.post(f"{url}/v1/client-token", json={"user": "ada"}, headers=headers) as response:
+                told = await response.json()
+            async with WebCaller.connect(url + told["path"], token=told["token"]) as client:
+                said = await client.wait_for(AgentTranscript, lambda said: said.state == "played")
+                assert said.heard == "Hello from here."
 
 
 async def test_changed_code_is_served_without_being_asked(tmp_path: Path) -> None:

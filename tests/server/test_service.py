@@ -86,6 +86,21 @@ async def test_tenants_have_credentials_of_their_own() -> None:
         assert (await right.ring()).verbs == ["Connect"]
 
 
+async def test_text_messages_that_come_in_are_answered_by_their_tenant() -> None:
+    tenants = {
+        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN),
+        "b": Tenant(account_sid=OTHER, auth_token=TOKEN),
+    }
+    async with service_line(tenants=tenants, numbers={}) as line:
+        line.service.gateways["a"].on("sms", lambda message: f"A has read {message.text}.")
+        message = {"MessageSid": "SM1", "From": "+15550123", "To": OURS, "Body": "this"}
+        for tenant, account, answer in (("a", ACCOUNT, "A has read this."), ("b", OTHER, "<Response />")):
+            phone = Phone(f"{line.origin}/twilio/voice/{tenant}", line.session, account=account)
+            status, text, _ = await phone.post(f"{phone.url}/sms", {**message, "AccountSid": account})
+            assert status == 200
+            assert answer in text
+
+
 async def test_the_resolver_sees_the_number_and_decides() -> None:
     seen = []
 
