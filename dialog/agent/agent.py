@@ -226,6 +226,11 @@ class Agent(Participant):
         """Recording and transcription at the carrier, if the settings ask for them."""
         return self._record
 
+    @property
+    def scripted(self) -> bool:
+        """Whether code holds the whole call, instead of ``inference``."""
+        return False
+
     def activate(self) -> None:
         """Take the call: open the providers, listen, greet. A call that is live or has ended is taken as it is.
 

@@ -89,6 +89,11 @@ class Owner(Protocol):
         """The agent as a participant: owns the tasks, emits the errors."""
         ...
 
+    @property
+    def scripted(self) -> bool:
+        """A script holds the whole call: in another process it begins anew, and says by itself what is to be said."""
+        ...
+
     def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]: ...  # noqa: D102
     def on_stt_ready(self, stt: STT) -> None: ...  # noqa: D102
     def on_idle(self, count: int) -> None: ...  # noqa: D102
@@ -252,7 +257,7 @@ class Conversation:
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Do what is to be done where an agent in another process left the call; after :meth:`start`."""
         if self.voip.end is None:
-            self._resumer.go_on(checkpoint)
+            self._resumer.go_on(checkpoint, says_rest=not self._owner.scripted)
 
     def stop(self) -> None:
         """Let go of the call: turns end here, listeners are removed. Nothing is disposed."""

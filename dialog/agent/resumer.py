@@ -127,12 +127,12 @@ class Resumer:
                 took_s=0.0,
             )
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
-        """Say what is still to be said, answer what waits, run what may be run again."""
+    def go_on(self, checkpoint: Checkpoint, *, says_rest: bool = True) -> None:
+        """Say what is still to be said, unless somebody begins anew; answer what waits, run what may be run again."""
         found = self._found
         assert found is not None
         answering = bool(found.questions)
-        for rest in found.rests:
+        for rest in found.rests if says_rest else ():
             if not (answering and rest.begun and rest.allow_interrupt):  # the caller has gone on meanwhile
                 self._say(rest)
         for turn, draft, owed in found.settled:

@@ -43,6 +43,11 @@ class Script(Agent):
         """
 
     @property
+    def scripted(self) -> bool:
+        """Whether there is a :meth:`run`."""
+        return type(self).run is not Script.run
+
+    @property
     def call(self) -> ScriptCall:
         """The call.
 
@@ -64,7 +69,7 @@ class Script(Agent):
         conversation = self._running
         self._call = ScriptCall(self, conversation, in_charge=True)
         conversation.divert(self._call)
-        if type(self).run is not Script.run and self.voip.end is None:
+        if self.scripted and self.voip.end is None:
             conversation.script = self.spawn(self._run(self._call, conversation), "script")
 
     async def _run(self, call: ScriptCall, conversation: Conversation) -> None:

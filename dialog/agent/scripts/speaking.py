@@ -206,6 +206,7 @@ class Speaking:
         """Queue ``text``, after posted audio."""
         self._end_audio()
         self._waiting.check(speaking=True)
+        self._conversation.acted()  # what the script has learnt so far is kept before it goes on
         return self._keep(self._engine.dispatch_message(text, options))
 
     def _begin_unless_over(self, text: str, options: PartOptions) -> None:
