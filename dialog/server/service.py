@@ -436,7 +436,7 @@ class Service:
         except ConfigurationError as exc:
             logger.error("session %s: the session in its token: %s", call.call_id, exc)  # noqa: TRY400
             return Reject()
-        if call.session and await self.api.elsewhere.owner(call.call_id):
+        if call.session and (await self.api.elsewhere.owner(call.call_id)).node:
             raise Refusal(4401, "token", "the session's token was used before")
         return await self._decide(self.tenant_of(call), request)
 

@@ -301,19 +301,27 @@ async def test_a_process_that_dies_takes_only_its_own_calls_with_it(monkeypatch,
 
 
 async def test_a_process_that_hangs_is_missing_from_lists_and_holds_nobody_up(monkeypatch):
-    async with houses(monkeypatch) as it, on_a_call(it, webhooks=1, media=1) as (_, path):
+    async with (
+        houses(monkeypatch) as it,
+        on_a_call(it) as (_, hangs),
+        on_a_call(it, webhooks=1, media=1) as (_, path),
+    ):
         os.kill(it.crew.processes.pids[0], signal.SIGSTOP)
         try:
             async with asyncio.timeout(10):
                 found = (await ask(it.at[1], "GET", "/v1/calls")).body
                 assert [each["call_id"] for each in found["calls"]] == [path[-36:]]
                 assert not found["complete"]
+                for request in (("GET", hangs), ("POST", f"{hangs}/hangup"), ("GET", f"{hangs}/events")):
+                    answer = await ask(it.at[1], *request)
+                    assert (answer.status, answer.headers["Retry-After"]) == (503, "1"), "nobody knows whose it is"
                 assert (await ask(it.at[1], "POST", f"{path}/hangup")).status == 204
         finally:
             os.kill(it.crew.processes.pids[0], signal.SIGCONT)
         async with asyncio.timeout(20):
             while not (await ask(it.at[1], "GET", "/v1/calls")).body["complete"]:
                 pass
+        assert (await ask(it.at[1], "GET", hangs)).status == 200
 
 
 async def test_text_messages_and_the_call_log_are_those_of_any_process(monkeypatch, tmp_path):

@@ -127,13 +127,17 @@ class Api:
                 stream=_server_sent(await self.feed(matched)),
             )
         asked = self._asked(matched, body)
-        if asked.call_id is not None and operation.produces == "json":
-            node = await self.elsewhere.owner(asked.call_id)
-            wanted = Do(operation.name, matched.path, body, _name_of(matched.token))
-            done = await self.elsewhere.do(node, asked.call_id, wanted) if node else None
-            if done is not None:
-                return Answer(status=done.status, body=done.body, headers=tuple(done.headers))
-        return await self._here(operation, asked)
+        if asked.call_id is None or operation.produces != "json":
+            return await self._here(operation, asked)
+        owner = await self.elsewhere.owner(asked.call_id)
+        wanted = Do(operation.name, matched.path, body, _name_of(matched.token))
+        done = await self.elsewhere.do(owner.node, asked.call_id, wanted) if owner.node else None
+        if done is not None:
+            return Answer(status=done.status, body=done.body, headers=tuple(done.headers))
+        try:
+            return await self._here(operation, asked)
+        except Problem as problem:
+            raise owner.missing(problem) from problem
 
     async def do(self, wanted: Do, token: ApiToken | None) -> Answered:
         """Do what was asked of another process, about a call that is here.
@@ -180,12 +184,15 @@ class Api:
         return self._service.events.read(call_id, limit=self.settings.feed_limit)
 
     async def _of_call(self, call_id: UUID, token: ApiToken | None) -> Feed:
-        node = await self.elsewhere.owner(call_id)
-        if node:
-            feed = await self.elsewhere.follow_call(node, call_id, _name_of(token))
+        owner = await self.elsewhere.owner(call_id)
+        if owner.node:
+            feed = await self.elsewhere.follow_call(owner.node, call_id, _name_of(token))
             if feed is not None:
                 return to_its_end(feed, call_id)
-        self.handlers.check_live(token, call_id)
+        try:
+            self.handlers.check_live(token, call_id)
+        except Problem as problem:
+            raise owner.missing(problem) from problem
         return self._own(call_id, token)
 
     def _of_all(self, token: ApiToken | None) -> Feed:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
 import msgspec
+from msgspec import Struct
 
 from dialog.errors import RemoteProtocolError
 from dialog.server.api import questions as q
@@ -30,18 +31,35 @@ from dialog.voip.peers import MediaEnd, PeerLost, Peers
 if TYPE_CHECKING:
     from dialog.server.api.core import Api
 
-__all__ = ["Elsewhere"]
+__all__ = ["Elsewhere", "Owner"]
 
 logger = logging.getLogger(__name__)
 
 _LIST_S: Final = 2.0
 """How long all of them may take to answer; whoever does not is left out."""
+_FIND_S: Final = 0.5
 _COUNT_S: Final = 0.3
 """The same while a caller waits."""
 _LEAVE_S: Final = 0.5
+_SOON: Final = (("Retry-After", "1"),)
 _ANY: Final = UUID(int=0)
 
 AnswerT = TypeVar("AnswerT", bound=q.Answer)
+
+
+class Owner(Struct, frozen=True):
+    """Who has a call."""
+
+    node: str = ""
+    """Empty: it is here, or nowhere."""
+    sure: bool = True
+    """All others have said whether they have it."""
+
+    def missing(self, problem: Problem) -> Problem:
+        """What is told to whoever asked, if the call is not here: perhaps it is with somebody who does not answer."""
+        if self.sure or problem.status != 404:
+            return problem
+        return Problem(503, "a process of the service does not answer: it may have this call", _SOON)
 
 
 class Elsewhere:
@@ -76,11 +94,13 @@ class Elsewhere:
         """Those that are there."""
         return self.peers.others if self.peers is not None else frozenset()
 
-    async def owner(self, call_id: UUID) -> str:
-        """Which of the others has a call; empty: it is here, or nowhere."""
-        if self.peers is None or self._holds(call_id):
-            return ""
-        return await self.peers.find(call_id)
+    async def owner(self, call_id: UUID) -> Owner:
+        """Which of the others has a call."""
+        if self._holds(call_id):
+            return Owner()
+        answers = await self._everybody(q.Has(call_id), q.Here, _FIND_S)
+        node = min((node for node, answer in answers.items() if answer.here), default="")
+        return Owner(node, sure=self.others <= answers.keys())
 
     async def do(self, node: str, call_id: UUID, wanted: q.Do) -> q.Answered | None:
         """Let the owner of a call do something with it; ``None``: it is gone, and its calls with it.
@@ -96,10 +116,10 @@ class Elsewhere:
         Raises:
             Problem: The token may not see it, or its owner does not answer.
         """
-        node = await self.owner(call_id)
-        if not node:
+        owner = await self.owner(call_id)
+        if not owner.node:
             return None
-        found = await self._of_owner(node, call_id, q.Whereabouts(call_id, token), q.Listed)
+        found = await self._of_owner(owner.node, call_id, q.Whereabouts(call_id, token), q.Listed)
         return None if found is None else found.calls[0][0]
 
     async def listed(self, wanted: q.Listing) -> tuple[list[tuple[q.Before, CallView]], bool]:
@@ -165,7 +185,7 @@ class Elsewhere:
             logger.warning("%s", exc)
             if node not in self.others:
                 return None
-            raise Problem(503, "the process that has this call does not answer", (("Retry-After", "1"),)) from exc
+            raise Problem(503, "the process that has this call does not answer", _SOON) from exc
 
     async def _everybody(self, question: q.Question, kind: type[AnswerT], within_s: float) -> dict[str, AnswerT]:
         asked = {
@@ -225,6 +245,8 @@ class Elsewhere:
         match question:
             case q.Do():
                 return await self._api.do(question, self._token(question.token))
+            case q.Has():
+                return q.Here(self._holds(question.call_id))
             case q.Listing():
                 return q.Listed(self._api.handlers.listed(question, self._token(question.token)))
             case q.Whereabouts():

@@ -269,11 +269,11 @@ class Handlers:
 
     async def _recorded_elsewhere(self, asked: Asked) -> tuple[str, ...] | None:
         elsewhere = self._service.api.elsewhere
-        node = await elsewhere.owner(asked.call)
-        if not node:
+        owner = await elsewhere.owner(asked.call)
+        if not owner.node:
             return None
         wanted = Do("recordings", asked.path, b"", "" if asked.token is None else asked.token.name)
-        done = await elsewhere.do(node, asked.call, wanted)
+        done = await elsewhere.do(owner.node, asked.call, wanted)
         if done is None:
             return None
         return tuple(each.url for each in msgspec.json.decode(done.body, type=RecordingList).recordings)

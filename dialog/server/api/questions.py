@@ -22,6 +22,8 @@ __all__ = [
     "Do",
     "Follow",
     "Followed",
+    "Has",
+    "Here",
     "Leave",
     "Listed",
     "Listing",
@@ -57,6 +59,12 @@ class Listing(Struct, frozen=True, array_like=True, tag="list"):
     token: str
 
 
+class Has(Struct, frozen=True, array_like=True, tag="has"):
+    """Is that call with you, or was it lately?"""
+
+    call_id: UUID
+
+
 class Whereabouts(Struct, frozen=True, array_like=True, tag="where"):
     """The place in lists of a call that is with you."""
 
@@ -90,7 +98,7 @@ class Leave(Struct, frozen=True, array_like=True, tag="leave"):
     reader: int
 
 
-Question: TypeAlias = Do | Listing | Whereabouts | Counts | Follow | Next | Leave
+Question: TypeAlias = Do | Has | Listing | Whereabouts | Counts | Follow | Next | Leave
 
 
 class Answered(Struct, frozen=True, array_like=True, tag="did"):
@@ -107,6 +115,12 @@ class Refused(Struct, frozen=True, array_like=True, tag="no"):
     status: int
     detail: str
     headers: list[tuple[str, str]]
+
+
+class Here(Struct, frozen=True, array_like=True, tag="here"):
+    """It is, or not."""
+
+    here: bool
 
 
 class Listed(Struct, frozen=True, array_like=True, tag="listed"):
@@ -133,7 +147,7 @@ class Batches(Struct, frozen=True, array_like=True, tag="batch"):
     batch: Batch
 
 
-Answer: TypeAlias = Answered | Refused | Listed | Counted | Followed | Batches
+Answer: TypeAlias = Answered | Refused | Here | Listed | Counted | Followed | Batches
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_question: Final = msgspec.msgpack.Decoder(Question).decode
