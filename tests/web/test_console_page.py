@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import struct
 import sys
 import wave
@@ -11,15 +12,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from browsers import Loudspeaker, chromium
 from playwright.async_api import Page, expect
+from test_talk_page import serving, telling
 
 from dialog.calls import events as ev
-from dialog.message import CallMetadata
+from dialog.cli.talk import ConsoleSite
+from dialog.message import CallMetadata, Message
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 from console_line import DESK, hearing, on_a_call
@@ -168,6 +172,7 @@ async def test_a_call_appears_its_transcript_grows_and_it_is_hung_up():
         await talk(line, socket)
         await expect(page.locator(".falls li .total")).to_contain_text("ms")
         await expect(page.locator(".fall i").first).to_be_attached()
+        await expect(page.locator(".said.agent .tag", has_text="after")).to_have_count(1)
         assert (await page.inner_text("#call .clock")).startswith("0:0")
         await page.click("text=Hang up …")
         await page.click('#hang-up-dialog button[value="yes"]')
@@ -312,7 +317,7 @@ def stereo(left: list[int], right: list[int]) -> bytes:
     return out.getvalue()
 
 
-async def test_a_call_that_is_over_is_played_in_step_with_its_transcript():
+async def test_a_call_that_is_over_is_played_in_step_with_its_transcript(tmp_path):
     async with console(public=True) as (line, page):
         silence = [0] * 8000
         line.rest.recording_wav = stereo(silence * 2 + tone(440, 2.0), tone(660, 2.0) + silence * 2)
@@ -342,6 +347,29 @@ async def test_a_call_that_is_over_is_played_in_step_with_its_transcript():
         assert drawn[0] > 50, "the caller speaks at the end"
         assert drawn[1] > 50, "the agent at the beginning"
         assert drawn[2] == drawn[3] == 0
+        await looks_well(page, tmp_path / "played", 1280)
+
+
+async def test_a_call_from_the_talk_page_is_watched_word_by_word_and_played_afterwards(tmp_path):
+    agents = []
+    site = ConsoleSite({"desk": telling(agents)}, names={}, note="", out=tmp_path, token=SECRET)
+    async with serving(site) as url, chromium(**WIDE, **CALM) as page:
+        caller = await page.context.new_page()
+        await caller.goto(url)
+        await caller.click("#talk")
+        await sign_in(page, SimpleNamespace(origin=url.removesuffix("/talk")))
+        await expect(page.locator("#calls .party")).to_have_text("Browser", timeout=WAIT_MS)
+        await page.click("#calls .row")
+        await expect(said(page, "agent", "Hello. Nobody is here but a test.")).to_be_visible(timeout=WAIT_MS)
+        await expect(page.locator("text=Transfer …")).to_be_hidden()
+        agents[0].post(Message(uuid=uuid4(), data="it is shown while it is said, one word after the other"))
+        await expect(page.locator(".said.agent .text").nth(1)).to_have_text(re.compile("^it is shown"))
+        await caller.click("#talk")
+        await expect(page.locator("#call .state")).to_have_text("Caller hung up")
+        await expect(page.locator(".player audio")).to_be_visible(timeout=WAIT_MS)
+        await page.click("#to-history")
+        await expect(page.locator("#past .row")).to_have_count(1)
+        assert not page.problems
 
 
 # -- calls that are over

@@ -152,7 +152,7 @@ export class Transcript {
   }
 
   /** A turn is measured before or after its last words are known: whichever comes second tells. */
-  _measured({ turn, latency_ms: latency }) {
+  _measured({ timeline: { turn }, latency_ms: latency }) {
     if (latency === null) return;
     this.latencies.set(turn, latency);
     const first = [...this.known].find(([key]) => key.startsWith(`agent ${turn} `))?.[1];
