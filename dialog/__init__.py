@@ -169,6 +169,8 @@ if TYPE_CHECKING:
     from dialog.voip.twilio.voip import TwilioVoIP as TwilioVoIP
     from dialog.voip.voip import VoIP as VoIP
     from dialog.voip.web.gateway import WebGateway as WebGateway
+    from dialog.voip.web.rtc.settings import IceServer as IceServer
+    from dialog.voip.web.rtc.settings import WebRTC as WebRTC
     from dialog.voip.web.voip import WebVoIP as WebVoIP
 
 _HOMES = {
@@ -225,6 +227,7 @@ _HOMES = {
     "GrokS2S": "s2s.grok",
     "Heard": "agent.speech",
     "HistorySummaries": "agent.summaries",
+    "IceServer": "voip.web.rtc.settings",
     "KeyedMutex": "keyed",
     "LLM": "llm.llm",
     "LocalSpeakers": "audio.speakers",
@@ -300,6 +303,7 @@ _HOMES = {
     "VAD": "vad.vad",
     "VoIP": "voip.voip",
     "WebGateway": "voip.web.gateway",
+    "WebRTC": "voip.web.rtc.settings",
     "WebVoIP": "voip.web.voip",
     "WebhookEndpoint": "calls.delivery.endpoint",
     "Webhooks": "calls.delivery.webhooks",
@@ -388,6 +392,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "GrokS2S",
     "Heard",
     "HistorySummaries",
+    "IceServer",
     "KeyedMutex",
     "LocalSpeakers",
     "LocalVAD",
@@ -457,6 +462,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Utterance",
     "VoIP",
     "WebGateway",
+    "WebRTC",
     "WebVoIP",
     "WebhookEndpoint",
     "Webhooks",

@@ -451,9 +451,10 @@ def schema() -> str:
 PROTOCOL = """\
 # Client protocol
 
-What a browser, an app or a script says to [`WebGateway`](browser.md), and hears from it, over one WebSocket. This is
-version {version}. [client-protocol.json](client-protocol.json) is the JSON schema of the messages.
-`dialog.testing.WebCaller` is a client in Python, to use or to read.
+What a browser, an app or a script says to [`WebGateway`](browser.md), and hears from it, over one WebSocket, or over
+[WebRTC](#over-webrtc). This is version {version}. [client-protocol.json](client-protocol.json) is the JSON schema of
+the messages. `dialog.testing.WebCaller` is a client in Python, to use or to read, `dialog.testing.RtcCaller` the same
+over WebRTC.
 
 ## Frames
 
@@ -476,9 +477,31 @@ may offer the subprotocol `{subprotocol}`. Nothing is ever in the URL: the token
 5. Either side ends it: the client by `session.end`, the server by `session.ended`; then the socket is closed.
 
 A client whose connection breaks opens another one within `resume_within_s` and says `session.resume`, with the
-`secret` of `session.started`. The agent waits; what it was saying is lost. Without a secret that fits there is no
-session, and none for a client that comes too late (4404): it starts anew, with a new token. A client that closes its
-socket with 1000 or 1001 has hung up.
+`secret` of the last `session.started`; it may be another kind of connection, and end at another of several gateways.
+The agent waits; what it was saying is lost. Without a secret that fits there is no session, and none for a client that
+comes too late (4404): it starts anew, with a new token. A client that closes its socket with 1000 or 1001 has hung up.
+
+## Over WebRTC
+
+The messages are the same. They travel as text on a data channel, ordered and reliable, with the label `{subprotocol}`;
+audio travels as Opus, in a track each way, and not in the format that `session.started` names. There is no `mark` in
+the audio: a `mark` and a `clear` name a place in it by its RTP timestamp, `rtp`.
+
+1. The client makes an offer of one audio track and the data channel, waits for its own candidates, and posts it to the
+   WebSocket's path followed by `/webrtc`: a JSON object with `sdp` and, in `session`, the `session.start` or
+   `session.resume` that would be the first message on a WebSocket.
+2. The answer is a JSON object with `sdp`, which has all candidates of the server, and `started`: what the server will
+   say first on the data channel. If there is no session, the status is the close code less 4000 (401, 403, 404 …, but
+   400 for 1008 and 500 for 1011), and the body an `error`.
+3. A `mark` is to be answered when a packet with the timestamp `rtp` or a later one sounds
+   (`RTCRtpReceiver.getSynchronizationSources`). After `clear` the client is silent until a packet with `rtp` or a later
+   one sounds. The server sends no packets after a second of silence.
+4. Before the server closes the connection it says `close` with the code that a WebSocket would be closed with. A client
+   that closes its connection has hung up; one that is not heard for 10 s is lost, and may come back.
+
+A client that cannot connect in time (no UDP, as a rule) says `session.resume` on a WebSocket with the `secret` in
+`started`, and its session goes on there. Offers come from the pages that may open the WebSocket; `OPTIONS` is answered
+for those of other hosts. An offer has at most 65,536 bytes and 40 candidates.
 
 ## Bounds
 

@@ -22,6 +22,7 @@ from dialog.server.service import Service
 from dialog.server.serving import serve
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
+from dialog.voip.web.rtc.settings import WebRTC, has_aiortc
 from dialog.voip.web.voip import WebVoIP
 from dialog.web.talk import TalkPage
 
@@ -126,7 +127,7 @@ def _recorded(target: Callable[[Any], object]) -> Callable[[VoIP], object]:
 
 def make_site(targets: Mapping[str, Callable[[Any], object]], *, names: Mapping[str, str], note: str = "") -> TalkSite:
     """A site whose agents are made by functions, by the names under which they are chosen."""
-    gateway = WebGateway(agents=tuple(targets))
+    gateway = WebGateway(agents=tuple(targets), webrtc=WebRTC() if has_aiortc() else None)
 
     def on_voip(voip: WebVoIP) -> None:
         made: object = targets[voip.agent](voip)

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from uuid import UUID
 
 from dialog.errors import RemoteProtocolError
-from dialog.voip.line import Wire
+from dialog.message import MULAW_8K, AudioFormat
 from dialog.voip.peers import Adoption, MediaEnd, MediaWire, Orphan, Owner, Peers
 
 __all__ = ["Channel", "Channels"]
@@ -56,7 +56,7 @@ class Channels:
         owner, rest = self._split(request)
         return await owner.answer(rest)
 
-    def join_relayed(self, opening: bytes, wire: Wire) -> MediaEnd:
+    def join_relayed(self, opening: bytes, wire: MediaWire) -> MediaEnd:
         """See :class:`~dialog.voip.peers.Owner`."""
         owner, rest = self._split(opening)
         return owner.join_relayed(rest, wire)
@@ -115,9 +115,11 @@ class Channel:
         """Let an owner answer."""
         return await self._peers.ask(node, call_id, self._mark + request)
 
-    def relay(self, node: str, call_id: UUID, opening: bytes, wire: MediaWire) -> MediaEnd:
+    def relay(
+        self, node: str, call_id: UUID, opening: bytes, wire: MediaWire, audio_format: AudioFormat = MULAW_8K
+    ) -> MediaEnd:
         """Connect a media socket to its call."""
-        return self._peers.relay(node, call_id, self._mark + opening, wire)
+        return self._peers.relay(node, call_id, self._mark + opening, wire, audio_format)
 
     async def wait_idle(self) -> None:
         """Wait until no socket is relayed."""

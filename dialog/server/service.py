@@ -151,6 +151,8 @@ class Service:
         for name, gateway in self.gateways.items():
             own = media_url and f"{media_url.rstrip('/')}{self._behind(name)}"
             gateway.use_peers(channels.channel(name), media_url=own)
+        if self.clients is not None:
+            self.clients.use_peers(channels.channel("/clients"))  # no name of a tenant, which stands in addresses
 
     @property
     def peers(self) -> Peers | None:

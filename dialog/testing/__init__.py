@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from dialog.testing.voice import espeak as espeak
     from dialog.testing.web import WebCaller as WebCaller
     from dialog.testing.web import WebRefused as WebRefused
+    from dialog.testing.webrtc import RtcCaller as RtcCaller
 
 _HOMES = {
     "AgentTalk": "talk",
@@ -147,6 +148,7 @@ _HOMES = {
     "Reply": "reply",
     "Request": "server",
     "ResponsesEmulator": "responses",
+    "RtcCaller": "webrtc",
     "SIPPhone": "sip",
     "SIPRefused": "sip",
     "Rules": "judge",
@@ -231,6 +233,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Reply",
     "Request",
     "ResponsesEmulator",
+    "RtcCaller",
     "Rules",
     "SIPPhone",
     "SIPRefused",

@@ -18,7 +18,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from dialog.errors import DialogError
-from dialog.message import CallMetadata
+from dialog.message import MULAW_8K, AudioFormat, CallMetadata
 from dialog.scope import CallScope
 from dialog.voip.line import Wire
 from dialog.voip.voip import VoIP
@@ -33,7 +33,15 @@ class PeerLost(DialogError):
 
 
 class MediaWire(Wire, Protocol):
-    """A carrier's media socket as whoever relays it needs it."""
+    """A carrier's media socket, or a client's connection, as whoever relays it needs it."""
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is sent any more."""
+        ...
+
+    def send_control(self, message: bytes) -> None:
+        """Send what is neither audio nor about it, in its turn; a clear does not purge it."""
 
     def fail(self, code: int) -> None:
         """Close the socket with a code, unless it is closed already."""
@@ -46,14 +54,21 @@ class MediaEnd(Protocol):
     def scope(self) -> CallScope | None:
         """The call's, if it is here."""
 
-    def receive_audio(self, data: bytes, timestamp_ms: float) -> None:
-        """Take the caller's audio."""
+    def receive_audio(self, data: bytes, timestamp_ms: float | None) -> None:
+        """Take the caller's audio; see :meth:`dialog.voip.line.Line.receive_audio`."""
 
     def receive_mark(self, name: str) -> None:
         """Take the echo of a mark."""
 
     def receive_digit(self, digit: str) -> None:
         """Take a key that the caller pressed."""
+
+    def receive_control(self, message: bytes) -> None:
+        """Take what a client says beside that.
+
+        Raises:
+            RemoteProtocolError: It is nothing that can be said here.
+        """
 
     def stopped(self) -> None:
         """The carrier said that the stream is over."""
@@ -96,7 +111,7 @@ class Owner(Protocol):
         """Answer a request that another gateway has checked and passed on."""
         ...
 
-    def join_relayed(self, opening: bytes, wire: Wire) -> MediaEnd:
+    def join_relayed(self, opening: bytes, wire: MediaWire) -> MediaEnd:
         """Connect a stream whose socket is at another gateway.
 
         Raises:
@@ -144,7 +159,9 @@ class Peers(Protocol):
         """
         ...
 
-    def relay(self, node: str, call_id: UUID, opening: bytes, wire: MediaWire) -> MediaEnd:
+    def relay(
+        self, node: str, call_id: UUID, opening: bytes, wire: MediaWire, audio_format: AudioFormat = MULAW_8K
+    ) -> MediaEnd:
         """Connect a media socket to its call at another gateway.
 
         From here on ``wire`` is written to and closed by what comes from there, and closed with 1011 if that

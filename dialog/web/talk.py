@@ -22,9 +22,9 @@ Authorize: TypeAlias = Callable[[web.Request], Awaitable[str | None]]
 
 _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_FILES: Final = ("dialog.js", "dialog-audio.js", "talk.js", "talk.css", "talk.svg")
 _HOST: Final = re.compile(r"[\w.:\[\]-]+")
-_CLIENT: Final = ("dialog.js", "dialog-audio.js")
+_CLIENT: Final = ("dialog.js", "dialog-audio.js", "dialog-webrtc.js")
+_FILES: Final = (*_CLIENT, "talk.js", "talk.css", "talk.svg")
 
 
 def client_files() -> Mapping[str, Path]:
@@ -93,6 +93,7 @@ class TalkPage:
             base=escape(mounted + self.path),
             socket=escape(mounted + self._gateway.path),
             agents=options,
+            transport="auto" if self._gateway.webrtc else "websocket",
             note=escape(self._note),
         )
         host = request.host if _HOST.fullmatch(request.host) else ""

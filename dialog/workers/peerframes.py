@@ -18,6 +18,7 @@ __all__ = [
     "RelayAudio",
     "RelayBody",
     "RelayClosed",
+    "RelayControl",
     "RelayDigit",
     "RelayMark",
     "RelayOpened",
@@ -27,6 +28,7 @@ __all__ = [
     "WireAudio",
     "WireClear",
     "WireClose",
+    "WireControl",
     "WireMark",
 ]
 
@@ -75,12 +77,14 @@ class RelayOpened(_Wire, tag=64, frozen=True, array_like=True, gc=False):
     """A media socket has come; what it began with, in the carrier's terms."""
 
     opening: bytes
+    ms_per_byte: float = 0.125
+    """Of its audio."""
 
 
 class RelayAudio(_Wire, tag=65, frozen=True, array_like=True, gc=False):
-    """The caller's audio, ``timestamp_ms`` after the stream's start."""
+    """The caller's audio, ``timestamp_ms`` after the stream's start; ``None``: nothing was lost before it."""
 
-    timestamp_ms: float
+    timestamp_ms: float | None
     data: bytes
 
 
@@ -95,6 +99,12 @@ class RelayDigit(_Wire, tag=67, frozen=True, array_like=True, gc=False):
     """The caller pressed a key."""
 
     digit: str
+
+
+class RelayControl(_Wire, tag=75, frozen=True, array_like=True, gc=False):
+    """What a client says beside that, in its own protocol."""
+
+    message: bytes
 
 
 class RelayStop(_Wire, tag=68, frozen=True, array_like=True, gc=False):
@@ -125,6 +135,12 @@ class WireClear(_Wire, tag=72, frozen=True, array_like=True, gc=False):
     """Drop what waits, and clear."""
 
 
+class WireControl(_Wire, tag=76, frozen=True, array_like=True, gc=False):
+    """What a client is told beside that, in its own protocol."""
+
+    message: bytes
+
+
 class WireClose(_Wire, tag=73, frozen=True, array_like=True, gc=False):
     """Close the socket."""
 
@@ -136,11 +152,13 @@ RelayBody: TypeAlias = (
     | RelayAudio
     | RelayMark
     | RelayDigit
+    | RelayControl
     | RelayStop
     | RelayClosed
     | WireAudio
     | WireMark
     | WireClear
+    | WireControl
     | WireClose
 )
 """What is numbered."""

@@ -12,6 +12,7 @@ from secrets import randbits
 from typing import Any, Final
 from uuid import UUID
 
+from dialog.message import MULAW_8K, AudioFormat
 from dialog.voip.peers import Adoption, MediaEnd, MediaWire, Orphan, Owner, PeerLost
 from dialog.workers.fabric import Fabric
 from dialog.workers.frames import MAX_FRAME, Frame
@@ -130,9 +131,12 @@ class FabricPeers:
             raise PeerLost(f"call {call_id}: gateway {node} is gone, or failed")
         return told
 
-    def relay(self, node: str, call_id: UUID, opening: bytes, wire: MediaWire) -> MediaEnd:
+    def relay(
+        self, node: str, call_id: UUID, opening: bytes, wire: MediaWire, audio_format: AudioFormat = MULAW_8K
+    ) -> MediaEnd:
         """See :class:`~dialog.voip.peers.Peers`."""
-        end = Relay(self._fabric, node, call_id, self._next(), opening=opening, wire=wire)
+        number = self._next()
+        end = Relay(self._fabric, node, call_id, number, opening=opening, wire=wire, audio_format=audio_format)
         self._idle.clear()
         self._keep(end)
         return end

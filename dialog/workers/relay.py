@@ -17,9 +17,8 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from dialog.errors import LimitError, RemoteProtocolError
-from dialog.message import MULAW_8K
+from dialog.message import MULAW_8K, AudioFormat
 from dialog.scope import CallScope
-from dialog.voip.line import Wire
 from dialog.voip.peers import MediaEnd, MediaWire
 from dialog.workers.fabric import Fabric
 from dialog.workers.frames import Frame
@@ -27,6 +26,7 @@ from dialog.workers.peerframes import (
     RelayAudio,
     RelayBody,
     RelayClosed,
+    RelayControl,
     RelayDigit,
     RelayMark,
     RelayOpened,
@@ -34,6 +34,7 @@ from dialog.workers.peerframes import (
     WireAudio,
     WireClear,
     WireClose,
+    WireControl,
     WireMark,
 )
 from dialog.workers.stream import CallStream
@@ -46,7 +47,6 @@ _WINDOW_MS: Final = 2_000.0
 _KEEP_MS: Final = 10_000.0
 _STALLED_S: Final = 5.0
 """A gateway that takes nothing for so long has lost the stream."""
-_MS_PER_BYTE: Final = MULAW_8K.ms(1)
 _LOST: Final = 1011
 _REFUSED: Final = 1008
 
@@ -54,7 +54,7 @@ _REFUSED: Final = 1008
 class Joiner(Protocol):
     """See :class:`~dialog.voip.peers.Owner`."""
 
-    def join_relayed(self, opening: bytes, wire: Wire) -> MediaEnd:
+    def join_relayed(self, opening: bytes, wire: MediaWire) -> MediaEnd:
         """Connect a stream."""
         ...
 
@@ -128,20 +128,29 @@ class Relay(RelayEnd):
     """Where the socket is: hands on what the carrier sends, and writes what the owner of the call says."""
 
     def __init__(
-        self, fabric: Fabric, peer: str, call_id: UUID, number: int, *, opening: bytes, wire: MediaWire
+        self,
+        fabric: Fabric,
+        peer: str,
+        call_id: UUID,
+        number: int,
+        *,
+        opening: bytes,
+        wire: MediaWire,
+        audio_format: AudioFormat = MULAW_8K,
     ) -> None:
         super().__init__(fabric, peer, call_id, number, keep_ms=_KEEP_MS)
         self._wire = wire
-        self._post(RelayOpened(opening))
+        self._ms_per_byte = audio_format.ms(audio_format.sample_bytes) / audio_format.sample_bytes
+        self._post(RelayOpened(opening, self._ms_per_byte))
 
     @property
     def scope(self) -> CallScope | None:
         """The call is elsewhere."""
         return None
 
-    def receive_audio(self, data: bytes, timestamp_ms: float) -> None:
+    def receive_audio(self, data: bytes, timestamp_ms: float | None) -> None:
         """See :class:`~dialog.voip.peers.MediaEnd`."""
-        self._post(RelayAudio(timestamp_ms, data), len(data) * _MS_PER_BYTE)
+        self._post(RelayAudio(timestamp_ms, data), len(data) * self._ms_per_byte)
 
     def receive_mark(self, name: str) -> None:
         """See :class:`~dialog.voip.peers.MediaEnd`."""
@@ -150,6 +159,10 @@ class Relay(RelayEnd):
     def receive_digit(self, digit: str) -> None:
         """See :class:`~dialog.voip.peers.MediaEnd`."""
         self._post(RelayDigit(digit))
+
+    def receive_control(self, message: bytes) -> None:
+        """See :class:`~dialog.voip.peers.MediaEnd`."""
+        self._post(RelayControl(message))
 
     def stopped(self) -> None:
         """See :class:`~dialog.voip.peers.MediaEnd`."""
@@ -168,6 +181,8 @@ class Relay(RelayEnd):
                 self._wire.send_mark(name)
             case WireClear():
                 self._wire.send_clear()
+            case WireControl(message):
+                self._wire.send_control(message)
             case WireClose(code):
                 self._heard_last = True
                 self._wire.fail(code)
@@ -190,12 +205,17 @@ class RelayWire:
     def send_audio(self, data: bytes, mark: str = "") -> None:
         """See :class:`~dialog.voip.line.Wire`."""
         if not self.closed:
-            self._stream.write(WireAudio(data, mark), len(data) * _MS_PER_BYTE)
+            self._stream.write(WireAudio(data, mark), len(data) * self._stream.ms_per_byte)
 
     def send_mark(self, name: str) -> None:
         """See :class:`~dialog.voip.line.Wire`."""
         if not self.closed:
             self._stream.write(WireMark(name))
+
+    def send_control(self, message: bytes) -> None:
+        """See :class:`~dialog.voip.peers.MediaWire`."""
+        if not self.closed:
+            self._stream.write(WireControl(message))
 
     def send_clear(self) -> int:
         """See :class:`~dialog.voip.line.Wire`; what waits at the other gateway is purged there."""
@@ -222,6 +242,7 @@ class RelayedStream(RelayEnd):
     def __init__(self, fabric: Fabric, peer: str, call_id: UUID, number: int, owner: Joiner) -> None:
         super().__init__(fabric, peer, call_id, number, keep_ms=float("inf"))
         self._owner = owner
+        self.ms_per_byte = 0.0
         self._wire = RelayWire(self)
         self._end: MediaEnd | None = None
 
@@ -233,7 +254,7 @@ class RelayedStream(RelayEnd):
         elif self._wire.closed:
             return  # on its way before the socket was closed
         elif isinstance(body, RelayOpened):
-            self._open(body.opening)
+            self._open(body)
         elif self._end is None:
             raise RemoteProtocolError(f"a relayed stream begins with {type(body).__name__}")
         elif isinstance(body, RelayAudio):
@@ -243,6 +264,8 @@ class RelayedStream(RelayEnd):
             self._end.receive_mark(body.name)
         elif isinstance(body, RelayDigit):
             self._end.receive_digit(body.digit)
+        elif isinstance(body, RelayControl):
+            self._end.receive_control(body.message)
         elif isinstance(body, RelayStop):
             self._end.stopped()
         else:
@@ -263,17 +286,24 @@ class RelayedStream(RelayEnd):
             self._leave()
 
     def withdraw(self) -> int:
-        """Take back what was not sent yet; returns the bytes of audio in it."""
-        return sum(len(body.data) for body in self.stream.outbound.withdraw() if isinstance(body, WireAudio))
+        """Take back what was not sent yet, but for what a client is told; returns the bytes of audio in it."""
+        audio = 0
+        for body in self.stream.outbound.withdraw():
+            if isinstance(body, WireControl):
+                self._post(body)
+            elif isinstance(body, WireAudio):
+                audio += len(body.data)
+        return audio
 
     def shut(self, code: int) -> None:
         """Close the socket."""
         self.withdraw()
         self._say_last(WireClose(code))
 
-    def _open(self, opening: bytes) -> None:
+    def _open(self, opened: RelayOpened) -> None:
+        self.ms_per_byte = opened.ms_per_byte
         try:
-            self._end = self._owner.join_relayed(opening, self._wire)
+            self._end = self._owner.join_relayed(opened.opening, self._wire)
         except RemoteProtocolError as exc:
             logger.warning("closing a relayed media socket with %d: %s", _REFUSED, exc)
             self._wire.fail(_REFUSED)

@@ -156,7 +156,8 @@ INTERNAL = re.compile(
         voip\.telnyx\.(?!(gateway | voip)$)\w+ |
         voip\.twilio\.(?!(gateway | twiml | voip)$)\w+ |
         voip\.sip\.(?!(gateway | voip)$)\w+ |
-        voip\.web\.(?!(gateway | messages | tokens | voip)$)\w+
+        voip\.web\.(?!(gateway | messages | tokens | voip)$)\w+ |
+        voip\.web\.rtc\.(?!settings$)\w+
     )""",
     re.VERBOSE,
 )

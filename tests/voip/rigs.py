@@ -28,6 +28,7 @@ from dialog.testing.sip import SIPPhone
 from dialog.testing.stream_call import dial_stream
 from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.testing.web import WebCaller
+from dialog.testing.webrtc import RtcCaller
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.carrier.gateway import PhoneGateway
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
@@ -36,6 +37,7 @@ from dialog.voip.streams.gateway import StreamGateway
 from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
+from dialog.voip.web.rtc.settings import WebRTC
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "telnyx"))
@@ -69,6 +71,9 @@ class FarEnd(ABC):
     """Callers can be connected to somebody else."""
     reconnects: bool = True
     """The carrier opens another stream where one breaks."""
+    clock: Clock = CLOCK
+    slack_ms: float = 0.0
+    """How long what was sent may still sound, or not sound yet: packets are held back until they are in order."""
 
     def speech(self, ms: float) -> bytes:
         """Something that is heard, in the call's format."""
@@ -371,7 +376,9 @@ class _Client(FarEnd):
 
 
 @asynccontextmanager
-async def _web(on_voip: OnVoip, audio_format: AudioFormat, *, asgi: bool = False):
+async def _web(
+    on_voip: OnVoip, audio_format: AudioFormat, *, asgi: bool = False, caller_class=WebCaller, clock: Clock = CLOCK
+):
     """A real gateway, to which a client connects as a page does."""
     voips: list[VoIP] = []
 
@@ -379,13 +386,15 @@ async def _web(on_voip: OnVoip, audio_format: AudioFormat, *, asgi: bool = False
         voips.append(voip)
         on_voip(voip)
 
-    gateway = WebGateway(clock=CLOCK, call_settings=SETTINGS)
+    gateway = WebGateway(clock=clock, call_settings=SETTINGS, webrtc=WebRTC())
     gateway.on("voip", taken)
     async with (
         serving(gateway, asgi=asgi) as url,
-        WebCaller.connect(url, token=gateway.token(), audio=[audio_format], clock=CLOCK) as caller,
+        caller_class.connect(url, token=gateway.token(), audio=[audio_format], clock=clock) as caller,
     ):
         far = _Client(caller, gateway, voips[0])
+        far.clock = clock
+        far.slack_ms = 300.0 if caller_class is RtcCaller else 0.0
         yield far
         await far.hang_up()
         await far.wait_gone()
@@ -465,6 +474,11 @@ def sip_alaw(on_voip: OnVoip):
     return _sip(on_voip, ALAW_8K)
 
 
+def webrtc(on_voip: OnVoip):
+    """A browser's protocol over WebRTC, whose packets come and go one by one: not as fast as the others."""
+    return _web(on_voip, PCM_24K, caller_class=RtcCaller, clock=Clock(2.0))
+
+
 RIGS = {
     "direct": direct,
     "twilio": twilio,
@@ -478,4 +492,5 @@ RIGS = {
     "web-asgi": client_asgi,
     "sip": sip,
     "sip-alaw": sip_alaw,
+    "webrtc": webrtc,
 }

@@ -25,8 +25,7 @@ from dialog.server.api.problems import Problem
 from dialog.server.api.types import CallView
 from dialog.server.config import ApiToken
 from dialog.server.limits import Stamp
-from dialog.voip.line import Wire
-from dialog.voip.peers import MediaEnd, PeerLost, Peers
+from dialog.voip.peers import MediaEnd, MediaWire, PeerLost, Peers
 
 if TYPE_CHECKING:
     from dialog.server.api.core import Api
@@ -236,7 +235,7 @@ class Elsewhere:
         except Problem as problem:
             return q.encode(q.Refused(problem.status, str(problem), list(problem.headers)))
 
-    def join_relayed(self, opening: bytes, wire: Wire) -> MediaEnd:
+    def join_relayed(self, opening: bytes, wire: MediaWire) -> MediaEnd:
         """See :class:`~dialog.voip.peers.Owner`."""
         del opening, wire
         raise RemoteProtocolError("the REST API has no media sockets")

@@ -21,7 +21,7 @@ from dialog.voip.call import Call
 from dialog.voip.carrier.http import Endpoint, Fields, Refusal, Response, Site, Webhooks, query_node
 from dialog.voip.carrier.start import StreamStart
 from dialog.voip.carrier.switchboard import Switchboard
-from dialog.voip.line import Line, Wire
+from dialog.voip.line import Line
 from dialog.voip.peers import MediaEnd, MediaWire, Orphan, PeerLost, Peers
 from dialog.voip.refusals import Refusals
 
@@ -146,7 +146,7 @@ class Exchange(ABC):
             return _encode(_Answer(refusal.response(), refused=True))
         return _encode(_Answer(response, refused=False))
 
-    def join_relayed(self, opening: bytes, wire: Wire) -> MediaEnd:
+    def join_relayed(self, opening: bytes, wire: MediaWire) -> MediaEnd:
         """See :class:`~dialog.voip.peers.Owner`."""
         try:
             opened = _opening.decode(opening)
@@ -227,6 +227,9 @@ class _Joined:
         self.receive_digit = line.receive_digit
         self._call = call
         self._line = line
+
+    def receive_control(self, message: bytes) -> None:
+        raise RemoteProtocolError(f"{len(message)} bytes of control came, which a carrier's stream does not have")
 
     def stopped(self) -> None:
         self._call.stream_stopped(self._line)

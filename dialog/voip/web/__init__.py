@@ -1,4 +1,4 @@
-"""Calls from browsers, apps and scripts, over a WebSocket protocol of Dialog's own.
+"""Calls from browsers, apps and scripts, over a protocol of Dialog's own by WebSocket or WebRTC.
 
 Names are loaded when they are first used: an agent in a worker process needs :class:`WebVoIP` and not the gateway.
 """
@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dialog.voip.web.gateway import WebGateway
+    from dialog.voip.web.rtc.settings import IceServer, WebRTC
     from dialog.voip.web.tokens import SessionTokens
     from dialog.voip.web.voip import WebVoIP
 
-__all__ = ["SessionTokens", "WebGateway", "WebVoIP"]
+__all__ = ["IceServer", "SessionTokens", "WebGateway", "WebRTC", "WebVoIP"]
 
-_HOMES = {"SessionTokens": "tokens", "WebGateway": "gateway", "WebVoIP": "voip"}
+_HOMES = {
+    "IceServer": "rtc.settings",
+    "SessionTokens": "tokens",
+    "WebGateway": "gateway",
+    "WebRTC": "rtc.settings",
+    "WebVoIP": "voip",
+}
 
 
 def __getattr__(name: str) -> Any:

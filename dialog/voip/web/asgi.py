@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dialog.clock import SYSTEM_CLOCK, Clock
+from dialog.errors import LimitError
+from dialog.keyed import BodyBuffer
 from dialog.scope import CallScope
 from dialog.voip.aiosocket import Session
 from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
@@ -17,7 +19,12 @@ from dialog.voip.web.messages import SUBPROTOCOL
 from dialog.voip.web.stream import WebStream
 from dialog.voip.wires import CLOSE_S, AsgiWire
 
+if TYPE_CHECKING:
+    from dialog.voip.web.rtc.offers import Offers
+
 __all__ = ["WebAsgi"]
+
+_BODY_S = 5.0
 
 
 class MakeSession(Protocol):
@@ -32,6 +39,7 @@ class WebAsgi:
     def __init__(
         self,
         make: MakeSession,
+        offers: Offers | None = None,
         *,
         refusal: Callable[[Mapping[str, str]], tuple[int, str] | None],
         max_message: int,
@@ -41,6 +49,7 @@ class WebAsgi:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._make = make
+        self._offers = offers
         self._refusal = refusal
         self._max_message = max_message
         self._start_timeout_s = start_timeout_s
@@ -50,10 +59,12 @@ class WebAsgi:
         self._wires: set[AsgiWire] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve a socket, the server's lifespan, or tell a request that this is a WebSocket."""
+        """Serve a socket, WebRTC's offers, the server's lifespan, or tell a request that this is a WebSocket."""
         match scope["type"]:
             case "websocket":
                 await self._websocket(scope, receive, send)
+            case "http" if self._offers is not None and scope["path"].endswith("/webrtc"):
+                await self._answer(self._offers, scope, receive, send)
             case "http":
                 await _respond(send, "http.response", 426, "this is a WebSocket")
             case "lifespan":
@@ -66,11 +77,41 @@ class WebAsgi:
         for wire in tuple(self._wires):
             wire.close()
 
+    async def _answer(self, offers: Offers, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("POST", "OPTIONS"):
+            await _respond(send, "http.response", 405, "offers are posted")
+            return
+        buffer = BodyBuffer(offers.max_message)
+        try:
+            async with asyncio.timeout(_BODY_S):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return  # it broke off
+                    buffer.add(message.get("body", b""))
+                    more = message.get("more_body", False)
+        except LimitError as exc:
+            await _respond(send, "http.response", 413, str(exc))
+            return
+        except TimeoutError:
+            await _respond(send, "http.response", 408, f"the offer did not come within {_BODY_S:g} s")
+            return
+        headers = _headers(scope)
+        client = scope.get("client") or ("", 0)
+        answer = await offers.answer(scope["method"], headers, str(client[0]), buffer.bytes())
+        fields = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
+        if answer.body:
+            fields.append((b"content-type", b"application/json"))
+        fields.append((b"content-length", str(len(answer.body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": fields})
+        await send({"type": "http.response.body", "body": answer.body})
+
     async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] != "websocket.connect":
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         refused = self._refusal(headers)
         if refused is not None:
             if "websocket.http.response" in (scope.get("extensions") or {}):
@@ -115,6 +156,10 @@ class WebAsgi:
             if not entered and session.scope is not None:
                 entered = True
                 CallScope.adopt(session.scope)  # whatever listeners create belongs to the call
+
+
+def _headers(scope: Message) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 async def _respond(send: Send, kind: str, status: int, text: str) -> None:

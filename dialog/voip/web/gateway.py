@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any, ClassVar, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from aiohttp import ClientSession, web
 
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import ConfigurationError, StateError
+from dialog.errors import ConfigurationError, LimitError, MissingExtra, StateError
+from dialog.keyed import BodyBuffer
 from dialog.net import shared
 from dialog.participant import Event
 from dialog.voip.admission import Resolver, Workers
@@ -22,15 +24,20 @@ from dialog.voip.aiosocket import AiohttpSockets
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Tap
 from dialog.voip.listeners import Listeners
+from dialog.voip.peers import MediaWire, Peers
 from dialog.voip.refusals import Refusals
 from dialog.voip.web.asgi import WebAsgi
+from dialog.voip.web.exchange import WebExchange
 from dialog.voip.web.messages import SUBPROTOCOL
+from dialog.voip.web.rtc.settings import WebRTC, has_aiortc
 from dialog.voip.web.session import WebSession
 from dialog.voip.web.stream import WebStream
 from dialog.voip.web.switchboard import WebSettings, WebSwitchboard
-from dialog.voip.web.tokens import SessionTokens
+from dialog.voip.web.tokens import SessionSecrets, SessionTokens
 from dialog.voip.web.voip import WebVoIP
-from dialog.voip.wires import SocketWire
+
+if TYPE_CHECKING:
+    from dialog.voip.web.rtc.offers import Offers
 
 __all__ = ["WebGateway"]
 
@@ -40,6 +47,7 @@ Listener = Callable[[WebVoIP], object]
 ListenerT = TypeVar("ListenerT", bound=Listener)
 
 _DEFAULT_SETTINGS = CallSettings(lost_s=15.0, never_connected_s=20.0)
+_BODY_S = 5.0
 
 
 class WebGateway:
@@ -59,7 +67,8 @@ class WebGateway:
         gateway.add_routes(app)
 
     A page gets its token from the host (:meth:`token`), and opens a WebSocket at ``path``. The gateway belongs to the
-    event loop that serves it; a session is resumed at the process that has it.
+    event loop that serves it. Several that share one address need the same ``token_key``, and :meth:`use_peers` to find
+    each other's sessions.
     """
 
     VOIP: ClassVar[Event[WebVoIP]] = Event("voip")
@@ -79,6 +88,7 @@ class WebGateway:
         events: CallEvents | None = None,
         call_settings: CallSettings = _DEFAULT_SETTINGS,
         recordings: Path | str | None = None,
+        webrtc: WebRTC | None = None,
         max_message: int = 65_536,
         start_timeout_s: float = 10.0,
         close_timeout_s: float = 5.0,
@@ -103,6 +113,7 @@ class WebGateway:
             call_settings: Bounds of a call. ``lost_s`` is how long a client whose connection broke may take to resume.
             recordings: Directory for recordings, which calls ask for by ``voip.start_recording()`` or
                 ``AgentSettings(record=True)``: a stereo WAV file for each, caller left.
+            webrtc: Let clients come by WebRTC, too; they ``POST`` their offer to ``path`` + ``/webrtc``.
             max_message: Largest WebSocket message, in bytes.
             start_timeout_s: How long a socket may stay without a session.
             close_timeout_s: How long :meth:`close` may take.
@@ -110,13 +121,15 @@ class WebGateway:
 
         Raises:
             ConfigurationError: A setting is malformed.
+            MissingExtra: ``webrtc`` is given, and its extra is not installed.
         """
         if not path.startswith("/"):
             raise ConfigurationError(f"path must start with a slash, got {path!r}")
         self.path: str = path
         self.agents: tuple[str, ...] = tuple(agents)
         self._origins = frozenset(_origin(each) for each in origins)
-        self._tokens = SessionTokens(token_bytes(32) if token_key is None else token_key)
+        key = token_bytes(32) if token_key is None else token_key
+        self._tokens = SessionTokens(key)
         self._listeners = Listeners[WebVoIP]("WebGateway")
         self._workers = workers
         self._switchboard = WebSwitchboard(
@@ -130,15 +143,21 @@ class WebGateway:
                 recordings=None if recordings is None else Path(recordings),
             ),
             self._tokens,
+            SessionSecrets(key),
             self._emit,
             workers=workers,
             events=events,
             clock=clock,
         )
+        self._exchange = WebExchange(self._switchboard)
         self._refusals = Refusals()
         self._sockets = AiohttpSockets(max_message=max_message, start_timeout_s=start_timeout_s)
+        self._offers: Offers | None = None
+        if webrtc is not None:
+            self._offers = self._make_offers(webrtc, max_message, start_timeout_s, clock)
         self._asgi = WebAsgi(
             self._session,
+            self._offers,
             refusal=self._refusal,
             max_message=max_message,
             start_timeout_s=start_timeout_s,
@@ -147,7 +166,10 @@ class WebGateway:
             clock=clock,
         )
         self._lease: shared.Lease[ClientSession] | None = None
+        self._started = False
         self._closed = False
+        if workers is not None and workers.peers is not None:
+            self._exchange.share(workers.peers)
 
     def __repr__(self) -> str:
         return f"<WebGateway {self.path} with {len(self.calls)} calls>"
@@ -229,8 +251,11 @@ class WebGateway:
         return app
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the gateway's route to the host's own aiohttp application, with which it will be closed."""
+        """Add the gateway's routes to the host's own aiohttp application, with which it will be closed."""
         app.router.add_get(self.path, self._serve)
+        if self._offers is not None:
+            for method in ("POST", "OPTIONS"):
+                app.router.add_route(method, f"{self.path}/webrtc", self._answer)
         app.on_startup.append(self._on_startup)
         app.on_shutdown.append(self._on_shutdown)
 
@@ -241,10 +266,37 @@ class WebGateway:
         """
         return self._asgi
 
+    def use_peers(self, peers: Peers, *, media_url: str = "") -> None:
+        """Share sessions with other gateways: whoever comes back to one of theirs is passed on to them.
+
+        Before :meth:`start`; the peers start and close with the gateway, and all have the same ``token_key``. Without
+        it they are those of a fleet, if the workers are one. ``media_url`` is for carriers.
+
+        Raises:
+            StateError: The gateway has started.
+        """
+        del media_url
+        if self._started:
+            raise StateError("a gateway gets its peers before it starts")
+        self._exchange.share(peers)
+
+    @property
+    def peers(self) -> Peers | None:
+        """The other gateways that share sessions."""
+        return self._exchange.peers
+
+    @property
+    def webrtc(self) -> bool:
+        """Whether clients may come by WebRTC."""
+        return self._offers is not None
+
     async def start(self) -> None:
         """Get ready for calls: done when its server starts, but up to the host's lifespan where it is mounted."""
         if self._lease is None:  # providers share it, and their last user closes it: that is us
             self._lease = shared.session()
+        self._started = True
+        if self._exchange.peers is not None:
+            await self._exchange.peers.start(self._exchange)
         if self._workers is not None:
             await self._workers.start()
 
@@ -268,11 +320,16 @@ class WebGateway:
         if self._closed:
             return
         self._closed = True
+        await self._exchange.close()
         await self._switchboard.close()
         if self._workers is not None:
             await self._workers.close()
         await self._sockets.close()
         await self._asgi.close()
+        if self._offers is not None:
+            await self._offers.close()
+        if self._exchange.peers is not None:
+            await self._exchange.peers.close()
         lease, self._lease = self._lease, None
         if lease is not None:
             await lease.release()
@@ -348,9 +405,28 @@ class WebGateway:
             logger.warning("a WebSocket was refused with %d: %s", *refused)
         return refused
 
-    def _session(self, stream: WebStream, wire: SocketWire, remote: str, origin: str) -> WebSession:
+    def _make_offers(self, webrtc: WebRTC, max_message: int, start_timeout_s: float, clock: Clock) -> Offers:
+        if not has_aiortc():
+            raise MissingExtra("aiortc", "webrtc")
+        from dialog.voip.web.rtc.offers import Offers
+
+        return Offers(
+            webrtc,
+            self._session,
+            refusal=self._refusal,
+            refused=self._count,
+            max_message=max_message,
+            start_timeout_s=start_timeout_s,
+            clock=clock,
+        )
+
+    def _count(self, code: int, reason: str) -> None:
+        self._refusals.sockets[code] += 1
+        logger.warning("an offer was refused with %d: %s", code, reason)
+
+    def _session(self, stream: WebStream, wire: MediaWire, remote: str, origin: str) -> WebSession:
         about = (("remote", remote), ("origin", origin))
-        return WebSession(self._switchboard, stream, wire, about, self._refusals)
+        return WebSession(self._exchange, stream, wire, about, self._refusals)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -368,6 +444,23 @@ class WebGateway:
             lambda wire: self._session(stream, wire, remote, origin),
             subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else "",
         )
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        assert self._offers is not None
+        buffer = BodyBuffer(self._offers.max_message)
+        try:
+            async with asyncio.timeout(_BODY_S):
+                async for piece in request.content.iter_any():
+                    buffer.add(piece)
+        except LimitError as exc:
+            return web.Response(status=413, text=f"{exc}\n")
+        except TimeoutError:
+            return web.Response(status=408, text=f"the offer did not come within {_BODY_S:g} s\n")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        answer = await self._offers.answer(request.method, headers, request.remote or "", buffer.bytes())
+        kind = "application/json" if answer.body else None
+        fields = dict(answer.headers)
+        return web.Response(status=answer.status, body=answer.body or None, headers=fields, content_type=kind)
 
     async def _on_startup(self, _: web.Application) -> None:
         await self.start()

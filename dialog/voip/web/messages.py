@@ -28,6 +28,7 @@ __all__ = [
     "CallerTranscript",
     "Clear",
     "ClientMessage",
+    "Closing",
     "DigitPressed",
     "ErrorTold",
     "Interrupted",
@@ -111,8 +112,8 @@ class SessionResume(Struct, frozen=True, kw_only=True, tag="session.resume"):
 
     version: int
     session: UUID
-    secret: _Short
-    """From `session.started`."""
+    secret: Annotated[str, Meta(max_length=_MAX_TEXT)]
+    """From the last `session.started`."""
 
     def __repr__(self) -> str:
         return f"<SessionResume {self.session}>"
@@ -268,14 +269,19 @@ class UsageTold(Struct, frozen=True, kw_only=True, tag="usage"):
     usage: Usage
 
 
-class Mark(Struct, frozen=True, tag="mark"):
+class Mark(Struct, frozen=True, omit_defaults=True, tag="mark"):
     """Answer it with a `mark` of the same name once all audio before it has sounded."""
 
     name: str
+    rtp: int | None = None
+    """Over WebRTC: the RTP timestamp of the first audio behind it."""
 
 
-class Clear(Struct, frozen=True, tag="clear"):
+class Clear(Struct, frozen=True, omit_defaults=True, tag="clear"):
     """Fall silent: drop all audio that has not sounded, and answer every open `mark` at once."""
+
+    rtp: int | None = None
+    """Over WebRTC: the RTP timestamp of the first audio that is to sound again."""
 
 
 class Pong(Struct, frozen=True, tag="pong"):
@@ -299,6 +305,13 @@ class SessionEnded(Struct, frozen=True, kw_only=True, tag="session.ended"):
     """Why: `agent_hangup`, `caller_hangup`, `error`, `shutdown` …"""
 
 
+class Closing(Struct, frozen=True, tag="close"):
+    """Over WebRTC, whose channels have no close codes: the connection is closed next."""
+
+    code: int
+    """Why, as a WebSocket would be closed with."""
+
+
 ServerMessage: TypeAlias = (
     SessionStarted
     | AgentStateChanged
@@ -315,6 +328,7 @@ ServerMessage: TypeAlias = (
     | Pong
     | ErrorTold
     | SessionEnded
+    | Closing
 )
 """What a server says."""
 

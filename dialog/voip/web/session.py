@@ -7,8 +7,9 @@ import logging
 
 from dialog.errors import LimitError, RemoteProtocolError
 from dialog.scope import CallScope
-from dialog.voip.line import Line
+from dialog.voip.peers import MediaEnd, MediaWire
 from dialog.voip.refusals import Refusals
+from dialog.voip.web.exchange import Admitted, WebExchange
 from dialog.voip.web.messages import (
     ClientMessage,
     DigitPressed,
@@ -19,13 +20,11 @@ from dialog.voip.web.messages import (
     SessionEnd,
     SessionResume,
     SessionStart,
-    SessionStarted,
     ToolResult,
     encode,
 )
 from dialog.voip.web.stream import WebStream
-from dialog.voip.web.switchboard import Refusal, WebCall, WebSwitchboard
-from dialog.voip.wires import SocketWire
+from dialog.voip.web.switchboard import Refusal
 
 __all__ = ["WebSession"]
 
@@ -36,10 +35,10 @@ _LEAVES = (1000, 1001)
 
 
 class WebSession:
-    """Feeds a call's line with what its client sends.
+    """Feeds a call's line, here or at another gateway, with what a client sends.
 
     Args:
-        switchboard: Where the calls are.
+        exchange: Knows where the calls are.
         stream: The protocol of this connection.
         wire: What the client is sent.
         about: The connection: address, origin.
@@ -48,31 +47,49 @@ class WebSession:
 
     def __init__(
         self,
-        switchboard: WebSwitchboard,
+        exchange: WebExchange,
         stream: WebStream,
-        wire: SocketWire,
+        wire: MediaWire,
         about: tuple[tuple[str, str], ...],
         refusals: Refusals,
     ) -> None:
-        self._switchboard = switchboard
-        self._clock = switchboard.clock
+        self._exchange = exchange
+        self._clock = exchange.clock
         self._stream = stream
         self._wire = wire
         self._about = about
         self._refusals = refusals
-        self._session: WebCall | None = None
-        self._line: Line | None = None
+        self._end: MediaEnd | None = None
         self._admission: asyncio.Task[None] | None = None
 
     @property
+    def name(self) -> str:
+        """The session's, for the log."""
+        return self._stream.name
+
+    @property
     def scope(self) -> CallScope | None:
-        """Of the call, once it is connected."""
-        if self._line is None or self._session is None or self._session.call is None:
-            return None
-        return self._session.call.scope
+        """Of the call, once it is connected, if it is here."""
+        return None if self._end is None else self._end.scope
+
+    async def admit(self, first: SessionStart | SessionResume) -> Admitted:
+        """Decide by the client's first message.
+
+        Raises:
+            Refusal: It is not let in.
+        """
+        return await self._exchange.admit(first, self._wire, self._about)
+
+    def join(self, admitted: Admitted) -> None:
+        """Connect an admitted client; if its session is over by now it is told so."""
+        self._stream.start(str(admitted.call_id), admitted.audio)
+        try:
+            self._end = admitted.join()
+        except Refusal as refusal:
+            self._break(refusal.close_code, refusal.code, str(refusal))
 
     def receive(self, text: str | bytes) -> None:
-        """Take a text frame. What breaks the protocol closes the socket with 1008, and is logged."""
+        """Take a text frame. What breaks the protocol closes the connection with 1008, and is logged."""
         if self._wire.closed:
             return  # on its way before the other side saw our close
         try:
@@ -84,6 +101,10 @@ class WebSession:
 
     def receive_binary(self, data: bytes) -> None:
         """Take a binary frame: the caller's audio."""
+        self.receive_audio(data, None)
+
+    def receive_audio(self, data: bytes, timestamp_ms: float | None) -> None:
+        """Take the caller's audio; with a timestamp something before it may have been lost."""
         if self._wire.closed:
             return
         try:
@@ -93,78 +114,63 @@ class WebSession:
         except LimitError as exc:
             self._break(4429, "too_fast", str(exc))
         else:
-            if self._line is not None:
-                self._line.receive_audio(audio, None)
+            if self._end is not None:
+                self._end.receive_audio(audio, timestamp_ms)
 
     def refuse(self, code: int, reason: str) -> None:
-        """Close the socket because of what the other side did."""
+        """Close the connection because of what the other side did."""
         if not self._wire.closed:
             self._refusals.sockets[code] += 1
-            logger.warning("session %s: closing its socket with %d: %s", self._stream.name, code, reason)
+            logger.warning("session %s: closing its connection with %d: %s", self.name, code, reason)
             self._wire.fail(code)
 
     def peer_closes(self, code: int) -> None:
         """The client closes: a page that goes away hangs up, a connection that breaks may come back."""
-        if code in _LEAVES:
-            self._hang_up()
+        if code in _LEAVES and self._end is not None:
+            self._end.stopped()
 
     def lose_patience(self) -> None:
-        """Close a socket on which nothing has begun."""
+        """Close a connection on which nothing has begun."""
         if self._stream.state == "new":
             self._break(4408, "timeout", "no session was started in time")
 
     def closed(self) -> None:
-        """The socket is closed."""
+        """The connection is closed."""
         self._stream.state = "over"
         if self._admission is not None:
             self._admission.cancel()
-        if self._session is not None:
-            self._session.lost(self._wire)
-            if self._line is not None and self._session.call is not None:
-                self._session.call.stream_closed(self._line)
+        if self._end is not None:
+            self._end.closed()
         self._wire.close()
 
     def _take(self, message: ClientMessage) -> None:
+        end = self._end
         match message:
-            case MarkReached(name=name):
-                if self._line is not None:
-                    self._line.receive_mark(name)
-            case ToolResult():
-                if self._session is not None:
-                    self._session.tools.answered(message)
             case Ping(id=number):
                 self._wire.send_control(encode(Pong(number)))
-            case DigitPressed(digit=digit):
-                if self._line is not None:
-                    self._line.receive_digit(digit)
-            case SessionEnd():
-                self._hang_up()
-                self._wire.close()
-            case SessionStart():
+            case SessionStart() | SessionResume():
                 self._admission = asyncio.get_running_loop().create_task(self._start(message), name="admit a session")
-            case SessionResume():
-                try:
-                    self._join(*self._switchboard.resume(message))
-                except Refusal as refusal:
-                    self._break(refusal.close_code, refusal.code, str(refusal))
+            case SessionEnd():
+                if end is not None:
+                    end.stopped()
+                self._wire.close()
+            case _ if end is None:
+                return
+            case MarkReached(name=name):
+                end.receive_mark(name)
+            case DigitPressed(digit=digit):
+                end.receive_digit(digit)
+            case ToolResult():
+                end.receive_control(encode(message))
 
-    async def _start(self, start: SessionStart) -> None:
+    async def _start(self, first: SessionStart | SessionResume) -> None:
         try:
-            self._join(*await self._switchboard.start(start, self._wire, self._about))
+            self.join(await self.admit(first))
         except Refusal as refusal:
             self._break(refusal.close_code, refusal.code, str(refusal))
         except Exception:  # nobody waits for this task: the client is told here
-            logger.exception("session %s could not be started", self._stream.name)
+            logger.exception("session %s could not be started", self.name)
             self._break(1011, "error", "an error has occurred")
-
-    def _join(self, session: WebCall, started: SessionStarted) -> None:
-        self._session = session
-        self._stream.start(str(session.call_id), started.audio)
-        self._line = self._switchboard.join(session, started, self._wire)
-
-    def _hang_up(self) -> None:
-        if self._session is not None and self._session.call is not None:
-            self._session.call.stream_stopped(self._line)
 
     def _break(self, close_code: int, code: str, message: str) -> None:
         if not self._wire.closed:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from hmac import compare_digest
 from pathlib import Path
-from secrets import token_urlsafe
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -22,6 +20,7 @@ from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ClientToolError, NotSupportedError, RemoteProtocolError, StateError, UserCodeError
 from dialog.message import AudioFormat, CallEnd, CallMetadata, Playback
+from dialog.scope import CallScope
 from dialog.voip.admission import Accept, Decision, Declined, NoWorker, Offer, Reject, Resolver, Say, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Line
@@ -34,6 +33,7 @@ from dialog.voip.link import (
     StopRecording,
     UseClientTool,
 )
+from dialog.voip.peers import Adoption, MediaEnd, MediaWire, Taker
 from dialog.voip.voip import VoIP
 from dialog.voip.web.messages import (
     FORMATS,
@@ -43,14 +43,15 @@ from dialog.voip.web.messages import (
     SessionResume,
     SessionStart,
     SessionStarted,
+    ToolResult,
+    decode_client_message,
     encode,
 )
 from dialog.voip.web.narrator import Narrator
 from dialog.voip.web.recordings import Recordings
-from dialog.voip.web.tokens import LONGEST_LIFE_S, Grant, SessionTokens
+from dialog.voip.web.tokens import LONGEST_LIFE_S, Grant, SessionSecrets, SessionTokens, Ticket
 from dialog.voip.web.tools import ToolCalls
 from dialog.voip.web.voip import WebVoIP
-from dialog.voip.wires import SocketWire
 
 __all__ = ["Refusal", "WebCall", "WebSettings", "WebSwitchboard"]
 
@@ -86,14 +87,13 @@ class WebSettings(Struct, frozen=True, kw_only=True):
 
 
 class WebCall:
-    """A call, its client's secret, and what that client is to be told."""
+    """A call, its client's connection, and what that client is to be told."""
 
-    def __init__(self, call_id: UUID, wire: SocketWire) -> None:
+    def __init__(self, call_id: UUID, wire: MediaWire | None) -> None:
         self.call_id = call_id
-        self.secret: str = token_urlsafe(24)
         self.call: Call | None = None
         """``None`` until the session is accepted."""
-        self.wire: SocketWire | None = wire
+        self.wire: MediaWire | None = wire
         """The connection; ``None`` while it is broken."""
         self.taken: asyncio.Future[None] | None = None
         self.tools: ToolCalls = ToolCalls(call_id, self.tell)
@@ -108,15 +108,22 @@ class WebCall:
         voip.on(VoIP.PLAYBACK, self._played)
         voip.on(VoIP.ENDED, self._ended)
 
-    def begin(self, wire: SocketWire, started: SessionStarted) -> None:
+    def begin(self, wire: MediaWire, started: SessionStarted) -> None:
         """Tell the client on a new connection that its session goes on, and what it has missed."""
-        self.wire = wire
+        old, self.wire = self.wire, wire
+        if old is not None and old is not wire:
+            old.fail(4409)
         wire.send_control(encode(started))
         self._begun = True
         while self._waiting:
             wire.send_control(encode(self._waiting.popleft()))
 
-    def lost(self, wire: SocketWire) -> None:
+    def withdraw(self) -> None:
+        """Its client cannot connect after all."""
+        if self.call is not None:
+            self.call.end("error", "the client could not be connected")
+
+    def lost(self, wire: MediaWire) -> None:
         """A connection is gone."""
         if self.wire is wire:
             self.wire = None
@@ -149,7 +156,7 @@ class _LineWire:
 
     __slots__ = ("_wire", "send_audio", "send_clear", "send_mark")
 
-    def __init__(self, wire: SocketWire) -> None:
+    def __init__(self, wire: MediaWire) -> None:
         self._wire = wire
         self.send_audio = wire.send_audio
         self.send_mark = wire.send_mark
@@ -163,6 +170,34 @@ class _LineWire:
         """A line that has ended writes no more."""
 
 
+class _Joined:
+    """Where what a client sends goes."""
+
+    __slots__ = ("_call", "_line", "_session", "_wire", "receive_audio", "receive_digit", "receive_mark", "scope")
+
+    def __init__(self, session: WebCall, call: Call, line: Line, wire: MediaWire) -> None:
+        self.scope: CallScope | None = call.scope
+        self.receive_audio = line.receive_audio
+        self.receive_mark = line.receive_mark
+        self.receive_digit = line.receive_digit
+        self._session = session
+        self._call = call
+        self._line = line
+        self._wire = wire
+
+    def receive_control(self, message: bytes) -> None:
+        told = decode_client_message(message)
+        if isinstance(told, ToolResult):
+            self._session.tools.answered(told)
+
+    def stopped(self) -> None:
+        self._call.stream_stopped(self._line)
+
+    def closed(self) -> None:
+        self._session.lost(self._wire)
+        self._call.stream_closed(self._line)
+
+
 class WebSwitchboard:
     """All sessions of a gateway. It is the carrier of their calls, too: it has nothing to redirect."""
 
@@ -170,6 +205,7 @@ class WebSwitchboard:
         self,
         settings: WebSettings,
         tokens: SessionTokens,
+        secrets: SessionSecrets,
         on_voip: Callable[[WebVoIP], object],
         *,
         workers: Workers | None = None,
@@ -183,7 +219,10 @@ class WebSwitchboard:
         """New sessions are declined; those that are there go on."""
         self.closing = False
         self._settings = settings
+        self.node = ""
+        """Our name among the gateways that share sessions."""
         self._tokens = tokens
+        self._secrets = secrets
         self._on_voip = on_voip
         self._workers = workers
         self._recordings = None if settings.recordings is None else Recordings(settings.recordings)
@@ -201,16 +240,33 @@ class WebSwitchboard:
         session = self._sessions.get(call_id)
         return session.call if session is not None else None
 
+    def holds(self, call_id: UUID) -> bool:
+        """Whether a session is here, or was, as long as its token could come again."""
+        return call_id in self._sessions or call_id in self._used
+
+    def ticket(self, resume: SessionResume) -> Ticket:
+        """What the secret says with which a client comes back.
+
+        Raises:
+            Refusal: We have not made it, or for another session.
+        """
+        try:
+            return self._secrets.verify(resume.secret, resume.session)
+        except RemoteProtocolError as exc:
+            raise Refusal(4404, "unknown_session", "there is no such session (any more)") from exc
+
     async def start(
-        self, start: SessionStart, wire: SocketWire, about: tuple[tuple[str, str], ...]
+        self,
+        start: SessionStart,
+        wire: MediaWire,
+        about: tuple[tuple[str, str], ...],
+        used_elsewhere: Callable[[UUID], Awaitable[bool]],
     ) -> tuple[WebCall, SessionStarted]:
         """Admit a new session; :meth:`join` connects it. ``about`` its connection: address, origin.
 
         Raises:
             Refusal: There is none.
         """
-        if start.version != VERSION:
-            raise Refusal(4400, "version", f"this server speaks version {VERSION}, not {start.version}")
         if self.closing or self.draining:
             raise Refusal(4503, "busy", "no sessions are taken at the moment")
         grant = self._grant(start)
@@ -240,6 +296,8 @@ class WebSwitchboard:
         )
         session = self._sessions[grant.call_id] = WebCall(grant.call_id, wire)
         try:
+            if start.token and await used_elsewhere(grant.call_id):
+                raise _used_before()  # noqa: TRY301  # what follows is undone alike
             return session, await self._admit(session, metadata, audio)
         except BaseException as exc:
             if session.call is not None:
@@ -255,20 +313,26 @@ class WebSwitchboard:
         Raises:
             Refusal: It is over, was never here, or is somebody else's.
         """
-        if resume.version != VERSION:
-            raise Refusal(4400, "version", f"this server speaks version {VERSION}, not {resume.version}")
+        self.ticket(resume)
         session = self._sessions.get(resume.session)
-        known = session is not None and compare_digest(session.secret.encode(), resume.secret.encode())
-        if session is None or session.call is None or session.call.state == "ended" or not known:
+        if session is None or session.call is None or session.call.state == "ended":
             raise Refusal(4404, "unknown_session", "there is no such session (any more)")
-        old = session.wire
-        if old is not None:
-            session.lost(old)
-            old.fail(4409)
-        return session, self._started(session, session.call, resumed=True)
+        return session, self._started(session.call)
 
-    def join(self, session: WebCall, started: SessionStarted, wire: SocketWire) -> Line:
-        """Connect a session to its client.
+    async def adopt(self, ticket: Ticket, adoption: Adoption) -> None:
+        """Go on with a session whose gateway is gone; if its taker fails, it is over."""
+        session = self._sessions[ticket.call_id] = WebCall(ticket.call_id, None)
+        call = self._make_call(session, adoption.metadata, ticket.audio, generation=ticket.generation)
+        try:
+            call.offer(partial(self._hand_over, session, adoption.take))
+            if session.taken is not None:
+                await asyncio.shield(session.taken)
+        except (UserCodeError, NoWorker) as exc:
+            logger.error("call %s: nobody goes on with it: %s", ticket.call_id, exc)  # noqa: TRY400
+            call.end("error", str(exc))
+
+    def join(self, session: WebCall, started: SessionStarted, wire: MediaWire) -> MediaEnd:
+        """Connect a session to its client; a connection that it still has is closed.
 
         Raises:
             Refusal: The call has ended meanwhile.
@@ -279,9 +343,10 @@ class WebSwitchboard:
             raise Refusal(4404, "unknown_session", "the call has ended")
         session.begin(wire, started)
         try:
-            return call.join(_LineWire(wire), call.generation + 1)
+            line = call.join(_LineWire(wire), call.generation + 1)
         except StateError as exc:
             raise Refusal(4404, "unknown_session", "the call has ended") from exc
+        return _Joined(session, call, line, wire)
 
     # The carrier of its calls.
 
@@ -362,7 +427,7 @@ class WebSwitchboard:
             except RemoteProtocolError as exc:
                 raise Refusal(4401, "token", str(exc)) from exc
             if grant.call_id in self._sessions or grant.call_id in self._used:
-                raise Refusal(4401, "token", "the session's token was used before")
+                raise _used_before()
             return grant
         if not self._settings.allow_anybody:
             raise Refusal(4401, "token", "a session needs a token")
@@ -375,17 +440,7 @@ class WebSwitchboard:
             raise _refusal(decision)
         if decision.session:
             metadata = replace(metadata, session=decision.session)
-        call = session.call = Call(
-            metadata,
-            self,
-            settings=self._settings.call,
-            clock=self.clock,
-            voip_class=WebVoIP,
-            audio_format=audio,
-            events=self.events,
-            on_closed=self._forget,
-        )
-        session.watch(call.voip)
+        call = self._make_call(session, metadata, audio)
         logger.info("call %s: a session with %s", metadata.call_id, metadata.to or "the agent")
         try:
             call.offer(partial(self._offer, session))
@@ -397,7 +452,22 @@ class WebSwitchboard:
         except NoWorker as exc:
             logger.error("call %s: %s", metadata.call_id, exc)  # noqa: TRY400
             raise Refusal(4503, "busy", "no agent is free at the moment") from exc
-        return self._started(session, call, resumed=False)
+        return self._started(call)
+
+    def _make_call(self, session: WebCall, metadata: CallMetadata, audio: AudioFormat, *, generation: int = 0) -> Call:
+        call = session.call = Call(
+            metadata,
+            self,
+            settings=self._settings.call,
+            clock=self.clock,
+            voip_class=WebVoIP,
+            audio_format=audio,
+            events=self.events,
+            on_closed=self._forget,
+            generation=generation,
+        )
+        session.watch(call.voip)
+        return call
 
     async def _resolve(self, offer: Offer) -> Decision:
         settings = self._settings
@@ -423,13 +493,23 @@ class WebSwitchboard:
         else:
             self._on_voip(voip)
 
-    def _started(self, session: WebCall, call: Call, *, resumed: bool) -> SessionStarted:
+    def _hand_over(self, session: WebCall, taker: Taker, voip: VoIP) -> None:
+        session.taken = taker(voip)
+
+    def _started(self, call: Call) -> SessionStarted:
+        call_id = call.metadata.call_id
+        ticket = Ticket(
+            call_id=call_id,
+            node=self.node,
+            generation=call.generation + 1,
+            audio=call.voip.audio_format,
+        )
         return SessionStarted(
             version=VERSION,
-            session=session.call_id,
-            secret=session.secret,
+            session=call_id,
+            secret=self._secrets.issue(ticket),
             audio=call.voip.audio_format,
-            resumed=resumed,
+            resumed=call.generation > 0,
             agent=call.metadata.to,
             resume_within_s=call.settings.lost_s,
         )
@@ -454,6 +534,10 @@ def _refusal(decision: Declined) -> Refusal:
     if decision == Reject("busy"):
         return Refusal(4503, "busy", "no sessions are taken at the moment")
     return Refusal(4403, "refused", decision.text if isinstance(decision, Say) else "the session was refused")
+
+
+def _used_before() -> Refusal:
+    return Refusal(4401, "token", "the session's token was used before")
 
 
 def _check_tools(start: SessionStart) -> None:

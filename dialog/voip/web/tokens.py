@@ -1,8 +1,11 @@
-"""The short-lived token with which a client starts a session.
+"""The short-lived token with which a client starts a session, and the secret with which it comes back to it.
 
 The host's server knows its users; it signs a token for one of them and gives it to their page, over the session that
 they have there anyway. The token travels in the first message and never in a URL, so no log has it. It names the call
 that it is for, so it is used once: a call has one first stream.
+
+The secret is made by the gateway that has the session, and says where that is: whichever process a client comes back
+to, it knows.
 """
 
 from __future__ import annotations
@@ -12,18 +15,20 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
 from msgspec import Struct
 
 from dialog.errors import ConfigurationError, RemoteProtocolError
+from dialog.message import AudioFormat
 from dialog.voip.web.messages import LONGEST_TOKEN
 
-__all__ = ["LONGEST_LIFE_S", "Grant", "SessionTokens"]
+__all__ = ["LONGEST_LIFE_S", "Grant", "SessionSecrets", "SessionTokens", "Ticket"]
 
-_PURPOSE: Final = b"dialog session token, version 1"
+_TOKEN: Final = b"dialog session token, version 1"
+_SECRET: Final = b"dialog session secret, version 1"
 _MIN_KEY: Final = 16
 LONGEST_LIFE_S: Final = 3600.0
 """So long it is remembered which tokens were used."""
@@ -49,7 +54,82 @@ class Grant(Struct, frozen=True, kw_only=True):
         return f"<Grant for call {self.call_id}>"
 
 
-_decoder: Final = msgspec.json.Decoder(Grant)
+class Ticket(Struct, frozen=True, kw_only=True):
+    """What a secret says."""
+
+    call_id: UUID
+    node: str
+    """Which gateway has the session; empty: the only one."""
+    generation: int
+    """Of the stream that it was told on."""
+    audio: AudioFormat
+
+    def __repr__(self) -> str:
+        return f"<Ticket for call {self.call_id} at {self.node or 'its gateway'}>"
+
+
+SignedT = TypeVar("SignedT", Grant, Ticket)
+
+
+class _Signer(Generic[SignedT]):
+    """Signs values of one type, for one purpose."""
+
+    def __init__(self, key: bytes, purpose: bytes, kind: type[SignedT]) -> None:
+        if len(key) < _MIN_KEY:
+            raise ConfigurationError(f"token_key must have at least {_MIN_KEY} bytes, got {len(key)}")
+        self._key = hmac.digest(key, purpose, "sha256")
+        self._decoder: msgspec.json.Decoder[SignedT] = msgspec.json.Decoder(kind)
+
+    def sign(self, value: SignedT) -> str:
+        body = urlsafe_b64encode(msgspec.json.encode(value)).rstrip(b"=")
+        return f"{body.decode()}.{self._mac(body)}"
+
+    def verify(self, text: str, what: str) -> SignedT:
+        """The value, if we have signed it.
+
+        Raises:
+            RemoteProtocolError: It is malformed or forged.
+        """
+        text, _, mac = text.partition(".")
+        body = text.encode("ascii", "replace")
+        if not hmac.compare_digest(self._mac(body).encode(), mac.encode("ascii", "replace")):
+            raise RemoteProtocolError(f"the session's {what} is not one of ours")
+        try:
+            return self._decoder.decode(urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
+        except (Base64Error, msgspec.MsgspecError) as exc:
+            raise RemoteProtocolError(f"the session's {what} is malformed") from exc
+
+    def _mac(self, body: bytes) -> str:
+        return urlsafe_b64encode(hmac.digest(self._key, body, "sha256")).rstrip(b"=").decode()
+
+
+class SessionSecrets:
+    """Makes and verifies what a client comes back with.
+
+    Args:
+        key: That of the tokens.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._signer = _Signer(key, _SECRET, Ticket)
+
+    def __repr__(self) -> str:
+        return "<SessionSecrets>"
+
+    def issue(self, ticket: Ticket) -> str:
+        """The secret that says so."""
+        return self._signer.sign(ticket)
+
+    def verify(self, secret: str, call_id: UUID) -> Ticket:
+        """What a secret says.
+
+        Raises:
+            RemoteProtocolError: It is malformed, forged, or of another session.
+        """
+        ticket = self._signer.verify(secret, "secret")
+        if ticket.call_id != call_id:
+            raise RemoteProtocolError("the secret is of another session")
+        return ticket
 
 
 class SessionTokens:
@@ -64,9 +144,7 @@ class SessionTokens:
     """
 
     def __init__(self, key: bytes, *, time: Callable[[], float] = time.time) -> None:
-        if len(key) < _MIN_KEY:
-            raise ConfigurationError(f"token_key must have at least {_MIN_KEY} bytes, got {len(key)}")
-        self._key = hmac.digest(key, _PURPOSE, "sha256")
+        self._signer = _Signer(key, _TOKEN, Grant)
         self._time = time
 
     def __repr__(self) -> str:
@@ -99,8 +177,7 @@ class SessionTokens:
             account=account,
             session=session,
         )
-        body = urlsafe_b64encode(msgspec.json.encode(grant)).rstrip(b"=")
-        token = f"{body.decode()}.{self._mac(body)}"
+        token = self._signer.sign(grant)
         if len(token) > LONGEST_TOKEN:
             raise ConfigurationError(
                 f"a token has at most {LONGEST_TOKEN} characters, and this one {len(token)}: let it say less, and the "
@@ -114,17 +191,7 @@ class SessionTokens:
         Raises:
             RemoteProtocolError: It is malformed, forged, or has expired.
         """
-        text, _, mac = token.partition(".")
-        body = text.encode("ascii", "replace")
-        if not hmac.compare_digest(self._mac(body).encode(), mac.encode("ascii", "replace")):
-            raise RemoteProtocolError("the session's token is not one of ours")
-        try:
-            grant = _decoder.decode(urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
-        except (Base64Error, msgspec.MsgspecError) as exc:
-            raise RemoteProtocolError("the session's token is malformed") from exc
+        grant = self._signer.verify(token, "token")
         if self._time() > grant.expires_at:
             raise RemoteProtocolError("the session's token has expired")
         return grant
-
-    def _mac(self, body: bytes) -> str:
-        return urlsafe_b64encode(hmac.digest(self._key, body, "sha256")).rstrip(b"=").decode()

@@ -190,5 +190,36 @@ class Playback extends AudioWorkletProcessor {
   }
 }
 
+/** Lets audio through, or nothing: what was cleared may still be on its way. */
+class Gate extends AudioWorkletProcessor {
+  constructor() {
+    super();
+    this.open = true;
+    this.gain = 1;
+    this.loudness = 0;
+    this.quanta = 0;
+    this.port.onmessage = ({ data }) => (this.open = data.open);
+  }
+
+  process([input], [output]) {
+    const step = (this.open ? 1 : -1) / (FADE_S * sampleRate);
+    const from = input[0];
+    if (from) {
+      for (let index = 0; index < from.length; index++) {
+        this.gain = Math.max(0, Math.min(1, this.gain + step));
+        output[0][index] = from[index] * this.gain;
+      }
+      for (let channel = 1; channel < output.length; channel++) output[channel].set(output[0]);
+    } else this.gain = this.open ? 1 : 0;
+    this.loudness = Math.max(this.loudness, level(output[0]));
+    if (++this.quanta % 8 === 0) {
+      this.port.postMessage({ level: this.loudness, playing: this.loudness > 0.001 });
+      this.loudness = 0;
+    }
+    return true;
+  }
+}
+
 registerProcessor("dialog-capture", Capture);
+registerProcessor("dialog-gate", Gate);
 registerProcessor("dialog-playback", Playback);

@@ -25,16 +25,28 @@ export class DialogClient extends EventTarget {
   /**
    * @param {object} options
    * @param {string} [options.url] Of the WebSocket; relative to the page.
+   * @param {"websocket" | "webrtc" | "auto"} [options.transport] `auto`: WebRTC, and a WebSocket where that is not to be had.
+   * @param {RTCIceServer[]} [options.iceServers] For WebRTC, where the page cannot reach the server directly.
    * @param {() => (string | Promise<string>)} [options.token] Gets a fresh token; asked once per session.
    * @param {string} [options.agent] Which agent.
    * @param {Record<string, string>} [options.parameters] For the agent.
    * @param {Record<string, {description: string, parameters?: object, timeout_s?: number, run: Function}>} [options.tools]
    *   What the agent may do here: `run` gets the arguments, and what it returns, or resolves to, is the result.
    */
-  constructor({ url = "/ws/realtime", token = null, agent = "", parameters = {}, tools = {} } = {}) {
+  constructor({
+    url = "/ws/realtime",
+    transport = "websocket",
+    iceServers = [],
+    token = null,
+    agent = "",
+    parameters = {},
+    tools = {},
+  } = {}) {
     super();
     this.url = new URL(url, location.href);
     this.url.protocol = this.url.protocol.replace("http", "ws");
+    this.transport = transport;
+    this.iceServers = iceServers;
     this.token = token;
     this.agent = agent;
     this.parameters = parameters;
@@ -43,7 +55,10 @@ export class DialogClient extends EventTarget {
     this.session = null;
     this.muted = false;
     this.roundTripMs = null;
-    this._socket = null;
+    /** What the session goes over: "websocket" or "webrtc"; null while there is none. */
+    this.via = null;
+    this._link = null;
+    this._links = new Set();
     this._generation = 0;
   }
 
@@ -52,6 +67,7 @@ export class DialogClient extends EventTarget {
     if (this.state !== "idle" && this.state !== "ended") throw new Error("a session is running");
     const generation = ++this._generation;
     this.session = null;
+    this._peerless = this.transport === "websocket";
     this._set("connecting");
     try {
       await this._openAudio();
@@ -73,6 +89,7 @@ export class DialogClient extends EventTarget {
   /** While muted, silence is sent: the call goes on. */
   mute(muted) {
     this.muted = muted;
+    this._link?.mute(muted);
     this._tell("muted", muted);
   }
 
@@ -135,13 +152,13 @@ export class DialogClient extends EventTarget {
   }
 
   _sendAudio(samples) {
-    if (this.state !== "live" || this._socket?.readyState !== WebSocket.OPEN) return;
+    if (this.state !== "live" || !this._link?.live) return;
     if (this._sentMs === null) {
       this._sentMs = 0;
       this._since = performance.now() - FRAME_MS;
     }
     this._sentMs += (samples.length * 1000) / RATE;
-    this._socket.send(samples);
+    this._link.sendAudio(samples);
   }
 
   _played({ marks, level, playing }) {
@@ -152,55 +169,93 @@ export class DialogClient extends EventTarget {
   // The connection.
 
   async _connect() {
-    const start = this.session
-      ? { type: "session.resume", version: VERSION, session: this.session.session, secret: this.session.secret }
-      : {
-          type: "session.start",
-          version: VERSION,
-          token: this.token ? await this.token() : "",
-          agent: this.agent,
-          audio: [{ encoding: "s16le", sample_rate: RATE }],
-          parameters: this.parameters,
-          tools: Object.entries(this.tools).map(([name, { description, parameters, timeout_s }]) => ({
-            name,
-            description,
-            ...(parameters && { parameters }),
-            ...(timeout_s && { timeout_s }),
-          })),
-        };
-    const generation = this._generation;
-    await new Promise((resolve, reject) => {
-      const socket = (this._socket = new WebSocket(this.url, SUBPROTOCOL));
-      socket.binaryType = "arraybuffer";
-      let problem = null;
-      socket.onopen = () => socket.send(JSON.stringify(start));
-      socket.onmessage = ({ data }) => {
-        if (socket !== this._socket) return;
-        if (data instanceof ArrayBuffer) {
-          this._playback?.port.postMessage({ audio: data }, [data]);
+    const resume = this.session && {
+      type: "session.resume",
+      version: VERSION,
+      session: this.session.session,
+      secret: this.session.secret,
+    };
+    const start = resume ?? {
+      type: "session.start",
+      version: VERSION,
+      token: this.token ? await this.token() : "",
+      agent: this.agent,
+      audio: [{ encoding: "s16le", sample_rate: RATE }],
+      parameters: this.parameters,
+      tools: Object.entries(this.tools).map(([name, { description, parameters, timeout_s }]) => ({
+        name,
+        description,
+        ...(parameters && { parameters }),
+        ...(timeout_s && { timeout_s }),
+      })),
+    };
+    if (!this._peerless) {
+      try {
+        await this._open(await this._peerLink(), start);
+        return;
+      } catch (error) {
+        if (this.transport !== "auto" || error.closeCode > 4000) throw error;
+        this._peerless = true; // not in this session
+        if (error.started) {
+          this.session = error.started;
+          await this._connect();
           return;
         }
-        const message = JSON.parse(data);
+      }
+    }
+    await this._open(new SocketLink(this.url), start);
+  }
+
+  async _peerLink() {
+    const { PeerLink } = await import("./dialog-webrtc.js");
+    const url = new URL(this.url);
+    url.protocol = url.protocol.replace("ws", "http");
+    url.pathname += "/webrtc";
+    return new PeerLink({ url, iceServers: this.iceServers, microphone: this._microphone, context: this._context });
+  }
+
+  /** Begins a session, or goes on with it, over a connection. */
+  async _open(link, first) {
+    const generation = this._generation;
+    let problem = null;
+    this._link = link;
+    this._links.add(link);
+    await new Promise((resolve, reject) => {
+      link.onAudio = (data) => link === this._link && this._playback?.port.postMessage({ audio: data }, [data]);
+      link.onLevel = (data) => link === this._link && this._played(data);
+      link.onMessage = (message) => {
+        if (link !== this._link) return;
         if (message.type === "error" && message.fatal) problem = message;
         if (message.type === "session.started") {
           this.session = message;
+          this.via = link.kind;
           this._sentMs = null;
+          link.mute(this.muted);
+          this._forget(link); // not before: the server would take it for hanging up
+          clearInterval(this._pinging);
           this._pinging = setInterval(() => this._send({ type: "ping", id: Math.round(performance.now()) }), PING_MS);
           this._set("live");
           resolve();
         }
         this._take(message);
       };
-      socket.onclose = ({ code }) => {
+      link.onClose = (code) => {
         clearInterval(this._pinging);
         const error = Object.assign(new Error(problem?.message ?? "The connection broke."), {
           code: problem?.code ?? "connection",
           closeCode: code,
         });
-        if (socket === this._socket && generation === this._generation && this.state === "live") this._lost(error);
+        if (link === this._link && generation === this._generation && this.state === "live") this._lost(error);
         reject(error);
       };
+      link.open(first).catch(reject);
     });
+  }
+
+  /** Closes all connections, or all others. */
+  _forget(but = null) {
+    for (const link of this._links) if (link !== but) link.close();
+    this._links = new Set(but ? [but] : []);
   }
 
   _take(message) {
@@ -263,16 +318,15 @@ export class DialogClient extends EventTarget {
   _end(reason, error = null) {
     this._generation++;
     clearInterval(this._pinging);
-    const socket = this._socket;
-    this._socket = null;
-    socket?.close(1000);
+    this._link = this.via = null;
+    this._forget();
     this._closeAudio();
     this._ending = null;
     this._set("ended", { reason, error });
   }
 
   _send(message) {
-    if (this._socket?.readyState === WebSocket.OPEN) this._socket.send(JSON.stringify(message));
+    this._link?.send(message);
   }
 
   _set(state, more = {}) {
@@ -282,5 +336,41 @@ export class DialogClient extends EventTarget {
 
   _tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** A connection over a WebSocket. */
+class SocketLink {
+  kind = "websocket";
+
+  constructor(url) {
+    this._url = url;
+  }
+
+  get live() {
+    return this._socket?.readyState === WebSocket.OPEN;
+  }
+
+  async open(first) {
+    const socket = (this._socket = new WebSocket(this._url, SUBPROTOCOL));
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.send(first);
+    socket.onmessage = ({ data }) => (data instanceof ArrayBuffer ? this.onAudio(data) : this.onMessage(JSON.parse(data)));
+    socket.onclose = ({ code }) => this.onClose(code);
+  }
+
+  send(message) {
+    if (this.live) this._socket.send(JSON.stringify(message));
+  }
+
+  sendAudio(samples) {
+    this._socket.send(samples);
+  }
+
+  /** The client sends silence. */
+  mute() {}
+
+  close() {
+    this._socket?.close(1000);
   }
 }

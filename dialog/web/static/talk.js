@@ -19,7 +19,9 @@ const STATES = {
 const ENDINGS = { agent_hangup: "The agent has hung up", caller_hangup: "You have hung up", lost: "The connection was lost" };
 const STAGES = { hearing: "hearing you", dialog: "turn taking", model: "thinking", voice: "voice", line: "line" };
 
-const client = new DialogClient({ url: body.dataset.socket, token });
+const VIA = { webrtc: "WebRTC", websocket: "WebSocket" };
+
+const client = new DialogClient({ url: body.dataset.socket, transport: body.dataset.transport, token });
 let shown = new Map();
 let latencies = [];
 let since = null;
@@ -65,6 +67,7 @@ client.addEventListener("state", ({ detail: { state, reason, error } }) => {
   find("hint").hidden = state !== "idle";
   if (state === "live") {
     since ??= Date.now();
+    find("via").textContent = VIA[client.via];
     show("listening");
   } else if (state === "ended") {
     since = null;

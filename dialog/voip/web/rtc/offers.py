@@ -1,0 +1,193 @@
+"""WebRTC's offers and answers over HTTP, whatever server carries them.
+
+``POST`` with a JSON object: ``sdp``, the offer, and ``session``, the same ``session.start`` or ``session.resume`` that
+would be the first message on a WebSocket. The answer is in ``sdp``; ``started`` is what the client will be told on the
+data channel again, so that it can come back by a WebSocket if its network lets no UDP through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Final, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from dialog.clock import Clock
+from dialog.voip.web.messages import ErrorTold, SessionResume, SessionStart, SessionStarted, encode
+from dialog.voip.web.rtc.connection import RtcConnection, RtcWire
+from dialog.voip.web.rtc.settings import WebRTC
+from dialog.voip.web.session import WebSession
+from dialog.voip.web.stream import WebStream
+from dialog.voip.web.switchboard import Refusal
+
+__all__ = ["Answer", "Offers", "RtcAnswer", "RtcOffer"]
+
+logger = logging.getLogger(__name__)
+
+_KINDS: Final = re.compile(r"^m=(\S+)", re.MULTILINE)
+_CANDIDATE: Final = re.compile(r"^a=candidate:", re.MULTILINE)
+_MAX_CANDIDATES: Final = 40
+"""Each is knocked at: an offer must not make us knock anywhere else."""
+_STATUS: Final = {1008: 400, 1009: 413, 1011: 500}
+_CLOSE_S: Final = 5.0
+
+
+class RtcOffer(Struct, frozen=True, kw_only=True):
+    """What a client posts."""
+
+    sdp: str
+    session: SessionStart | SessionResume
+
+    def __repr__(self) -> str:
+        return f"<RtcOffer of {len(self.sdp)} characters>"
+
+
+class RtcAnswer(Struct, frozen=True, kw_only=True):
+    """What it gets."""
+
+    sdp: str
+    started: SessionStarted | None
+    """Not told ahead where another gateway has the session."""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """An HTTP response; its body is JSON."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class MakeSession(Protocol):
+    """Makes the session of a connection."""
+
+    def __call__(self, stream: WebStream, wire: RtcWire, remote: str, origin: str, /) -> WebSession: ...
+
+
+class Offers:
+    """Answers offers, and keeps the connections that come of them.
+
+    Args:
+        settings: See there.
+        make: Makes the session of a connection.
+        refusal: Why a request with these headers is not granted, as an upgrade to a WebSocket would not be.
+        refused: Counts what is refused later.
+        max_message: Largest offer, and largest message.
+        start_timeout_s: How long a client may take to connect.
+        clock: Time of the calls.
+    """
+
+    def __init__(
+        self,
+        settings: WebRTC,
+        make: MakeSession,
+        *,
+        refusal: Callable[[Mapping[str, str]], tuple[int, str] | None],
+        refused: Callable[[int, str], object],
+        max_message: int,
+        start_timeout_s: float,
+        clock: Clock,
+    ) -> None:
+        self.max_message = max_message
+        self._settings = settings
+        self._make = make
+        self._refusal = refusal
+        self._refused = refused
+        self._start_timeout_s = start_timeout_s
+        self._clock = clock
+        self._connections: dict[asyncio.Task[None], RtcWire] = {}
+
+    async def answer(self, method: str, headers: Mapping[str, str], remote: str, body: bytes) -> Answer:
+        """Answer a request; ``headers`` have names in lower case."""
+        origin = headers.get("origin", "")
+        refused = self._refusal(headers)
+        if refused is not None:
+            return _told(ErrorTold(code="refused", message=refused[1], fatal=True), refused[0])
+        shared = _shared(origin)
+        if method == "OPTIONS":  # a page of another host, which is among the origins
+            return Answer(status=204, headers=shared)
+        try:
+            answer = await self._connect(_decode(body), remote, origin)
+        except Refusal as refusal:
+            self._refused(refusal.close_code, str(refusal))
+            status = _STATUS.get(refusal.close_code, refusal.close_code - 4000)
+            return _told(ErrorTold(code=refusal.code, message=str(refusal), fatal=True), status, shared)
+        except Exception:  # nobody else tells the client
+            logger.exception("an offer could not be answered")
+            return _told(ErrorTold(code="error", message="an error has occurred", fatal=True), 500, shared)
+        return Answer(status=200, body=msgspec.json.encode(answer), headers=shared)
+
+    async def close(self) -> None:
+        """Close the connections that no call closed, and wait until all are."""
+        for wire in self._connections.values():
+            wire.close()
+        if self._connections:
+            await asyncio.wait(tuple(self._connections), timeout=_CLOSE_S)
+
+    async def _connect(self, offer: RtcOffer, remote: str, origin: str) -> RtcAnswer:
+        stream = WebStream(self._clock.now())
+        stream.state = "starting"
+        wire = RtcWire()
+        session = self._make(stream, wire, remote, origin)
+        admitted = await session.admit(offer.session)
+        connection = RtcConnection(
+            wire,
+            session,
+            admitted,
+            self._settings,
+            max_message=self.max_message,
+            start_timeout_s=self._start_timeout_s,
+            clock=self._clock,
+        )
+        try:
+            sdp = await connection.answer(offer.sdp)
+        except BaseException as exc:
+            await connection.close()
+            admitted.withdraw()
+            if isinstance(exc, Exception):
+                logger.info("an offer cannot be answered: %r", exc)
+                raise Refusal(4400, "offer", "the offer cannot be answered") from exc
+            raise
+        task = asyncio.get_running_loop().create_task(connection.run(), name="serve a WebRTC connection")
+        self._connections[task] = wire
+        task.add_done_callback(partial(self._over, str(admitted.call_id)))
+        return RtcAnswer(sdp=sdp, started=admitted.started)
+
+    def _over(self, name: str, task: asyncio.Task[None]) -> None:
+        del self._connections[task]
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("session %s: its WebRTC connection failed", name, exc_info=task.exception())
+
+
+def _decode(body: bytes) -> RtcOffer:
+    try:
+        offer = msgspec.json.decode(body, type=RtcOffer)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        raise Refusal(1008, "protocol", f"the offer is malformed: {exc}") from exc
+    if sorted(_KINDS.findall(offer.sdp)) != ["application", "audio"]:
+        raise Refusal(4400, "offer", "an offer has one audio track and a data channel")
+    if len(_CANDIDATE.findall(offer.sdp)) > _MAX_CANDIDATES:
+        raise Refusal(4400, "offer", f"an offer has at most {_MAX_CANDIDATES} candidates")
+    return offer
+
+
+def _shared(origin: str) -> tuple[tuple[str, str], ...]:
+    """Let a page that is trusted read the answer, wherever it comes from."""
+    if not origin:
+        return ()
+    return (
+        ("Access-Control-Allow-Origin", origin),
+        ("Access-Control-Allow-Headers", "content-type"),
+        ("Access-Control-Max-Age", "600"),
+        ("Vary", "Origin"),
+    )
+
+
+def _told(error: ErrorTold, status: int, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    return Answer(status=HTTPStatus(status), body=encode(error), headers=headers)

@@ -1,0 +1,316 @@
+"""The client protocol over WebRTC: who gets in and how it is refused, what becomes of connections, and what is pure in it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import msgspec
+import pytest
+from aiohttp import ClientSession
+from hypothesis import given
+from hypothesis import strategies as st
+from web_server import serving, until
+
+from dialog.audio.g711 import mulaw_decode, mulaw_encode
+from dialog.audio.tones import sine
+from dialog.errors import ConfigurationError, MissingExtra
+from dialog.message import MULAW_8K, PCM_16K, PCM_24K, Message
+from dialog.testing.web import WebCaller, WebRefused
+from dialog.testing.webrtc import RtcCaller
+from dialog.voip.admission import Reject
+from dialog.voip.call import CallSettings
+from dialog.voip.voip import VoIP
+from dialog.voip.web import messages as ms
+from dialog.voip.web.gateway import WebGateway
+from dialog.voip.web.rtc import settings
+from dialog.voip.web.rtc.offers import RtcAnswer
+from dialog.voip.web.rtc.settings import IceServer, WebRTC
+from dialog.voip.web.rtc.speech import Speech
+
+KEY = b"a key of thirty-two bytes, or so"
+
+
+@asynccontextmanager
+async def a_gateway(on_voip=lambda voip: None, *, asgi=False, **options):
+    gateway = WebGateway(token_key=KEY, webrtc=WebRTC(), **options)
+    voips = []
+
+    def taken(voip):
+        voips.append(voip)
+        on_voip(voip)
+
+    gateway.on("voip", taken)
+    async with serving(gateway, asgi=asgi) as url:
+        yield gateway, url, voips
+
+
+async def offer(url, body, **headers):
+    """Post something; the status, the headers and the JSON that comes back."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with ClientSession() as http:
+        async with http.post(url.replace("ws", "http", 1) + "/webrtc", data=data, headers=headers) as response:
+            text = await response.read()
+            said = json.loads(text) if response.content_type == "application/json" else {}
+            return response.status, response.headers, said
+
+
+def start(**fields):
+    return {"type": "session.start", "version": 1, **fields}
+
+
+AN_OFFER = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 96\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"
+
+
+# -- who gets in
+
+
+@pytest.mark.parametrize("asgi", [False, True])
+async def test_a_client_is_let_in_and_refused_as_on_a_websocket(asgi):
+    async with a_gateway(asgi=asgi, agents=["desk"]) as (gateway, url, voips):
+        token = gateway.token(user="ada")
+        async with RtcCaller.connect(url, token=token, audio=[PCM_16K]) as caller:
+            assert (voips[0].user, voips[0].agent) == ("ada", "desk")
+            assert caller.audio_format == voips[0].audio_format == PCM_16K
+            with pytest.raises(WebRefused, match="used before") as refused:
+                async with RtcCaller.connect(url, token=token):
+                    pass
+            assert refused.value.close_code == 4401
+        await until(lambda: not gateway.calls)
+        assert voips[0].end.reason == "caller_hangup"
+
+
+@pytest.mark.parametrize("asgi", [False, True])
+@pytest.mark.parametrize(
+    ("body", "origin", "status", "code"),
+    [
+        ({"sdp": AN_OFFER, "session": start()}, "", 401, "token"),
+        ({"sdp": AN_OFFER, "session": start(token="forged")}, "", 401, "token"),
+        ({"sdp": AN_OFFER, "session": start(version=2)}, "", 400, "version"),
+        ({"sdp": AN_OFFER, "session": start(token="{token}", agent="nobody")}, "", 400, "unknown_agent"),
+        ({"sdp": AN_OFFER, "session": start(token="{token}")}, "", 400, "offer"),
+        ({"sdp": AN_OFFER.replace("audio", "video"), "session": start(token="{token}")}, "", 400, "offer"),
+        ({"sdp": AN_OFFER + "a=candidate:x\r\n" * 50, "session": start(token="{token}")}, "", 400, "offer"),
+        ({"sdp": AN_OFFER, "session": {"type": "ping", "id": 1}}, "", 400, "protocol"),
+        (
+            {"sdp": "", "session": {"type": "session.resume", "version": 1, "session": str(uuid4()), "secret": "x"}},
+            "",
+            400,
+            "offer",
+        ),
+        (b"{", "", 400, "protocol"),
+        ({"sdp": AN_OFFER, "session": start(token="{token}")}, "https://evil.example", 403, "refused"),
+        (b"x" * 70_000, "", 413, None),
+    ],
+)
+async def test_what_is_no_good_is_refused_with_a_status_and_costs_nothing(body, origin, status, code, asgi):
+    async with a_gateway(asgi=asgi, agents=["desk"]) as (gateway, url, _):
+        if not isinstance(body, bytes):
+            body = json.loads(json.dumps(body).replace("{token}", gateway.token()))
+        answered, _, said = await offer(url, body, **({"Origin": origin} if origin else {}))
+        assert (answered, said.get("code")) == (status, code)
+        await until(lambda: not gateway.calls)
+        assert not gateway._offers._connections
+
+
+async def test_the_resolver_and_the_host_s_code_decide_over_webrtc_too():
+    async def resolve(offered):
+        return Reject()
+
+    async with a_gateway(resolver=resolve) as (gateway, url, _):
+        with pytest.raises(WebRefused) as refused:
+            async with RtcCaller.connect(url, token=gateway.token()):
+                pass
+        assert refused.value.close_code == 4403
+
+    def broken(voip):
+        raise ValueError("a secret")
+
+    async with a_gateway(broken) as (gateway, url, _):
+        with pytest.raises(WebRefused, match="an error has occurred") as refused:
+            async with RtcCaller.connect(url, token=gateway.token()):
+                pass
+        assert refused.value.close_code == 1011
+
+
+@pytest.mark.parametrize("asgi", [False, True])
+async def test_a_page_of_a_trusted_host_may_read_the_answer(asgi):
+    async with a_gateway(asgi=asgi, origins=["https://app.example"]) as (_, url, _), ClientSession() as http:
+        where = url.replace("ws", "http", 1) + "/webrtc"
+        async with http.options(where, headers={"Origin": "https://app.example"}) as response:
+            assert response.status == 204
+            assert response.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        async with http.options(where, headers={"Origin": "https://evil.example"}) as response:
+            assert response.status == 403
+            assert "Access-Control-Allow-Origin" not in response.headers
+        async with http.get(where) as response:
+            assert response.status == 405
+
+
+async def test_without_webrtc_there_is_nothing_to_post_to():
+    gateway = WebGateway()
+    assert not gateway.webrtc
+    async with serving(gateway) as url:
+        status, _, _ = await offer(url, {})
+        assert status in (404, 405)
+
+
+def test_the_extra_is_named_if_it_is_missing(monkeypatch):
+    monkeypatch.setattr(settings, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match=r"dialog\[webrtc\]"):
+        WebGateway(webrtc=WebRTC())
+    with pytest.raises(ConfigurationError, match="stun:"):
+        IceServer(url="https://stun.example")
+
+
+# -- what becomes of a connection
+
+
+async def test_whose_network_lets_no_udp_through_goes_on_with_its_session_by_websocket():
+    async with a_gateway() as (gateway, url, voips):
+        async with RtcCaller.connect(url, token=gateway.token()) as real:
+            sdp = real._link._peer.localDescription.sdp
+        body = {"sdp": sdp, "session": start(token=gateway.token())}  # of a connection that is closed
+        status, _, said = await offer(url, body)
+        answer = msgspec.convert(said, RtcAnswer)
+        assert (status, answer.started.resumed) == (200, False)
+        assert voips[1].state == "offered"
+        async with ClientSession() as http:
+            caller = WebCaller(http, url, gateway._switchboard.clock)
+            caller.started = answer.started
+            started = await caller.resume()
+            assert not started.resumed
+            assert (voips[1].state, voips[1].generation) == ("live", 1)
+            await caller.hang_up()
+        await until(lambda: not gateway.calls)
+
+
+async def test_a_client_that_never_connects_is_forgotten(monkeypatch):
+    settings_ = CallSettings(never_connected_s=0.3)
+    async with a_gateway(start_timeout_s=0.2, call_settings=settings_) as (gateway, url, voips):
+        async with RtcCaller.connect(url, token=gateway.token()) as real:
+            sdp = real._link._peer.localDescription.sdp
+        status, _, _ = await offer(url, {"sdp": sdp, "session": start(token=gateway.token())})
+        assert status == 200
+        await until(lambda: not gateway.calls and not gateway._offers._connections)
+        assert voips[1].end.reason == "never_connected"
+
+
+async def test_a_connection_that_falls_silent_is_lost_and_its_session_waits(monkeypatch):
+    monkeypatch.setattr("dialog.voip.web.rtc.connection._WATCH_S", 0.05)
+    monkeypatch.setattr("dialog.voip.web.rtc.connection._SILENT_S", 0.2)
+    async with a_gateway() as (gateway, url, voips):
+        async with RtcCaller.connect(url, token=gateway.token()) as caller:
+            await caller.drop()
+            await until(lambda: voips[0].state == "lost")
+            assert (await caller.resume()).resumed
+            await until(lambda: voips[0].state == "live")
+
+
+async def test_a_page_that_goes_away_without_a_word_has_hung_up():
+    async with a_gateway() as (gateway, url, voips):
+        async with RtcCaller.connect(url, token=gateway.token()) as caller:
+            await caller._link._peer.close()  # as a tab that is closed
+            await until(lambda: voips[0].end is not None)
+            assert voips[0].end.reason == "caller_hangup"
+
+
+async def test_a_newer_connection_takes_the_session_over_and_the_older_is_told():
+    async with a_gateway() as (gateway, url, voips):
+        async with RtcCaller.connect(url, token=gateway.token()) as caller, ClientSession() as http:
+            other = WebCaller(http, url, gateway._switchboard.clock)
+            other.started = caller.started
+            assert (await other.resume()).resumed
+            await caller._link.over
+            assert caller.close_code == 4409
+            assert voips[0].state == "live"
+            await other.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [("{", 1008), ('{"type":"session.start","version":1}', 1008), (b"\0", 1008), ("x" * 70_000, 1009)]
+)
+async def test_what_breaks_the_protocol_closes_the_connection_with_its_code(said, code):
+    async with a_gateway() as (gateway, url, _):
+        async with RtcCaller.connect(url, token=gateway.token()) as caller:
+            caller._link._channel.send(said)
+            assert await caller.wait_closed() == code
+
+
+async def test_other_data_channels_are_closed():
+    async with a_gateway() as (gateway, url, _):
+        async with RtcCaller.connect(url, token=gateway.token()) as caller:
+            other = caller._link._peer.createDataChannel("something else")
+            await until(lambda: other.readyState == "closed")
+            caller.send(ms.Ping(3))
+            assert (await caller.wait_for(ms.Pong)).id == 3
+
+
+async def test_closing_the_gateway_ends_its_sessions_and_says_so():
+    async with a_gateway() as (gateway, url, voips):
+        async with RtcCaller.connect(url, token=gateway.token()) as caller:
+            await gateway.close()
+            assert (await caller.wait_for(ms.SessionEnded)).reason == "shutdown"
+            assert await caller.wait_closed() == 1000
+            assert voips[0].end.reason == "shutdown"
+
+
+async def test_a_telephone_s_audio_goes_both_ways():
+    heard = []
+    async with a_gateway(lambda voip: voip.on(VoIP.MESSAGE, heard.append)) as (gateway, url, voips):
+        async with RtcCaller.connect(url, token=gateway.token(), audio=[MULAW_8K]) as caller:
+            tone = sine(300, 400)
+            caller.say(mulaw_encode(tone))
+            voips[0].post(Message(uuid=uuid4(), data=mulaw_encode(tone), done=True))
+            await until(lambda: caller.heard_ms >= 380)
+
+            def loud():
+                pcm = memoryview(mulaw_decode(b"".join(each.data for each in heard))).cast("h")
+                return sum(abs(each) > 1000 for each in pcm)
+
+            await until(lambda: loud() > 0.25 * 8000)
+
+
+# -- what is pure
+
+
+@given(st.lists(st.one_of(st.integers(1, 3000), st.just("mark"), st.just("take"), st.just("clear"))))
+def test_speech_loses_nothing_and_every_mark_comes_in_its_place(steps):
+    speech = Speech(MULAW_8K)
+    put, taken, marks = bytearray(), bytearray(), {}
+    for number, step in enumerate(steps):
+        if step == "mark":
+            marks[str(number)] = len(put)
+            speech.mark(str(number))
+        elif step == "clear":
+            assert speech.clear() == len(put) - len(taken)
+            del put[len(taken) :]
+            marks = {}
+        elif step == "take":
+            _check(speech, put, taken, marks)
+        else:
+            data = bytes(number % 200 for _ in range(step))
+            put += data
+            speech.put(data)
+        assert speech.queued == len(put) - len(taken)
+    while len(taken) < len(put) or marks:
+        _check(speech, put, taken, marks)
+
+
+def _check(speech, put, taken, marks):
+    frame, reached = speech.take()
+    assert len(frame) == speech.size
+    due = bytes(put[len(taken) : len(taken) + speech.size])
+    assert frame == due + speech.silence[len(due) :]
+    taken += due
+    assert reached == [name for name, at in marks.items() if at <= len(taken)]
+    for name in reached:
+        del marks[name]
+
+
+def test_silence_is_recognised_without_looking_at_it():
+    speech = Speech(PCM_24K)
+    assert speech.take()[0] is speech.silence
+    speech.put(bytes(10))
+    assert speech.take()[0] is not speech.silence
