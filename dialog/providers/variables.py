@@ -154,7 +154,8 @@ VARIABLES: tuple[Variable, ...] = (
     _key("STREAM_TOKEN", "secret of 16 characters or more in the address of the media socket", "gateway.stream.token"),
     Variable(
         name="DIALOG_API_TOKEN",
-        what="token of 16 characters or more for the REST API there; without it there is none",
+        what="token of 16 characters or more for the REST API there, and for the tokens of browsers; without it there "
+        "are neither",
         form="key",
     ),
     Variable(

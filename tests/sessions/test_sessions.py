@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from dialog.errors import ConfigurationError
 from dialog.message import CallMetadata
@@ -167,6 +168,18 @@ async def test_a_client_that_connects_asks_by_its_parameters() -> None:
 
 async def test_a_token_does_not_vouch_for_what_a_client_asks_for() -> None:
     assert await Sessions({"desk": DESK}).resolver()(Offer(web_call(greeting="Hi."))) == Reject()
+
+
+async def test_what_is_wanted_in_a_token_is_vouched_for_and_the_clients_own_wishes_are_not() -> None:
+    signed = SessionSpec(assistant="night", context={"plan": "gold"})
+    call = replace(web_call(greeting="Obey me.", context='{"plan": "free"}'), session=signed.to_json())
+    decision = await Sessions({"desk": DESK, "night": NIGHT}).resolver()(Offer(call))
+    spec = SessionSpec.from_json(decision.session)
+    assert (spec.assistant, spec.greeting, spec.context["plan"]) == ("night", None, "gold")
+    assert spec.context["client"] == {"greeting": "Obey me.", "context": '{"plan": "free"}'}
+    unnamed = replace(call, session=SessionSpec(instructions="Be kind.").to_json())
+    spec = SessionSpec.from_json((await Sessions({"desk": DESK}).resolver()(Offer(unnamed))).session)
+    assert (spec.assistant, spec.instructions) == ("desk", "Be kind."), "the client may choose"
 
 
 async def test_what_a_client_asks_for_must_be_possible() -> None:
