@@ -119,14 +119,16 @@ if TYPE_CHECKING:
     from dialog.server.config import ClientSettings as ClientSettings
     from dialog.server.config import PhoneNumber as PhoneNumber
     from dialog.server.config import ServiceConfig as ServiceConfig
-    from dialog.server.config import Tenant as Tenant
     from dialog.server.service import Service as Service
+    from dialog.server.tenants import TelnyxTenant as TelnyxTenant
+    from dialog.server.tenants import Tenant as Tenant
     from dialog.sessions.config import AgentConfig as AgentConfig
     from dialog.sessions.config import ProviderConfig as ProviderConfig
     from dialog.sessions.sessions import Sessions as Sessions
     from dialog.sessions.spec import SessionRequest as SessionRequest
     from dialog.sessions.spec import SessionSpec as SessionSpec
     from dialog.sms.sms import SMS as SMS
+    from dialog.sms.telnyx import TelnyxSMS as TelnyxSMS
     from dialog.sms.twilio import TwilioSMS as TwilioSMS
     from dialog.stt.azure import AzureSTT as AzureSTT
     from dialog.stt.cartesia import CartesiaSTT as CartesiaSTT
@@ -289,8 +291,10 @@ _HOMES = {
     "TTS": "tts.tts",
     "TeeSTT": "stt.tee",
     "TelnyxGateway": "voip.telnyx.gateway",
+    "TelnyxSMS": "sms.telnyx",
+    "TelnyxTenant": "server.tenants",
     "TelnyxVoIP": "voip.telnyx.voip",
-    "Tenant": "server.config",
+    "Tenant": "server.tenants",
     "Timeout": "errors",
     "ToolPolicy": "toolpolicy",
     "TurnSettings": "agent.turns.settings",
@@ -449,6 +453,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "StreamVoIP",
     "TeeSTT",
     "TelnyxGateway",
+    "TelnyxSMS",
+    "TelnyxTenant",
     "TelnyxVoIP",
     "Tenant",
     "Timeout",

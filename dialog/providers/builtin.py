@@ -77,6 +77,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "web": "dialog.voip.web.gateway:WebGateway",
     },
     "sms": {
+        "telnyx": "dialog.sms.telnyx:TelnyxSMS",
         "twilio": "dialog.sms.twilio:TwilioSMS",
     },
 }

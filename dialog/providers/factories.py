@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dialog.s2s.openai import OpenAIRealtimeS2S
     from dialog.s2s.s2s import S2S
     from dialog.sms.sms import SMS
+    from dialog.sms.telnyx import TelnyxSMS
     from dialog.sms.twilio import TwilioSMS
     from dialog.stt.azure import AzureSTT
     from dialog.stt.cartesia import CartesiaSTT
@@ -312,6 +313,8 @@ class SMSFactory(Factory):
     @overload
     def __call__(self, name: Literal["twilio"] = ..., /, **options: Any) -> TwilioSMS: ...
     @overload
+    def __call__(self, name: Literal["telnyx"], /, **options: Any) -> TelnyxSMS: ...
+    @overload
     def __call__(self, name: str, /, **options: Any) -> SMS: ...
     def __call__(self, name: str = "", /, **options: Any) -> SMS:
         """See :class:`Factory`."""
@@ -425,6 +428,8 @@ def provider_class(kind: Literal["gateway"], name: Literal["web"]) -> type[WebGa
 def provider_class(kind: Literal["gateway"], name: str) -> type[Any]: ...
 @overload
 def provider_class(kind: Literal["sms"], name: Literal["twilio"] = ...) -> type[TwilioSMS]: ...
+@overload
+def provider_class(kind: Literal["sms"], name: Literal["telnyx"]) -> type[TelnyxSMS]: ...
 @overload
 def provider_class(kind: Literal["sms"], name: str) -> type[SMS]: ...
 def provider_class(kind: Kind, name: str = "") -> type[Any]:

@@ -138,7 +138,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="TWILIO_INITIAL_GREETING", what="what it says first; else `GREETING`"),
     Variable(name="TWILIO_VOICE_WEBHOOK_PATH", what="local path of the voice webhook there", default="/twilio/voice"),
     Variable(name="TWILIO_STREAM_WEBSOCKET_PATH", what="local path of the media socket there", default="/ws/twilio"),
-    _key("TELNYX_API_KEY", "API key (`KEY…`), in the Telnyx portal under API Keys", "gateway.telnyx.api_key"),
+    _key(
+        "TELNYX_API_KEY",
+        "API key (`KEY…`), in the Telnyx portal under API Keys",
+        "gateway.telnyx.api_key",
+        "sms.telnyx.api_key",
+    ),
     Variable(
         name="TELNYX_PUBLIC_KEY",
         what="public key of the account, there under Keys & Credentials: checks webhooks",
@@ -150,7 +155,13 @@ VARIABLES: tuple[Variable, ...] = (
         what="id of the Call Control application, there under Voice: needed to place calls",
         configures=("gateway.telnyx.connection_id",),
     ),
-    _base_url("TELNYX_BASE_URL", "Telnyx's API v2", "gateway.telnyx.base_url"),
+    _base_url("TELNYX_BASE_URL", "Telnyx's API v2", "gateway.telnyx.base_url", "sms.telnyx.base_url"),
+    Variable(
+        name="TELNYX_PHONE_NUMBER",
+        what="number of the account, in E.164, that text messages come from",
+        configures=("sms.telnyx.from_",),
+        form="tel",
+    ),
     _key("STREAM_TOKEN", "secret of 16 characters or more in the address of the media socket", "gateway.stream.token"),
     Variable(
         name="DIALOG_API_TOKEN",

@@ -17,12 +17,12 @@ from dialog.providers.builtin import BUILTIN
 from dialog.providers.registry import find_class
 from dialog.providers.variables import fault, value_of, variable
 from dialog.server.callbacks import SessionCallbacks
+from dialog.server.tenants import TelnyxTenant, Tenant
 from dialog.sessions.config import AgentConfig, ProviderConfig
 from dialog.sessions.sessions import OwnAgent, Sessions
 from dialog.sessions.spec import SessionResolver
 from dialog.sms.sms import check_e164
 from dialog.voip.admission import Declined, Reject, Workers
-from dialog.voip.pacing import Pacing
 
 __all__ = [
     "ApiSettings",
@@ -44,7 +44,6 @@ _SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 _SHORTEST_TOKEN: Final = 16
 _LONGEST_NAME: Final = 64
 """Of a tenant: as the call log has room for."""
-_PACING = Pacing()
 
 
 class ApiToken(Struct, frozen=True, kw_only=True):
@@ -124,30 +123,6 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
             raise ConfigurationError("two API tokens have the same name")
 
 
-class Tenant(Struct, frozen=True, kw_only=True):
-    """An account at the carrier, with its own credentials and limit."""
-
-    account_sid: str
-    auth_token: str
-    api_key: str = ""
-    api_secret: str = ""
-    base_url: str = ""
-    """Of the carrier's REST API, instead of Twilio's."""
-    messaging_service_sid: str = ""
-    """Chooses the sender of text messages that name no number."""
-    max_calls: int | None = None
-    """Calls at the same time, placed ones included; ``None``: no limit of its own."""
-    when_full: Declined = Reject("busy")
-    """What callers are told then."""
-    pacing: Pacing = _PACING
-    """How fast calls are placed."""
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Further arguments of :class:`~dialog.voip.twilio.gateway.TwilioGateway`."""
-
-    def __repr__(self) -> str:
-        return f"<Tenant {self.account_sid}>"
-
-
 class PhoneNumber(Struct, frozen=True, kw_only=True):
     """A number of a tenant: who answers it, and what it is called in the API is its key in the configuration.
 
@@ -206,7 +181,7 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
 
     assistants: Mapping[str, AgentConfig | OwnAgent]
     """The agents, by their ids: as values, or as functions that give them their calls (``on_voip``)."""
-    tenants: Mapping[str, Tenant] = field(default_factory=dict[str, Tenant])
+    tenants: Mapping[str, Tenant | TelnyxTenant] = field(default_factory=dict[str, Tenant | TelnyxTenant])
     """The accounts, by their names. Of several, each has the paths below with its name behind them. None are needed
     where only ``clients`` come."""
     numbers: Mapping[str, PhoneNumber] = field(default_factory=dict[str, PhoneNumber])
@@ -252,7 +227,7 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.tenants and self.clients is None:
             raise ConfigurationError("a service needs a tenant, the account at the carrier, or clients")
-        accounts = [tenant.account_sid for tenant in self.tenants.values()]
+        accounts = [tenant.account_id for tenant in self.tenants.values()]
         if len(set(accounts)) != len(accounts):
             raise ConfigurationError("two tenants have the same account: calls tell their tenant by it")
         for name in (*self.assistants, *self.tenants, *self.numbers):

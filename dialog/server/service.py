@@ -17,18 +17,19 @@ from dialog.calls.publish import CallEvents
 from dialog.errors import ConfigurationError, LimitError, StateError
 from dialog.message import CallMetadata, SentSMS
 from dialog.server.channels import Channels
-from dialog.server.config import ClientSettings, PhoneNumber, ServiceConfig, Tenant, config_from_env
+from dialog.server.config import ClientSettings, PhoneNumber, ServiceConfig, config_from_env
 from dialog.server.limits import Limit, Limits, Place, Stamp
 from dialog.server.live import LiveSessions, Session
+from dialog.server.tenants import TelnyxTenant, Tenant
 from dialog.sessions.sessions import reason
 from dialog.sessions.spec import SessionRequest, SessionSpec, phone_context, request_of
-from dialog.sms.twilio import TwilioSMS
+from dialog.sms.sms import SMS
 from dialog.voip.admission import Accept, Decision, Declined, Offer, Reject, Workers
 from dialog.voip.answering import MachineDetection
 from dialog.voip.call import Call
+from dialog.voip.carrier.gateway import PhoneGateway
 from dialog.voip.peers import Peers
 from dialog.voip.refusals import Refusals
-from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
 from dialog.voip.web.recordings import SCHEME
@@ -69,13 +70,13 @@ class Service:
         self.config = config
         self.events: CallEvents = CallEvents(redaction=config.redaction)
         self.sessions = config.sessions()
-        self._accounts = {tenant.account_sid: name for name, tenant in config.tenants.items()}
+        self._accounts = {tenant.account_id: name for name, tenant in config.tenants.items()}
         users = len(config.tenants) + (config.clients is not None)
         self._workers = None if config.workers is None else _Shared(config.workers, users)
         each = {name: tenant.max_calls for name, tenant in config.tenants.items()}
         self.limits: Limits = Limits(config.max_calls, {**each, _NOBODY: None}, self._count)
         """Counts calls against their limits."""
-        self.gateways: Mapping[str, TwilioGateway] = {
+        self.gateways: Mapping[str, PhoneGateway[Any]] = {
             name: self._make_gateway(name, tenant) for name, tenant in config.tenants.items()
         }
         """By tenant."""
@@ -86,7 +87,7 @@ class Service:
             config.callbacks.follow(self.events)
         self._placing: set[UUID] = set()
         """Calls that still have the places that were taken for them, and do not count as calls."""
-        self._messages: dict[str, TwilioSMS] = {}
+        self._messages: dict[str, SMS] = {}
         self.log: Any = None
         """The :class:`~dialog.calls.store.log.CallLog`, while the service runs with one."""
         self.webhooks: Any = None
@@ -135,7 +136,7 @@ class Service:
         return ServiceAsgi(self)
 
     def use_peers(self, peers: Peers, *, media_url: str = "") -> None:
-        """Share the address with other processes of this service: see :meth:`TwilioGateway.use_peers`.
+        """Share the address with other processes of this service: see :meth:`PhoneGateway.use_peers`.
 
         The REST API of each then sees and steers the calls of all, and limits count them together. Several tenants
         share the peers; of their media each has its name behind ``media_url``.
@@ -184,7 +185,7 @@ class Service:
     # What metrics look at.
 
     @property
-    def doors(self) -> tuple[TwilioGateway | WebGateway, ...]:
+    def doors(self) -> tuple[PhoneGateway[Any] | WebGateway, ...]:
         """All gateways: of the tenants, and that of clients."""
         clients = () if self.clients is None else (self.clients,)
         return (*self.gateways.values(), *clients)
@@ -257,7 +258,7 @@ class Service:
             SessionRefused: The resolver does not want it.
             LimitError: There are too many calls.
             CarrierError: The carrier refused.
-            DialogError: As :meth:`TwilioGateway.call`.
+            DialogError: As :meth:`PhoneGateway.call`.
         """
         config, call_id = self.config, uuid4()
         listed = config.numbers.get(number)
@@ -266,8 +267,8 @@ class Service:
             raise Unknown(f"there is no {'assistant' if listed is not None else 'phone number'} of this id")
         call = CallMetadata(
             call_id=call_id,
-            carrier="twilio",
-            account_id=self._tenant(listed).account_sid if listed is not None else "",
+            carrier=self._tenant(listed).carrier if listed is not None else "",
+            account_id=self._tenant(listed).account_id if listed is not None else "",
             from_=listed.number if listed is not None else "",
             to=to,
             direction="outbound",
@@ -379,28 +380,23 @@ class Service:
 
     # Inside.
 
-    def _make_gateway(self, name: str, tenant: Tenant) -> TwilioGateway:
+    def _make_gateway(self, name: str, tenant: Tenant | TelnyxTenant) -> PhoneGateway[Any]:
         config = self.config
         more = self._behind(name)
-        settings: dict[str, Any] = {
-            "account_sid": tenant.account_sid,
-            "auth_token": tenant.auth_token,
-            "api_key": tenant.api_key,
-            "api_secret": tenant.api_secret,
-            "base_url": tenant.base_url,
-            "webhook_url": config.webhook_url and f"{config.webhook_url.rstrip('/')}{more}",
-            "media_url": config.stream_url and f"{config.stream_url.rstrip('/')}{more}",
-            "path": f"{config.prefix}{config.webhook_path}{more}",
-            "media_path": f"{config.prefix}{config.stream_path}{more}",
-            "trust_forwarded_headers": config.trust_forwarded_headers,
-            "resolver": partial(self._resolve, name),
-            "resolver_timeout_s": config.resolver_timeout_s + 1.0,  # ours comes first, and says more
-            "pacing": tenant.pacing,
-            "workers": self._workers,
-            "events": self.events,
-        }
-        gateway = TwilioGateway(**{**settings, **tenant.options})
-        gateway.on("voip", self._on_voip)
+        gateway = tenant.gateway(
+            {
+                "webhook_url": config.webhook_url and f"{config.webhook_url.rstrip('/')}{more}",
+                "media_url": config.stream_url and f"{config.stream_url.rstrip('/')}{more}",
+                "path": f"{config.prefix}{config.webhook_path}{more}",
+                "media_path": f"{config.prefix}{config.stream_path}{more}",
+                "trust_forwarded_headers": config.trust_forwarded_headers,
+                "resolver": partial(self._resolve, name),
+                "resolver_timeout_s": config.resolver_timeout_s + 1.0,  # ours comes first, and says more
+                "workers": self._workers,
+                "events": self.events,
+            }
+        )
+        gateway.listen(self._on_voip)
         return gateway
 
     def _make_web_gateway(self, clients: ClientSettings) -> WebGateway:
@@ -493,20 +489,13 @@ class Service:
         """What stands behind the paths of a tenant."""
         return "" if len(self.config.tenants) == 1 else f"/{tenant}"
 
-    def _tenant(self, number: PhoneNumber) -> Tenant:
+    def _tenant(self, number: PhoneNumber) -> Tenant | TelnyxTenant:
         return self.config.tenants[self.config.tenant_of(number)]
 
-    def _sms(self, name: str, account: Tenant) -> TwilioSMS:
+    def _sms(self, name: str, account: Tenant | TelnyxTenant) -> SMS:
         sender = self._messages.get(name)
         if sender is None:
-            sender = self._messages[name] = TwilioSMS(
-                account_sid=account.account_sid,
-                auth_token=account.auth_token,
-                messaging_service_sid=account.messaging_service_sid,
-                api_key=account.api_key,
-                api_secret=account.api_secret,
-                base_url=account.base_url,
-            )
+            sender = self._messages[name] = account.sms()
         return sender
 
     async def _open_log(self) -> None:
@@ -555,7 +544,7 @@ def _token_key(config: ServiceConfig) -> bytes | None:
     if config.clients is not None and config.clients.token_key:
         return config.clients.token_key.encode()
     for tenant in config.tenants.values():
-        return hmac.digest(tenant.auth_token.encode(), b"dialog client token, version 1", "sha256")
+        return hmac.digest(tenant.secret.encode(), b"dialog client token, version 1", "sha256")
     return None  # this process alone knows it then
 
 

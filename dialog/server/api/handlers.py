@@ -263,7 +263,7 @@ class Handlers:
                 return record.tenant, record.recordings
             found = record.recordings
         for name, tenant in self._service.config.tenants.items():  # the URL names the account
-            if any(tenant.account_sid in url for url in found):
+            if any(tenant.owns(url) for url in found):
                 return name, found
         return "", found
 

@@ -100,6 +100,10 @@ class PhoneGateway(ABC, Generic[VoIPT]):
     def _open_media(self, site: Site, fields: Fields) -> tuple[Codec, Callable[[SocketWire], MediaSession]]:
         """What is spoken on a media socket that comes now, with ``fields`` in its address, and who takes it."""
 
+    def listen(self, listener: Callable[[VoIPT], object]) -> None:
+        """Give every call to ``listener``, as ``on("voip", listener)`` does."""
+        self._listeners.on("voip", listener)
+
     # Serving.
 
     def app(self) -> web.Application:

@@ -165,6 +165,7 @@ class TelnyxRest:
         """
         try:
             check_e164(to)
+            check_e164(from_)
             check_text(text)
         except ConfigurationError as exc:
             raise CarrierError("telnyx", call, f"send SMS: {exc}") from exc
