@@ -116,7 +116,9 @@ async def judged(simulation: Simulation, talk: AgentTalk, judge: LLMJudge | None
     charges = judge_talk(talk, simulation.rules)
     if simulation.criteria:
         assert judge is not None, "it was checked"
-        charges += await judge.judge(talk, simulation.criteria)
+        persona = simulation.persona
+        about = f"{persona.who}; wants: {persona.goal}" if persona.goal else persona.who
+        charges += await judge.judge(talk, simulation.criteria, about=about)
     return SimulationRun(
         charges=charges,
         ended_by=talk.ended_by,

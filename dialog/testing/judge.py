@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from statistics import median
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct, field
@@ -100,7 +101,9 @@ class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_turns: int | None = None
     """So often the customer has to speak at most."""
     dead_air_s: float | None = 6.0
-    """Longest that the customer waits for an answer, by voice."""
+    """Longest that the customer waits for an answer, by voice …"""
+    latency_p50_ms: float | None = None
+    """… and how long they wait as a rule: the median."""
 
     def __post_init__(self) -> None:
         for pattern in (*self.says, *self.never_says, *(claim.says for claim in self.claims)):
@@ -237,10 +240,11 @@ def _repeats(talk: AgentTalk, rules: Rules) -> Iterable[Charge]:
 
 def _times(talk: AgentTalk, rules: Rules) -> Iterable[Charge]:
     if rules.dead_air_s is not None and talk.dead_air_s > rules.dead_air_s:
-        yield Charge(
-            kind="silent",
-            text=f"the customer waited {talk.dead_air_s:g} s for the agent: more than {rules.dead_air_s:g}",
-        )
+        text = f"the customer waited {talk.dead_air_s:g} s for the agent: more than {rules.dead_air_s:g}"
+        yield Charge(kind="silent", text=text)
+    p50 = median(talk.latencies_ms) if talk.latencies_ms else 0.0
+    if rules.latency_p50_ms is not None and p50 > rules.latency_p50_ms:
+        yield Charge(kind="slow", text=f"latency p50 of {p50:g} ms: more than {rules.latency_p50_ms:g}")
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -119,11 +119,14 @@ class LLMJudge:
         self._attempts = attempts
         self._timeout_s = timeout_s
 
-    async def judge(self, talk: AgentTalk, criteria: Sequence[str]) -> tuple[Charge, ...]:
-        """What the agent is convicted of: a charge for each criterion that does not hold, or is not decided."""
+    async def judge(self, talk: AgentTalk, criteria: Sequence[str], *, about: str = "") -> tuple[Charge, ...]:
+        """What the agent is convicted of: a charge for each criterion that does not hold, or is not decided.
+
+        ``about`` tells the models who the customer is and what they want.
+        """
         if not criteria:
             return ()
-        opinions, failures = await self.opinions(talk, criteria)
+        opinions, failures = await self.opinions(talk, criteria, about=about)
         charges: list[Charge] = []
         for criterion in criteria:
             found = [opinion for opinion in opinions if opinion.criterion == criterion]
@@ -137,18 +140,21 @@ class LLMJudge:
                 charges.append(Charge(kind="criterion", text=text, line=lines[0] if lines else None))
         return tuple(charges)
 
-    async def opinions(self, talk: AgentTalk, criteria: Sequence[str]) -> tuple[tuple[Opinion, ...], tuple[str, ...]]:
+    async def opinions(
+        self, talk: AgentTalk, criteria: Sequence[str], *, about: str = ""
+    ) -> tuple[tuple[Opinion, ...], tuple[str, ...]]:
         """What each model thinks of each criterion, and why some of them gave no verdict."""
-        asked = (self._ask(str(number), make, talk, criteria) for number, make in enumerate(self._models, 1))
+        question = _question(talk, criteria, about)
+        asked = (self._ask(str(number), make, talk, criteria, question) for number, make in enumerate(self._models, 1))
         given = await asyncio.gather(*asked)
         opinions = tuple(opinion for found in given if not isinstance(found, str) for opinion in found)
         return opinions, tuple(found for found in given if isinstance(found, str))
 
     async def _ask(
-        self, name: str, make: Callable[[], LLM], talk: AgentTalk, criteria: Sequence[str]
+        self, name: str, make: Callable[[], LLM], talk: AgentTalk, criteria: Sequence[str], question: str
     ) -> tuple[Opinion, ...] | str:
         """The opinions of one model, or why it has none."""
-        items = [Entry(role="system", text=_SYSTEM), Entry(role="user", text=_question(talk, criteria))]
+        items = [Entry(role="system", text=_SYSTEM), Entry(role="user", text=question)]
         why = ""
         try:
             llm = make()
@@ -183,7 +189,7 @@ def _first(talk: AgentTalk) -> int:
     return max(0, len(talk.lines) - _MAX_LINES)
 
 
-def _question(talk: AgentTalk, criteria: Sequence[str]) -> str:
+def _question(talk: AgentTalk, criteria: Sequence[str], about: str) -> str:
     first = _first(talk)
     lines = [
         msgspec.json.encode(
@@ -193,7 +199,8 @@ def _question(talk: AgentTalk, criteria: Sequence[str]) -> str:
     ]
     wanted = "\n".join(f"{number}. {criterion}" for number, criterion in enumerate(criteria, 1))
     end = f"The call ended after {talk.duration_s:.0f} s, by the {talk.ended_by}: {talk.reason}."
-    return f"Criteria:\n{wanted}\n\nTranscript:\n{chr(10).join(lines)}\n\n{end}"
+    customer = f"The customer: {about}\n\n" if about else ""
+    return f"{customer}Criteria:\n{wanted}\n\nTranscript:\n{chr(10).join(lines)}\n\n{end}"
 
 
 async def _answer(llm: LLM, request: LLMRequest) -> tuple[str, list[ToolCall]]:

@@ -199,6 +199,13 @@ def test_a_customer_who_has_to_say_too_much_is_a_charge():
     assert [charge.text for charge in charges] == ["the customer had to speak 5 times: more than 2"]
 
 
+def test_an_agent_that_is_slow_as_a_rule_is_a_charge():
+    talk = talk_with(Good)
+    assert judge_talk(talk, Rules(latency_p50_ms=max(talk.latencies_ms))) == ()
+    (charge,) = judge_talk(talk, Rules(latency_p50_ms=1.0))
+    assert str(charge).startswith("slow: latency p50 of ")
+
+
 def test_what_is_wrong_with_rules_is_told():
     with pytest.raises(ConfigurationError, match="no regular expression"):
         Rules(says=("(",))

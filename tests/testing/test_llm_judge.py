@@ -64,6 +64,12 @@ async def test_an_agent_of_whom_all_holds_is_acquitted():
     assert charges == ()
 
 
+async def test_a_judge_is_told_who_the_customer_is():
+    llm = ScriptedLLM([ToolUse("give_verdict", verdict(True))])
+    await LLMJudge(lambda: llm).judge(TALK, [POLITE], about="Ada, who wants a table")
+    assert llm.requests[0].items[1].text.startswith("The customer: Ada, who wants a table\n\nCriteria:")
+
+
 async def test_nothing_is_asked_without_criteria():
     charges, exchanges = await charges_of([], criteria=())
     assert (charges, exchanges) == ((), [])
