@@ -559,11 +559,13 @@ class Agent(Participant):
                 :class:`~dialog.calls.redact.Redaction`.
 
         Raises:
-            StateError: The agent is not active, or a script has the call already.
+            StateError: The agent is not active, a script has the call already, or this is ``inference`` itself.
             NotSupportedError: One model hears and speaks in this call.
         """
         conversation, turn = self._running, current_turn.get()
         if turn is not None:
+            if asyncio.current_task() in (turn.task, *turn.feeders):
+                raise StateError(f"{self.name}: a script inside inference would wait for itself: use it in a tool")
             await turn.confirmed()
             turn.speech.seal()
         call = ScriptCall(self, conversation)

@@ -247,6 +247,7 @@ class Cascade:
         position_ms = self._ears.position_ms
         if position_ms is not None:
             self._ears.discard(position_ms)
+        self._feed(sig.Discarded())
 
     def _on_streaming_started(self, started: StreamStarted) -> None:
         if started.resumed == "transfer_failed":

@@ -10,6 +10,7 @@ from script_calls import play
 from dialog import answers
 from dialog.agent.scripts.asking import Phrases
 from dialog.errors import ConfigurationError, NotUnderstood, Timeout
+from dialog.testing.doubles import ToldSTT
 
 MANY = "How many people?"
 
@@ -108,6 +109,29 @@ def test_what_was_said_before_the_question_is_no_answer():
         await stage.answer(MANY, "two")
 
     assert play(run, caller).script.outcome == 2
+
+
+def test_half_a_sentence_from_before_neither_answers_nor_delays_the_question():
+    class Forgetful(ToldSTT):
+        def discard(self, before_ms):
+            self._uuid = None  # and never tells the end of what it was in the middle of
+
+    async def run(call):
+        await call.say("Welcome.")
+        await call.voip.clock.sleep(1)
+        began = call.voip.clock.now()
+        answer = await call.ask(MANY, answers.Number())
+        return answer, call.voip.clock.now() - began
+
+    async def caller(stage):
+        await stage.wait(0.8)
+        stage.stt.heard("my number is")
+        stage.stt.hears("forty")
+        await stage.answer(MANY, "two")
+
+    value, took_s = play(run, caller, stt=Forgetful()).script.outcome
+    assert value == 2
+    assert took_s < 2
 
 
 @pytest.mark.parametrize(

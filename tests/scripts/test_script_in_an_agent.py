@@ -237,6 +237,20 @@ def test_a_script_outside_of_any_turn():
     assert heard == ["fine"]
 
 
+def test_inference_itself_cannot_be_left_for_a_script():
+    class Inside(Agent):
+        async def inference(self, message):
+            async with self.script() as call:
+                yield await call.listen()
+
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.quiet()
+        assert "would wait for itself" in str(talk.errors[0].error)
+
+    on_a_call(scenario, Inside)
+
+
 def test_a_speculation_starts_no_script():
     llm = Model([call("take_card")], [call("take_card")], ["That is paid."])
 

@@ -14,6 +14,7 @@ from dialog.agent.turns.signals import (
     Close,
     Cut,
     Digit,
+    Discarded,
     Drop,
     Eager,
     EagerWithdrawn,
@@ -287,7 +288,7 @@ class Engine:
             turn = self.data.draw(st.sampled_from([None, *turns]))
             self.feed(EndRequested("agent_hangup", turn))
         elif choice == 21:
-            self.feed(self.data.draw(st.sampled_from([Aborted(), TurnJudged(0.1), TurnJudged(0.9)])))
+            self.feed(self.data.draw(st.sampled_from([Aborted(), Discarded(), TurnJudged(0.1), TurnJudged(0.9)])))
         elif choice == 22:
             self.ended = False
             self.feed(EndCancelled())

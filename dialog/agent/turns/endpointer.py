@@ -147,6 +147,18 @@ class Endpointer:
         self._stopped_at = None
         self._judge()
 
+    def forget(self) -> tuple[Utterance, ...]:
+        """What was said until now does not count; return what was kept of it. A voice that is on goes on."""
+        self._interim = None
+        self._finalized_at = None
+        self._suggested = False
+        kept = tuple(self._kept)
+        self._kept.clear()
+        if not self.voice:
+            self._stopped_at = None
+        self._judge()
+        return kept
+
     def final(self, utterance: Utterance, now: float, *, complete: bool = False) -> tuple[Utterance, ...]:
         """An utterance ended; what the caller has finished by it, nothing if it is to be continued."""
         self._words_ended()

@@ -108,6 +108,13 @@ class Floor:
         self._waiting.append(utterance)
         return self._bound()
 
+    def forget_waiting(self, more: tuple[Utterance, ...]) -> list[Decision]:
+        """What waits for an answer, and ``more``, needs none."""
+        forgotten = (*self._waiting, *more)
+        self._waiting.clear()
+        decisions = self.speculation.drop("discarded")
+        return [*decisions, Unanswered(forgotten)] if forgotten else decisions
+
     def say(self, turn: UUID, *, allow_interrupt: bool) -> list[Decision]:
         """Queue a turn of the agent's own; the oldest that may be interrupted goes if there are too many."""
         dropped: list[Decision] = []

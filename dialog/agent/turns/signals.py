@@ -39,6 +39,7 @@ __all__ = [
     "Cut",
     "Decision",
     "Digit",
+    "Discarded",
     "Drop",
     "Eager",
     "EagerWithdrawn",
@@ -215,6 +216,10 @@ class Aborted(Struct, frozen=True, gc=False):
     """The agent's own code gives up everything that may be interrupted."""
 
 
+class Discarded(Struct, frozen=True, gc=False):
+    """What the caller has said until now, and was not answered yet, is no answer to what comes."""
+
+
 class LineDown(Struct, frozen=True, gc=False):
     """Media stopped; the call may come back."""
 
@@ -266,6 +271,7 @@ Signal: TypeAlias = (
     | EndRequested
     | EndCancelled
     | Aborted
+    | Discarded
     | LineDown
     | LineUp
     | Resumed

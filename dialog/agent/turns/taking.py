@@ -147,6 +147,8 @@ class TurnTaking:
                 self._silence.ended(ended=False)
             case sig.Aborted():
                 return [*self._floor.abort(now, "aborted"), *self._interruption.release("aborted")]
+            case sig.Discarded():
+                return self._floor.forget_waiting(self._endpointer.forget())
             case sig.LineUp():
                 self._silence.line_up(now)
                 return self._floor.line_up(goes_on=signal.goes_on)
