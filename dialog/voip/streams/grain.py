@@ -32,6 +32,15 @@ class GrainedWire:
         """Last measured ping round trip."""
         return self._wire.rtt_s
 
+    @property
+    def closed(self) -> bool:
+        """Nothing is sent any more."""
+        return self._wire.closed
+
+    def send_control(self, message: bytes) -> None:
+        """Send what is no audio."""
+        self._wire.send_control(message)
+
     def send_audio(self, data: bytes, mark: str = "") -> None:
         """Send what is whole, and keep the rest for what follows."""
         data = self._rest + data

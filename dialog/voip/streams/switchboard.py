@@ -51,7 +51,7 @@ class Arrival:
         for key in self._keys:
             self._line.receive_digit(key)
 
-    def receive_audio(self, data: bytes, timestamp_ms: float) -> None:
+    def receive_audio(self, data: bytes, timestamp_ms: float | None) -> None:
         """Take the caller's audio."""
         if self._line is not None:
             self._line.receive_audio(data, timestamp_ms)
@@ -67,6 +67,10 @@ class Arrival:
             self._line.receive_digit(digit)
         elif len(self._keys) < _KEYS:
             self._keys += digit
+
+    def receive_control(self, message: bytes) -> None:
+        """There is nothing else that these carriers say."""
+        raise RemoteProtocolError(f"{len(message)} bytes of control came, which a carrier's stream does not have")
 
     def stopped(self) -> None:
         """The carrier says that the stream is over."""
