@@ -570,6 +570,8 @@ class Agent(Participant):
             turn.speech.seal()
         call = ScriptCall(self, conversation)
         conversation.divert(call, private=private)
+        if turn is not None:
+            turn.leave_tools()  # it waits for this one, and would keep the floor
         token = current_turn.set(None)  # what is said here are turns of their own: the caller may answer each
         try:
             with speech_of_its_own():

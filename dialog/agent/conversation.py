@@ -357,8 +357,7 @@ class Conversation:
     def divert(self, diversion: Diversion, *, private: bool = False) -> None:
         """Give ``diversion`` what the caller says from now on, in the place of ``inference``.
 
-        A turn that waits for the tool in which this is called ends without it. ``private``: the model is not told
-        what is said meanwhile.
+        ``private``: the model is not told what is said meanwhile.
 
         Raises:
             StateError: A script has the call already.
@@ -368,9 +367,6 @@ class Conversation:
             raise NotSupportedError(f"{self._agent.name}: a script needs an stt and a tts, and this call has an s2s")
         if self._diversion is not None:
             raise StateError(f"{self._agent.name}: a script has the call already: one at a time")
-        turn = current_turn.get()
-        if turn is not None and turn.engine is self.engine:
-            turn.leave_tools()
         self._diversion = diversion
         self.keypad.keep(keeps=True)
         if private:

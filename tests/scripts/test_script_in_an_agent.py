@@ -11,10 +11,11 @@ from test_tools_at_work import Model, call
 from dialog import answers
 from dialog.agent.agent import Agent
 from dialog.agent.scripts.asktool import ask_tool
+from dialog.agent.scripts.script import Script
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.agent.turns.settings import TurnSettings
-from dialog.calls.events import Interrupted, ToolEnded
+from dialog.calls.events import HandedOver, Interrupted, ToolEnded
 from dialog.errors import CallHungUp, NotSupportedError, StateError
 from dialog.llm.llm import Entry
 from dialog.testing.told_s2s import ToldS2S
@@ -235,6 +236,40 @@ def test_a_script_outside_of_any_turn():
 
     on_a_call(scenario, Agent, llm=llm)
     assert heard == ["fine"]
+
+
+def test_a_model_hands_the_call_to_a_script_which_hands_it_back():
+    class Consent(Script):
+        async def run(self, call):
+            self.agreed = await call.ask("Do you agree?", answers.YesNo())
+            self.back.history.system(f"the caller agrees: {self.agreed}")
+            self.hand_off(self.back)
+
+    class Desk(Agent):
+        @tool
+        async def ask_consent(self) -> str:
+            """Ask for consent."""
+            self.consent = Consent(voip=self.voip, stt=self.stt, tts=self.tts)
+            self.consent.back = self
+            self.hand_off(self.consent)
+            return "asked"
+
+    llm = Model([call("ask_consent")], ["Thank you for that."], ["Yes?"])
+
+    async def scenario(talk):
+        talk.stt.heard("I want to buy it")
+        await until_said(talk, "Do you agree?")
+        talk.stt.heard("yes I do")
+        await until_said(talk, "Thank you for that.")
+        await talk.quiet()
+        talk.stt.heard("hello")
+        await until_said(talk, "Yes?")
+
+    talk = on_a_call(scenario, Desk, llm=llm)
+    assert talk.agent.consent.agreed is True
+    assert [event.to for event in talk(HandedOver)] == ["Consent", "Desk"]
+    assert "the caller agrees: True" in [item.text for item in llm.requests[1].items if isinstance(item, Entry)]
+    assert talk.errors == []
 
 
 def test_inference_itself_cannot_be_left_for_a_script():
