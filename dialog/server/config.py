@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct, field
@@ -23,6 +23,7 @@ from dialog.sessions.sessions import OwnAgent, Sessions
 from dialog.sessions.spec import SessionResolver
 from dialog.sms.sms import check_e164
 from dialog.voip.admission import Declined, Reject, Workers
+from dialog.voip.voip import VoIP
 
 __all__ = [
     "ApiSettings",
@@ -221,6 +222,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
     webhooks: tuple[WebhookEndpoint, ...] = ()
     """Who is told of calls; needs the call log."""
     callbacks: SessionCallbacks | None = None
+    follow: Callable[[VoIP], object] | None = None
+    """Told of each call before its agent is, in the process of the agent: ``Tracing().follow``, for instance."""
     keep_ended: int = 1000
     """So many calls can still be looked at after their end without a call log."""
 
@@ -275,6 +278,7 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
             resolver=self.resolver,
             resolver_timeout_s=self.resolver_timeout_s,
             allow_anybody=self.allow_anybody,
+            follow=self.follow,
         )
 
     def on_voip(self, voip: Any) -> None:

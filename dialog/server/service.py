@@ -325,7 +325,7 @@ class Service:
         if config.resolver is None:
             if session.assistant and session.assistant not in config.assistants:
                 raise Unknown("there is no assistant of this id")
-            self.sessions.config(replace(session, assistant=session.assistant or self.clients.agents[0]))
+            self.sessions.check(replace(session, assistant=session.assistant or self.clients.agents[0]))
         call_id = uuid4()
         token = self.clients.token(
             user=user,

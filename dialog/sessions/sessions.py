@@ -41,6 +41,7 @@ class Sessions:
         allow_anybody: Without a resolver, take everybody.
         apology: What a caller hears then.
         apology_language: Its language.
+        follow: Told of each call before its agent is, wherever that runs: ``Tracing().follow``.
 
     Raises:
         ConfigurationError: There is no assistant, or none of the name ``default``.
@@ -56,6 +57,7 @@ class Sessions:
         allow_anybody: bool = False,
         apology: str = _APOLOGY,
         apology_language: str = "en-US",
+        follow: Callable[[VoIP], object] | None = None,
     ) -> None:
         if not assistants:
             raise ConfigurationError("a service needs at least one assistant")
@@ -69,6 +71,7 @@ class Sessions:
         self._resolver = resolver
         self._allow_anybody = allow_anybody
         self._apology = Say(apology, apology_language)
+        self._follow = follow
 
     async def decide(self, request: SessionRequest) -> SessionDecision:
         """Accept a session, as it will be, or refuse it. Nothing is raised; why something failed is in the log."""
@@ -125,6 +128,14 @@ class Sessions:
             raise ConfigurationError("an assistant that is a function has no configuration")
         return found
 
+    def check(self, session: SessionSpec) -> None:
+        """Check that there can be such a session.
+
+        Raises:
+            ConfigurationError: There is no such assistant, or it cannot be as the session wants it.
+        """
+        self._find(session)
+
     def make(self, voip: VoIP) -> Agent:
         """The agent of a call that was accepted, in this process or in another one.
 
@@ -136,6 +147,8 @@ class Sessions:
     def on_voip(self, voip: VoIP) -> None:
         """Let the agent of a call take it: for a gateway, and for workers."""
         found = self._find(SessionSpec.from_json(voip.metadata.session))
+        if self._follow is not None:
+            self._follow(voip)
         if isinstance(found, AgentConfig):
             found.make(voip).activate()
             return

@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from service_line import ACCOUNT, OURS, TOKEN, api, assistant, service_line
 from sqlalchemy import update
 from twilio_phone import Phone, new_sid, until
@@ -21,11 +24,12 @@ from dialog.calls.store import tables as t
 from dialog.calls.store.log import CallLog
 from dialog.errors import ConfigurationError
 from dialog.llm.llm import ToolResult
-from dialog.message import CallMetadata, Message
+from dialog.message import CallMetadata
 from dialog.server.callbacks import SessionCallbacks
 from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, Tenant, config_from_env
 from dialog.sessions.config import AgentConfig, ProviderConfig
 from dialog.sessions.spec import SessionRequest, SessionSpec
+from dialog.telemetry import Tracing
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT, ToolUse
 from dialog.voip.admission import Document, Reject, Say
 
@@ -153,8 +157,14 @@ async def test_hosts_are_told_of_what_was_used_and_of_tools(caplog) -> None:
         return ToolUse("book", {"people": 2})
 
     schema = {"type": "object", "properties": {"people": {"type": "integer"}}, "required": ["people"]}
+    ears = []
+
+    def hear() -> ToldSTT:
+        ears.append(ToldSTT())
+        return ears[-1]
+
     desk = AgentConfig(
-        stt=ToldSTT,
+        stt=hear,
         tts=HummingTTS,
         llm=lambda: ScriptedLLM(answer),
         tools=(schema_tool("book", book, description="Book.", parameters=schema),),
@@ -164,9 +174,8 @@ async def test_hosts_are_told_of_what_was_used_and_of_tools(caplog) -> None:
         tool=lambda call, tool: told.append(("tool", call.to, tool)),
     )
     async with service_line(assistants={"desk": desk}, callbacks=callbacks) as line:
-        line.service.sessions.make = made = keep(line.service.sessions.make)
         await line.phone.call()
-        made.agents[0].post(Message(uuid=uuid4(), data="a table for two"))
+        ears[0].heard("a table for two")
         await until(lambda: len([each for each in told if each[0] == "usage"]) == 2)
         ((_, to, tool),) = [each for each in told if each[0] == "tool"]
         assert (to, tool.name, tool.result, tool.state) == (OURS, "book", "booked for 2", "done")
@@ -174,16 +183,17 @@ async def test_hosts_are_told_of_what_was_used_and_of_tools(caplog) -> None:
         assert tool.took_s >= 0
 
 
-def keep(make):
-    """``make``, whose agents can be looked at."""
-
-    def made(voip):
-        agent = make(voip)
-        made.agents.append(agent)
-        return agent
-
-    made.agents = []
-    return made
+async def test_every_call_of_a_service_can_be_traced() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    async with service_line(follow=Tracing(provider).follow) as line:
+        socket = await line.phone.call()
+        (session,) = line.service.live.live
+        await until(lambda: session.transcript)
+        await socket.stop()
+        await until(lambda: [span for span in exporter.get_finished_spans() if span.name == "call"])
+    (call,) = [span for span in exporter.get_finished_spans() if span.name == "call"]
+    assert call.attributes["dialog.call_id"] == str(session.call.call_id)
 
 
 async def test_a_callback_that_raises_costs_no_call_anything(caplog) -> None:

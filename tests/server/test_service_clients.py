@@ -95,6 +95,17 @@ async def test_the_session_is_as_the_token_says_whatever_the_client_asks_for() -
             assert await greeted(caller) == "Good night.", "a token that names none lets the client choose"
 
 
+async def test_an_assistant_that_is_a_function_takes_clients_too() -> None:
+    def own(voip) -> None:
+        assistant(greeting=f"Hello {voip.metadata.context['name']}.").make(voip).activate()
+
+    async with service_line(clients=CLIENTS, assistants={"own": own}) as line:
+        async with connect(line, await token(line, session={"context": {"name": "Ada"}})) as caller:
+            assert await greeted(caller) == "Hello Ada."
+        wrong = {"session": {"greeting": "Hi."}}
+        assert (await line.client.post("/v1/client-token", wrong)).status == 422, "it cannot be changed"
+
+
 async def test_the_resolver_has_the_last_word_on_clients_too() -> None:
     seen: list[SessionRequest] = []
 
