@@ -129,6 +129,14 @@ async def test_a_caller_is_told_in_telnyxs_voice_and_hung_up_on(resolver, text, 
         assert not there.voips
 
 
+async def test_a_caller_is_told_once_though_webhooks_come_twice():
+    async with house(resolver=says_sorry) as there:
+        there.telnyx.repeat_webhooks = True
+        async with there.telnyx.dial() as caller:
+            await caller.wait_ended()
+        assert there.actions == ["answer", "speak", "hangup"]
+
+
 async def test_an_agent_that_cannot_be_made_is_apologised_for():
     def on_voip(voip):
         raise RuntimeError("no agent today")

@@ -236,7 +236,12 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
                 self._spawn(self._say(ours, apology), f"tell {call_id}")
 
     async def _say(self, carrier_call_id: str, say: Say) -> None:
-        fields = {"payload": say.text, "voice": "female", "language": say.language}
+        fields = {
+            "payload": say.text,
+            "voice": "female",
+            "language": say.language,
+            "command_id": f"{call_id_of(carrier_call_id)}-speak",  # once, however often its reason is told
+        }
         try:
             await self._rest.command(carrier_call_id, "speak", fields)
         except CarrierError as exc:
