@@ -15,6 +15,7 @@ from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.message import Message, StreamStarted
 from dialog.testing.telnyx import TelnyxEmulator
+from dialog.voip.peers import Adoption
 from dialog.voip.telnyx.gateway import TelnyxGateway
 from dialog.voip.telnyx.voip import TelnyxVoIP
 from dialog.voip.voip import VoIP
@@ -71,7 +72,7 @@ class Adopting(FabricPeers):
         def take(voip: VoIP) -> None:
             self.adopted.append(voip)
 
-        return take
+        return Adoption(orphan.metadata, take)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from dialog.errors import StateError
 from dialog.message import Message
 from dialog.voip.admission import NoWorker
 from dialog.voip.carrier.record import call_id_of
-from dialog.voip.peers import PeerLost
+from dialog.voip.peers import Adoption, PeerLost
 from dialog.voip.voip import VoIP
 from dialog.workers.frames import MAX_FRAME
 from dialog.workers.peers import FabricPeers
@@ -401,7 +401,7 @@ class Adopting(FabricPeers):
                 taken.set_result(None)
             return taken
 
-        return take
+        return Adoption(orphan.metadata, take)
 
 
 async def test_a_call_can_be_adopted_when_its_gateway_is_gone():
