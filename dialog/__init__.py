@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from dialog.calls.publish import CallEvents as CallEvents
     from dialog.calls.redact import Redaction as Redaction
     from dialog.calls.report import SessionReport as SessionReport
+    from dialog.calls.spending import SpendLimit as SpendLimit
     from dialog.calls.store.log import CallLog as CallLog
     from dialog.calls.store.search import CallSearch as CallSearch
     from dialog.clock import Clock as Clock
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from dialog.errors import CallNotAnswered as CallNotAnswered
     from dialog.errors import CarrierError as CarrierError
     from dialog.errors import ConfigurationError as ConfigurationError
+    from dialog.errors import DestinationRefused as DestinationRefused
     from dialog.errors import DialogError as DialogError
     from dialog.errors import NotUnderstood as NotUnderstood
     from dialog.errors import ProviderError as ProviderError
@@ -159,6 +161,7 @@ if TYPE_CHECKING:
     from dialog.vad.silero import SileroVAD as SileroVAD
     from dialog.vad.vad import VAD as VAD
     from dialog.voip.answering import MachineDetection as MachineDetection
+    from dialog.voip.destinations import Destinations as Destinations
     from dialog.voip.listening_in import play_on_speakers as play_on_speakers
     from dialog.voip.pacing import Pacing as Pacing
     from dialog.voip.sip.gateway import SIPGateway as SIPGateway
@@ -213,6 +216,8 @@ _HOMES = {
     "DeepgramFluxSTT": "stt.flux",
     "DeepgramSTT": "stt.deepgram",
     "DeepgramTTS": "tts.deepgram",
+    "DestinationRefused": "errors",
+    "Destinations": "voip.destinations",
     "DialogError": "errors",
     "Digits": "agent.digits",
     "ElevenLabsAgentS2S": "s2s.elevenlabs",
@@ -286,6 +291,7 @@ _HOMES = {
     "Sound": "audio.sound",
     "Speech": "agent.speech",
     "SpeechFailed": "errors",
+    "SpendLimit": "calls.spending",
     "StreamGateway": "voip.streams.gateway",
     "StreamVoIP": "voip.streams.voip",
     "TTS": "tts.tts",
@@ -380,6 +386,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "DeepgramFluxSTT",
     "DeepgramSTT",
     "DeepgramTTS",
+    "DestinationRefused",
+    "Destinations",
     "DialogError",
     "Digits",
     "ElevenLabsAgentS2S",
@@ -449,6 +457,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "Sound",
     "Speech",
     "SpeechFailed",
+    "SpendLimit",
     "StreamGateway",
     "StreamVoIP",
     "TeeSTT",

@@ -17,6 +17,7 @@
     │   ├── SpeechFailed            … and a script has nobody to speak with
     │   └── RecognitionFailed       … and a script has nobody to listen with
     ├── CarrierError                a command to the carrier (hang up, transfer, SMS …) failed
+    ├── DestinationRefused          the settings do not let calls reach that number or address
     ├── CallNotAnswered             a call that was placed reached nobody: busy, no answer, a machine …
     ├── CallHungUp                  the call ended while a script was in it
     ├── Timeout                     what a script waited for did not come in time
@@ -35,6 +36,7 @@ __all__ = [
     "CarrierError",
     "ClientToolError",
     "ConfigurationError",
+    "DestinationRefused",
     "DialogError",
     "LimitError",
     "MissingExtra",
@@ -174,6 +176,12 @@ class CarrierError(DialogError):
         """The carrier asked for so long a pause."""
         self.in_doubt = in_doubt
         """Whether the command was carried out is not known: no answer came, or one that does not tell."""
+
+
+class DestinationRefused(DialogError):
+    """The settings do not let calls reach a number or an address; nobody was asked."""
+
+    code = "destination_refused"
 
 
 class CallNotAnswered(DialogError):

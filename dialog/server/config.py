@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from dialog.agent.settings import AgentSettings
 from dialog.calls.delivery.endpoint import WebhookEndpoint
 from dialog.calls.redact import Redaction
+from dialog.calls.spending import SpendLimit
 from dialog.errors import ConfigurationError
 from dialog.message import CallMetadata
 from dialog.providers.builtin import BUILTIN
@@ -197,6 +198,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
     """Calls of all tenants at the same time."""
     when_full: Declined = Reject("busy")
     """What callers are told then."""
+    spending: SpendLimit | None = None
+    """Stops taking and placing calls once too much was spent lately; callers are told as when all are busy."""
     webhook_url: str = ""
     """Public ``https://`` URL of the voice webhook, needed to place calls; empty: as each request has it."""
     stream_url: str = ""

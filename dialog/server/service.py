@@ -83,6 +83,8 @@ class Service:
         self.clients: WebGateway | None = None if config.clients is None else self._make_web_gateway(config.clients)
         """Where browsers and apps come in."""
         self.live = LiveSessions(self.events, self.tenant_of, keep_ended=config.keep_ended)
+        if config.spending is not None:
+            config.spending.follow(self.events)
         if config.callbacks is not None:
             config.callbacks.follow(self.events)
         self._placing: set[UUID] = set()
@@ -284,6 +286,8 @@ class Service:
         listed = config.numbers.get(decision.number or number)
         if listed is None or not allowed(tenant := config.tenant_of(listed)):
             raise Unknown("there is no phone number of this id")
+        if config.spending is not None:
+            config.spending.check()
         place = await self._take_place(tenant)
         if not isinstance(place, Place):
             raise LimitError(f"there are as many calls as there may be: {place.calls}")
@@ -439,6 +443,8 @@ class Service:
         return await self._decide(self.tenant_of(call), request)
 
     async def _decide(self, tenant: str, request: SessionRequest) -> Decision:
+        if self.config.spending is not None and self.config.spending.reached:
+            return self.config.when_full
         full = await self._reached(tenant, self.limits.stamp())
         if full is not None:
             return self._declined(full)

@@ -51,6 +51,7 @@ from dialog.voip.link import (
     Consult,
     Hangup,
     SendDigits,
+    SendSMS,
     StartRecording,
     StartTranscription,
     TransferTo,
@@ -353,17 +354,22 @@ class Call:
         match command:
             case Hangup():
                 await self._hang_up(command)
-            case TransferTo(back_within_s=back_within_s):
+            case TransferTo(tel=tel, back_within_s=back_within_s):
+                self._check_destination(tel)
                 ring_s = self.settings.transfer_s if back_within_s is None else back_within_s + 10.0
                 await self._redirect(command, "transfer", ring_s)
             case SendDigits():
                 await self._redirect(command, "digits", self.settings.digits_s)
-            case Consult(within_s=within_s):
+            case Consult(tel=tel, within_s=within_s):
+                self._check_destination(tel)
                 await self._redirect(command, "consult", within_s)
             case StartRecording() | StartTranscription():
                 self._check_alive(command)
                 await self._carrier.execute(self, command)
                 self._belongings.expect(command)
+            case SendSMS(to=to):
+                self._check_destination(to)
+                return await self._carrier.execute(self, command)
             case _:
                 return await self._carrier.execute(self, command)
         return None
@@ -391,6 +397,10 @@ class Call:
         except BaseException:
             self._feed(Withdrawn(kind))
             raise
+
+    def _check_destination(self, to: str) -> None:
+        # Here, where the carrier's credentials are: whoever runs the agent cannot get round it.
+        self.settings.destinations.check(to, str(self.metadata.call_id))
 
     def _check_alive(self, command: Command) -> None:
         if self.state == "ended":

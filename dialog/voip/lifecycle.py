@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from dialog.message import CallEnd, StreamStarted, StreamStopped
+from dialog.voip.destinations import ANYWHERE, Destinations
 from dialog.voip.voip import CallState
 
 __all__ = [
@@ -65,6 +66,8 @@ class CallSettings(Struct, frozen=True, kw_only=True):
     """How long participants may take to dispose themselves after the end."""
     wrap_up_s: float = 300.0
     """How long callbacks (recording, transcription) are waited for after the end."""
+    destinations: Destinations = ANYWHERE
+    """Whom calls may be transferred to, placed to, consulted and written to."""
 
 
 class Joined(Struct, frozen=True):

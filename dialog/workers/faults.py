@@ -11,6 +11,7 @@ from dialog.errors import (
     CarrierError,
     ClientToolError,
     ConfigurationError,
+    DestinationRefused,
     DialogError,
     LimitError,
     MissingPublicURL,
@@ -33,6 +34,7 @@ _PLAIN: Final[dict[str, type[DialogError]]] = {
         NotSupportedError,
         RemoteProtocolError,
         StateError,
+        DestinationRefused,
         UnsupportedFormat,
         UserCodeError,
     )

@@ -15,6 +15,7 @@ from twilio_phone import Phone, until
 from dialog.calls import events as ev
 from dialog.calls.feed import declined
 from dialog.calls.publish import CallEvents
+from dialog.calls.spending import SpendLimit
 from dialog.calls.store.log import CallLog
 from dialog.message import CallMetadata
 from dialog.server.config import ApiToken, PhoneNumber, Tenant
@@ -24,6 +25,8 @@ from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
 from dialog.testing.callee import Callee
 from dialog.testing.server import Faults
 from dialog.voip.admission import Reject
+from dialog.voip.call import CallSettings
+from dialog.voip.destinations import Destinations
 
 OTHER = "AC" + "1" * 32
 START = {"assistantId": "desk", "phoneNumberId": "first", "customer": {"number": THEIRS}}
@@ -131,6 +134,30 @@ async def test_placed_calls_count_for_the_limits() -> None:
         answers = await asyncio.gather(*(line.client.post("/call/start", START) for _ in range(3)))
         assert sorted(answer.status for answer in answers) == [201, 429, 429]
         assert (await line.phone.ring()).verbs == ["Reject"]
+
+
+async def test_a_destination_that_the_settings_do_not_allow_is_forbidden() -> None:
+    settings = CallSettings(destinations=Destinations(allow=("+49*",)))
+    tenant = Tenant(account_sid=ACCOUNT, auth_token=TOKEN, options={"call_settings": settings})
+    async with service_line(public=True, tenants={"main": tenant}) as line:
+        answer = await line.client.post("/call/start", START)
+        assert answer.status == 403
+        assert "destinations" in answer.body["detail"]
+        assert THEIRS not in str(answer.body)
+        assert not line.rest.placed
+        assert not line.service.calls
+
+
+async def test_no_call_is_placed_or_taken_once_too_much_was_spent() -> None:
+    async with service_line(public=True, spending=SpendLimit(calls=1)) as line:
+        line.rest.callees[THEIRS] = Callee(light=True)
+        assert (await line.client.post("/call/start", START)).status == 201
+        await until(lambda: line.service.config.spending.spent.calls == 1)
+        answer = await line.client.post("/call/start", START)
+        assert answer.status == 429
+        assert "1 calls" in answer.body["detail"]
+        assert (await line.phone.ring()).verbs == ["Reject"]
+        assert len(line.rest.placed) == 1
 
 
 async def test_what_the_carrier_or_the_service_cannot_do_is_told() -> None:

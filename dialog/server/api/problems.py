@@ -9,6 +9,7 @@ import msgspec
 from dialog.errors import (
     CarrierError,
     ConfigurationError,
+    DestinationRefused,
     DialogError,
     LimitError,
     MissingPublicURL,
@@ -48,6 +49,8 @@ def problem_of(error: DialogError) -> Problem:
             return Problem(501, str(error))
         case StateError():
             return Problem(409, str(error))
+        case DestinationRefused():
+            return Problem(403, str(error))
         case CarrierError():
             return Problem(502, str(error))
         case ConfigurationError():

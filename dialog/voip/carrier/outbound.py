@@ -99,8 +99,10 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
             NoWorker: No worker has room for its agent.
             UserCodeError: ``on_voip`` raised.
             StateError: The gateway takes no calls any more.
+            DestinationRefused: The settings do not let calls reach it.
         """
         self._check()
+        self._switchboard.call_settings.destinations.check(wanted.to, str(wanted.call_id))
         if self._switchboard.closing or self._switchboard.draining:
             raise StateError("the gateway takes no more calls")
         turn = await self._pacer.turn()

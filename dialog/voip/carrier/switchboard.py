@@ -121,6 +121,11 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         return self._closing
 
     @property
+    def call_settings(self) -> CallSettings:
+        """Bounds of its calls."""
+        return self._settings.call
+
+    @property
     def calls(self) -> tuple[Call, ...]:
         """The calls of which something is left, oldest first."""
         return tuple(record.call for record in self._records.values() if record.call is not None)
