@@ -186,3 +186,19 @@ def test_the_documentation_has_every_page_in_its_contents() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
     named = set(re.search(r"```\{toctree\}\n(?::.*\n)*\n(.*?)```", index, re.DOTALL)[1].split())
     assert named == {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+
+
+def test_every_feature_has_its_page_and_its_tests() -> None:
+    rows = re.findall(
+        r"^\| ([A-Z]\d+(?:\u2013[A-Z]\d+)?) \|(.*)\|$", (ROOT / "docs" / "features.md").read_text(), re.MULTILINE
+    )
+    named = set()
+    for row, text in rows:
+        letter, first, *last = re.findall(r"[A-Z]|\d+", row.replace("\u2013", " "))[:2] + re.findall(
+            r"\u2013[A-Z](\d+)", row
+        )
+        named |= {f"{letter}{number}" for number in range(int(first), int(last[0] if last else first) + 1)}
+        assert re.search(r"\]\(\S+\.md\)", text), row
+        assert re.search(r"`tests/\S+\.py`", text), row
+    counts = {"D": 21, "S": 13, "V": 13, "O": 10, "U": 6, "E": 20}
+    assert named == {f"{letter}{number}" for letter, count in counts.items() for number in range(1, count + 1)}
