@@ -410,7 +410,7 @@ def client_asgi(on_voip: OnVoip):
     return _web(on_voip, MULAW_8K, asgi=True)
 
 
-SIP_CLOCK = Clock(2.0)
+SIP_CLOCK = Clock()
 """Nothing is ahead of what sounds here: a loop that is late on a busy machine is heard."""
 
 
@@ -444,7 +444,7 @@ class _Telephone(FarEnd):
 
 
 @asynccontextmanager
-async def _sip(on_voip: OnVoip, audio_format: AudioFormat):
+async def sip(on_voip: OnVoip):
     """A real gateway, which a telephone calls."""
     voips: list[VoIP] = []
 
@@ -456,22 +456,12 @@ async def _sip(on_voip: OnVoip, audio_format: AudioFormat):
         host="127.0.0.1", port=0, peers=["127.0.0.1"], clock=SIP_CLOCK, call_settings=SETTINGS, quiet_s=2.0
     )
     gateway.on("voip", taken)
-    async with gateway, SIPPhone.call("127.0.0.1", gateway.port, formats=[audio_format], clock=SIP_CLOCK) as phone:
+    async with gateway, SIPPhone.call("127.0.0.1", gateway.port, formats=[ALAW_8K], clock=SIP_CLOCK) as phone:
         phone.transfer = "busy"
         far = _Telephone(phone, gateway, voips[0])
         yield far
         await far.hang_up()
         await far.wait_gone()
-
-
-def sip(on_voip: OnVoip):
-    """SIP and RTP with the audio of America."""
-    return _sip(on_voip, MULAW_8K)
-
-
-def sip_alaw(on_voip: OnVoip):
-    """The same with the audio of everywhere else."""
-    return _sip(on_voip, ALAW_8K)
 
 
 def webrtc(on_voip: OnVoip):
@@ -491,6 +481,5 @@ RIGS = {
     "web": client,
     "web-asgi": client_asgi,
     "sip": sip,
-    "sip-alaw": sip_alaw,
     "webrtc": webrtc,
 }
