@@ -23,6 +23,44 @@ BUILD = ROOT / "build" / "fuzz"
 MAX_INPUT = 4096
 HANGS_S = 10
 MEMORY_MB = 2048
+PARSERS = (
+    "calls/checkpoint.py",
+    "calls/delivery/signature.py",
+    "llm/chat.py",
+    "llm/decoding.py",
+    "llm/messages.py",
+    "llm/response_events.py",
+    "llm/sse.py",
+    "net/azure.py",
+    "net/frames.py",
+    "net/http1.py",
+    "net/malformed.py",
+    "s2s/*_protocol.py",
+    "s2s/*_wire.py",
+    "stt/azure_wire.py",
+    "stt/cartesia.py",
+    "stt/deepgram.py",
+    "stt/elevenlabs.py",
+    "stt/flux.py",
+    "stt/openai.py",
+    "tts/cartesia.py",
+    "tts/deepgram.py",
+    "tts/elevenlabs.py",
+    "voip/sip/messages.py",
+    "voip/sip/rtp.py",
+    "voip/sip/sdp.py",
+    "voip/telnyx/events.py",
+    "voip/telnyx/signature.py",
+    "voip/telnyx/stream.py",
+    "voip/twilio/forms.py",
+    "voip/twilio/messages.py",
+    "voip/twilio/stream.py",
+    "voip/web/messages.py",
+    "voip/web/stream.py",
+    "voip/web/tokens.py",
+    "workers/frames.py",
+)
+"""Where the parsers are. Adapters are more than parsers: they also connect and send."""
 _STATE = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+) ft: \d+ corp: (\d+)/")
 _DONE = re.compile(r"Done (\d+) runs")
 
@@ -77,13 +115,35 @@ def run(name: str, seconds: int) -> tuple[str, bool, str]:
     return name, done.returncode == 0, done.stdout + done.stderr
 
 
+def coverage() -> None:
+    """Read all examples and all that was learnt, and print how much of the parsers that runs."""
+    from coverage import Coverage
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    measured = Coverage(branch=True, data_file=None, include=[str(ROOT / "dialog" / each) for each in PARSERS])
+    measured.start()
+    import targets
+
+    for name, target in targets.TARGETS.items():
+        for path in (*(CORPUS / name).iterdir(), *(BUILD / name).glob("*")):
+            target(path.read_bytes())
+    measured.stop()
+    measured.report(show_missing=False, skip_covered=False, precision=0)
+
+
 def main() -> int:
     """Fuzz all parsers, or those that are named."""
     names = sorted(path.name for path in CORPUS.iterdir())
     parser = argparse.ArgumentParser(description="Fuzz the parsers of what comes from the network.")
     parser.add_argument("names", nargs="*", default=[], help="parsers; unless given, all")
     parser.add_argument("--minutes", type=float, default=10.0, help="for each parser")
+    parser.add_argument(
+        "--coverage", action="store_true", help="do not look for more: how much is run by what there is"
+    )
     chosen = parser.parse_args()
+    if chosen.coverage:
+        coverage()
+        return 0
     if unknown := set(chosen.names) - set(names):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     BUILD.mkdir(parents=True, exist_ok=True)
