@@ -31,7 +31,7 @@ from dialog.voip.web.messages import (
     decode_server_message,
     encode,
 )
-from dialog.voip.web.rtc.connection import VoiceTrack, prefer_opus
+from dialog.voip.web.rtc.connection import VoiceTrack, prepare
 from dialog.voip.web.rtc.library import (
     AudioFrame,
     MediaStreamError,
@@ -170,7 +170,7 @@ class _Link:
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self.voice = VoiceTrack(audio, kbit_s=32, clock=clock, rests=False)
         transceiver = self._peer.addTransceiver(self.voice, "sendrecv")
-        prefer_opus(transceiver)
+        prepare(transceiver)
         self._receiver: RTCRtpReceiver = transceiver.receiver
         self._channel: RTCDataChannel = self._peer.createDataChannel(SUBPROTOCOL)
         self._marks: list[Mark] = []

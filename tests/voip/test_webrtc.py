@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 from aiohttp import ClientSession
+from aiortc.rtp import RtpPacket
 from hypothesis import given
 from hypothesis import strategies as st
 from web_server import serving, until
@@ -26,6 +27,7 @@ from dialog.voip.web import messages as ms
 from dialog.voip.web.gateway import WebGateway
 from dialog.voip.web.rtc import settings
 from dialog.voip.web.rtc.offers import RtcAnswer
+from dialog.voip.web.rtc.reorder import Reorder
 from dialog.voip.web.rtc.settings import IceServer, WebRTC
 from dialog.voip.web.rtc.speech import Speech
 
@@ -307,6 +309,35 @@ def _check(speech, put, taken, marks):
     assert reached == [name for name, at in marks.items() if at <= len(taken)]
     for name in reached:
         del marks[name]
+
+
+def packets(numbers):
+    for number in numbers:
+        packet = RtpPacket(payload_type=96, sequence_number=number % 2**16, timestamp=number * 960 % 2**32)
+        packet._data = b"%d" % number
+        yield packet
+
+
+def handed_out(numbers):
+    reorder = Reorder()
+    frames = [reorder.add(packet)[1] for packet in packets(numbers)]
+    return [int(frame.data) for frame in frames if frame is not None]
+
+
+@given(st.integers(0, 2**16 - 1), st.lists(st.tuples(st.booleans(), st.integers(0, 40)), min_size=1, max_size=200))
+def test_packets_come_in_order_and_only_what_is_lost_or_late_is_missing(first, fates):
+    """Each may be lost, or up to 40 ms late."""
+    sent = [(at * 20 + late, first + at) for at, (lost, late) in enumerate(fates) if not lost]
+    came = [number for _, number in sorted(sent)]
+    out = handed_out(came)
+    assert out == sorted(set(out))
+    assert out == sorted(came)[: len(out)], "nothing that came is missing"
+    assert len(came) - len(out) <= 3
+
+
+def test_a_packet_that_comes_after_its_turn_or_twice_is_dropped_and_a_sender_may_count_anew():
+    assert handed_out([1, 2, 4, 5, 6, 7, 3, 8, 8, 9]) == [1, 2, 4, 5, 6]
+    assert handed_out([5000, 5001, 5002, 5003, 5004, 10, 11, 12, 13, 14]) == [5000, 5001, 10, 11]
 
 
 def test_silence_is_recognised_without_looking_at_it():

@@ -26,15 +26,17 @@ from dialog.voip.web.rtc.library import (
     RTCSessionDescription,
 )
 from dialog.voip.web.rtc.opus import RATE, OpusReader, OpusWriter
+from dialog.voip.web.rtc.reorder import Reorder
 from dialog.voip.web.rtc.settings import WebRTC
 from dialog.voip.web.rtc.speech import FRAME_MS, Speech
 from dialog.voip.web.session import WebSession
 from dialog.voip.wires import CLOSE_S
 
-__all__ = ["RtcConnection", "RtcWire", "VoiceTrack", "prefer_opus"]
+__all__ = ["RtcConnection", "RtcWire", "VoiceTrack", "prepare"]
 
 logger = logging.getLogger(__name__)
 
+_BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"
 _FRAME_S: Final = FRAME_MS / 1000.0
 _TICKS: Final = RATE * FRAME_MS // 1000
 _BEHIND_S: Final = 1.0
@@ -246,7 +248,7 @@ class RtcConnection:
         wire.limit = admitted.audio.size(_QUEUED_S * 1000)
         wire.voice = VoiceTrack(admitted.audio, kbit_s=settings.kbit_s, clock=clock, reached=wire.reached, rests=True)
         transceiver = self._peer.addTransceiver(wire.voice, "sendrecv")
-        prefer_opus(transceiver)
+        prepare(transceiver)
         self._sender = transceiver.sender
         wire.position = self._position
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -378,7 +380,9 @@ class RtcConnection:
             self._wire.fail(1011)
 
 
-def prefer_opus(transceiver: Any) -> None:
-    """Let audio be Opus, and nothing else that both sides may know."""
+def prepare(transceiver: Any) -> None:
+    """Let audio be Opus, whatever else both sides may know, and take it as it comes: see :class:`Reorder`."""
     known = RTCRtpSender.getCapabilities("audio").codecs
     transceiver.setCodecPreferences([each for each in known if each.mimeType == "audio/opus"])
+    assert hasattr(transceiver.receiver, _BUFFER), "this version of aiortc is not known"
+    setattr(transceiver.receiver, _BUFFER, Reorder())

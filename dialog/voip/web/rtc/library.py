@@ -15,6 +15,7 @@ try:
         RTCRtpSender,
         RTCSessionDescription,
     )
+    from aiortc.jitterbuffer import JitterFrame
     from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
     from av import AudioFrame, AudioResampler, CodecContext
     from av.audio.codeccontext import AudioCodecContext
@@ -27,6 +28,7 @@ __all__ = [
     "AudioFrame",
     "AudioResampler",
     "CodecContext",
+    "JitterFrame",
     "MediaStreamError",
     "MediaStreamTrack",
     "Packet",
