@@ -301,6 +301,7 @@ async def test_a_process_that_dies_takes_only_its_own_calls_with_it(monkeypatch,
 
 
 async def test_a_process_that_hangs_is_missing_from_lists_and_holds_nobody_up(monkeypatch):
+    monkeypatch.setenv("MAX_CALLS", "2")
     async with (
         houses(monkeypatch) as it,
         on_a_call(it) as (_, hangs),
@@ -312,6 +313,7 @@ async def test_a_process_that_hangs_is_missing_from_lists_and_holds_nobody_up(mo
                 found = (await ask(it.at[1], "GET", "/v1/calls")).body
                 assert [each["call_id"] for each in found["calls"]] == [path[-36:]]
                 assert not found["complete"]
+                assert (await ask(it.at[1], "POST", "/call/start", START)).status == 429, "its call still counts"
                 for request in (("GET", hangs), ("POST", f"{hangs}/hangup"), ("GET", f"{hangs}/events")):
                     answer = await ask(it.at[1], *request)
                     assert (answer.status, answer.headers["Retry-After"]) == (503, "1"), "nobody knows whose it is"
