@@ -14,8 +14,11 @@ A model plays the customer, or, without any, the persona's ``answers`` do: what 
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any
+from uuid import UUID
 
 from msgspec import Struct, field
 
@@ -23,10 +26,12 @@ from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.toolkit import end_call_tool
 from dialog.agent.tools import ends_turn, tool
-from dialog.agent.turns.settings import Silence, TurnSettings
+from dialog.agent.turns.settings import BargeIn, Endpointing, Silence, TurnSettings
+from dialog.calls.events import AgentSaid, CallerSaid, CallEvent
 from dialog.errors import ConfigurationError
 from dialog.llm.llm import LLM, Entry, Item
 from dialog.llm.rules import Rule, RuleLLM
+from dialog.message import Message
 from dialog.stt.stt import STT
 from dialog.testing.spelling import ReadingSTT, SpellingTTS
 from dialog.tts.tts import TTS
@@ -72,6 +77,8 @@ class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """And then hangs up."""
     times: int = 1
     """So often at most; then later answers are tried."""
+    interrupts: bool = False
+    """Says it as soon as ``hears`` is heard, over what the agent goes on to say; by voice."""
 
     def __post_init__(self) -> None:
         try:
@@ -80,6 +87,8 @@ class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ConfigurationError(f"{self.hears!r} is no regular expression: {exc}") from exc
         if self.times < 1:
             raise ConfigurationError(f"the answer {self.says!r} has to be given at least once, got times={self.times}")
+        if self.interrupts and not (self.hears and self.says):
+            raise ConfigurationError(f"the answer {self.says!r} interrupts: it needs what it hears, and what it says")
 
 
 class Persona(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,6 +130,43 @@ class Customer(Agent):
     """The agent that plays a persona; made by :func:`customer`."""
 
     end_call = end_call_tool(description=_END)
+    hasty: tuple[Answer, ...] = ()
+    """What they say into the agent's words."""
+    _interrupting: UUID | None = None
+    """The turn in which they speak over the agent …"""
+    _over = True
+    """… and have finished."""
+    _missed: frozenset[UUID] = frozenset()
+    """What the agent said meanwhile."""
+
+    def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
+        """Answer, but not what the agent said while they spoke over it."""
+        return _nothing() if message.uuid in self._missed else super().inference(message)
+
+    def interrupt_with(self, answers: tuple[Answer, ...]) -> None:
+        """Give these answers as soon as what they answer is heard."""
+        self.hasty = answers
+        self.on(Agent.EVENT, self._listen)
+
+    def _listen(self, event: CallEvent) -> None:
+        if isinstance(event, CallerSaid) and not event.final and event.turn != self._interrupting:
+            said = self.history.items()
+            if any(
+                re.search(answer.hears, event.text, re.IGNORECASE) and _said(said, answer.says) < answer.times
+                for answer in self.hasty
+            ):
+                self._interrupting, self._over = event.turn, False
+                # Not from inside of what tells that more was heard.
+                asyncio.get_running_loop().call_soon(self._take_for_final)
+        elif isinstance(event, CallerSaid) and event.final and event.turn != self._interrupting and not self._over:
+            self._missed |= {event.turn}
+        elif isinstance(event, AgentSaid) and event.turn == self._interrupting and not self.disposed:
+            self._over = True
+            self.discard_caller_audio()
+
+    def _take_for_final(self) -> None:
+        if self.stt is not None and not self.disposed:
+            self.stt.finalize()
 
     @ends_turn
     @tool(safe=True)
@@ -135,6 +181,11 @@ class Customer(Agent):
         else:
             self.history.developer(_OPENING)
             self._running.ask()
+
+
+async def _nothing() -> AsyncIterator[str]:
+    for text in ():
+        yield text
 
 
 def customer(
@@ -160,6 +211,8 @@ def customer(
     if llm is not None and not persona.goal:
         raise ConfigurationError("a model cannot play the persona: it has no goal")
 
+    hasty = tuple(answer for answer in persona.answers if answer.interrupts) if llm is None else ()
+
     def on_voip(voip: VoIP) -> Customer:
         # By text nobody hears how long the other one thinks: who carries the words prompts.
         idle_s = persona.patience_s if voip.medium == "audio" else None
@@ -170,11 +223,19 @@ def customer(
             llm=llm() if llm is not None else _by_answers(persona),
             system=persona.prompt(),
             settings=AgentSettings(
-                turns=TurnSettings(silence=Silence(idle_s=idle_s, max_duration_s=None, warn_before_s=None)),
+                turns=TurnSettings(
+                    # Who interrupts does not fall silent because the other one speaks.
+                    barge_in=BargeIn(mode="disabled" if hasty else "immediate"),
+                    # And does not wait for the end of a sentence.
+                    endpointing=Endpointing(unfinished_s=0.5, wait_s=0.5) if hasty else Endpointing(),
+                    silence=Silence(idle_s=idle_s, max_duration_s=None, warn_before_s=None),
+                ),
                 idle_prompts=("Hello? Are you still there?",),
                 idle_goodbye="I can't hear you, so I will hang up. Goodbye.",
             ),
         )
+        if hasty:
+            made.interrupt_with(hasty)
         made.activate()
         return made
 

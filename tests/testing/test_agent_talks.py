@@ -8,8 +8,10 @@ import wave
 
 import pytest
 from aiohttp import web
+from msgspec import structs
 
 from dialog.agent.agent import Agent
+from dialog.agent.settings import AgentSettings
 from dialog.agent.toolkit import end_call_tool, transfer_call_tool
 from dialog.agent.tools import tool
 from dialog.calls.events import HandedOver
@@ -114,7 +116,7 @@ def test_by_voice_words_take_their_time_and_all_of_it_is_recorded():
 
 
 def test_a_customer_says_what_they_want_to_an_agent_that_does_not_greet():
-    talk = talked(desk(greeting=""), customer(ADA))
+    talk = talked(desk(greeting=""), customer(structs.replace(ADA, patience_s=2.0)))
     assert next(line.text for line in talk.lines if line.who == "caller") == "Hello, I would like a table for two."
     assert talk.ended_by == "caller"
 
@@ -189,6 +191,51 @@ def test_a_customer_may_talk_over_the_agent():
     assert cut.text.startswith("Well")
     assert cut.unheard.endswith("and hours.")
     assert talk.ended_by == "agent"
+
+
+LONG = "Welcome to Luigi's, how can I help you on this fine and sunny and altogether lovely day, dear caller?"
+
+
+def test_a_hasty_customer_speaks_over_the_agent():
+    hasty = Persona(
+        answers=(
+            Answer(hears="help you", says="Just a table for two.", interrupts=True),
+            *ADA.answers[1:],
+        ),
+        patience_s=20,
+    )
+    talk = talked(desk(greeting=LONG), customer(hasty))
+    said = [(line.who, line.text, bool(line.unheard)) for line in talk.lines if line.who in ("agent", "caller")]
+    assert said[0][0] == "agent"
+    assert said[0][2], "it was cut"
+    assert "help you" in said[0][1]
+    assert "dear" not in said[0][1]
+    assert said[1:] == [
+        ("caller", "Just a table for two.", False),
+        ("agent", "Gladly. At what time?", False),
+        ("caller", "At seven please.", False),
+        ("agent", f"{BOOKED} Anything else?", False),
+        ("caller", "Thank you, goodbye.", False),
+    ]
+
+
+def test_an_agent_that_does_not_let_itself_be_interrupted_is_heard_out_by_nobody():
+    hasty = Persona(
+        answers=(Answer(hears="help you", says="Just a table for two.", interrupts=True), *ADA.answers[1:]),
+        patience_s=20,
+    )
+    deaf = AgentSettings(greeting_interruptible=False)
+    talk = talked(desk(greeting=LONG, settings=deaf), customer(hasty))
+    assert [(line.who, line.text) for line in talk.lines if line.who in ("agent", "caller")] == [
+        ("agent", LONG),
+        ("caller", "Just a table for two."),
+        ("agent", "Gladly. At what time?"),
+        ("caller", "At seven please."),
+        ("agent", f"{BOOKED} Anything else?"),
+        ("caller", "Thank you, goodbye."),
+    ]
+    greeting, over = talk.lines[:2]
+    assert over.at_s < greeting.at_s + 0.06 * len(LONG) - 2
 
 
 LIMITS = {
@@ -317,12 +364,14 @@ def test_what_cannot_be_played_is_refused():
         customer(Persona(answers=(Answer(says="hello"),)), llm=lambda: ScriptedLLM([]))
     with pytest.raises(ConfigurationError, match="no regular expression"):
         Answer(hears="(")
+    with pytest.raises(ConfigurationError, match="interrupts: it needs"):
+        Answer(says="Stop!", interrupts=True)
     with pytest.raises(ConfigurationError, match="max_turns"):
         TalkLimits(max_turns=0)
 
 
 def test_a_customer_whose_model_fails_is_told():
-    talk = talked(desk(), customer(ADA, llm=lambda: ScriptedLLM([])), limits=TalkLimits(max_duration_s=60))
+    talk = talked(desk(), customer(ADA, llm=lambda: ScriptedLLM([])), limits=TalkLimits(max_duration_s=10))
     assert any("the script has 0" in failure for failure in talk.failures)
 
 
@@ -339,7 +388,14 @@ def test_an_agent_in_realtime_mode_talks_as_well():
 
 
 async def test_an_agent_dials_a_gateway_over_the_carriers_protocol():
-    clock = Clock(4.0)
+    clock = Clock(2.0)
+    brief = Persona(
+        answers=(
+            Answer(hears="help you", says="At seven please."),
+            Answer(hears="booked", says="Goodbye.", hangs_up=True),
+        ),
+        patience_s=20,
+    )
     async with TwilioRestEmulator(auth_token="secret") as account:
         gateway = TwilioGateway(account_sid=account.account_sid, auth_token="secret", base_url=account.url, clock=clock)
         gateway.on("voip", desk())
@@ -349,7 +405,7 @@ async def test_an_agent_dials_a_gateway_over_the_carriers_protocol():
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             url = f"http://127.0.0.1:{runner.addresses[0][1]}/twilio"
             talk = await dial_with_agent(
-                url, customer(ADA), auth_token="secret", account_sid=account.account_sid, clock=clock
+                url, customer(brief), auth_token="secret", account_sid=account.account_sid, clock=clock
             )
             async with asyncio.timeout(10):
                 await asyncio.gather(*(call.wait_closed() for call in gateway.calls))
@@ -357,12 +413,10 @@ async def test_an_agent_dials_a_gateway_over_the_carriers_protocol():
             await runner.cleanup()
     assert [(line.who, line.text) for line in talk.lines] == [
         ("agent", GREETING),
-        ("caller", "Hello, I would like a table for two."),
-        ("agent", "Gladly. At what time?"),
         ("caller", "At seven please."),
         ("agent", f"{BOOKED} Anything else?"),
-        ("caller", "Thank you, goodbye."),
+        ("caller", "Goodbye."),
     ]
     assert talk.ended_by == "caller"
     assert talk.agent_events == ()
-    assert len(talk.latencies_ms) == 2
+    assert len(talk.latencies_ms) == 1

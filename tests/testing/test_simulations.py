@@ -66,7 +66,7 @@ BY_TEXT = Simulation(name="by text", persona=ADA, rules=RULES, medium="text")
 BY_VOICE = Simulation(name="by voice", persona=ADA, rules=RULES)
 # How fast it is, others judge: here a busy machine must not fail a call.
 UNHURRIED = Thresholds(latency_p95_ms=None, dead_air_s=None)
-ONLY = {"scenarios": (), "speed": 4.0, "seed": 1, "thresholds": UNHURRIED}
+ONLY = {"scenarios": (), "speed": 2.0, "seed": 1, "thresholds": UNHURRIED}
 
 
 async def test_customers_get_what_they_want_by_voice_and_by_text():
