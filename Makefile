@@ -50,6 +50,7 @@ bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the sa
 	$(BIN)/python benchmarks/bridge.py --seconds $(if $(QUICK),5,20)
 	$(BIN)/python benchmarks/workers.py --seconds $(if $(QUICK),5,20)
 	$(BIN)/python benchmarks/survival.py --kills $(if $(QUICK),8,100)
+	$(BIN)/python benchmarks/console.py --seconds $(if $(QUICK),5,30)
 	$(BIN)/python benchmarks/events.py $(if $(QUICK),--seconds 5 --rounds 2)
 	$(BIN)/python benchmarks/call_log.py kills --runs $(if $(QUICK),5,20)
 	$(BIN)/python benchmarks/call_log.py outage

@@ -55,13 +55,20 @@ async def run_serve(console: Console, plan: ServePlan) -> int:
     env = read_env(plan.env_file)
     host, port = listen_at(env, plan.host, plan.port)
 
+    paths: list[str] = []
+
     def started(bound: int) -> None:
         console.print(f"{plan.target or 'the service'} takes calls at {host}:{bound}", highlight=False)
+        for path in paths:
+            scheme = "http" if tls is None else "https"
+            console.print(f"its console is at {scheme}://{host}:{bound}{path}", highlight=False, soft_wrap=True)
 
     with logs.configure(plan.log_level):
         if plan.processes > 1 or plan.own_ports is not None or plan.media_url:
             return 0 if await Processes(_settings(plan, host, port)).run(started) else 1
         service = make_service(plan.target, plan.env_file)
+        if service.console is not None:
+            paths.append(f"{service.config.prefix}{service.console.path}")
         calm_collector()
         clean = await serve(
             service, host=host, port=port, leave_s=plan.leave_s, drain_s=plan.drain_s, tls=tls, started=started

@@ -21,7 +21,7 @@ _KEPT_EVENTS: Final = 400
 """Of a live call; what came before them is in the call log."""
 _KEPT_ENDED: Final = 100
 _MAX_WORDS: Final = 200
-_FLEETING: Final = (ev.AgentSpeaks, ev.CallerSpoke, ev.UsageReported, ev.SpeculationEnded, ev.PausedForCaller)
+_FLEETING: Final = (ev.AgentSpeaks, ev.CallerSpoke, ev.UsageReported, ev.SpeculationEnded)
 """What is told while somebody watches, and then forgotten."""
 
 Activity: TypeAlias = Literal["", "caller", "answering", "tool"]

@@ -162,6 +162,8 @@ class Console:
             self._viewers -= 1
             following.cancel()
             await asyncio.wait((following,))
+            if not following.cancelled() and (failure := following.exception()) is not None:
+                logger.error("the calls of other processes were not shown: %r", failure)
 
     def _call(self, call_id: UUID) -> Call | None:
         return next((call for call in self._service.calls if call.metadata.call_id == call_id), None)

@@ -219,7 +219,8 @@ class Viewer:
             return
         if not self._begun:
             self._begun = True
-            await self._tell({"type": "watching", "call_id": str(call_id), "sound": self._monitor is not None})
+            rate = 0 if self._monitor is None else self._monitor.audio_format.sample_rate
+            await self._tell({"type": "watching", "call_id": str(call_id), "sound": rate > 0, "rate": rate})
         if not (news or behind):
             return
         self._news, self._behind = [], False
@@ -242,8 +243,7 @@ class Viewer:
             return
         if self._listening:
             await self._send(self._socket.send_bytes(heard.mixed))
-        levels = {"caller": round(heard.caller_dbfs), "agent": round(heard.agent_dbfs)}
-        await self._tell({"type": "levels", "rate": monitor.audio_format.sample_rate, **levels})
+        await self._tell({"type": "levels", "caller": round(heard.caller_dbfs), "agent": round(heard.agent_dbfs)})
 
     async def _tell(self, message: dict[str, Any]) -> None:
         await self._send(self._socket.send_text(_encode(message)))

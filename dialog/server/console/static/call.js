@@ -160,6 +160,7 @@ export class CallView {
       if (message.call.state === "ended" && !this.over) this._over();
     } else if (message.type === "watching" && message.call_id === this.id) {
       this.hear.disabled = !message.sound;
+      this.rate = message.rate;
       this.hear.title = message.sound ? "" : "This call is in another process: its sound cannot be heard from here.";
     } else if (message.type === "reload" && message.call_id === this.id) {
       const id = this.id;
@@ -168,7 +169,6 @@ export class CallView {
       this._reset();
       this._load();
     } else if (message.type === "levels" && this.live.watching === this.id) {
-      this.rate = message.rate;
       this._levels(message);
     } else if (message.type === "list" && this.call && this.call.state !== "ended") {
       this._quiet();
@@ -266,7 +266,7 @@ export class CallView {
     const ear = (this.ear = new Ear());
     this._pressed(true);
     try {
-      await ear.open(this.rate ?? 8000);
+      await ear.open(this.rate);
       if (this.ear === ear) this.live.listen(true);
       else ear.close();
     } catch (problem) {

@@ -23,7 +23,7 @@ live.addEventListener("state", ({ detail }) => {
 live.addEventListener("message", ({ detail: message }) => {
   switch (message.type) {
     case "list":
-      rows.clear();
+      rows.keep(new Set(message.calls.map((each) => each.call_id)));
       rows.put(message.calls);
       break;
     case "changes":

@@ -89,6 +89,11 @@ export class Rows {
     this._first();
   }
 
+  /** Removes all but these. */
+  keep(ids) {
+    this.remove([...this.rows.keys()].filter((id) => !ids.has(id)));
+  }
+
   tick() {
     for (const row of this.rows.values()) row.tick();
   }
