@@ -120,6 +120,7 @@ async def told_by_a_gateway(log: CallLog) -> str:
                 assert response.status == 400
             async with session.get(f"{url}/twilio/media") as response:
                 assert response.status == 400
+            gateway.refusals.sip[403] += 1  # as a gateway for SIP counts them
             call = CallMetadata(call_id=uuid4())
             for event in all_kinds(call):
                 gateway.events.publish(call, event)
