@@ -23,8 +23,10 @@ from dialog.errors import ConfigurationError
 from dialog.loading import load_target
 from dialog.server.tls import tls_context
 from dialog.voip.answering import MachineDetection
+from dialog.voip.listening_in import play_on_speakers
 from dialog.voip.pacing import Pacing
 from dialog.voip.twilio.gateway import TwilioGateway
+from dialog.voip.twilio.voip import TwilioVoIP
 
 __all__ = ["DialOptions", "run_dial"]
 
@@ -79,6 +81,8 @@ async def run_dial(console: Console, options: DialOptions) -> int:
     try:
         with logs.configure(options.log_level):
             gateway, on_voip = _gateway(options, env)
+            if env.get("VOICE_MONITOR", "0") != "0":
+                on_voip = _aloud(gateway, on_voip)
             runner = web.AppRunner(gateway.app(), access_log=None)
             await runner.setup()
             try:
@@ -165,6 +169,20 @@ def _detection(options: DialOptions) -> MachineDetection | None:
         return None
     then = cast("Literal['hang_up', 'leave_message', 'go_on']", options.machine.replace("-", "_"))
     return MachineDetection(when_machine=then, message=options.message)
+
+
+def _aloud(gateway: TwilioGateway, on_voip: Callable[..., object] | None) -> Callable[..., object] | None:
+    """Let the calls be heard on the speakers of this machine; returns who takes them then."""
+
+    def heard(voip: TwilioVoIP) -> None:
+        play_on_speakers(gateway, voip)
+        if on_voip is not None:
+            on_voip(voip)
+
+    if on_voip is not None:
+        return heard
+    gateway.on("voip", heard)
+    return None
 
 
 def _gateway(options: DialOptions, env: dict[str, str]) -> tuple[TwilioGateway, Callable[..., object] | None]:

@@ -170,6 +170,12 @@ VARIABLES: tuple[Variable, ...] = (
         form="key",
     ),
     Variable(
+        name="VOICE_MONITOR",
+        what="1: the calls of `python -m dialog dial`, `examples/survey` and `examples/appointment_reminder` are heard "
+        "on the speakers of this machine",
+        default="0",
+    ),
+    Variable(
         name="WEBHOOK_URL",
         what="public https:// address of the voice webhook; a tunnel gives one, see docs/twilio.md",
         configures=("gateway.twilio.webhook_url", "gateway.telnyx.webhook_url"),

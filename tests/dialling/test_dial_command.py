@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dialog.audio.speakers import LocalSpeakers, NoSpeakers
 from dialog.testing.callee import Callee
 from dialog.testing.twilio_rest import TwilioRestEmulator
 
@@ -120,6 +121,26 @@ async def test_every_number_is_dialled_and_what_came_of_it_is_written_beside_it(
     rows = dialling.rows()
     assert (rows[0]["call_outcome"], rows[0]["call_sid"], rows[0]["name"]) == ("answered", ada.sid, "Ada")
     assert (rows[4]["call_outcome"], rows[4]["name"]) == ("invalid", "Ada again")
+
+
+def speakers() -> bool:
+    try:
+        there = LocalSpeakers()
+        there.start()
+        there.close()
+    except NoSpeakers:
+        return False
+    return True
+
+
+async def test_calls_are_heard_on_the_speakers_if_there_are_any(dialling):
+    dialling.write(f"+15550123,{'A' * 100}")
+    dialling.account.any_callee = Callee(light=True)
+    (dialling.directory / ".env").write_text("VOICE_MONITOR=1")
+    code, output = await dialling.run()
+    assert code == 0, output
+    assert dialling.results()["+15550123"]["call_outcome"] == "answered"
+    assert ("is not heard on the speakers" in output) is not speakers()
 
 
 async def test_a_second_run_calls_nobody_again(dialling):
