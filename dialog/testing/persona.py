@@ -184,7 +184,7 @@ class Customer(Agent):
 
 
 async def _nothing() -> AsyncIterator[str]:
-    for text in ():
+    for text in tuple[str, ...]():
         yield text
 
 
