@@ -45,7 +45,7 @@ from dialog.errors import (
     StateError,
     UserCodeError,
 )
-from dialog.llm.llm import LLM
+from dialog.llm.llm import LLM, Entry
 from dialog.message import (
     AnsweredBy,
     CallEnd,
@@ -496,7 +496,10 @@ class Conversation:
         self.engine.dispatch_message(request.text, PartOptions(allow_interrupt=request.allow_interrupt))
 
     def _on_whisper(self, whisper: Whisper) -> None:
-        self.history.developer(whisper.text)
+        note = Entry(role="developer", text=whisper.text)
+        self.history.add(note)
+        if self._realtime is not None:
+            self._realtime.model.note(note)
         self.happened(ev.AgentTold, text=whisper.text)
 
     def _on_transfer(self, status: TransferStatus) -> None:

@@ -117,6 +117,11 @@ class SpeakingModel(LLM):
         self._heard.discard(turn.uuid)
         self._replies.pop(turn.uuid, None)
 
+    def note(self, item: Entry) -> None:
+        """Tell of a note at once: a model that answers by itself is not asked before it does."""
+        self._told.add(item.text)
+        self._s2s.add(item)
+
     def knows(self, items: Sequence[Item]) -> None:
         """A session begins with these."""
         self._told.update(item.text for item in items if isinstance(item, Entry) and item.role == "system")

@@ -9,6 +9,7 @@ import pytest
 from dialog import Agent, AgentSettings, Endpointing, TurnSettings, VoIP, tool
 from dialog.calls.events import (
     AgentSaid,
+    AgentTold,
     CallEnded,
     CallerSaid,
     ErrorRaised,
@@ -234,6 +235,27 @@ def test_a_reply_that_nobody_asked_for_is_a_turn():
         talk.s2s.answers_with(other, "Still there?")  # not even a turn was told
         await talk.quiet()
         assert talk.spoken()[-1] == ("assistant", "Still there?", "")
+        assert not talk.errors
+
+    on_a_call(scenario, s2s=theirs)
+
+
+def test_what_is_whispered_is_told_before_a_model_answers_by_itself_and_only_once():
+    async def scenario(talk):
+        await talk.clock.sleep(0.01)
+        talk.call.voip.whisper("The caller is a member.")
+        assert [(item.role, item.text) for item in talk.s2s.added] == [("developer", "The caller is a member.")]
+        uuid = talk.s2s.hears("do you know me")
+        await talk.clock.sleep(0.01)
+        talk.s2s.answers_with(uuid, "Of course.")
+        await talk.quiet()
+        assert talk.spoken() == [
+            ("developer", "The caller is a member.", ""),
+            ("user", "do you know me", ""),
+            ("assistant", "Of course.", ""),
+        ]
+        assert len(talk.s2s.added) == 1
+        assert [told.text for told in talk(AgentTold)] == ["The caller is a member."]
         assert not talk.errors
 
     on_a_call(scenario, s2s=theirs)
