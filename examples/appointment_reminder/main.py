@@ -141,7 +141,7 @@ async def live() -> None:
         return CartesiaTTS(api_key=env["CARTESIA_API_KEY"], base_url=base_url)
 
     line = Line(gateway, env["TWILIO_PHONE_NUMBER"], stt, tts, aloud=env.get("VOICE_MONITOR", "0") != "0")
-    file = Path(env.get("APPOINTMENTS", "appointments.csv"))
+    file = Path("appointments.csv")
     with logs.configure(env.get("LOG_LEVEL", "warning"), secrets=[env[key] for key in KEYS]):
         await call_all(line, file, env.get("HOST_NAME", "127.0.0.1"), int(env.get("PORT", "8080")))
 

@@ -120,7 +120,7 @@ def live() -> None:
     aloud = env.get("VOICE_MONITOR", "0") != "0"
     server = BackgroundServer(gateway, stt=stt, tts=tts, host=host, port=port, monitor=aloud)
     with logs.configure(env.get("LOG_LEVEL", "warning"), secrets=[env[key] for key in KEYS]):
-        survey(server, env["TWILIO_PHONE_NUMBER"], Path(env.get("GUESTS", "guests.csv")))
+        survey(server, env["TWILIO_PHONE_NUMBER"], Path("guests.csv"))
 
 
 def offline(speed: float) -> None:
