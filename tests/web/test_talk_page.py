@@ -11,10 +11,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import uvicorn
 from aiohttp import ClientSession, web
 from axe_playwright_python.async_playwright import Axe
 from browsers import Loudspeaker, chromium, record_microphone, transcript
 from playwright.async_api import expect
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from dialog.agent.agent import Agent
 from dialog.audio.tones import sine
@@ -25,6 +28,7 @@ from dialog.message import Message
 from dialog.testing.doubles import HummingTTS
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
+from dialog.voip.web.rtc.settings import WebRTC
 from dialog.web.talk import TalkPage, client_files
 
 pytestmark = pytest.mark.timeout(120)
@@ -57,6 +61,20 @@ async def serving(*sites, port=0, below=""):
         yield f"http://127.0.0.1:{sock.getsockname()[1]}{below}/talk"
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving_asgi(app):
+    """The address of an ASGI application."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="websockets-sansio", lifespan="off"))
+    serve = asyncio.create_task(server.serve(sockets=[sock]))
+    try:
+        await until(lambda: server.started)
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serve
 
 
 def demo(transport="WebRTC"):
@@ -409,6 +427,40 @@ async def test_it_is_readable_everywhere(scheme, width, tmp_path):
         found = await Axe().run(page)
         bad = [each for each in found.response["violations"] if each["impact"] in ("serious", "critical")]
         assert not bad, found.generate_report()
+
+
+async def test_an_asgi_server_serves_page_and_gateway_too():
+    agents, asked = [], []
+
+    async def authorize(scope):
+        asked.append(dict(scope["headers"]).get(b"cookie", b"").decode())
+        return asked[-1].removeprefix("user=") or None
+
+    gateway = WebGateway(webrtc=WebRTC())
+    gateway.on("voip", telling(agents))
+    page_of = TalkPage(gateway)
+    mounts = [Mount("/talk", page_of.asgi(authorize=authorize)), Mount("/ws/realtime", gateway.asgi())]
+    async with serving_asgi(Starlette(routes=[Mount("/voice", routes=mounts)])) as origin, ClientSession() as http:
+        url = f"{origin}/voice/talk"
+        async with http.post(f"{url}/token", headers={"Origin": "https://evil.example"}) as response:
+            assert (response.status, asked) == (403, [])
+        async with http.post(f"{url}/token") as response:
+            assert response.status == 401
+        async with http.get(f"{url}/token") as response:
+            assert response.status == 405
+        async with http.get(f"{url}/nothing") as response:
+            assert response.status == 404
+        async with chromium() as page:
+            await page.context.add_cookies([{"name": "user", "value": "ada", "url": origin}])
+            await page.goto(url)
+            await page.click("#talk")
+            await said(page, "agent", "Hello.")
+            assert agents[0].voip.user == "ada"
+            assert await page.inner_text("#via") == "WebRTC"
+            assert not page.problems
+        await gateway.close()
+    with pytest.raises(ConfigurationError, match="give asgi"):
+        TalkPage(gateway, authorize=lambda request: None).asgi()
 
 
 def test_the_client_can_be_served_from_elsewhere():
