@@ -19,8 +19,10 @@ from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.testing.call import CallerEvent, CallSpec
 from dialog.testing.caller import Caller, Dialling
 from dialog.testing.carrier import CarrierSide
-from dialog.testing.dialects import Dialect, ExotelDialect, PlivoDialect, TwilioDialect
+from dialog.testing.dialects import Dialect, TwilioDialect
+from dialog.testing.exotel_dialect import ExotelDialect
 from dialog.testing.faults import CallFaults
+from dialog.testing.plivo_dialect import PlivoDialect
 from dialog.testing.twiml import Verb
 from dialog.testing.voice import Voice
 

@@ -136,7 +136,7 @@ INTERNAL = re.compile(
         tts\.(chain | coverage | siblings) |
         net\.(azure | connections | cutoff | frames | http1 | malformed | options | sentaudio | websocket) |
         testing\.(
-            call | carrier | carrier_stream | dialects | evaluate_stage | evaluate_talks | facts | heard | hearing | media | model | stream | textline |
+            call | carrier | carrier_stream | dialects | exotel_dialect | plivo_dialect | evaluate_stage | evaluate_talks | facts | heard | hearing | media | model | stream | textline |
             telnyx_call | tone | twiml
         ) |
         testing\.load_(

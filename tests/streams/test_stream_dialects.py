@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from dialog.errors import RemoteProtocolError, StateError
 from dialog.message import MULAW_8K, PCM_8K, PCM_16K, AudioFormat
 from dialog.testing.dialects import Dialect as TheirDialect
-from dialog.testing.dialects import ExotelDialect, PlivoDialect, StreamFacts, TwilioDialect
+from dialog.testing.dialects import StreamFacts, TwilioDialect
+from dialog.testing.exotel_dialect import ExotelDialect
+from dialog.testing.plivo_dialect import PlivoDialect
 from dialog.voip.carrier.start import StreamStart
 from dialog.voip.carrier.stream import Audio, Marked, Pressed, Stopped
 from dialog.voip.streams.detect import DetectedStream
