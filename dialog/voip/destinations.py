@@ -51,6 +51,8 @@ class Destinations(Struct, frozen=True, kw_only=True):
 
 
 def _any(entries: tuple[str, ...], to: str) -> bool:
+    if "*" in entries:
+        return True
     plain = _plain(to)
     return any(
         re.fullmatch(".*".join(re.escape(piece) for piece in _plain(entry).split("*")), plain) for entry in entries

@@ -188,6 +188,7 @@ async def test_the_call_is_refreshed_by_requests_without_a_description():
         answer = await phone.request("INVITE")
         assert b"m=audio" in answer.body
         phone.acknowledge(answer.cseq.sequence)
+        phone._send(phone._request("ACK", body="nonsense", sequence=answer.cseq.sequence))  # which cannot be refused
         assert (await phone.request("MESSAGE", body="hello")).code == 405
         assert desk.life == ["live 1"]
 

@@ -143,7 +143,10 @@ class SIPSession:
             self.state = "confirmed"
             self._begin()
         elif self.state == "confirmed" and request.message.body:
-            self._describe(request)  # the answer to what we have offered
+            try:
+                self._describe(request)  # the answer to what we have offered
+            except (RemoteProtocolError, NotSupportedError) as exc:  # an ACK cannot be refused
+                logger.warning("call %s: its audio stays as it was: %s", self.leg.call_id, exc)
 
     def cancel(self) -> None:
         """The caller has hung up before the call was answered."""

@@ -95,6 +95,8 @@ class SIPSwitchboard:
         self._calls: dict[UUID, Call] = {}
         self._of: dict[UUID, SIPSession] = {}
         self._strangers: Recent[str, None] = Recent(100)
+        self._garblers: Recent[str, None] = Recent(100)
+        """Who has sent what cannot be read."""
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -114,12 +116,12 @@ class SIPSwitchboard:
         if not data.strip(_KEEP_ALIVE):
             return
         if len(data) > _MAX_MESSAGE:
-            self._refused(400, f"{source[0]} has sent a SIP message of {len(data)} bytes")
+            self._malformed(source[0], f"{len(data)} bytes are too many")
             return
         try:
             message = parse(data, source)
         except RemoteProtocolError as exc:
-            self._refused(400, f"from {source[0]}: {exc}")
+            self._malformed(source[0], str(exc))
             return
         if isinstance(message, Incoming):
             self._request(message)
@@ -354,9 +356,13 @@ class SIPSwitchboard:
         session.call_ended()  # a VoIP that was disposed of tells nobody that its call has ended
         self._calls.pop(call.metadata.call_id, None)
 
-    def _refused(self, code: int, why: str) -> None:
-        self.refusals.sip[code] += 1
-        logger.warning("a SIP message is ignored: %s", why)
+    def _malformed(self, host: str, why: str) -> None:
+        self.refusals.sip[400] += 1
+        known = host in self._garblers
+        self._garblers[host] = None
+        logger.log(
+            logging.DEBUG if known else logging.WARNING, "a SIP message from %s is ignored: %s; told once", host, why
+        )
 
 
 def _status(decision: Declined) -> int:
