@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
 import dialog.s2s.streaming
 import dialog.stt.streaming
 import dialog.tts.sockets
+import dialog.voip.sip.leg
+import dialog.voip.sip.session
 from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.delivery.signature import WebhookInvalid, verify_webhook
+from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import LimitError, NotSupportedError, ProviderError, RemoteProtocolError
 from dialog.llm.chat import ChatDecoder
 from dialog.llm.decoding import Decoder
@@ -47,9 +52,13 @@ from dialog.tts.cartesia import CartesiaTTS
 from dialog.tts.deepgram import DeepgramTTS
 from dialog.tts.elevenlabs import ElevenLabsTTS
 from dialog.tts.tts import TTS
+from dialog.voip.call import CallSettings
 from dialog.voip.carrier.http import Refusal, parse_fields
 from dialog.voip.sip import rtp, sdp
+from dialog.voip.sip.media import RtpPort
 from dialog.voip.sip.messages import Incoming, parse, reply
+from dialog.voip.sip.switchboard import SIPSettings, SIPSwitchboard
+from dialog.voip.sip.transactions import Transactions
 from dialog.voip.telnyx.events import decode_event, metadata_of
 from dialog.voip.telnyx.signature import TelnyxSignature
 from dialog.voip.telnyx.stream import TelnyxStream, decode_state
@@ -167,6 +176,70 @@ def sip_message(data: bytes) -> None:
         message = parse(data, ("192.0.2.1", 5060))
         if isinstance(message, Incoming):
             reply(message, 200, "OK", to_tag="x")
+
+
+class _SIPNetwork:
+    """A socket that takes everything, and what a switchboard needs beside it."""
+
+    clock = SYSTEM_CLOCK
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.transactions = Transactions(lambda data, where: None)
+
+    def via(self, peer: object, branch: str) -> str:
+        return f"SIP/2.0/UDP 192.0.2.2:5060;branch={branch};rport"
+
+    def media_host(self, peer: object) -> str:
+        return "192.0.2.2"
+
+    def contact(self, peer: object) -> str:
+        return "<sip:dialog@192.0.2.2:5060>"
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        return task
+
+
+class _SIPAudio(RtpPort):
+    @classmethod
+    async def open(cls, host: str, ports: range, clock: Clock, *, quiet_s: float) -> RtpPort:
+        return cls(clock, quiet_s=quiet_s)
+
+    @property
+    def port(self) -> int:
+        return 4000
+
+
+async def _sip_call(data: bytes) -> None:
+    network = _SIPNetwork()
+    settings = SIPSettings(
+        peers=[ip_network("192.0.2.0/24")], host="192.0.2.2", call=CallSettings(settle_s=0.01), close_timeout_s=1.0
+    )
+    switchboard = SIPSwitchboard(settings, network, lambda voip: None)
+    with (
+        patch.object(dialog.voip.sip.session, "RtpPort", _SIPAudio),
+        patch.object(dialog.voip.sip.leg, "token_hex", lambda size: "ours"),
+    ):
+        for message in data.split(BETWEEN)[:20]:
+            switchboard.receive(message, ("192.0.2.1", 5060))
+            for _ in range(5):  # admission has so many steps
+                await asyncio.sleep(0)
+        await switchboard.close()
+    assert not switchboard.calls
+    for task in network.tasks:
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            raise task.exception()
+        task.cancel()
+    if network.tasks:
+        await asyncio.wait(network.tasks)
+
+
+def sip_call(data: bytes) -> None:
+    """The requests of a call, one after another: whatever they say, the call is over in the end."""
+    run_here = asyncio.run if RUNNER is None else RUNNER.run
+    run_here(_sip_call(data))
 
 
 def sip_description(data: bytes) -> None:
@@ -386,6 +459,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "web-server": web_server,
     "web-token": web_token,
     "sip-message": sip_message,
+    "sip-call": sip_call,
     "sip-description": sip_description,
     "rtp": rtp_packets,
     "websocket-server": websocket_server,
