@@ -40,7 +40,8 @@ class Peers:
     async def ask(self, node: str, call_id: UUID, request: bytes) -> bytes:
         return await self.far.answer(request)
 
-    def relay(self, node: str, call_id: UUID, opening: bytes, wire):
+    def relay(self, node: str, call_id: UUID, opening: bytes, wire, audio_format):
+        del audio_format
         return self.far.join_relayed(opening, wire)
 
 

@@ -98,6 +98,8 @@ BODIES = [
     pf.RelayClosed(),
     pf.WireAudio(b"\x01" * 1200, "a mark"),
     pf.WireMark("a mark"),
+    pf.WireControl(b"told"),
+    pf.RelayControl(b"said"),
     pf.WireClear(),
     pf.WireClose(1008),
 ]
