@@ -86,7 +86,7 @@ class ConsoleSite:
             ServiceConfig(
                 assistants={ids[name]: _recorded(target) for name, target in targets.items()},
                 default_assistant=next(iter(ids.values())),
-                clients=ClientSettings(recordings=str(out)),
+                clients=ClientSettings(recordings=str(out), webrtc=WebRTC() if has_aiortc() else None),
                 api=ApiSettings(tokens=(ApiToken(name="talk", token=token),)),
                 log=f"sqlite:///{out / 'calls.db'}",
             )

@@ -25,6 +25,7 @@ from dialog.sessions.spec import SessionResolver
 from dialog.sms.sms import check_e164
 from dialog.voip.admission import Declined, Reject, Workers
 from dialog.voip.voip import VoIP
+from dialog.voip.web.rtc.settings import WebRTC
 
 __all__ = [
     "ApiSettings",
@@ -164,6 +165,8 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
     and with ``allow_anybody`` all."""
     recordings: str = ""
     """Directory for recordings of their calls, for agents that record; empty: there are none."""
+    webrtc: WebRTC | None = None
+    """Let them come by WebRTC, too."""
 
     def __post_init__(self) -> None:
         if self.token_key and len(self.token_key) < _SHORTEST_TOKEN:

@@ -413,6 +413,7 @@ class Service:
             origins=clients.origins,
             allow_anybody=clients.token_optional,
             recordings=clients.recordings or None,
+            webrtc=clients.webrtc,
             resolver=self._resolve_client,
             resolver_timeout_s=config.resolver_timeout_s + 1.0,  # ours comes first, and says more
             workers=self._workers,

@@ -126,7 +126,7 @@ class RtcCaller(WebCaller):
         return self.started
 
     async def _post(self, offer: RtcOffer, origin: str) -> RtcAnswer:
-        url = self._url.replace("ws", "http", 1) + "/webrtc"
+        url = f"http{self._url.removeprefix('ws').removeprefix('http')}/webrtc"
         headers = {"Content-Type": "application/json", **({"Origin": origin} if origin else {})}
         async with self._http.post(url, data=msgspec.json.encode(offer), headers=headers) as response:
             body = await response.read()

@@ -118,9 +118,8 @@ class TalkPage:
 
     async def _serve_scope(self, authorize: AuthorizeScope | None, scope: Message, send: Send) -> None:
         root, path = scope.get("root_path", "").rstrip("/"), scope["path"].rstrip("/")
-        mounted, below = self._place(
-            path if path.startswith(root) else root + path
-        )  # older servers tell the rest alone
+        # Older servers tell the rest of the path alone.
+        mounted, below = self._place(path if path.startswith(root) else root + path)
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get("host", ""), headers.get("origin", "")
         user: str | None = ""

@@ -14,10 +14,11 @@ from dialog.errors import ConfigurationError
 from dialog.server.config import ApiToken, ClientSettings, ServiceConfig, Tenant
 from dialog.server.service import Service
 from dialog.sessions.spec import SessionRequest, SessionSpec
-from dialog.testing import WebCaller
+from dialog.testing import RtcCaller, WebCaller
 from dialog.testing.web import WebRefused
 from dialog.voip.admission import Reject, Say
 from dialog.voip.web.messages import AgentTranscript, SessionEnded
+from dialog.voip.web.rtc.settings import WebRTC
 from dialog.workers.pool import WorkerPool
 
 CLIENTS = ClientSettings()
@@ -75,6 +76,16 @@ async def test_a_client_with_a_token_talks_and_is_seen_steered_and_ended_by_rest
             async with connect(line, told):
                 pass
         assert refused.value.close_code == 4401, "a token is used once"
+
+
+@pytest.mark.parametrize("asgi", [False, True], ids=["aiohttp", "asgi"])
+async def test_a_client_may_come_by_webrtc(asgi) -> None:
+    more = {"serve": as_asgi} if asgi else {}
+    async with service_line(clients=ClientSettings(webrtc=WebRTC()), **more) as line:
+        told = await token(line, user="ada")
+        async with RtcCaller.connect(f"{line.origin}{told['path']}", token=told["token"]) as caller:
+            assert await greeted(caller) == "Good day to you."
+            assert str(caller.started.session) == told["call_id"]
 
 
 async def test_the_session_is_as_the_token_says_whatever_the_client_asks_for() -> None:
