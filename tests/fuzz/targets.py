@@ -25,7 +25,7 @@ import dialog.voip.sip.session
 from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.delivery.signature import WebhookInvalid, verify_webhook
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import LimitError, NotSupportedError, ProviderError, RemoteProtocolError
+from dialog.errors import LimitError, NotSupportedError, ProviderError, RemoteProtocolError, StateError
 from dialog.llm.chat import ChatDecoder
 from dialog.llm.decoding import Decoder
 from dialog.llm.messages import MessagesDecoder
@@ -59,6 +59,7 @@ from dialog.voip.sip.media import RtpPort
 from dialog.voip.sip.messages import Incoming, parse, reply
 from dialog.voip.sip.switchboard import SIPSettings, SIPSwitchboard
 from dialog.voip.sip.transactions import Transactions
+from dialog.voip.streams.detect import DetectedStream
 from dialog.voip.telnyx.events import decode_event, metadata_of
 from dialog.voip.telnyx.signature import TelnyxSignature
 from dialog.voip.telnyx.stream import TelnyxStream, decode_state
@@ -113,6 +114,17 @@ def telnyx_stream(data: bytes) -> None:
     for text in texts(data):
         with suppress(RemoteProtocolError):
             stream.receive(text)
+
+
+def carrier_streams(data: bytes) -> None:
+    stream = DetectedStream()
+    for text in texts(data):
+        with suppress(RemoteProtocolError):
+            stream.receive(text)
+    with suppress(StateError):
+        stream.media(b"x" * 640)
+        stream.mark("x")
+        stream.clear()
 
 
 def telnyx_webhook(data: bytes) -> None:
@@ -453,6 +465,7 @@ KEY = "key"
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "twilio-stream": twilio_stream,
     "twilio-forms": twilio_forms,
+    "carrier-streams": carrier_streams,
     "telnyx-stream": telnyx_stream,
     "telnyx-webhook": telnyx_webhook,
     "web-client": web_client,
