@@ -255,8 +255,12 @@ class Caller(SimulatedCall):
         def finished() -> bool:
             if not self._since(since) or (self.stream is not None and self.stream.buffer.unplayed_ms(self.now_ms())):
                 return False
-            return self.now_ms() - self._ear.stretches[-1].ended_ms >= silence_ms
+            left_ms = silence_ms - (self.now_ms() - self._ear.stretches[-1].ended_ms)
+            if left_ms > 0.0 and self.stream is None:  # they wait in a conference: no media tell that time passes
+                loop.call_later(self.clock.real((left_ms + 1.0) / 1000.0), self._wake)
+            return left_ms <= 0.0
 
+        loop = asyncio.get_running_loop()
         what = "the agent to speak and be silent again"
         await self._until(finished, timeout_s, what, enough=lambda: bool(self._since(since)))
         spoke = self._since(since)
