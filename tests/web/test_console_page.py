@@ -80,7 +80,7 @@ async def open_call(page: Page, call_id) -> None:
     await expect(page.locator("#call")).to_be_visible()
 
 
-def invent(line, number: int, **more) -> CallMetadata:
+def invent(line, number: int, *, at: datetime | None = None, **more) -> CallMetadata:
     """A call that goes on, as its events tell."""
     call = CallMetadata(
         call_id=uuid4(), carrier="twilio", account_id=ACCOUNT, from_=f"+1555{number:07d}", to="+15551230002", **more
@@ -95,7 +95,7 @@ def invent(line, number: int, **more) -> CallMetadata:
             from_=call.from_,
             to=call.to,
             direction="inbound",
-            started_at=(datetime.now(UTC) - timedelta(seconds=97.0 * number % 4000)).isoformat(timespec="milliseconds"),
+            started_at=(at or datetime.now(UTC) - timedelta(seconds=97.0 * number % 4000)).isoformat(),
             agent="FrontDesk",
         ),
         ev.StreamChanged(seq=1, at_s=0.1, state="live", generation=1),
@@ -402,6 +402,36 @@ async def test_a_call_is_found_again_by_what_was_said():
         await page.fill('[name="number"]', "+1 555 000-0002")
         await page.keyboard.press("Enter")
         await expect(page.locator("#past .row")).to_have_count(1)
+
+
+async def test_a_long_history_comes_page_by_page_and_day_by_day(tmp_path):
+    async with console(log=f"sqlite:///{tmp_path}/calls.db") as (line, page):
+        today = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
+        for number in range(60):
+            when = today - timedelta(days=number % 3, minutes=number)
+            call = invent(line, number, at=when)
+            end = ev.CallEnded(seq=3, at_s=30.0, reason="transferred" if number == 7 else "caller_hangup")
+            line.service.events.publish(call, end)
+        await line.service.log.flush()
+        await page.click("#to-history")
+        await expect(page.locator("#past .row")).to_have_count(50)
+        await expect(page.locator("#found")).to_have_text("50 and more calls.")
+        await page.click("#more")
+        await expect(page.locator("#past .row")).to_have_count(60)
+        await expect(page.locator("#more")).to_be_hidden()
+        numbers = await page.locator("#past .party").all_text_contents()
+        assert len(set(numbers)) == 60
+        assert numbers[0] == "+15550000000"
+        await page.select_option('[name="outcome"]', "transferred")
+        await page.click("text=Search")
+        await expect(page.locator("#past .party")).to_have_text("+15550000007")
+        await page.click("text=Clear")
+        yesterday = (today - timedelta(days=1)).strftime("%Y-%m-%d")
+        await page.fill('[name="since"]', yesterday)
+        await page.fill('[name="until"]', yesterday)
+        await page.click("text=Search")
+        await expect(page.locator("#past .row")).to_have_count(20)
+        await expect(page.locator("#found")).to_have_text("20 calls.")
 
 
 # -- how it is used, and how it looks
