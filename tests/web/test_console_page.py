@@ -139,11 +139,10 @@ async def test_a_person_signs_in_with_a_token_and_out_again():
 
 
 async def test_who_is_signed_out_meanwhile_is_asked_to_sign_in():
-    async with console() as (line, page):
+    async with console() as (_, page):
         await page.context.clear_cookies()
         page.problems.clear()
-        await page.goto(f"{line.origin}/console#/history")
-        await page.reload()
+        await page.click("#to-history")
         await expect(page.locator("#token")).to_be_visible()
         page.problems.clear()  # the browser tells of the 401
 

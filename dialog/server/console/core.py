@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
@@ -108,7 +108,7 @@ class Console:
                     query = msgspec.convert(dict(visit.query), HistoryQuery, strict=False)
                 except msgspec.ValidationError as exc:
                     raise Problem(422, f"query: {exc}") from exc
-                return _json(await self._past.search(query, token))
+                return _json(_encode(await self._past.search(query, token)))
             case ("GET", "calls", call_id):
                 return _json(await self._past.show(_uuid(call_id), token))
             case ("GET", "calls", call_id, "recordings", index):
@@ -257,8 +257,8 @@ def _go(visit: Visit, headers: tuple[tuple[str, str], ...]) -> Answer:
     return Answer(status=303, headers=(("Location", visit.base), ("Cache-Control", "no-store"), *headers))
 
 
-def _json(found: Any) -> Answer:
-    return Answer(body=_encode(found), headers=(("Cache-Control", "no-store"),))
+def _json(body: bytes) -> Answer:
+    return Answer(body=body, headers=(("Cache-Control", "no-store"),))
 
 
 def _uuid(text: str) -> UUID:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
@@ -76,8 +78,8 @@ class Past:
         calls = [_of_record(record) for record in found[: query.limit]]
         return {"calls": calls, "more": len(found) > query.limit, "log": True}
 
-    async def show(self, call_id: UUID, token: ApiToken) -> dict[str, Any]:
-        """A call with its events, whether it goes on or not.
+    async def show(self, call_id: UUID, token: ApiToken) -> bytes:
+        """A call with its events, whether it goes on or not, as JSON.
 
         Raises:
             Problem: 404.
@@ -104,9 +106,10 @@ class Past:
         else:
             assert record is not None
             call = _of_record(record)
-        return {"call": call, "events": [told(event) for event in events], "recordings": len(recordings)}
+        # Of a long call this is thousands of events, for which no other call should wait.
+        return await asyncio.to_thread(_encoded, call, events, len(recordings))
 
-    async def _elsewhere(self, call_id: UUID, token: ApiToken) -> dict[str, Any]:
+    async def _elsewhere(self, call_id: UUID, token: ApiToken) -> bytes:
         """A call of another process, without a log that both share: what was said there before is not known here."""
         show = next(each for each in OPERATIONS if each.name == "show_call")
         path = {"call_id": str(call_id)}
@@ -121,11 +124,15 @@ class Past:
         view = {**row.view(), "end_reason": found.end_reason, "end_detail": found.end_detail}
         if found.state == "ended":
             view["duration_s"] = found.duration_s
-        return {"call": view, "events": [], "recordings": found.recordings}
+        return _encoded(view, [], found.recordings)
 
     def _lately(self, query: HistoryQuery, token: ApiToken) -> list[dict[str, Any]]:
         rows = [row for row in self._board.ended if token.may_use(row.tenant or "") and _fits(row, query)]
         return [row.view() for row in rows]
+
+
+def _encoded(call: dict[str, Any], events: Sequence[ev.CallEvent], recordings: int) -> bytes:
+    return msgspec.json.encode({"call": call, "events": [told(event) for event in events], "recordings": recordings})
 
 
 def _fits(row: Row, query: HistoryQuery) -> bool:
