@@ -178,7 +178,7 @@ def test_keys_that_are_pressed_are_heard_at_the_other_end():
     assert sound.data == frame(1)
 
 
-@pytest.mark.parametrize("digits", ["x", "1 2", "1" * 101])
+@pytest.mark.parametrize("digits", ["", "x", "1 2", "1" * 101])
 def test_what_is_no_key_is_not_pressed(digits):
     sender = Sender(0, 101)
     with pytest.raises(ValueError, match=r"\S"):

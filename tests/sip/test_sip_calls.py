@@ -180,6 +180,24 @@ async def test_a_caller_on_hold_hears_nothing_and_his_music_is_not_heard():
         await until(lambda: desk.loud_ms > loud + 300)
 
 
+async def test_a_caller_who_was_on_hold_for_long_is_not_lost_when_he_is_back():
+    desk = Desk()
+    async with a_gateway(desk, quiet_s=4.0) as gateway, dial(gateway) as phone:
+        await until(lambda: desk.voips[0].state == "live")
+        await phone.invite({}, direction="inactive")
+        phone.muted = True
+        frames = len(desk.audio)
+        await until(lambda: sum(len(each.data) for each in desk.audio[frames:]) > 5 * 8000)
+        sent = len(phone.heard)
+        await phone.invite({}, direction="sendrecv")
+        await until(lambda: len(phone.heard) > sent + 160)
+        phone.muted = False
+        loud = desk.loud_ms
+        phone.say(speech(400))
+        await until(lambda: desk.loud_ms > loud + 300)
+        assert desk.life == ["live 1"]
+
+
 async def test_the_call_is_refreshed_by_requests_without_a_description():
     desk = Desk()
     async with a_gateway(desk) as gateway, dial(gateway) as phone:

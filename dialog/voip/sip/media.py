@@ -162,6 +162,8 @@ class RtpPort(asyncio.DatagramProtocol):
             self._due = self._heard_at = self._clock.now()
             Pacer.of(self._clock, FRAME_S).add(self)
         else:
+            if before.held:
+                self._heard_at = self._clock.now()  # nobody had to say anything until now
             self._receiver.payload_type = self._sender.payload_type = media.payload_type
             self._receiver.dtmf_type = self._sender.dtmf_type = media.dtmf_type
 

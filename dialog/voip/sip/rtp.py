@@ -260,8 +260,10 @@ class Sender:
         """Press keys: ``0-9 * # A-D``; ``w`` waits half a second, ``W`` a whole one.
 
         Raises:
-            ValueError: One of them is no key, or there are too many.
+            ValueError: One of them is no key, or there are none or too many.
         """
+        if not digits:
+            raise ValueError("no keys")
         if len(digits) > _MAX_KEYS:
             raise ValueError(f"{len(digits)} keys at once; {_MAX_KEYS} are the most")
         steps: list[_Step] = []
