@@ -55,7 +55,8 @@ def _any(entries: tuple[str, ...], to: str) -> bool:
         return True
     plain = _plain(to)
     return any(
-        re.fullmatch(".*".join(re.escape(piece) for piece in _plain(entry).split("*")), plain) for entry in entries
+        re.fullmatch(".*".join(re.escape(piece) for piece in _plain(entry).split("*")), plain, re.DOTALL)
+        for entry in entries
     )
 
 

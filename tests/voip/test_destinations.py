@@ -32,6 +32,12 @@ def test_what_is_allowed_may_be_reached(to):
     assert HOUSE.permits(to)
 
 
+def test_a_line_end_gets_nobody_round_a_denied_number():
+    odd = "sip:1@evil.example\r\nTo: sip:2@evil.example"
+    assert ANYWHERE.permits(odd)
+    assert not Destinations(deny=("sip:*@evil.example",)).permits(odd)
+
+
 @pytest.mark.parametrize(
     "to",
     [
