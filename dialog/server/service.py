@@ -26,7 +26,7 @@ from dialog.sessions.spec import SessionRequest, SessionSpec, phone_context, req
 from dialog.sms.sms import SMS
 from dialog.voip.admission import Accept, Decision, Declined, Offer, Reject, Workers
 from dialog.voip.answering import MachineDetection
-from dialog.voip.call import Call
+from dialog.voip.call import Call, CallSettings
 from dialog.voip.carrier.gateway import PhoneGateway
 from dialog.voip.peers import Peers
 from dialog.voip.refusals import Refusals
@@ -354,6 +354,7 @@ class Service:
         Raises:
             Unknown: There is no such number, or none to send from.
             CarrierError: The carrier refused.
+            DestinationRefused: The tenant's settings do not let it go there.
         """
         config = self.config
         listed = config.numbers.get(number)
@@ -370,6 +371,9 @@ class Service:
             if len(own) != 1:
                 raise Unknown("name the phone number that the message comes from")
             listed = own[0]
+        settings = account.options.get("call_settings")
+        if isinstance(settings, CallSettings):
+            settings.destinations.check(to, "text message")
         return await self._sms(name, account).send_sms(to, text, from_=listed.number if listed is not None else "")
 
     def download(self, tenant: str, url: str) -> AsyncIterator[bytes]:

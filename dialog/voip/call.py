@@ -400,7 +400,7 @@ class Call:
 
     def _check_destination(self, to: str) -> None:
         # Here, where the carrier's credentials are: whoever runs the agent cannot get round it.
-        self.settings.destinations.check(to, str(self.metadata.call_id))
+        self.settings.destinations.check(to, f"call {self.metadata.call_id}")
 
     def _check_alive(self, command: Command) -> None:
         if self.state == "ended":

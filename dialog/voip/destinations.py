@@ -38,15 +38,15 @@ class Destinations(Struct, frozen=True, kw_only=True):
         """Whether ``to`` may be reached."""
         return _any(self.allow, to) and not _any(self.deny, to)
 
-    def check(self, to: str, call: str) -> None:
-        """Let ``to`` pass, for the ``call`` of that id.
+    def check(self, to: str, what: str) -> None:
+        """Let ``to`` pass, for ``what`` (a call and its id).
 
         Raises:
             DestinationRefused: It may not be reached; the message does not repeat it.
         """
         if not self.permits(to):
             raise DestinationRefused(
-                f"call {call}: the settings do not let calls reach this destination (CallSettings.destinations)"
+                f"{what}: the settings do not let anybody reach this destination (CallSettings.destinations)"
             )
 
 

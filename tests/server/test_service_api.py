@@ -146,6 +146,8 @@ async def test_a_destination_that_the_settings_do_not_allow_is_forbidden() -> No
         assert THEIRS not in str(answer.body)
         assert not line.rest.placed
         assert not line.service.calls
+        sent = {"to": THEIRS, "text": "Come soon.", "phone_number_id": "first"}
+        assert (await line.client.post("/v1/messages", sent)).status == 403
 
 
 async def test_no_call_is_placed_or_taken_once_too_much_was_spent() -> None:

@@ -102,7 +102,7 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
             DestinationRefused: The settings do not let calls reach it.
         """
         self._check()
-        self._switchboard.call_settings.destinations.check(wanted.to, str(wanted.call_id))
+        self._switchboard.call_settings.destinations.check(wanted.to, f"call {wanted.call_id}")
         if self._switchboard.closing or self._switchboard.draining:
             raise StateError("the gateway takes no more calls")
         turn = await self._pacer.turn()
