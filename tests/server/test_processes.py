@@ -13,8 +13,12 @@ import pytest
 from crew import TOKEN, crew, until
 
 from dialog.errors import ConfigurationError
+from dialog.message import MULAW_8K
 from dialog.server.processes import Processes, ProcessesSettings
 from dialog.testing.caller import Caller
+from dialog.testing.web import WebCaller
+from dialog.testing.webrtc import RtcCaller
+from dialog.voip.web.tokens import SessionTokens
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "twilio"))
 from twilio_phone import Document, Phone, new_sid
@@ -72,6 +76,19 @@ async def test_each_process_tells_of_its_own_calls_at_its_own_port(monkeypatch):
             while not any(told := await ended()):
                 await asyncio.sleep(0.02)
         assert told == [True, False]
+
+
+@pytest.mark.parametrize("kind", [WebCaller, RtcCaller])
+async def test_a_browser_that_lands_in_another_process_comes_back_to_its_session(monkeypatch, kind):
+    async with crew(monkeypatch, app="browsers.py:make") as it:
+        here, there = (f"ws://127.0.0.1:{port}/ws/realtime" for port in it.processes.own_ports)
+        token = SessionTokens(b"the same key in all of the processes").issue()
+        async with kind.connect(here, token=token, audio=[MULAW_8K]) as caller:
+            await caller.drop()
+            caller._url = there
+            assert (await caller.resume()).resumed
+            caller.press("1")
+            await until(lambda: caller.heard_ms >= 380)
 
 
 async def test_a_call_whose_media_lands_in_another_process_is_like_any_other(monkeypatch):

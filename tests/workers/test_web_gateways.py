@@ -185,6 +185,15 @@ async def test_when_its_gateway_dies_the_client_is_told_and_its_session_is_over(
             call.end("test")
 
 
+async def test_a_gateway_that_drains_waits_for_what_it_relays():
+    async with two_gateways() as (one, two):
+        async with WebCaller.connect(one.url, token=one.gateway.token()) as caller:
+            await moved(caller, two)
+            assert not await two.gateway.drain(0.05)
+            await caller.hang_up()
+            assert await two.gateway.drain(10)
+
+
 async def test_peers_are_named_before_the_start():
     async with two_gateways() as (one, two):
         assert one.gateway.peers is one.peers

@@ -309,11 +309,21 @@ class WebGateway:
     async def drain(self, timeout_s: float) -> bool:
         """Take no more sessions, and wait until those that are there have ended, at most ``timeout_s``.
 
+        A connection that is relayed for another gateway counts.
+
         Returns:
             Whether all have ended by themselves.
         """
         self._switchboard.draining = True
-        return await self._switchboard.wait_idle(timeout_s)
+        until = asyncio.get_running_loop().time() + timeout_s
+        clean = await self._switchboard.wait_idle(timeout_s)
+        if clean and self._exchange.peers is not None:
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._exchange.peers.wait_idle()
+            except TimeoutError:
+                return False
+        return clean
 
     async def close(self) -> None:
         """Take no more sessions, end those that are there, close all sockets; calling it again is harmless."""
