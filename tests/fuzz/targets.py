@@ -66,8 +66,10 @@ from dialog.voip.telnyx.stream import TelnyxStream, decode_state
 from dialog.voip.twilio import forms
 from dialog.voip.twilio.stream import TwilioStream
 from dialog.voip.web.messages import decode_server_message
+from dialog.voip.web.rtc.offers import decode_offer
 from dialog.voip.web.stream import WebStream
-from dialog.voip.web.tokens import SessionTokens
+from dialog.voip.web.switchboard import Refusal as WebRefusal
+from dialog.voip.web.tokens import SessionSecrets, SessionTokens
 from dialog.workers.frames import decode
 
 __all__ = ["CORPUS", "TARGETS", "seeds"]
@@ -172,6 +174,19 @@ def web_server(data: bytes) -> None:
     for text in texts(data):
         with suppress(RemoteProtocolError):
             decode_server_message(text)
+
+
+def webrtc_offer(data: bytes) -> None:
+    with suppress(WebRefusal):
+        decode_offer(data)
+
+
+SECRETS = SessionSecrets(b"a key of thirty-two bytes, or so")
+
+
+def web_secret(data: bytes) -> None:
+    with suppress(RemoteProtocolError):
+        SECRETS.verify(data.decode("utf-8", "replace"), NOBODY)
 
 
 TOKENS = SessionTokens(b"a key of thirty-two bytes, or so")
@@ -471,6 +486,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "web-client": web_client,
     "web-server": web_server,
     "web-token": web_token,
+    "web-secret": web_secret,
+    "webrtc-offer": webrtc_offer,
     "sip-message": sip_message,
     "sip-call": sip_call,
     "sip-description": sip_description,

@@ -26,7 +26,7 @@ from dialog.voip.web.session import WebSession
 from dialog.voip.web.stream import WebStream
 from dialog.voip.web.switchboard import Refusal
 
-__all__ = ["Answer", "Offers", "RtcAnswer", "RtcOffer"]
+__all__ = ["Answer", "Offers", "RtcAnswer", "RtcOffer", "decode_offer"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Offers:
         if method == "OPTIONS":  # a page of another host, which is among the origins
             return Answer(status=204, headers=shared)
         try:
-            answer = await self._connect(_decode(body), remote, origin)
+            answer = await self._connect(decode_offer(body), remote, origin)
         except Refusal as refusal:
             self._refused(refusal.close_code, str(refusal))
             status = _STATUS.get(refusal.close_code, refusal.close_code - 4000)
@@ -165,7 +165,12 @@ class Offers:
             logger.error("session %s: its WebRTC connection failed", name, exc_info=task.exception())
 
 
-def _decode(body: bytes) -> RtcOffer:
+def decode_offer(body: bytes) -> RtcOffer:
+    """What was posted.
+
+    Raises:
+        Refusal: It is malformed, or asks for too much.
+    """
     try:
         offer = msgspec.json.decode(body, type=RtcOffer)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
