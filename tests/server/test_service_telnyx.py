@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from service_line import ACCOUNT, FAST, OURS, THEIRS, TOKEN, service_line
 from twilio_phone import until
 
 from dialog.errors import ConfigurationError
+from dialog.server.api.core import Matched
+from dialog.server.api.operations import OPERATIONS
 from dialog.server.config import PhoneNumber
+from dialog.server.service import Service
 from dialog.server.tenants import TelnyxTenant, Tenant
 from dialog.testing import Callee, TelnyxEmulator
 from dialog.voip.telnyx.voip import TelnyxVoIP
@@ -101,3 +105,34 @@ def test_two_tenants_have_two_applications() -> None:
 
     with pytest.raises(ConfigurationError, match="two tenants have the same account"):
         ServiceConfig(assistants={"desk": assistant()}, tenants={"a": tenant, "b": tenant})
+
+
+class Beside:
+    """The peers of a process beside the one that has the calls, without anything in between."""
+
+    def __init__(self, there: Service) -> None:
+        self.others = {"there"}
+        self._there = there
+
+    async def ask(self, node: str, call_id: UUID, request: bytes) -> bytes:
+        return await self._there.api.elsewhere.answer(request)
+
+
+async def test_a_recording_at_telnyx_is_fetched_by_any_process() -> None:
+    async with line_of_two() as (line, telnyx), telnyx.dial(to=AT_TELNYX) as caller:
+        voip = line.service.get(caller.call_sid)
+        assert voip is not None
+        session = line.service.session(voip.metadata.call_id)
+        await voip.start_recording()
+        await voip.stop_recording()
+        await until(lambda: session.recordings)
+        beside = Service(line.service.config)
+        beside.api.elsewhere.peers = Beside(line.service)
+        recording = next(each for each in OPERATIONS if each.name == "recording")
+        path = {"call_id": str(voip.metadata.call_id), "index": "0"}
+        token = line.service.config.api.tokens[0]
+        answer = await beside.api.answer(Matched(operation=recording, path=path, query=None, token=token))
+        assert b"".join([piece async for piece in answer.stream]) == telnyx.recording_wav
+        for gateway in beside.gateways.values():
+            await gateway.close()
+        await voip.hangup()

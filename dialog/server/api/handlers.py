@@ -259,24 +259,27 @@ class Handlers:
             if session is not None:
                 return session.tenant, tuple(session.recordings)
             record = await self._record(asked)
-            if record.tenant in self._service.gateways:
-                return record.tenant, record.recordings
-            found = record.recordings
-        for name, tenant in self._service.config.tenants.items():  # the URL names the account
-            if any(tenant.owns(url) for url in found):
-                return name, found
-        return "", found
+            found = record.tenant, record.recordings
+        tenant, urls = found
+        if tenant in self._service.gateways:
+            return found
+        for name, account in self._service.config.tenants.items():  # the URL names the account
+            if any(account.owns(url) for url in urls):
+                return name, urls
+        return "", urls
 
-    async def _recorded_elsewhere(self, asked: Asked) -> tuple[str, ...] | None:
+    async def _recorded_elsewhere(self, asked: Asked) -> tuple[str, tuple[str, ...]] | None:
         elsewhere = self._service.api.elsewhere
         owner = await elsewhere.owner(asked.call)
         if not owner.node:
             return None
-        wanted = Do("recordings", asked.path, b"", "" if asked.token is None else asked.token.name)
-        done = await elsewhere.do(owner.node, asked.call, wanted)
-        if done is None:
+        token = "" if asked.token is None else asked.token.name
+        shown = await elsewhere.do(owner.node, asked.call, Do("show_call", asked.path, b"", token))
+        listed = await elsewhere.do(owner.node, asked.call, Do("recordings", asked.path, b"", token))
+        if shown is None or listed is None:
             return None
-        return tuple(each.url for each in msgspec.json.decode(done.body, type=RecordingList).recordings)
+        urls = tuple(each.url for each in msgspec.json.decode(listed.body, type=RecordingList).recordings)
+        return msgspec.json.decode(shown.body, type=CallDetail).tenant, urls
 
     def _voip(self, asked: Asked) -> VoIP:
         """A call that goes on.
