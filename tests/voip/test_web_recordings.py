@@ -6,6 +6,7 @@ import asyncio
 import wave
 from contextlib import asynccontextmanager
 from io import BytesIO
+from threading import Event
 from uuid import uuid4
 
 import numpy as np
@@ -14,6 +15,7 @@ from web_server import serving, until
 
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
+from dialog.audio.recorder import StereoRecorder
 from dialog.errors import CarrierError, NotSupportedError
 from dialog.message import PCM_16K
 from dialog.testing.doubles import HummingTTS
@@ -74,6 +76,28 @@ async def test_a_recording_is_stopped_and_removed(tmp_path):
         await voip.remove_recording()
         await caller.hang_up()
         await until(lambda: voip.end is not None)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_recording_is_removed_while_it_is_being_written(tmp_path, monkeypatch):
+    begun, goes_on, written = Event(), Event(), Event()
+    write = StereoRecorder.write
+
+    def slowly(self, *args):
+        begun.set()
+        assert goes_on.wait(10)
+        write(self, *args)
+        written.set()
+
+    monkeypatch.setattr(StereoRecorder, "write", slowly)
+    async with a_call(tmp_path) as (caller, _, voip):
+        await voip.start_recording()
+        await caller.hang_up()
+        await until(begun.is_set)
+        removing = asyncio.create_task(voip.remove_recording())
+        asyncio.get_running_loop().call_soon(goes_on.set)
+        await removing
+        assert written.is_set()
     assert not list(tmp_path.iterdir())
 
 

@@ -37,6 +37,7 @@ class Recordings:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._running: dict[UUID, tuple[Call, StereoRecorder]] = {}
+        self._writing: dict[UUID, asyncio.Task[None]] = {}
 
     def start(self, call: Call) -> None:
         """Record a call from now on; one that is recorded already goes on."""
@@ -59,6 +60,9 @@ class Recordings:
         running = self._running.pop(call.metadata.call_id, None)
         if running is not None:
             call.remove_tap(running[1])
+        writing = self._writing.get(call.metadata.call_id)
+        if writing is not None:  # else the file would be there a moment later
+            await asyncio.wait((writing,))
         await asyncio.to_thread(self._path(call.metadata.call_id).unlink, missing_ok=True)
 
     async def download(self, url: str) -> AsyncIterator[bytes]:
@@ -85,9 +89,14 @@ class Recordings:
             file.close()
 
     def _ended(self, call: Call) -> None:
-        running = self._running.pop(call.metadata.call_id, None)
-        if running is not None:
-            call.voip.spawn(self._write(call.voip, running[1]), "writing the recording")
+        call_id = call.metadata.call_id
+        running = self._running.pop(call_id, None)
+        if running is None:
+            return
+        writing = call.voip.spawn(self._write(call.voip, running[1]), "writing the recording")
+        if writing is not None:
+            self._writing[call_id] = writing
+            writing.add_done_callback(lambda _: self._writing.pop(call_id))
 
     async def _write(self, voip: VoIP, recorder: StereoRecorder) -> None:
         path = self._path(voip.metadata.call_id)
