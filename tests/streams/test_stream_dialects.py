@@ -97,6 +97,13 @@ def test_a_start_comes_once(carrier):
         stream.receive(THEIRS[carrier].start(FACTS, 2))
 
 
+@pytest.mark.parametrize("at", ['"inf"', '"-inf"', '"nan"', "1e308"])
+def test_a_time_that_is_none_is_told(at):
+    stream, _ = opened("exotel")
+    with pytest.raises(RemoteProtocolError, match="timestamp"):
+        stream.receive('{"event":"media","media":{"payload":"AAAA","timestamp":AT}}'.replace("AT", at))
+
+
 def test_nobody_is_waited_for_who_does_not_say_who_they_are():
     stream = DetectedStream()
     assert stream.receive('{"event":"connected"}') == ()

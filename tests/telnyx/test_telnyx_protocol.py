@@ -212,6 +212,12 @@ def started(audio_format: AudioFormat = MULAW_8K, **spoken) -> TelnyxStream:
     return stream
 
 
+@pytest.mark.parametrize("at", ['"inf"', '"-inf"', '"nan"', "1e308"])
+def test_a_time_that_is_none_is_told(at):
+    with pytest.raises(RemoteProtocolError, match="timestamp"):
+        started().receive('{"event":"media","media":{"payload":"AAAA","chunk":"1","timestamp":AT}}'.replace("AT", at))
+
+
 def test_a_start_tells_whose_stream_it_is():
     stream = TelnyxStream(MULAW_8K)
     [event] = stream.receive(start())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeAlias
+from typing import Annotated, Protocol, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dialog.voip.carrier.exchange import Exchange
 from dialog.voip.carrier.http import Site
@@ -13,7 +13,10 @@ from dialog.voip.carrier.session import MediaSession
 from dialog.voip.carrier.start import StreamStart
 from dialog.voip.wires import Codec, SocketWire
 
-__all__ = ["Audio", "Marked", "MediaStream", "Pressed", "Stopped", "StreamEvent", "StreamSession"]
+__all__ = ["Audio", "Marked", "MediaStream", "Pressed", "Stopped", "StreamEvent", "StreamSession", "Timestamp"]
+
+Timestamp: TypeAlias = Annotated[float, Meta(ge=-1e15, le=1e15)]
+"""Milliseconds, whatever they count from; one that is infinite or no number would stop the call's clock for good."""
 
 
 class Audio(Struct, frozen=True, gc=False):

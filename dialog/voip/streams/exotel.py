@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, field
 
 from dialog.voip.carrier.start import StreamStart
-from dialog.voip.carrier.stream import Audio, Marked, Pressed, Stopped, StreamEvent
+from dialog.voip.carrier.stream import Audio, Marked, Pressed, Stopped, StreamEvent, Timestamp
 from dialog.voip.streams.dialect import Dialect, audio_format_of, texts
 
 __all__ = ["ExotelDialect"]
@@ -44,7 +44,7 @@ class _Start(Struct, frozen=True, tag_field="event", tag="start"):
 
 class _MediaDetail(Struct, frozen=True, gc=False):
     payload: bytes
-    timestamp: float = 0
+    timestamp: Timestamp = 0
 
 
 class _Media(Struct, frozen=True, gc=False, tag_field="event", tag="media"):

@@ -18,7 +18,7 @@ from dialog.audio.convert import Converter
 from dialog.errors import RemoteProtocolError, UnsupportedFormat
 from dialog.message import AudioFormat
 from dialog.voip.carrier.start import StreamStart
-from dialog.voip.carrier.stream import Audio, Marked, Pressed, Stopped, StreamEvent
+from dialog.voip.carrier.stream import Audio, Marked, Pressed, Stopped, StreamEvent, Timestamp
 from dialog.voip.telnyx.order import Reorder
 
 __all__ = ["Codec", "TelnyxStream", "audio_format_of", "decode_state", "encode_state"]
@@ -68,7 +68,7 @@ class _Start(Struct, frozen=True, tag_field="event", tag="start"):
 
 class _MediaDetail(Struct, frozen=True, gc=False):
     payload: bytes
-    timestamp: float = 0
+    timestamp: Timestamp = 0
     chunk: int = 0
     track: str = "inbound"
 
