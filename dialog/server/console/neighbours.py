@@ -62,25 +62,30 @@ class Neighbours:
                 feed = everywhere(_nothing(), peers, lambda node: self._api.elsewhere.follow(node, self._token.name))
                 async with aclosing(feed):
                     await anext(feed)
-                    await self._look()
+                    there = await self._look()
                     async for told in feed:
+                        if not there <= peers.others:  # of the calls of one that is gone nobody tells
+                            there = await self._look()
+                        there |= peers.others
                         if told is not None and told.seq >= 0:
                             self._take(told.body)
             except (PeerLost, Problem) as exc:
                 logger.warning("the calls of other processes cannot be had: %s", exc)
             await asyncio.sleep(_AGAIN_S)  # something was missed: look again
 
-    async def _look(self) -> None:
-        """What goes on there now."""
-        found, _ = await self._api.elsewhere.listed(Listing("live", _MOST, None, self._token.name))
+    async def _look(self) -> set[str]:
+        """What goes on there now; who was asked."""
+        there = set(self._api.elsewhere.others)
+        found, complete = await self._api.elsewhere.listed(Listing("live", _MOST, None, self._token.name))
         calls = {view.call_id: view for _, view in found}
-        for call_id in [call_id for call_id in self.board.rows if call_id not in calls]:
+        for call_id in [call_id for call_id in self.board.rows if complete and call_id not in calls]:
             self.board.forget(call_id)
         for view in calls.values():
             row = self.board.rows.get(view.call_id) or Row(metadata_of(view), view.tenant)
             row.agent, row.state = view.agent, view.state
             row.started = datetime.fromisoformat(view.started_at).timestamp() if view.started_at else row.started
             self.board.put(row)
+        return there
 
     def _take(self, body: bytes) -> None:
         try:
