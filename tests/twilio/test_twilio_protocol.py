@@ -107,6 +107,7 @@ MALFORMED = {
     "payload a number": media(payload=5),
     "payload an object": media(payload={}),
     "timestamp not a number": media(timestamp="soon"),
+    "timestamp beyond all clocks": media(timestamp="9" * 400),
     "streamSid a number": json.dumps({"event": "media", "streamSid": 5, "media": {"payload": "/w=="}}),
     "mark without name": message("mark", mark={}),
     "dtmf digit a number": message("dtmf", dtmf={"digit": 1}),

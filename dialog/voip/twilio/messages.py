@@ -9,10 +9,10 @@ Source: Twilio Media Streams, WebSocket messages.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from dialog.errors import RemoteProtocolError
 
@@ -80,7 +80,7 @@ class MediaDetail(Struct, frozen=True, rename="camel"):
     """Audio: ``payload`` bytes of mu-law at ``timestamp`` ms since the stream's start."""
 
     payload: bytes
-    timestamp: int = 0
+    timestamp: Annotated[int, Meta(ge=-(10**15), le=10**15)] = 0
     chunk: int = 0
     track: str = "inbound"
 
