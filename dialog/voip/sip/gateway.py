@@ -84,7 +84,7 @@ class SIPGateway(asyncio.DatagramProtocol):
         """Check and keep the settings; :meth:`start` opens the socket.
 
         Args:
-            host: IP address to listen at; ``0.0.0.0`` or ``::`` for all of the machine.
+            host: IP address to listen at; ``0.0.0.0`` for all of the machine, ``::`` for those of IPv6 alone.
             peers: Who may call: IP addresses or networks (``10.0.0.0/24``). Nobody else is answered, for whoever can
                 call spends your keys. Name a whole network only if you trust everybody in it.
             port: For SIP; 0: one that is free, see :attr:`port`.
