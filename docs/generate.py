@@ -506,13 +506,13 @@ for those of other hosts. An offer has at most 65,536 bytes and 40 candidates.
 ### Why Opus only there
 
 Over a WebSocket audio is PCM or G.711 and needs no codec on either side. `benchmarks/client_audio.py`, agent and client
-speaking all the time (four calls, on a busy machine with two cores):
+speaking all the time (four calls, two cores that had other work as well):
 
 | | bytes of audio, each way | CPU of the gateway, a call |
 |---|---|---|
-| WebSocket, PCM 24 kHz | 384 kbit/s | 0.5 % of a core |
+| WebSocket, PCM 24 kHz | 384 kbit/s | 0.6 % of a core |
 | WebSocket, G.711 | 64 kbit/s | 0.6 % |
-| WebRTC, Opus | 42 kbit/s, with what RTP adds | 4.7 % |
+| WebRTC, Opus | 51 kbit/s, with what RTP adds | 7 % |
 
 Nine tenths of what Opus would save over PCM is had with G.711, for nothing; the rest would cost a codec at both ends,
 of which encoding alone is 0.3 ms for every 20 ms. It would not help where a network is bad: what makes a WebSocket
