@@ -26,20 +26,20 @@ class Reorder:
     def __init__(self) -> None:
         self._waiting: list[tuple[int, Any]] = []
         self._newest = 0
-        self._out = -1
+        self._out: int | None = None
         """The packet that was handed out last; numbers go on where those on the wire begin again."""
 
     def add(self, packet: Any) -> tuple[bool, JitterFrame | None]:
         """Take a packet; the one whose turn it is, with ``False`` for "no key frame is needed"."""
-        if self._out < 0 and not self._waiting:
+        if self._out is None:
             number = self._newest = int(packet.sequence_number)
-            self._out = number - 1
+            self._out = number - _DEPTH - 1  # the first that comes need not be the first
         else:
             step = (packet.sequence_number - self._newest) % 2**16
             number = self._newest + (step if step < 2**15 else step - 2**16)
             if not -_RESTART < number - self._out < 2**14:
                 self._waiting.clear()
-                self._out, self._newest = number - 1, number
+                self._out, self._newest = number - _DEPTH - 1, number
             self._newest = max(self._newest, number)
         if number <= self._out or any(number == each for each, _ in self._waiting):
             return False, None
