@@ -31,17 +31,18 @@ class Reorder:
 
     def add(self, packet: Any) -> tuple[bool, JitterFrame | None]:
         """Take a packet; the one whose turn it is, with ``False`` for "no key frame is needed"."""
-        if self._out is None:
-            number = self._newest = int(packet.sequence_number)
-            self._out = number - _DEPTH - 1  # the first that comes need not be the first
+        out, newest = self._out, self._newest
+        if out is None:
+            number, fresh = int(packet.sequence_number), True
         else:
-            step = (packet.sequence_number - self._newest) % 2**16
-            number = self._newest + (step if step < 2**15 else step - 2**16)
-            if not -_RESTART < number - self._out < 2**14:
-                self._waiting.clear()
-                self._out, self._newest = number - _DEPTH - 1, number
-            self._newest = max(self._newest, number)
-        if number <= self._out or any(number == each for each, _ in self._waiting):
+            step = (packet.sequence_number - newest) % 2**16
+            number = newest + (step if step < 2**15 else step - 2**16)
+            fresh = not -_RESTART < number - out < 2**14
+        if out is None or fresh:
+            self._waiting.clear()
+            out, newest = number - _DEPTH - 1, number  # the first that comes need not be the first
+        self._out, self._newest = out, max(newest, number)
+        if number <= out or any(number == each for each, _ in self._waiting):
             return False, None
         heappush(self._waiting, (number, packet))
         if len(self._waiting) <= _DEPTH:
