@@ -115,6 +115,8 @@ class SimulatedCall:
         """The stream that is open now."""
         self.streams: int = 0
         """How many streams the call has had."""
+        self.streaming_since_ms: float = 0.0
+        """When the newest of them was opened, on the caller's clock."""
         self.upgrade_status: int = 0
         """HTTP status of the newest stream's handshake: 101 when it was accepted, 0 without an answer."""
         self.closed_with: tuple[int, str] = (0, "")
@@ -292,6 +294,7 @@ class SimulatedCall:
         """Let a stream be the call's, to its end."""
         self.stream = stream
         self.streams += 1
+        self.streaming_since_ms = self.now_ms()
         self.noted("stream started", stream.stream_sid)
         waker = asyncio.create_task(self._wake_when_started(stream))
         try:

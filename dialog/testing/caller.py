@@ -255,8 +255,10 @@ class Caller(SimulatedCall):
         def finished() -> bool:
             if not self._since(since) or (self.stream is not None and self.stream.buffer.unplayed_ms(self.now_ms())):
                 return False
-            left_ms = silence_ms - (self.now_ms() - self._ear.stretches[-1].ended_ms)
-            if left_ms > 0.0 and self.stream is None:  # they wait in a conference: no media tell that time passes
+            # Between two streams nobody can speak: silence counts from where the agent could go on.
+            silent_since = max(self._ear.stretches[-1].ended_ms, self.streaming_since_ms)
+            left_ms = silence_ms - (self.now_ms() - silent_since)
+            if left_ms > 0.0 and self.conference is not None:  # no media tell that time passes
                 loop.call_later(self.clock.real((left_ms + 1.0) / 1000.0), self._wake)
             return left_ms <= 0.0
 

@@ -54,4 +54,5 @@ async def _play(gateway: Tapped, voip: VoIP, speakers: LocalSpeakers) -> None:
         logger.warning("call %s is not heard on the speakers: %s", voip.metadata.call_id, exc)
     finally:
         voip.off(VoIP.ENDED, ended)
-        await asyncio.to_thread(speakers.close)
+        # With the call's end this task is cancelled, too, perhaps before a thread has begun with it.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, speakers.close))
