@@ -256,6 +256,7 @@ async def test_nobody_answers_who_is_asked_from_the_fleet():
             await until(lambda: any(text.startswith("I'm sorry, nobody can take") for text in said))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("app", ["asking.py:on_voip", "desk.py:on_voip"])
 async def test_a_worker_that_dies_during_the_consultation_brings_the_caller_to_another_one(app):
     async with fleet_line(app, elsewhere=True) as line, consultation(line) as (caller, voip, _):
