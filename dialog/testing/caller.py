@@ -257,14 +257,25 @@ class Caller(SimulatedCall):
                 return False
             # Between two streams nobody can speak: silence counts from where the agent could go on.
             silent_since = max(self._ear.stretches[-1].ended_ms, self.streaming_since_ms)
-            left_ms = silence_ms - (self.now_ms() - silent_since)
-            if left_ms > 0.0 and self.conference is not None:  # no media tell that time passes
-                loop.call_later(self.clock.real((left_ms + 1.0) / 1000.0), self._wake)
-            return left_ms <= 0.0
+            return self.now_ms() - silent_since >= silence_ms
 
         loop = asyncio.get_running_loop()
+        looking: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            """In a conference no media tell that time passes."""
+            nonlocal looking
+            looking = loop.call_later(self.clock.real(0.1), look)
+            if self.stream is None and self.conference is not None:
+                self._wake()
+
+        look()
         what = "the agent to speak and be silent again"
-        await self._until(finished, timeout_s, what, enough=lambda: bool(self._since(since)))
+        try:
+            await self._until(finished, timeout_s, what, enough=lambda: bool(self._since(since)))
+        finally:
+            if looking is not None:
+                looking.cancel()
         spoke = self._since(since)
         self._listened_ms = spoke[-1].ended_ms
         return self._measure(max(since, spoke[0].started_ms), spoke[-1].ended_ms, cut=spoke[-1].cut)
