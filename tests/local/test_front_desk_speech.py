@@ -98,6 +98,7 @@ def listen(sentences):
     return results
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_the_grammar_is_understood_in_foreign_voices(capsys):
     sentences = inside()

@@ -152,6 +152,7 @@ async def test_a_server_on_the_network_that_dies_takes_its_tools_with_it_and_bri
     await server.close()
 
 
+@pytest.mark.alone
 async def test_calls_share_one_connection_and_the_last_one_closes_it(tmp_path):
     notes = tmp_path / "notes"
     first, second = (stdio(env={"NOTES": str(notes)}) for _ in range(2))

@@ -490,6 +490,7 @@ async def test_processes_share_the_calls_and_their_figures_are_one(desk):
     assert desk.dialled == 5
 
 
+@pytest.mark.alone
 async def test_stopping_several_processes_lets_their_callers_hang_up(desk):
     load = Load(desk.plan(calls=4, turns=None, processes=2))
     running = asyncio.create_task(run(desk, load=load))

@@ -156,6 +156,7 @@ async def test_a_host_that_is_cut_off_blames_no_worker():
         assert house.host.directory.get("one") is not None
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, new_event_loop])
 def test_a_server_that_is_killed_again_and_again_leaves_nothing_of_its_connections_and_no_noise(loop, caplog):
     with asyncio.Runner(loop_factory=loop) as runner:
