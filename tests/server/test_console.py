@@ -11,7 +11,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 from console_line import Visitor, hearing, on_a_call, sign_in, visiting
-from service_line import ACCOUNT, FAST, OURS, READER, SECRET, THEIRS, TOKEN, api, service_line, serving_at
+from service_line import ACCOUNT, FAST, OURS, READER, SECRET, THEIRS, TOKEN, api, assistant, service_line, serving_at
 from test_service_elsewhere import OTHER, as_asgi
 from twilio_phone import Phone, until
 
@@ -19,8 +19,9 @@ from dialog.calls import events as ev
 from dialog.calls.publish import CallEvents
 from dialog.errors import ConfigurationError
 from dialog.message import CallMetadata
-from dialog.server.config import ApiToken, PhoneNumber, ServiceConfig, Tenant
+from dialog.server.config import ApiToken, ClientSettings, PhoneNumber, ServiceConfig, Tenant
 from dialog.server.console.board import Board
+from dialog.server.console.core import _key
 from dialog.server.console.viewer import Viewer
 from dialog.server.console.visitors import LIFE_S, Visitors
 
@@ -125,6 +126,11 @@ def test_cookies_are_signed_end_and_go_with_their_token() -> None:
     assert visitors.find(f"dialog_console={body}.{mac}").token is other
     now += LIFE_S
     assert visitors.find(cookie) is None
+
+
+def test_all_processes_of_a_service_for_clients_alone_sign_cookies_with_one_key() -> None:
+    keys = {_key(ServiceConfig(assistants={"a": assistant()}, clients=ClientSettings(), api=api())) for _ in range(2)}
+    assert len(keys) == 1
 
 
 @BOTH

@@ -239,6 +239,7 @@ def refused(problem: Problem) -> Answer:
 def _key(config: ServiceConfig) -> bytes:
     """A secret that all processes of a service have; where there is none, one of this process."""
     known = [tenant.secret for tenant in config.tenants.values()]
+    known += [token.token for token in config.api.tokens if token.token]
     if config.clients is not None and config.clients.token_key:
         known.append(config.clients.token_key)
     return "\0".join(sorted(known)).encode() if known else token_bytes(32)
