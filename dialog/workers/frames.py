@@ -47,6 +47,7 @@ from dialog.workers.faults import Fault
 from dialog.workers.peerframes import PeerBody, RelayBody
 
 __all__ = [
+    "KEPT",
     "NOBODY",
     "VERSION",
     "Abort",
@@ -431,6 +432,10 @@ class Frame(Struct, frozen=True, array_like=True, gc=False):
     seq: int
     body: Body
 
+
+KEPT: Final = (DigitCame, Transcribed, Recorded, SayWanted, Whispered)
+"""What another worker is told when the one who should have been is lost. It is acknowledged as soon as it was acted
+upon: what has been done must not be done again."""
 
 _encoder: Final = msgspec.msgpack.Encoder(uuid_format="bytes")
 _decoder: Final = msgspec.msgpack.Decoder(Frame)

@@ -36,6 +36,7 @@ from dialog.voip.voip import VoIP
 from dialog.workers.cover import Cover
 from dialog.workers.faults import fault_of
 from dialog.workers.frames import (
+    KEPT,
     Abort,
     AgentAudio,
     Answered,
@@ -84,7 +85,6 @@ _PIECES = 8
 _CREDIT_S = 60.0
 """A worker that takes no more of a recording has given it up."""
 _MISSED = 256
-_KEPT = (DigitCame, Transcribed, Recorded, SayWanted, Whispered)
 
 
 class Hosted(Participant):
@@ -459,7 +459,7 @@ class Hosted(Participant):
 
     def _miss(self, body: CallBody) -> None:
         """Keep what no worker was told for the next one: not more than it can take."""
-        if isinstance(body, _KEPT) and len(self._missed) < _MISSED:
+        if isinstance(body, KEPT) and len(self._missed) < _MISSED:
             self._missed.append(body)
 
     def _revoke(self, node: str) -> None:

@@ -19,6 +19,7 @@ from dialog.voip.link import Command, CommandResult
 from dialog.voip.voip import VoIP
 from dialog.workers.faults import error_of
 from dialog.workers.frames import (
+    KEPT,
     Abort,
     AgentAudio,
     Answered,
@@ -242,6 +243,8 @@ class BridgeLink:
             voip.receive(VoIP.PLAYBACK, body.playback)
         else:
             self._rarely(voip, body)
+            if isinstance(body, KEPT):
+                self._stream.acknowledge()
 
     def _rarely(self, voip: VoIP, body: CallBody) -> None:
         match body:

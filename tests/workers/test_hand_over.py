@@ -242,6 +242,28 @@ async def test_keys_that_were_pressed_while_nobody_was_there_are_told_to_the_nex
         assert set(pressed[:-2]) == {"1"}, "a key is told again at most if nobody knows whether it was taken"
 
 
+async def test_a_key_that_was_answered_is_not_told_again():
+    async with bridge(clock=FAST) as house:
+        answer = speech(100)
+        pressed: list[str] = []
+
+        def on_voip(voip: VoIP) -> None:
+            voip.on(VoIP.DTMF, pressed.append)
+            voip.on(VoIP.DTMF, lambda _: voip.post(answer))
+
+        await two_workers(house, on_voip)
+        call, line, _ = await house.ring()
+        hosted = house.hosted(call)
+        lost = hosted.worker
+        line.press("1")
+        await until(lambda: line.heard_audio)
+        await house.kill(lost)
+        await until(lambda: hosted.worker not in ("", lost))
+        line.press("2")
+        await until(lambda: "2" in pressed)
+        assert pressed == ["1", "2"]
+
+
 async def test_a_call_that_kills_its_workers_is_given_up_before_it_has_killed_them_all():
     async with bridge(clock=FAST, settings=HostingSettings(most_losses=2)) as house:
         for count in range(4):
