@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -26,6 +27,7 @@ from dialog.voip.voip import VoIP
 from dialog.voip.web import messages as ms
 from dialog.voip.web.gateway import WebGateway
 from dialog.voip.web.rtc import settings
+from dialog.voip.web.rtc.connection import RtcConnection
 from dialog.voip.web.rtc.offers import RtcAnswer
 from dialog.voip.web.rtc.reorder import Reorder
 from dialog.voip.web.rtc.settings import IceServer, WebRTC
@@ -256,6 +258,52 @@ async def test_closing_the_gateway_ends_its_sessions_and_says_so():
             assert (await caller.wait_for(ms.SessionEnded)).reason == "shutdown"
             assert await caller.wait_closed() == 1000
             assert voips[0].end.reason == "shutdown"
+
+
+async def test_a_connection_that_cannot_even_be_begun_leaves_no_session_behind(monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("no such ICE server")
+
+    monkeypatch.setattr("dialog.voip.web.rtc.offers.RtcConnection", broken)
+    async with a_gateway() as (gateway, url, voips):
+        status, _, said = await offer(url, {"sdp": AN_OFFER, "session": start(token=gateway.token())})
+        assert (status, said["code"]) == (400, "offer")
+        await until(lambda: not gateway.calls)
+        assert voips[0].end is not None
+        assert not gateway._offers._connections
+
+
+async def test_a_connection_that_is_still_being_made_when_the_gateway_closes_is_closed_with_it(monkeypatch):
+    async with a_gateway() as (gateway, url, voips):
+        async with RtcCaller.connect(url, token=gateway.token()) as real:
+            sdp = real._link._peer.localDescription.sdp
+        answering, go_on = asyncio.Event(), asyncio.Event()
+        answer = RtcConnection.answer
+        closed = []
+
+        async def slow(connection, sdp):
+            answering.set()
+            await go_on.wait()
+            return await answer(connection, sdp)
+
+        async def close(connection):
+            await connection._close()
+            closed.append(connection)
+
+        monkeypatch.setattr(RtcConnection, "answer", slow)
+        monkeypatch.setattr(RtcConnection, "close", close)
+        posted = asyncio.create_task(offer(url, {"sdp": sdp, "session": start(token=gateway.token())}))
+        await answering.wait()
+        closing = asyncio.create_task(gateway.close())
+        await until(lambda: gateway._offers._closed)
+        assert not closing.done()
+        go_on.set()
+        await closing
+        assert len(closed) == 1
+        assert not gateway._offers._connections
+        status, _, said = await posted
+        assert (status, said["code"]) == (503, "busy")
+        assert voips[1].end.reason == "shutdown"
 
 
 async def test_a_telephone_s_audio_goes_both_ways():

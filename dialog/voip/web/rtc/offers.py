@@ -102,6 +102,9 @@ class Offers:
         self._start_timeout_s = start_timeout_s
         self._clock = clock
         self._connections: dict[asyncio.Task[None], RtcWire] = {}
+        self._answering: set[asyncio.Future[None]] = set()
+        """Offers whose connection is being made."""
+        self._closed = False
 
     async def answer(self, method: str, headers: Mapping[str, str], remote: str, body: bytes) -> Answer:
         """Answer a request; ``headers`` have names in lower case."""
@@ -113,7 +116,7 @@ class Offers:
         if method == "OPTIONS":  # a page of another host, which is among the origins
             return Answer(status=204, headers=shared)
         try:
-            answer = await self._connect(decode_offer(body), remote, origin)
+            answer = await self._take(decode_offer(body), remote, origin)
         except Refusal as refusal:
             self._refused(refusal.close_code, str(refusal))
             status = _STATUS.get(refusal.close_code, refusal.close_code - 4000)
@@ -124,11 +127,22 @@ class Offers:
         return Answer(status=200, body=msgspec.json.encode(answer), headers=shared)
 
     async def close(self) -> None:
-        """Close the connections that no call closed, and wait until all are."""
+        """Close the connections that no call closed, and wait until all are; those that are being made, too."""
+        self._closed = True
         for wire in self._connections.values():
             wire.close()
-        if self._connections:
-            await asyncio.wait(tuple(self._connections), timeout=_CLOSE_S)
+        waits = (*self._connections, *self._answering)
+        if waits:
+            await asyncio.wait(waits, timeout=_CLOSE_S)
+
+    async def _take(self, offer: RtcOffer, remote: str, origin: str) -> RtcAnswer:
+        made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answering.add(made)
+        try:
+            return await self._connect(offer, remote, origin)
+        finally:
+            self._answering.discard(made)
+            made.set_result(None)
 
     async def _connect(self, offer: RtcOffer, remote: str, origin: str) -> RtcAnswer:
         stream = WebStream(self._clock.now())
@@ -136,21 +150,27 @@ class Offers:
         wire = RtcWire()
         session = self._make(stream, wire, remote, origin)
         admitted = await session.admit(offer.session)
-        connection = RtcConnection(
-            wire,
-            session,
-            admitted,
-            self._settings,
-            max_message=self.max_message,
-            start_timeout_s=self._start_timeout_s,
-            clock=self._clock,
-        )
+        connection = None
         try:
+            connection = RtcConnection(
+                wire,
+                session,
+                admitted,
+                self._settings,
+                max_message=self.max_message,
+                start_timeout_s=self._start_timeout_s,
+                clock=self._clock,
+            )
             sdp = await connection.answer(offer.sdp)
+            if self._closed:  # meanwhile: nobody would close it any more
+                raise Refusal(4503, "busy", "the gateway is closing")  # noqa: TRY301  # undone like a failure
         except BaseException as exc:
-            await connection.close()
+            if connection is None:
+                session.closed()
+            else:
+                await connection.close()
             admitted.withdraw()
-            if isinstance(exc, Exception):
+            if isinstance(exc, Exception) and not isinstance(exc, Refusal):
                 logger.info("an offer cannot be answered: %r", exc)
                 raise Refusal(4400, "offer", "the offer cannot be answered") from exc
             raise
