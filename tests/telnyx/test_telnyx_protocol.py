@@ -106,6 +106,26 @@ def test_a_webhook_gives_its_body_and_its_query():
     assert webhooks().check(asked) == [("event", '{"data":{}}'), ("call", "x"), ("node", "n")]
 
 
+@pytest.mark.parametrize(
+    ("delivered_to", "media"),
+    [
+        ("https://voice.example/telnyx", "wss://voice.example/telnyx/media"),
+        ("https://user:secret@voice.example:8443/telnyx?call=x", "wss://voice.example:8443/telnyx/media"),
+        ("http://voice.example/telnyx", "ws://voice.example/telnyx/media"),
+        ("", "ws://evil.example/telnyx/media"),
+        ("voice.example", "ws://evil.example/telnyx/media"),
+        ("https://[voice.example", "ws://evil.example/telnyx/media"),
+        (7, "ws://evil.example/telnyx/media"),
+    ],
+)
+def test_without_a_public_url_a_stream_goes_where_the_webhook_was_sent_whatever_its_host_header(delivered_to, media):
+    body = json.dumps({"data": {}, "meta": {"attempt": 1, "delivered_to": delivered_to}}).encode()
+    asked = request(body, host="evil.example")
+    site = TelnyxWebhooks(path="/telnyx", signature=None).site(asked)
+    assert (site.media, site.public) == (media, False)
+    assert webhooks().site(asked).media == "wss://voice.example/telnyx/media"
+
+
 # Webhooks
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from dialog.errors import RemoteProtocolError
 from dialog.message import CallMetadata
 
-__all__ = ["CallEvent", "Payload", "RecordingURLs", "TranscriptionData", "decode_event", "metadata_of"]
+__all__ = ["CallEvent", "Payload", "RecordingURLs", "TranscriptionData", "decode_event", "delivered_to", "metadata_of"]
 
 _REASONS: Final = {
     "user_busy": "busy",
@@ -111,7 +111,16 @@ class _RawEnvelope(Struct, frozen=True):
     data: _Raw
 
 
+class _Meta(Struct, frozen=True):
+    delivered_to: str = ""
+
+
+class _Delivery(Struct, frozen=True):
+    meta: _Meta = _Meta()
+
+
 _decoder: Final = msgspec.json.Decoder(_Envelope, strict=False)
+_delivery: Final = msgspec.json.Decoder(_Delivery)
 _raw_decoder: Final = msgspec.json.Decoder(_RawEnvelope)
 
 
@@ -125,6 +134,14 @@ def decode_event(text: str) -> CallEvent:
         return _decoder.decode(text).data
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise RemoteProtocolError(f"Telnyx sent a malformed webhook: {exc}") from exc
+
+
+def delivered_to(body: bytes) -> str:
+    """The URL that Telnyx has sent a webhook to; empty if its body does not say."""
+    try:
+        return _delivery.decode(body).meta.delivered_to
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return ""
 
 
 def metadata_of(call_id: UUID, text: str) -> CallMetadata:

@@ -107,7 +107,7 @@ class TelnyxGateway(PhoneGateway[TelnyxVoIP]):
             public_key: Of the account, from the portal; checks the signatures of webhooks.
             connection_id: Of the Call Control application; needed to place calls. Webhooks of others are refused.
             webhook_url: Public URL of the webhook, as configured for the application. Without it, it is
-                taken from each request, and placing calls and transfers raise MissingPublicURL.
+                where each webhook says that Telnyx sent it to, and placing calls and transfers raise MissingPublicURL.
             media_url: Public ``wss://`` URL of the media socket, if it is not ``webhook_url`` + ``/media``.
             path: Local path of the webhook, if it is not that of ``webhook_url`` (``/telnyx`` without one).
             media_path: Local path of the media socket, if it does not lie beneath that of the webhook.

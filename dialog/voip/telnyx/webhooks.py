@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from dialog.voip.carrier.http import Endpoint, Fields, Refusal, Request, Webhooks, parse_fields
+from dialog.voip.telnyx.events import delivered_to
 from dialog.voip.telnyx.signature import TelnyxSignature
 
 __all__ = ["BODY", "TelnyxWebhooks"]
@@ -50,3 +52,18 @@ class TelnyxWebhooks(Webhooks):
             return [(BODY, request.body.decode()), *query]
         except UnicodeDecodeError as exc:
             raise Refusal(400, "the body is not UTF-8") from exc
+
+    def _origin(self, request: Request) -> tuple[str, str]:
+        # The signature covers the body alone: a webhook that is sent again with another Host would have Telnyx open
+        # the call's stream there.
+        origin, prefix = super()._origin(request)
+        return _origin_of(delivered_to(request.body)) or origin, prefix
+
+
+def _origin_of(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}" if parts.scheme in ("https", "http") and host else ""
