@@ -29,7 +29,7 @@ from dialog.agent.ears import LocalHearing
 from dialog.agent.endings import Transfer
 from dialog.agent.history import History
 from dialog.agent.mcptools import MCPTools
-from dialog.agent.mode import check_mode, check_model
+from dialog.agent.mode import check_llm, check_mode, check_model, made
 from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.scripts.call import ScriptCall
 from dialog.agent.settings import AgentSettings
@@ -87,6 +87,10 @@ class Agent(Participant):
         mcp_servers: Servers whose tools the model may call beside those of the class. They stay yours: calls
             share them.
         tools: Further tools, which are no methods of the class: see :func:`~dialog.agent.schematool.schema_tool`.
+
+    Raises:
+        ConfigurationError: There is no voice, or a provider is none; what is given cannot be had together; or two
+            tools have one name.
     """
 
     EVENT: ClassVar[Event[CallEvent]] = Event("event")
@@ -112,6 +116,9 @@ class Agent(Participant):
         mcp_servers: Sequence[MCPServer] = (),
         tools: Sequence[Tool] = (),
     ) -> None:
+        # Refused before the call's scope knows of it: what is half made could not be disposed of.
+        check_llm(type(self).__name__, llm)
+        self._toolbox = Toolbox(self, tools, hand_over=self._hand_over)
         super().__init__()
         self._conversation: Conversation | None = None
         self._handed_off = False
@@ -120,6 +127,8 @@ class Agent(Participant):
         self._tts: TTS | None = None
         self._s2s: S2S | None = None
         self._vad: VAD | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._mcp = MCPTools(self._toolbox, mcp_servers, failed=self._failed)
         self.voip = voip
         self.settings: AgentSettings = settings or AgentSettings()
         self.greeting = greeting
@@ -134,21 +143,18 @@ class Agent(Participant):
         check_mode(self.name, voip, stt=stt, tts=tts, s2s=s2s)
         self._realtime = s2s is not None and not own
         """Without the ``s2s`` only an ``llm`` answers."""
-        made_stt = None if callable(stt) and isinstance(voip, TextVoIP) else stt
-        made_tts = TextTTS(voip.on_text) if callable(tts) and isinstance(voip, TextVoIP) else tts
-        made_s2s = None if callable(s2s) and isinstance(voip, TextVoIP) else s2s
-        self._stt = made_stt if made_stt is None or isinstance(made_stt, STT) else made_stt()
-        self._tts = made_tts if made_tts is None or isinstance(made_tts, TTS) else made_tts()
-        self._s2s = made_s2s if made_s2s is None or isinstance(made_s2s, S2S) else made_s2s()
+        in_text = isinstance(voip, TextVoIP)
+        self._stt = None if callable(stt) and in_text else made(self.name, "stt", stt, STT)
+        self._tts = (
+            TextTTS(voip.on_text) if callable(tts) and isinstance(voip, TextVoIP) else made(self.name, "tts", tts, TTS)
+        )
+        self._s2s = None if callable(s2s) and in_text else made(self.name, "s2s", s2s, S2S)
         if self._s2s is not None and voip.medium == "audio":
             check_model(self.name, self._s2s, self.settings, greeting=greeting, own_inference=own, tts=self._tts)
         self._vad = vad if isinstance(vad, VAD) else None
         self._make_vad = LocalVAD if vad is None or isinstance(vad, VAD) else vad
         self._local = LocalHearing(self._local_vad, audio_filter, turn_model)
-        self._toolbox = Toolbox(self, tools, hand_over=self._hand_over)
         self._client_tools = ClientTools(self._toolbox, voip, self._client_tool_taken)
-        self._mcp = MCPTools(self._toolbox, mcp_servers, failed=self._failed)
-        self._closing: set[asyncio.Task[None]] = set()
         self._events: list[CallEvent] = []
         self._meter = CallMeter()
         self._record: CallRecord | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, cast
@@ -131,6 +131,11 @@ class Driver:
                     "nothing; to hand over a stream, yield from it or leave out the 'async'"
                 )
             return
+        if not isinstance(reply, AsyncIterable):
+            raise UserCodeError(
+                f"inference returned {type(reply).__name__}, which is no stream of text: write 'async def', "
+                "and yield what is to be said"
+            )
         async with closing(reply) as stream:
             pieces = 0
             async for text in stream:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar, cast
+
 from dialog.agent.settings import AgentSettings
 from dialog.errors import ConfigurationError
+from dialog.llm.llm import LLM
+from dialog.participant import Participant
 from dialog.s2s.s2s import S2S
 from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
 
-__all__ = ["check_mode", "check_model"]
+__all__ = ["check_llm", "check_mode", "check_model", "made"]
+
+T = TypeVar("T")
 
 
 def check_mode(name: str, voip: VoIP, *, stt: object, tts: object, s2s: object) -> None:
@@ -21,6 +28,30 @@ def check_mode(name: str, voip: VoIP, *, stt: object, tts: object, s2s: object) 
         raise ConfigurationError(f"{name} needs a voice: a tts (with an stt), or an s2s")
     if s2s is not None and stt is not None and voip.medium == "audio":
         raise ConfigurationError(f"{name}: an s2s hears the caller itself, leave out the stt")
+
+
+def check_llm(name: str, llm: object) -> None:
+    """Refuse a model that is none.
+
+    Raises:
+        ConfigurationError: See the message.
+    """
+    if llm is not None and not isinstance(llm, LLM):
+        raise ConfigurationError(f"{name}: llm is no LLM, but {_what(llm, 'llm')}")
+
+
+def made(name: str, argument: str, given: T | Callable[[], T] | None, kind: type[Participant]) -> T | None:
+    """The provider that is given, or that what is given makes.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    provider: object = given() if callable(given) and not isinstance(given, kind) else given
+    if provider is not None and not isinstance(provider, kind):
+        raise ConfigurationError(
+            f"{name}: {argument} is no {kind.__name__} and makes none, but {_what(provider, argument)}"
+        )
+    return cast("T | None", provider)
 
 
 def check_model(
@@ -57,3 +88,9 @@ def check_model(
                 )
     if settings.vad == "local" and settings.vad_strict and not can.manual_turns:
         raise ConfigurationError(f"{name}: {model} ends the caller's turns by itself: vad='local' cannot be had")
+
+
+def _what(given: object, argument: str) -> str:
+    """What was given in the place of a provider; whoever gives its name is told who knows names."""
+    hint = f": create_{argument}({given!r}) makes one of that name" if isinstance(given, str) else ""
+    return f"{type(given).__name__}{hint}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import ClassVar
 from uuid import uuid4
@@ -10,10 +11,11 @@ from uuid import uuid4
 import pytest
 
 from dialog.agent.agent import Agent
+from dialog.agent.schematool import schema_tool
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.calls.events import CallEnded, CallerSaid, ErrorRaised, ReplyDropped
-from dialog.errors import StateError, UnsupportedFormat
+from dialog.errors import ConfigurationError, StateError, UnsupportedFormat
 from dialog.llm.llm import LLM, Entry, Finish, TextDelta, ToolCall
 from dialog.message import MULAW_8K, AudioFormat, Message
 from dialog.participant import Participant
@@ -822,3 +824,51 @@ def test_what_a_text_call_cannot_show_fails_and_nothing_else():
         assert [event for event in agent.events if isinstance(event, ErrorRaised)]
 
     run_virtual(run)
+
+
+def test_an_inference_that_is_no_stream_of_text_fails_that_reply_and_says_how_to_write_it():
+    class Plain(Agent):
+        def inference(self, message: Message[str]):
+            return f"You said: {message.data}"
+
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.listens()
+        assert talk.errors == [
+            "inference returned str, which is no stream of text: write 'async def', and yield what is to be said"
+        ]
+
+    on_a_call(scenario, Plain)
+
+
+TICKET = schema_tool("ticket", lambda: "A1", description="Opens a ticket.")
+
+
+def without_a_key() -> STT:
+    raise ConfigurationError("the STT needs an api_key")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tts": "cartesia"}, "tts is no TTS and makes none, but str: create_tts('cartesia') makes one of that name"),
+        ({"stt": HummingTTS}, "stt is no STT and makes none, but HummingTTS"),
+        ({"llm": "openai"}, "llm is no LLM, but str: create_llm('openai') makes one of that name"),
+        ({"stt": without_a_key}, "the STT needs an api_key"),
+        ({"tools": (TICKET, TICKET)}, "two tools of the name 'ticket'"),
+    ],
+)
+def test_an_agent_that_cannot_be_made_says_why_and_leaves_nothing_behind(given, told, caplog):
+    async def run(clock):
+        voice = HummingTTS()
+
+        def on_voip(voip: VoIP) -> None:
+            with pytest.raises(ConfigurationError, match=re.escape(told)):
+                Echo(voip=voip, **{"stt": ToldSTT(), "tts": voice, **given})
+
+        call, line = memory_call(on_voip, clock=clock)
+        line.hang_up()
+        await call.wait_closed()
+
+    run_virtual(run)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
