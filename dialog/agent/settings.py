@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 from msgspec import Struct, field
 
@@ -11,6 +12,7 @@ from dialog.agent.turns.settings import TurnSettings
 from dialog.agent.vadmode import VADMode
 from dialog.audio.sound import Sound
 from dialog.calls.prices import PRICES, Price
+from dialog.checks import check_choice, check_kind, check_several
 from dialog.errors import ConfigurationError
 
 __all__ = ["AgentSettings"]
@@ -110,8 +112,11 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
         ):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be positive, got {getattr(self, name)}")
-        filler: object = self.filler  # a single text is an easy mistake, and would be said letter by letter
-        if isinstance(filler, str) or not all(text.strip() for text in self.filler):
+        check_kind("turns", self.turns, TurnSettings)
+        check_choice("vad", self.vad, get_args(VADMode))
+        check_several("idle_prompts", self.idle_prompts)
+        check_several("filler", self.filler)
+        if not all(text.strip() for text in self.filler):
             raise ConfigurationError(f"filler must be a tuple of texts that can be said, got {self.filler!r}")
         if self.max_steps < 1:
             raise ConfigurationError(f"max_steps must be at least 1, got {self.max_steps}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from dialog.checks import check_several
 from dialog.errors import ConfigurationError
 
 __all__ = ["DialPlan", "Retry"]
@@ -28,6 +29,7 @@ class Retry(Struct, frozen=True, kw_only=True):
     """… if this came of it."""
 
     def __post_init__(self) -> None:
+        check_several("Retry: on", self.on)
         if self.attempts < 1 or self.after_s < 0:
             raise ConfigurationError(f"Retry: attempts must be 1 or more and after_s 0 or more, got {self}")
 

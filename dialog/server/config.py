@@ -12,6 +12,7 @@ from dialog.agent.settings import AgentSettings
 from dialog.calls.delivery.endpoint import WebhookEndpoint
 from dialog.calls.redact import Redaction
 from dialog.calls.spending import SpendLimit
+from dialog.checks import check_several
 from dialog.errors import ConfigurationError
 from dialog.message import CallMetadata
 from dialog.providers.builtin import BUILTIN
@@ -67,6 +68,8 @@ class ApiToken(Struct, frozen=True, kw_only=True):
     """The tenants whose calls and numbers it may use; empty: all."""
 
     def __post_init__(self) -> None:
+        check_several(f"API token {self.name!r}: scopes", self.scopes)
+        check_several(f"API token {self.name!r}: tenants", self.tenants)  # part of its name would be a tenant, too
         if bool(self.token) == bool(self.sha256):
             raise ConfigurationError(f"API token {self.name!r}: give either the token or its sha256")
         if self.token and len(self.token) < _SHORTEST_TOKEN:
@@ -118,6 +121,7 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     """Origins of web pages that may use the API (``https://app.example``); none unless named."""
 
     def __post_init__(self) -> None:
+        check_several("cors_origins", self.cors_origins)
         for name in ("requests_per_s", "burst", "max_body", "body_timeout_s", "max_feeds", "feed_limit"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be positive, got {getattr(self, name)}")
@@ -169,6 +173,7 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
     """Let them come by WebRTC, too."""
 
     def __post_init__(self) -> None:
+        check_several("origins of clients", self.origins)
         if self.token_key and len(self.token_key) < _SHORTEST_TOKEN:
             raise ConfigurationError(f"token_key of clients must have {_SHORTEST_TOKEN} characters or more")
         _check_path("path of clients", self.path)

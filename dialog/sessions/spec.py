@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from dialog.agent.vadmode import VADMode
+from dialog.checks import check_choice, check_several
 from dialog.errors import ConfigurationError
 from dialog.message import CallMetadata
 from dialog.voip.admission import Declined
@@ -57,6 +58,11 @@ class SessionSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     :attr:`CallMetadata.context <dialog.message.CallMetadata.context>`."""
 
     def __post_init__(self) -> None:
+        if self.vad is not None:
+            check_choice("vad", self.vad, get_args(VADMode))
+        if self.interruption is not None:
+            check_choice("interruption", self.interruption, get_args(InterruptionMode))
+        check_several("tools", self.tools)
         if self.max_duration_s is not None and not self.max_duration_s > 0:
             raise ConfigurationError(f"max_duration_s must be positive, got {self.max_duration_s}")
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
+from dialog.checks import check_several
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError, RemoteProtocolError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
 from dialog.net.azure import DEFAULT_REGION, TICKS_PER_MS, host, parse_usp, usp_text, usp_time
@@ -96,6 +97,7 @@ class AzureSTT(TurnSTT):
         queue_size_limit: int = 500,
         backoff: Backoff | None = None,
     ) -> None:
+        check_several("AzureSTT: keyterms", keyterms)
         if not 100 <= silence_timeout_ms <= _LONGEST_SILENCE_MS:
             raise ConfigurationError(f"AzureSTT: silence_timeout_ms must be 100 to 5000, got {silence_timeout_ms}")
         if not language:

@@ -12,6 +12,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
+from dialog.checks import check_several
 from dialog.errors import AuthenticationError, ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
 from dialog.net.malformed import UNDECODABLE
@@ -104,6 +105,7 @@ class CartesiaSTT(TurnSTT):
         queue_size_limit: int = 500,
         backoff: Backoff | None = None,
     ) -> None:
+        check_several("CartesiaSTT: keyterms", keyterms)
         super().__init__(
             api_key=api_key,
             base_url=base_url,

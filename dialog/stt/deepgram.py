@@ -11,6 +11,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
+from dialog.checks import check_several
 from dialog.errors import ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
 from dialog.net.malformed import UNDECODABLE
@@ -125,6 +126,7 @@ class DeepgramSTT(StreamingSTT):
         queue_size_limit: int = 500,
         backoff: Backoff | None = None,
     ) -> None:
+        check_several("DeepgramSTT: keyterms", keyterms)
         super().__init__(
             api_key=api_key,
             base_url=base_url,

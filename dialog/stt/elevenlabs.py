@@ -14,6 +14,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
+from dialog.checks import check_several
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
 from dialog.message import MULAW_8K, PCM_8K, PCM_16K, PCM_24K, AudioFormat, Word
 from dialog.net.malformed import UNDECODABLE
@@ -124,6 +125,7 @@ class ElevenLabsSTT(TurnSTT):
         queue_size_limit: int = 500,
         backoff: Backoff | None = None,
     ) -> None:
+        check_several("ElevenLabsSTT: keyterms", keyterms)
         terms = tuple(keyterms)
         if not 300 <= endpointing_ms <= 3000:
             raise ConfigurationError(f"ElevenLabsSTT: endpointing_ms must be 300 to 3000, got {endpointing_ms}")

@@ -12,6 +12,7 @@ from typing import ClassVar
 import msgspec
 from msgspec import Struct
 
+from dialog.checks import check_several
 from dialog.errors import ConfigurationError, ProviderError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Word
 from dialog.net.malformed import UNDECODABLE
@@ -106,6 +107,7 @@ class DeepgramFluxSTT(TurnSTT):
         queue_size_limit: int = 500,
         backoff: Backoff | None = None,
     ) -> None:
+        check_several("DeepgramFluxSTT: keyterms", keyterms)
         languages = (language,) if isinstance(language, str) else tuple(language or ())
         if model == DEFAULT_MODEL:
             if any(not language.lower().startswith("en") for language in languages):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from msgspec.structs import replace
 
+from dialog.checks import check_several
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError
 from dialog.message import AudioFormat, Word
 from dialog.net.malformed import UNDECODABLE
@@ -121,6 +122,7 @@ class OpenAIRealtimeSTT(TurnSTT):
         queue_size_limit: int = 500,
         backoff: Backoff | None = None,
     ) -> None:
+        check_several("OpenAIRealtimeSTT: keyterms", keyterms)
         if noise_reduction is not None and noise_reduction not in get_args(NoiseReduction):
             raise ConfigurationError(
                 f"OpenAIRealtimeSTT: noise_reduction must be near_field, far_field or None, got {noise_reduction!r}"

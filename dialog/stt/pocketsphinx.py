@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dialog.audio.vad import LevelVAD
+from dialog.checks import check_several
 from dialog.errors import ConfigurationError, LimitError, MissingExtra, ProviderError, StateError
 from dialog.message import MULAW_8K, PCM_8K, PCM_16K, AudioFormat, Message, SpeechEdge, Utterance, Word
 from dialog.stt._sphinx_process import RecogniserProcess
@@ -109,6 +110,7 @@ class PocketsphinxSTT(STT):
     )
 
     def __init__(self, phrases: Sequence[str] | Grammar, *, hang_ms: float = 400.0, interims: bool = True) -> None:
+        check_several("PocketsphinxSTT: phrases", phrases)
         if not 100 <= hang_ms <= 5000:
             raise ConfigurationError(f"PocketsphinxSTT: hang_ms must be from 100 to 5000, got {hang_ms}")
         for package in ("pocketsphinx", "numpy"):

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
+from dialog.checks import check_several
 from dialog.errors import StateError
 from dialog.message import Alignment, AudioFormat, Failure, Message, Word
 from dialog.net.contexts import PartKey
@@ -53,6 +54,7 @@ class CachedTTS(TTS):
     """
 
     def __init__(self, tts: TTS, phrases: Iterable[str], *, cache: PhraseCache | None = None) -> None:
+        check_several("CachedTTS: phrases", phrases)
         super().__init__()
         self._tts = tts
         self._cache = cache if cache is not None and tts.voice_key else PhraseCache()

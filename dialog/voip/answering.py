@@ -7,10 +7,11 @@ in time is replaced by an assumption, so that nothing waits for it.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
+from dialog.checks import check_choice
 from dialog.errors import CarrierError, ConfigurationError
 from dialog.message import AnsweredBy, CallEnd, CallProgress
 from dialog.participant import Participant
@@ -29,7 +30,7 @@ class MachineDetection(Struct, frozen=True, kw_only=True):
     """What to do if a machine takes the call.
 
     Raises:
-        ConfigurationError: A message is missing or too much, or ``verdict_s`` is out of its range.
+        ConfigurationError: A message is missing or too much, or a value is out of its range.
     """
 
     when_machine: Then = "hang_up"
@@ -43,6 +44,8 @@ class MachineDetection(Struct, frozen=True, kw_only=True):
     """What is taken for true if there is no verdict by then, or the carrier does not know."""
 
     def __post_init__(self) -> None:
+        check_choice("when_machine", self.when_machine, get_args(Then))
+        check_choice("assume", self.assume, ("human", "machine"))
         if (self.when_machine == "leave_message") != bool(self.message.strip()):
             raise ConfigurationError('MachineDetection: when_machine="leave_message" and message go together')
         if self.verdict_s is not None and not 0 < self.verdict_s <= _LONGEST_S:

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from dialog.checks import check_several
 from dialog.errors import ConfigurationError, DestinationRefused
 
 __all__ = ["ANYWHERE", "Destinations"]
@@ -21,7 +22,7 @@ class Destinations(Struct, frozen=True, kw_only=True):
     ``sip:*@pbx.example`` all addresses there. What follows a ``;`` or ``?`` in an address does not count.
 
     Raises:
-        ConfigurationError: An entry is empty.
+        ConfigurationError: An entry is empty, or there is one text in the place of several.
     """
 
     allow: tuple[str, ...] = ("*",)
@@ -30,6 +31,8 @@ class Destinations(Struct, frozen=True, kw_only=True):
     """Those of them that may not be reached all the same."""
 
     def __post_init__(self) -> None:
+        check_several("allow", self.allow)  # the * of a single "+1*" would let calls go anywhere
+        check_several("deny", self.deny)
         for entry in (*self.allow, *self.deny):
             if not entry.strip():
                 raise ConfigurationError("an entry of destinations is empty: * stands for everybody")

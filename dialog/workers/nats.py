@@ -28,6 +28,7 @@ from uuid import uuid4
 
 from msgspec import Struct
 
+from dialog.checks import check_several
 from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import ConfigurationError, DialogError, MissingExtra, RemoteProtocolError
 from dialog.workers.fabric import Fabric
@@ -92,6 +93,7 @@ class NatsSettings(Struct, frozen=True, kw_only=True):
     """File with its key."""
 
     def __post_init__(self) -> None:
+        check_several("servers of NATS", self.servers)
         if not self.servers or not all(self.servers):
             raise ConfigurationError("a fleet needs the address of a NATS server: nats://host:4222")
         if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", self.prefix):

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct, field
 
+from dialog.checks import check_choice, check_kind, check_several
 from dialog.errors import ConfigurationError
 from dialog.message import Utterance
 
@@ -68,12 +69,12 @@ class BargeIn(Struct, frozen=True, kw_only=True):
     :data:`BACKCHANNELS`. When nobody else speaks, or the reply ends with them, they are an answer."""
 
     def __post_init__(self) -> None:
-        _one_of("mode", self.mode, ("immediate", "after_sentence", "disabled"))
+        check_choice("mode", self.mode, ("immediate", "after_sentence", "disabled"))
         if self.min_words < 1:
             raise ConfigurationError(f"min_words must be at least 1, got {self.min_words}")
         _not_negative(self, "min_speech_ms")
-        phrases: object = self.backchannels  # one phrase alone is a string: a sequence of letters
-        if isinstance(phrases, str) or not all(phrase.strip() for phrase in self.backchannels):
+        check_several("backchannels", self.backchannels)
+        if not all(phrase.strip() for phrase in self.backchannels):
             raise ConfigurationError(f"backchannels must be a tuple of phrases, got {self.backchannels!r}")
 
 
@@ -101,7 +102,7 @@ class Endpointing(Struct, frozen=True, kw_only=True):
     """Judges the text instead of the built-in English rules."""
 
     def __post_init__(self) -> None:
-        _one_of("mode", self.mode, ("auto", "provider", "local"))
+        check_choice("mode", self.mode, ("auto", "provider", "local"))
         _not_negative(self, "wait_s")
         if not self.wait_s <= self.unfinished_s <= self.max_s:
             raise ConfigurationError(
@@ -168,6 +169,12 @@ class TurnSettings(Struct, frozen=True, kw_only=True):
     """How long the next reply waits to learn what was heard of the one that was cut."""
 
     def __post_init__(self) -> None:
+        check_kind("barge_in", self.barge_in, BargeIn)
+        for name in ("greeting", "thinking"):
+            if getattr(self, name) is not None:
+                check_kind(name, getattr(self, name), BargeIn)
+        check_kind("endpointing", self.endpointing, Endpointing)
+        check_kind("silence", self.silence, Silence)
         _not_negative(self, "false_interruption_s", "hold_limit_s", "stale_edge_s", "transcript_timeout_s", "settle_s")
 
 
@@ -176,8 +183,3 @@ def _not_negative(settings: Struct, *names: str) -> None:
         value = getattr(settings, name)
         if not value >= 0:
             raise ConfigurationError(f"{name} must not be negative, got {value}")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -13,6 +13,7 @@ from dialog.calls.delivery.signature import sign_webhook
 from dialog.calls.events import CALL_EVENTS
 from dialog.calls.publish import Notice
 from dialog.calls.report import SessionReport
+from dialog.checks import check_several
 from dialog.errors import ConfigurationError
 
 __all__ = ["WebhookEndpoint"]
@@ -52,9 +53,11 @@ class WebhookEndpoint(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"webhook {self.name!r}: its url is none: it begins with https://")
+            raise ConfigurationError(f"webhook {self.name!r}: url must be like https://hooks.example/calls")
         if not self.name or len(self.name) > 64:
             raise ConfigurationError("a webhook endpoint needs a name of 1 to 64 characters")
+        check_several(f"webhook {self.name!r}: secrets", self.secrets)  # each letter would sign, and be guessed
+        check_several(f"webhook {self.name!r}: events", self.events)
         if self.concurrency < 1 or self.timeout_s <= 0:
             raise ConfigurationError(f"webhook {self.name!r}: need concurrency >= 1 and timeout_s > 0")
         if self.dialect not in _RENDER:
