@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from dialog.errors import RemoteProtocolError
 from dialog.message import AudioFormat
 from dialog.voip.carrier.stream import StreamEvent
+from dialog.voip.carrier.undecodable import UNDECODABLE, unknown_event
 
 __all__ = ["Dialect", "audio_format_of", "texts"]
 
@@ -89,16 +89,10 @@ class Dialect(ABC):
         """The typed message in a text frame; ``None`` for one of an event that is not known."""
         try:
             return decoder.decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            error: Exception = exc
-        try:
-            event = _envelope.decode(text).event
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            raise RemoteProtocolError(f"{self.carrier} sent a malformed media stream message: {exc}") from exc
-        if event not in known:
-            logger.debug("ignored a message of %s of the unknown event %.40r", self.carrier, event)
-            return None
-        raise RemoteProtocolError(f"{self.carrier} sent a malformed {event!r} message: {error}") from error
+        except UNDECODABLE as exc:
+            event = unknown_event(self.carrier, known, text, exc)
+        logger.debug("ignored a message of %s of the unknown event %.40r", self.carrier, event)
+        return None
 
     def _expect(self, event: str) -> None:
         if not self.stream_id:
@@ -112,13 +106,6 @@ def texts(values: object) -> dict[str, str]:
     except msgspec.ValidationError:
         return {}
     return {name: str(value) for name, value in found.items()}
-
-
-class _Envelope(Struct, frozen=True):
-    event: str
-
-
-_envelope = msgspec.json.Decoder(_Envelope)
 
 
 def audio_format_of(carrier: str, encoding: str, sample_rate: int) -> AudioFormat:

@@ -19,6 +19,7 @@ from dialog.errors import RemoteProtocolError, UnsupportedFormat
 from dialog.message import AudioFormat
 from dialog.voip.carrier.start import StreamStart
 from dialog.voip.carrier.stream import Audio, Marked, Pressed, Stopped, StreamEvent, Timestamp
+from dialog.voip.carrier.undecodable import UNDECODABLE, unknown_event
 from dialog.voip.telnyx.order import Reorder
 
 __all__ = ["Codec", "TelnyxStream", "audio_format_of", "decode_state", "encode_state"]
@@ -108,15 +109,10 @@ class _Error(Struct, frozen=True, tag_field="event", tag="error"):
     payload: _ErrorDetail = _ErrorDetail()
 
 
-class _Envelope(Struct, frozen=True):
-    event: str
-
-
 _Message: TypeAlias = _Connected | _Start | _Media | _Mark | _Dtmf | _Stop | _Error
 _KNOWN: Final = frozenset({"connected", "start", "media", "mark", "dtmf", "stop", "error"})
 # Not strict: numbers come as strings.
 _decoder: Final[msgspec.json.Decoder[_Message]] = msgspec.json.Decoder(_Message, strict=False)
-_envelope: Final = msgspec.json.Decoder(_Envelope)
 _state: Final = msgspec.json.Decoder(dict[str, str])
 
 
@@ -226,13 +222,7 @@ class TelnyxStream:
     def _decode(self, text: str | bytes) -> _Message | None:
         try:
             return _decoder.decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            error: Exception = exc
-        try:
-            event = _envelope.decode(text).event
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            raise RemoteProtocolError(f"Telnyx sent a malformed media stream message: {exc}") from exc
-        if event not in _KNOWN:
-            logger.debug("ignored a Telnyx stream message of the unknown event %.40r", event)
-            return None
-        raise RemoteProtocolError(f"Telnyx sent a malformed {event!r} message: {error}") from error
+        except UNDECODABLE as exc:
+            event = unknown_event("Telnyx", _KNOWN, text, exc)
+        logger.debug("ignored a Telnyx stream message of the unknown event %.40r", event)
+        return None

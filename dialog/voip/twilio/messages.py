@@ -14,7 +14,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from msgspec import Meta, Struct, field
 
-from dialog.errors import RemoteProtocolError
+from dialog.voip.carrier.undecodable import UNDECODABLE, unknown_event
 
 __all__ = [
     "Connected",
@@ -159,13 +159,6 @@ _decoder: msgspec.json.Decoder[StreamMessage] = msgspec.json.Decoder(
 )
 
 
-class _Envelope(Struct):
-    event: str
-
-
-_envelope = msgspec.json.Decoder(_Envelope)
-
-
 def decode_stream_message(text: str | bytes) -> StreamMessage:
     """The typed message in a text frame of Media Streams; audio comes out as bytes.
 
@@ -175,15 +168,8 @@ def decode_stream_message(text: str | bytes) -> StreamMessage:
     """
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        error: Exception = exc
-    try:
-        event = _envelope.decode(text).event
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        raise RemoteProtocolError(f"Twilio sent a malformed media stream message: {exc}") from exc
-    if event not in _KNOWN:
-        return Unknown(event)
-    raise RemoteProtocolError(f"Twilio sent a malformed {event!r} message: {error}") from error
+    except UNDECODABLE as exc:
+        return Unknown(unknown_event("Twilio", _KNOWN, text, exc))
 
 
 class OutMediaDetail(Struct, frozen=True):
