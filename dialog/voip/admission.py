@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol, TypeAlias
 
@@ -13,7 +14,21 @@ from dialog.message import CallMetadata
 from dialog.voip.peers import Peers
 from dialog.voip.voip import VoIP
 
-__all__ = ["Accept", "Decision", "Declined", "Document", "NoWorker", "Offer", "Reject", "Resolver", "Say", "Workers"]
+__all__ = [
+    "Accept",
+    "Decision",
+    "Declined",
+    "Document",
+    "NoWorker",
+    "Offer",
+    "Reject",
+    "Resolver",
+    "Say",
+    "Workers",
+    "decide",
+]
+
+logger = logging.getLogger(__name__)
 
 
 class Offer(Struct, frozen=True):
@@ -87,3 +102,23 @@ class Workers(Protocol):
 
     async def close(self) -> None:
         """Let go of the workers; the gateway has ended its calls before."""
+
+
+async def decide(resolver: Resolver | None, offer: Offer, timeout_s: float) -> Decision | None:
+    """What ``resolver`` decides about a call, or ``None`` if it fails, which is logged; without one each is taken."""
+    if resolver is None:
+        return Accept()
+    call_id = offer.metadata.call_id
+    try:
+        async with asyncio.timeout(timeout_s):
+            decision: object = await resolver(offer)
+    except TimeoutError:
+        logger.error("call %s: the resolver took more than %g s", call_id, timeout_s)  # noqa: TRY400
+        return None
+    except Exception:
+        logger.exception("call %s: the resolver raised", call_id)
+        return None
+    if isinstance(decision, Accept | Reject | Say | Document):
+        return decision
+    logger.error("call %s: the resolver returned %r instead of a decision", call_id, type(decision))
+    return None

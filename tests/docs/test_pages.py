@@ -148,7 +148,7 @@ INTERNAL = re.compile(
         telemetry\.(callmetrics | calltrace | labels | otel | prometheus | spans) |
         vad\.played |
         voip\.(
-            aiosocket | bed | belongings | consults | direct | lifecycle | line | lineclock | lineops | lifespan | link | listeners | pacer | part |
+            aiosocket | bed | belongings | closing | consults | direct | lifecycle | line | lineclock | lineops | lifespan | link | listeners | pacer | part |
             played | playout | wires | wrapup
         ) |
         voip\.carrier\.(?!gateway$)\w+ |

@@ -259,7 +259,7 @@ async def test_a_caller_who_hangs_up_while_it_rings_is_not_answered():
 
 @pytest.mark.parametrize(
     ("decision", "status"),
-    [(Reject("busy"), 486), (Reject(), 603), (Say("We are closed."), 603), ("nonsense", 500)],
+    [(Reject("busy"), 486), (Reject(), 603), (Say("We are closed."), 603), ("nonsense", 500), (None, 500)],
 )
 async def test_a_resolver_declines_before_anything_is_spent(decision, status):
     desk = Desk()

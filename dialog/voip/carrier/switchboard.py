@@ -22,12 +22,13 @@ from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import DialogError, RemoteProtocolError, StateError, UserCodeError
 from dialog.message import MULAW_8K, AudioFormat, CallMetadata
-from dialog.voip.admission import Accept, Decision, Declined, Document, NoWorker, Offer, Reject, Resolver, Say, Workers
+from dialog.voip.admission import Accept, Declined, NoWorker, Offer, Reject, Resolver, Say, Workers, decide
 from dialog.voip.call import Call, CallSettings, CarrierCommands
 from dialog.voip.carrier.http import Endpoint, Fields, Response, Site
 from dialog.voip.carrier.record import AnswerT, CallRecord, FinishedCalls, call_id_of
 from dialog.voip.carrier.start import StreamStart
 from dialog.voip.carrier.token import TOKEN_LIFE_S, StreamTokens
+from dialog.voip.closing import wait_idle, wait_over
 from dialog.voip.consults import take_expected
 from dialog.voip.line import Line, Wire
 from dialog.voip.peers import Adoption, Orphan, Taker
@@ -257,13 +258,7 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until every call has ended, at most ``timeout_s`` of the calls' clock; whether that came."""
-        try:
-            async with asyncio.timeout(self._clock.real(timeout_s)):
-                for call in self.calls:
-                    await call.wait_ended()
-        except TimeoutError:
-            return False
-        return True
+        return await wait_idle(self.calls, self._clock, timeout_s)
 
     async def close(self) -> None:
         """End all calls and wait, within a bound, until nothing of them is left."""
@@ -279,12 +274,7 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         for task in self._tasks:
             task.cancel()
         waits = [asyncio.create_task(_let_go(call), name=f"close {call.metadata.call_id}") for call in calls]
-        pending = [*hangups, *waits, *self._tasks]
-        if pending:
-            _, late = await asyncio.wait(pending, timeout=self._settings.close_timeout_s)
-            for task in late:
-                logger.error("%s did not end within %g s", task.get_name(), self._settings.close_timeout_s)
-                task.cancel()
+        await wait_over((*hangups, *waits, *self._tasks), self._settings.close_timeout_s)
         self._records.clear()
 
     def _must_be_told(self, call: Call) -> bool:
@@ -300,7 +290,9 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
             return self._finish(record, self._apology())
 
     async def _decide(self, record: RecordT, metadata: CallMetadata, audio_format: AudioFormat | None) -> AnswerT:
-        decision = await self._resolve(Offer(metadata))
+        decision = await decide(self._settings.resolver, Offer(metadata), self._settings.resolver_timeout_s)
+        if decision is None:
+            decision = Say(self._settings.error_text, self._settings.error_language)
         if not isinstance(decision, Accept):
             declined(self.events, metadata, type(decision).__name__.lower())
             return self._finish(record, self._declined(decision))
@@ -317,26 +309,6 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         if call.state == "ended":
             return self._over()
         return self._taken(record)
-
-    async def _resolve(self, offer: Offer) -> Decision:
-        settings = self._settings
-        if settings.resolver is None:
-            return Accept()
-        call_id = offer.metadata.call_id
-        apology = Say(settings.error_text, settings.error_language)
-        try:
-            async with asyncio.timeout(settings.resolver_timeout_s):
-                decision: object = await settings.resolver(offer)
-        except TimeoutError:
-            logger.error("call %s: the resolver took more than %g s", call_id, settings.resolver_timeout_s)  # noqa: TRY400
-            return apology
-        except Exception:
-            logger.exception("call %s: the resolver raised", call_id)
-            return apology
-        if isinstance(decision, Accept | Reject | Say | Document):
-            return decision
-        logger.error("call %s: the resolver returned %r instead of a decision", call_id, type(decision))
-        return apology
 
     def _take(
         self,

@@ -18,8 +18,9 @@ from dialog.calls.publish import CallEvents
 from dialog.errors import CarrierError, NotSupportedError, RemoteProtocolError, StateError, UserCodeError
 from dialog.message import CallMetadata
 from dialog.recent import Recent
-from dialog.voip.admission import Accept, Decision, Declined, NoWorker, Offer, Reject, Resolver, Workers
+from dialog.voip.admission import Accept, Declined, NoWorker, Offer, Reject, Resolver, Workers, decide
 from dialog.voip.call import Call, CallSettings
+from dialog.voip.closing import wait_idle, wait_over
 from dialog.voip.link import Command, CommandResult, Hangup, SendDigits, TransferTo
 from dialog.voip.refusals import Refusals
 from dialog.voip.sip import sdp
@@ -130,13 +131,7 @@ class SIPSwitchboard:
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until every call has ended, at most ``timeout_s`` of the calls' clock; whether that came."""
-        try:
-            async with asyncio.timeout(self._network.clock.real(timeout_s)):
-                for call in self.calls:
-                    await call.wait_ended()
-        except TimeoutError:
-            return False
-        return True
+        return await wait_idle(self.calls, self._network.clock, timeout_s)
 
     async def close(self) -> None:
         """End all calls and wait, within a bound, until nothing of them is left."""
@@ -147,12 +142,8 @@ class SIPSwitchboard:
                 session.withdraw(503, _PHRASES[503])
         for call in calls:
             call.end("shutdown", "the gateway was closed")
-        if calls:
-            waits = [asyncio.create_task(call.wait_closed(), name=f"close {call.metadata.call_id}") for call in calls]
-            _, late = await asyncio.wait(waits, timeout=self._settings.close_timeout_s)
-            for task in late:
-                logger.error("%s did not end within %g s", task.get_name(), self._settings.close_timeout_s)
-                task.cancel()
+        waits = [asyncio.create_task(call.wait_closed(), name=f"close {call.metadata.call_id}") for call in calls]
+        await wait_over(waits, self._settings.close_timeout_s)
         self._calls.clear()
 
     # The carrier of its calls.
@@ -296,7 +287,8 @@ class SIPSwitchboard:
     async def _decide(self, session: SIPSession, call_id: UUID) -> int:
         """0 to take the call, else what it is refused with."""
         metadata = _metadata(session.invite, call_id)
-        decision = await self._resolve(Offer(metadata))
+        settings = self._settings
+        decision = await decide(settings.resolver, Offer(metadata), settings.resolver_timeout_s)
         if session.state != "trying":
             return 0
         if decision is None:
@@ -306,7 +298,6 @@ class SIPSwitchboard:
             return _status(decision)
         if decision.session:
             metadata = replace(metadata, session=decision.session)
-        settings = self._settings
         call = self._calls[call_id] = Call(
             metadata,
             self,
@@ -330,20 +321,6 @@ class SIPSwitchboard:
             logger.error("call %s: %s", call_id, exc)  # noqa: TRY400
             return _status(settings.when_busy)
         return 480 if call.state == "ended" else 0
-
-    async def _resolve(self, offer: Offer) -> Decision | None:
-        settings = self._settings
-        if settings.resolver is None:
-            return Accept()
-        call_id = offer.metadata.call_id
-        try:
-            async with asyncio.timeout(settings.resolver_timeout_s):
-                return await settings.resolver(offer)
-        except TimeoutError:
-            logger.error("call %s: the resolver took more than %g s", call_id, settings.resolver_timeout_s)  # noqa: TRY400
-        except Exception:
-            logger.exception("call %s: the resolver raised", call_id)
-        return None
 
     def _offer(self, session: SIPSession, voip: VoIP) -> None:
         assert isinstance(voip, SIPVoIP)

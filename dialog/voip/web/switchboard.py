@@ -23,6 +23,7 @@ from dialog.message import AudioFormat, CallEnd, CallMetadata, Playback
 from dialog.scope import CallScope
 from dialog.voip.admission import Accept, Decision, Declined, NoWorker, Offer, Reject, Resolver, Say, Workers
 from dialog.voip.call import Call, CallSettings
+from dialog.voip.closing import wait_idle, wait_over
 from dialog.voip.line import Line
 from dialog.voip.link import (
     Command,
@@ -398,13 +399,7 @@ class WebSwitchboard:
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until every call has ended, at most ``timeout_s`` of the calls' clock; whether that came."""
-        try:
-            async with asyncio.timeout(self.clock.real(timeout_s)):
-                for call in self.calls:
-                    await call.wait_ended()
-        except TimeoutError:
-            return False
-        return True
+        return await wait_idle(self.calls, self.clock, timeout_s)
 
     async def close(self) -> None:
         """End all calls and wait, within a bound, until nothing of them is left."""
@@ -412,12 +407,8 @@ class WebSwitchboard:
         calls = self.calls
         for call in calls:
             call.end("shutdown", "the gateway was closed")
-        if calls:
-            waits = [asyncio.create_task(call.wait_closed(), name=f"close {call.metadata.call_id}") for call in calls]
-            _, late = await asyncio.wait(waits, timeout=self._settings.close_timeout_s)
-            for task in late:
-                logger.error("%s did not end within %g s", task.get_name(), self._settings.close_timeout_s)
-                task.cancel()
+        waits = [asyncio.create_task(call.wait_closed(), name=f"close {call.metadata.call_id}") for call in calls]
+        await wait_over(waits, self._settings.close_timeout_s)
         self._sessions.clear()
 
     def _grant(self, start: SessionStart) -> Grant:
