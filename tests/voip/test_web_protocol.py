@@ -418,7 +418,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_leaves_nothing_behind()
         token = gateway.token()
         async with raw(url) as socket:
             await socket.send_str(start(token=token))
-        await until(lambda: not gateway._switchboard._sessions)
+        await until(lambda: not gateway._board._sessions)
 
 
 @pytest.mark.parametrize("asgi", [False, True])

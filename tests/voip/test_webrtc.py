@@ -181,7 +181,7 @@ async def test_whose_network_lets_no_udp_through_goes_on_with_its_session_by_web
         assert (status, answer.started.resumed) == (200, False)
         assert voips[1].state == "offered"
         async with ClientSession() as http:
-            caller = WebCaller(http, url, gateway._switchboard.clock)
+            caller = WebCaller(http, url, gateway._board.clock)
             caller.started = answer.started
             started = await caller.resume()
             assert not started.resumed
@@ -223,7 +223,7 @@ async def test_a_page_that_goes_away_without_a_word_has_hung_up():
 async def test_a_newer_connection_takes_the_session_over_and_the_older_is_told():
     async with a_gateway() as (gateway, url, voips):
         async with RtcCaller.connect(url, token=gateway.token()) as caller, ClientSession() as http:
-            other = WebCaller(http, url, gateway._switchboard.clock)
+            other = WebCaller(http, url, gateway._board.clock)
             other.started = caller.started
             assert (await other.resume()).resumed
             await caller._link.over

@@ -140,8 +140,8 @@ async def test_only_with_its_secret_and_only_while_it_lasts(kind):
         (voip,) = one.voips
         secret = caller.started.secret
         other = WebGateway(token_key=b"another key, just as long as ours is")
-        stranger = other._switchboard._secrets
-        ticket = one.gateway._switchboard._secrets.verify(secret, voip.metadata.call_id)
+        stranger = other._board._secrets
+        ticket = one.gateway._board._secrets.verify(secret, voip.metadata.call_id)
         from msgspec.structs import replace
 
         for wrong in ("", "x", secret[:-2] + "AA", stranger.issue(ticket)):
@@ -225,7 +225,7 @@ async def test_a_fleet_s_session_survives_its_gateway():
             worker.start()
             await until(lambda: all(each.host.directory.get("worker-0") for each in fleets))
             await until(lambda: fleets[1].peers.others)
-            caller = WebCaller(http, here, one._switchboard.clock)
+            caller = WebCaller(http, here, one._board.clock)
             start = ms.SessionStart(version=1, token=one.token(user="ada"), audio=(MULAW_8K,))
             await caller._open(start)
             await caller.wait_for(ms.AgentTranscript, lambda said: said.state == "played")

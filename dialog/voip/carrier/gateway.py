@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-from aiohttp import ClientSession, web
+from aiohttp import web
 
-from dialog.calls.publish import CallEvents
 from dialog.errors import ConfigurationError, NotSupportedError, StateError
-from dialog.net import shared
 from dialog.voip.admission import Workers
 from dialog.voip.answering import MachineDetection
 from dialog.voip.call import Call
@@ -24,10 +21,10 @@ from dialog.voip.carrier.http import Fields, Site, Webhooks
 from dialog.voip.carrier.outbound import OutboundCalls, OutgoingCall
 from dialog.voip.carrier.session import MediaSession
 from dialog.voip.carrier.switchboard import PhoneCommands, Switchboard
-from dialog.voip.line import Tap
 from dialog.voip.listeners import Listeners
 from dialog.voip.peers import Peers
 from dialog.voip.refusals import Refusals
+from dialog.voip.served import ServedGateway
 from dialog.voip.voip import VoIP
 from dialog.voip.wires import Codec, SocketWire
 
@@ -36,7 +33,7 @@ __all__ = ["PhoneGateway", "local_path"]
 VoIPT = TypeVar("VoIPT", bound=VoIP)
 
 
-class PhoneGateway(ABC, Generic[VoIPT]):
+class PhoneGateway(ServedGateway[VoIPT, Switchboard[Any, Any], Exchange]):
     """Takes calls from a carrier, and emits ``voip`` with a fresh :class:`~dialog.voip.voip.VoIP` for each.
 
     It belongs to the event loop that serves it.
@@ -57,15 +54,12 @@ class PhoneGateway(ABC, Generic[VoIPT]):
         start_timeout_s: float,
     ) -> None:
         """Put a carrier's parts together; nothing is connected."""
+        super().__init__(board=switchboard, exchange=exchange, listeners=listeners, workers=workers)
         self._webhooks = webhooks
         self._commands = commands
-        self._board = switchboard
-        self._exchange = exchange
         self._calls_out = outbound
         if outbound is not None:
             outbound.sharers = self._sharers
-        self._listeners = listeners
-        self._workers = workers
         self._start_timeout_s = start_timeout_s
         self._aiohttp = AiohttpShell(
             webhooks,
@@ -85,9 +79,6 @@ class PhoneGateway(ABC, Generic[VoIPT]):
             on_start=self.start,
             on_shutdown=self.close,
         )
-        self._session: shared.Lease[ClientSession] | None = None
-        self._started = False
-        self._closed = False
         if workers is not None and workers.peers is not None:
             self._share(workers.peers, "")
         self._chosen = False
@@ -106,33 +97,12 @@ class PhoneGateway(ABC, Generic[VoIPT]):
 
     # Serving.
 
-    def app(self) -> web.Application:
-        """A whole aiohttp application, closed with its server."""
-        app = web.Application()
-        self.add_routes(app)
-        return app
-
-    def add_routes(self, app: web.Application) -> None:
-        """Add the gateway's routes to the host's own aiohttp application, with which it will be closed."""
-        self._aiohttp.add_routes(app)
-        app.on_startup.append(self._on_startup)
-        app.on_shutdown.append(self._on_shutdown)
-
     def asgi(self) -> AsgiShell:
         """An ASGI 3 application for FastAPI, Starlette or any ASGI server.
 
         Mounted into another one, :meth:`start` and :meth:`close` are up to the host's lifespan.
         """
         return self._asgi
-
-    def prepare(self) -> None:
-        """Make ready what the first call needs, so that it does not wait: done when the server starts.
-
-        Providers share one HTTP session and TLS context per loop, which their last user closes. The
-        gateway keeps them from here on: between two calls nobody else would.
-        """
-        if self._session is None:
-            self._session = shared.session()
 
     @property
     def path(self) -> str:
@@ -162,11 +132,6 @@ class PhoneGateway(ABC, Generic[VoIPT]):
             raise StateError("a gateway gets its peers once, before it starts")
         self._share(peers, media_url)
         self._chosen = True
-
-    @property
-    def peers(self) -> Peers | None:
-        """The other gateways that share the address."""
-        return self._exchange.peers
 
     # Calls.
 
@@ -232,24 +197,9 @@ class PhoneGateway(ABC, Generic[VoIPT]):
         return cast("VoIPT", await self._calls_out.place(wanted, site, on_voip=on_voip, before=before))
 
     @property
-    def events(self) -> CallEvents:
-        """The events of all calls, wherever their agents run."""
-        return self._board.events
-
-    @property
     def refusals(self) -> Refusals:
         """How many requests and media sockets were refused."""
         return self._exchange.refusals
-
-    @property
-    def workers(self) -> Workers | None:
-        """Who runs the agents; ``None``: the listeners for ``voip``."""
-        return self._workers
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """The calls of which something is left, oldest first."""
-        return self._board.calls
 
     def get(self, call: UUID | str) -> VoIPT | None:
         """A call by its ``call_id`` or the carrier's id; ``None`` once nothing of it is left."""
@@ -274,84 +224,14 @@ class PhoneGateway(ABC, Generic[VoIPT]):
         """
         return self._commands.download(url)
 
-    def add_tap(self, voip: VoIPT, tap: Tap) -> None:
-        """Let ``tap`` hear both sides of a call from now on: to record it, or to listen in.
+    def _route(self, app: web.Application) -> None:
+        self._aiohttp.add_routes(app)
 
-        A :class:`~dialog.audio.recorder.StereoRecorder` is one. What the agent's side of it hears is what
-        was played, without what an interruption took back.
-
-        Raises:
-            StateError: The call is not held by this gateway (any more).
-        """
-        call = self._board.find(voip.metadata.call_id)
-        if call is None:
-            raise StateError(f"call {voip.metadata.call_id}: this gateway does not hold it: there is nothing to hear")
-        call.add_tap(tap)
-
-    async def close(self) -> None:
-        """Take no more calls, end those that are there, close all sockets; calling it again is harmless."""
-        if self._closed:
-            return
-        self._closed = True
-        await self._exchange.close()
-        await self._board.close()
-        if self._workers is not None:
-            await self._workers.close()
+    async def _close_connections(self) -> None:
         await self._aiohttp.close()
         await self._asgi.close()
-        if self._exchange.peers is not None:
-            await self._exchange.peers.close()
+        await self._close_peers()
         await self._commands.close()
-        session, self._session = self._session, None
-        if session is not None:
-            await session.release()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def start(self) -> None:
-        """Get ready for calls: done when its server starts, but up to the host's lifespan where it is mounted."""
-        self.prepare()
-        self._started = True
-        if self._exchange.peers is not None:
-            await self._exchange.peers.start(self._exchange)
-        if self._workers is not None:
-            await self._workers.start()
-
-    @property
-    def ready(self) -> bool:
-        """Whether a call would be taken now: for the readiness probe of whatever stands in front."""
-        busy = self._closed or self._board.draining
-        return not busy and (self._workers is None or self._workers.ready)
-
-    async def drain(self, timeout_s: float) -> bool:
-        """Take no more calls, and wait until those that are there have ended, at most ``timeout_s``.
-
-        What waits for a late recording does not count; a socket that is relayed for another gateway does.
-        :meth:`close` comes after it.
-
-        Returns:
-            Whether all calls have ended by themselves.
-        """
-        self._board.draining = True
-        until = asyncio.get_running_loop().time() + timeout_s
-        clean = await self._board.wait_idle(timeout_s)
-        if clean and self._exchange.peers is not None:
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._exchange.peers.wait_idle()
-            except TimeoutError:
-                return False
-        return clean
-
-    async def _on_startup(self, _: web.Application) -> None:
-        await self.start()
-
-    async def _on_shutdown(self, _: web.Application) -> None:
-        await asyncio.shield(self.close())
 
     def _sharers(self) -> int:
         peers = self._exchange.peers
@@ -360,10 +240,6 @@ class PhoneGateway(ABC, Generic[VoIPT]):
     def _share(self, peers: Peers, media_url: str) -> None:
         self._webhooks.name_node(peers.node, media_url)
         self._exchange.peers = peers
-
-    def _emit(self, voip: VoIPT) -> None:
-        self.prepare()
-        self._listeners.emit(voip)
 
 
 def local_path(path: str | None, webhook_url: str, default: str, *, media_path: str | None) -> str:

@@ -140,10 +140,6 @@ class StreamGateway(PhoneGateway[StreamVoIP]):
         """
         return self._listeners.on(event, listener)
 
-    def off(self, event: Event[StreamVoIP] | Literal["voip"], listener: Listener) -> None:
-        """Stop calling ``listener``; one that does not listen is ignored."""
-        self._listeners.off(event, listener)
-
     def _open_media(self, site: Site, fields: Fields) -> tuple[Codec, Callable[[SocketWire], MediaSession]]:
         stream = DetectedStream()
         return stream, lambda wire: DetectedSession(

@@ -211,10 +211,6 @@ class TelnyxGateway(PhoneGateway[TelnyxVoIP]):
         """
         return self._listeners.on(event, listener)
 
-    def off(self, event: Event[TelnyxVoIP] | Literal["voip"], listener: Listener) -> None:
-        """Stop calling ``listener``; one that does not listen is ignored."""
-        self._listeners.off(event, listener)
-
     def _open_media(
         self,
         site: Site,

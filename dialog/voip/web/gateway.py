@@ -7,25 +7,24 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from aiohttp import ClientSession, web
+from aiohttp import web
 
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError, LimitError, MissingExtra, StateError
 from dialog.keyed import BodyBuffer
-from dialog.net import shared
 from dialog.participant import Event
 from dialog.voip.admission import Resolver, Workers
 from dialog.voip.aiosocket import AiohttpSockets
-from dialog.voip.call import Call, CallSettings
-from dialog.voip.line import Tap
+from dialog.voip.call import CallSettings
 from dialog.voip.listeners import Listeners
 from dialog.voip.peers import MediaWire, Peers
 from dialog.voip.refusals import Refusals
+from dialog.voip.served import ServedGateway
 from dialog.voip.web.asgi import WebAsgi
 from dialog.voip.web.exchange import WebExchange
 from dialog.voip.web.messages import SUBPROTOCOL
@@ -50,7 +49,7 @@ _DEFAULT_SETTINGS = CallSettings(lost_s=15.0, never_connected_s=20.0)
 _BODY_S = 5.0
 
 
-class WebGateway:
+class WebGateway(ServedGateway[WebVoIP, WebSwitchboard, WebExchange]):
     """Takes calls over the client protocol, and emits ``voip`` with a fresh :class:`WebVoIP` for each.
 
     ::
@@ -130,9 +129,7 @@ class WebGateway:
         self._origins = frozenset(_origin(each) for each in origins)
         key = token_bytes(32) if token_key is None else token_key
         self._tokens = SessionTokens(key)
-        self._listeners = Listeners[WebVoIP]("WebGateway")
-        self._workers = workers
-        self._switchboard = WebSwitchboard(
+        board = WebSwitchboard(
             WebSettings(
                 agents=self.agents,
                 allow_anybody=allow_anybody,
@@ -149,7 +146,12 @@ class WebGateway:
             events=events,
             clock=clock,
         )
-        self._exchange = WebExchange(self._switchboard)
+        super().__init__(
+            board=board,
+            exchange=WebExchange(board),
+            listeners=Listeners[WebVoIP]("WebGateway"),
+            workers=workers,
+        )
         self._refusals = Refusals()
         self._sockets = AiohttpSockets(max_message=max_message, start_timeout_s=start_timeout_s)
         self._offers: Offers | None = None
@@ -165,9 +167,6 @@ class WebGateway:
             on_shutdown=self.close,
             clock=clock,
         )
-        self._lease: shared.Lease[ClientSession] | None = None
-        self._started = False
-        self._closed = False
         if workers is not None and workers.peers is not None:
             self._exchange.share(workers.peers)
 
@@ -190,10 +189,6 @@ class WebGateway:
             TypeError: ``listener`` is a coroutine function, which nobody would wait for.
         """
         return self._listeners.on(event, listener)
-
-    def off(self, event: Event[WebVoIP] | Literal["voip"], listener: Listener) -> None:
-        """Stop calling ``listener``; one that does not listen is ignored."""
-        self._listeners.off(event, listener)
 
     # Letting clients in.
 
@@ -244,21 +239,6 @@ class WebGateway:
 
     # Serving.
 
-    def app(self) -> web.Application:
-        """A whole aiohttp application, closed with its server."""
-        app = web.Application()
-        self.add_routes(app)
-        return app
-
-    def add_routes(self, app: web.Application) -> None:
-        """Add the gateway's routes to the host's own aiohttp application, with which it will be closed."""
-        app.router.add_get(self.path, self._serve)
-        if self._offers is not None:
-            for method in ("POST", "OPTIONS"):
-                app.router.add_route(method, f"{self.path}/webrtc", self._answer)
-        app.on_startup.append(self._on_startup)
-        app.on_shutdown.append(self._on_shutdown)
-
     def asgi(self) -> WebAsgi:
         """An ASGI 3 application: the WebSocket, at whatever path it is mounted.
 
@@ -281,118 +261,27 @@ class WebGateway:
         self._exchange.share(peers)
 
     @property
-    def peers(self) -> Peers | None:
-        """The other gateways that share sessions."""
-        return self._exchange.peers
-
-    @property
     def webrtc(self) -> bool:
         """Whether clients may come by WebRTC."""
         return self._offers is not None
 
-    async def start(self) -> None:
-        """Get ready for calls: done when its server starts, but up to the host's lifespan where it is mounted."""
-        if self._lease is None:  # providers share it, and their last user closes it: that is us
-            self._lease = shared.session()
-        self._started = True
-        if self._exchange.peers is not None:
-            await self._exchange.peers.start(self._exchange)
-        if self._workers is not None:
-            await self._workers.start()
-
-    @property
-    def ready(self) -> bool:
-        """Whether a session would be taken now."""
-        busy = self._closed or self._switchboard.draining
-        return not busy and (self._workers is None or self._workers.ready)
-
-    async def drain(self, timeout_s: float) -> bool:
-        """Take no more sessions, and wait until those that are there have ended, at most ``timeout_s``.
-
-        A connection that is relayed for another gateway counts.
-
-        Returns:
-            Whether all have ended by themselves.
-        """
-        self._switchboard.draining = True
-        until = asyncio.get_running_loop().time() + timeout_s
-        clean = await self._switchboard.wait_idle(timeout_s)
-        if clean and self._exchange.peers is not None:
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._exchange.peers.wait_idle()
-            except TimeoutError:
-                return False
-        return clean
-
-    async def close(self) -> None:
-        """Take no more sessions, end those that are there, close all sockets; calling it again is harmless."""
-        if self._closed:
-            return
-        self._closed = True
-        await self._exchange.close()
-        await self._switchboard.close()
-        if self._workers is not None:
-            await self._workers.close()
-        await self._sockets.close()
-        await self._asgi.close()
-        if self._offers is not None:
-            await self._offers.close()
-        if self._exchange.peers is not None:
-            await self._exchange.peers.close()
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            await lease.release()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
     # Calls.
-
-    @property
-    def events(self) -> CallEvents:
-        """The events of all calls, wherever their agents run."""
-        return self._switchboard.events
 
     @property
     def refusals(self) -> Refusals:
         """How many sockets were refused."""
         return self._refusals
 
-    @property
-    def workers(self) -> Workers | None:
-        """Who runs the agents; ``None``: the listeners for ``voip``."""
-        return self._workers
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """The calls of which something is left, oldest first."""
-        return self._switchboard.calls
-
     def get(self, call: UUID | str) -> WebVoIP | None:
         """A call by its ``call_id``; ``None`` once nothing of it is left."""
         try:
-            found = self._switchboard.find(call if isinstance(call, UUID) else UUID(call))
+            found = self._board.find(call if isinstance(call, UUID) else UUID(call))
         except ValueError:
             return None
         if found is None:
             return None
         assert isinstance(found.voip, WebVoIP)
         return found.voip
-
-    def add_tap(self, voip: WebVoIP, tap: Tap) -> None:
-        """Let ``tap`` hear both sides of a call from now on, in the call's ``audio_format``.
-
-        Raises:
-            StateError: The call is not held by this gateway (any more).
-        """
-        call = self._switchboard.find(voip.metadata.call_id)
-        if call is None:
-            raise StateError(f"call {voip.metadata.call_id}: this gateway does not hold it: there is nothing to hear")
-        call.add_tap(tap)
 
     def download_recording(self, url: str) -> AsyncIterator[bytes]:
         """The bytes behind a RECORDING_URL, also after its call is gone.
@@ -401,7 +290,20 @@ class WebGateway:
             CarrierError: It is not there.
             NotSupportedError: Nothing is recorded here, or not this.
         """
-        return self._switchboard.download(url)
+        return self._board.download(url)
+
+    def _route(self, app: web.Application) -> None:
+        app.router.add_get(self.path, self._serve)
+        if self._offers is not None:
+            for method in ("POST", "OPTIONS"):
+                app.router.add_route(method, f"{self.path}/webrtc", self._answer)
+
+    async def _close_connections(self) -> None:
+        await self._sockets.close()
+        await self._asgi.close()
+        if self._offers is not None:
+            await self._offers.close()
+        await self._close_peers()
 
     def _refusal(self, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Why an upgrade is not granted: an HTTP status, and a sentence."""
@@ -445,7 +347,7 @@ class WebGateway:
             return web.Response(status=refused[0], text=refused[1] + "\n")
         if not web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False).can_prepare(request):
             return web.Response(status=426, text="this is a WebSocket\n", headers={"Upgrade": "websocket"})
-        stream = WebStream(self._switchboard.clock.now())
+        stream = WebStream(self._board.clock.now())
         remote, origin = request.remote or "", headers.get("origin", "")
         offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",")]
         return await self._sockets.serve(
@@ -471,15 +373,6 @@ class WebGateway:
         kind = "application/json" if answer.body else None
         fields = dict(answer.headers)
         return web.Response(status=answer.status, body=answer.body or None, headers=fields, content_type=kind)
-
-    async def _on_startup(self, _: web.Application) -> None:
-        await self.start()
-
-    async def _on_shutdown(self, _: web.Application) -> None:
-        await self.close()
-
-    def _emit(self, voip: WebVoIP) -> None:
-        self._listeners.emit(voip)
 
 
 def _origin(text: str) -> str:
