@@ -19,8 +19,11 @@ __all__ = ["BadResponseError", "ResponseReader", "request_head"]
 _MAX_HEAD: Final = 64 * 1024
 _MAX_LINE: Final = 4 * 1024
 _MAX_TRAILERS: Final = 64
+_MAX_INFLATED: Final = 16 * 1024 * 1024
+"""Of what is read at once, which is 256 KB: nobody means that who answers a request for text."""
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?")
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _UNSAFE: Final = re.compile(r"[\r\n\0]")
 
@@ -151,7 +154,7 @@ class ResponseReader:
             self.reusable = self.reusable and not lengths
         elif lengths:
             length = lengths.pop()
-            if lengths or not (length.isascii() and length.isdigit()):
+            if lengths or not _LENGTH.fullmatch(length):
                 raise BadResponseError("the answer has a malformed content-length")
             self._left = int(length)
         else:
@@ -214,6 +217,9 @@ class ResponseReader:
     def _plain(self, body: bytes) -> bytes:
         assert self._inflate is not None
         try:
-            return self._inflate.decompress(body)
+            plain = self._inflate.decompress(body, _MAX_INFLATED)
         except zlib.error as exc:
             raise BadResponseError(f"the answer cannot be decompressed: {exc}") from exc
+        if self._inflate.unconsumed_tail:
+            raise BadResponseError(f"{len(body)} bytes of the answer are decompressed more than {_MAX_INFLATED}")
+        return plain
