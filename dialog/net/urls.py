@@ -56,7 +56,10 @@ def _text(value: Value) -> str:
 
 
 def _with_scheme(base_url: str, schemes: Mapping[str, str]) -> str:
-    parts = urlsplit(base_url)
+    try:
+        parts = urlsplit(base_url)
+    except ValueError:  # an address in brackets that is none
+        parts = urlsplit("")
     scheme = schemes.get(parts.scheme)
     if scheme is None or not parts.netloc:
         raise ConfigurationError(f"a base URL begins with http://, https://, ws:// or wss://, got {base_url!r}")

@@ -18,7 +18,7 @@ def test_base_urls_are_taken_with_either_scheme(given, ws, http):
     assert http_url(given) == http
 
 
-@pytest.mark.parametrize("bad", ["", "api.x.com", "ftp://x", "https://"])
+@pytest.mark.parametrize("bad", ["", "api.x.com", "ftp://x", "https://", "wss://[x"])
 def test_what_is_no_url_is_refused(bad):
     with pytest.raises(ConfigurationError):
         websocket_url(bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -29,6 +30,9 @@ BOTH = pytest.mark.parametrize("serve", [serving_at, as_asgi], ids=["aiohttp", "
 
 
 # Who gets in.
+
+NOT_UTF8 = base64.urlsafe_b64encode(b'["\xff",1]').decode().rstrip("=")
+DEEP = base64.urlsafe_b64encode(b'["tests",1,' + b"[" * 3000).decode().rstrip("=")
 
 
 @BOTH
@@ -76,6 +80,8 @@ async def test_nothing_is_told_to_who_has_not_signed_in(serve) -> None:
                 "",
                 "dialog_console=",
                 "dialog_console=x.y",
+                f"dialog_console={NOT_UTF8}.y",
+                f"dialog_console={DEEP}.y",
                 "dialog_console=\N{LATIN SMALL LETTER E WITH ACUTE}",
             ):
                 answer = await line.client.ask(
@@ -85,9 +91,12 @@ async def test_nothing_is_told_to_who_has_not_signed_in(serve) -> None:
                     headers={"Cookie": cookie.encode().decode("latin-1")},
                 )
                 assert answer.status == 401, (path, cookie)
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await line.session.ws_connect(f"{line.origin}/console/live", origin=line.origin)
-        assert refused.value.status == 401
+        for cookie in ("", f"dialog_console={NOT_UTF8}.y"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await line.session.ws_connect(
+                    f"{line.origin}/console/live", origin=line.origin, headers={"Cookie": cookie}
+                )
+            assert refused.value.status == 401
 
 
 @BOTH

@@ -144,6 +144,7 @@ def test_keys_are_long_and_tokens_short_lived():
         ("null", False),
         ("https://{host}.evil.example", False),
         ("http://app.example", False),
+        ("http://[", False),
     ],
 )
 async def test_pages_of_other_sites_may_not_connect(origin, granted, asgi):

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Mapping
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from dialog.net.origins import is_own
 from dialog.server.api.core import Answer, Matched
 from dialog.server.api.operations import OPERATIONS
 from dialog.server.api.problems import Problem
@@ -207,8 +208,8 @@ class Console:
             Problem: 403.
         """
         origin = visit.headers.get("origin", "")
-        own = urlsplit(origin).netloc.lower() == self._host(visit).lower()
-        if (origin and not own) or visit.headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site"):
+        foreign = visit.headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site")
+        if foreign or (origin and not is_own(origin, self._host(visit))):
             raise Problem(403, "pages of other sites may not ask")
 
     def _host(self, visit: Visit) -> str:

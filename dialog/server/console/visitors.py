@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from dialog.net.malformed import UNDECODABLE
 from dialog.server.config import ApiToken
 
 __all__ = ["COOKIE", "LIFE_S", "Visitor", "Visitors"]
@@ -85,7 +86,7 @@ class Visitors:
         body = text.encode("ascii", "replace")
         try:
             claim = _decode(urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
-        except (Base64Error, msgspec.MsgspecError):
+        except (Base64Error, *UNDECODABLE):
             return None
         token = self._tokens.get(claim.name)
         if token is None or not hmac.compare_digest(self._mac(token, body).encode(), mac.encode("ascii", "replace")):

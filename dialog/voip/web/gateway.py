@@ -17,6 +17,7 @@ from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError, LimitError, MissingExtra, StateError
 from dialog.keyed import BodyBuffer
+from dialog.net.origins import is_own
 from dialog.participant import Event
 from dialog.voip.admission import Resolver, Workers
 from dialog.voip.aiosocket import AiohttpSockets
@@ -235,7 +236,7 @@ class WebGateway(ServedGateway[WebVoIP, WebSwitchboard, WebExchange]):
         """
         if not origin:
             return True  # no browser
-        return urlsplit(origin).netloc.lower() == host.lower() or origin.lower() in self._origins
+        return is_own(origin, host) or origin.lower() in self._origins
 
     # Serving.
 
