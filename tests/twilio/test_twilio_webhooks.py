@@ -107,6 +107,17 @@ async def test_a_missing_signature_is_400_and_a_wrong_one_403():
         assert not voips
 
 
+@pytest.mark.parametrize("host", ["[", ":x", "a b", "[::1"])
+async def test_a_host_that_cannot_be_is_refused_like_any_other_stranger(host):
+    async with phone_line() as (gateway, phone, _, _):
+        status, _, _ = await phone.post(phone.url, phone.form(new_sid()), headers={"Host": host}, signature="x")
+        assert status == 403
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await phone.connect(f"{phone.url}/media", signature="x", headers={"Host": host})
+        assert refused.value.status in (400, 403)
+        assert not gateway.calls
+
+
 async def test_another_account_is_403_even_if_signed():
     async with phone_line() as (gateway, phone, _, _):
         status, _, _ = await phone.post(phone.url, phone.form(new_sid(), AccountSid="AC" + "1" * 32))

@@ -77,9 +77,10 @@ class AiohttpShell:
                 raise Refusal(503, "the gateway is closing")  # noqa: TRY301
             if not web.WebSocketResponse(compress=False).can_prepare(request):
                 raise Refusal(400, "this is a WebSocket endpoint")  # noqa: TRY301
+            site = self._webhooks.site(seen)
         except Refusal as refusal:
             return _refused(request, refusal, self._exchange.refusals.sockets)
-        codec, make = self._open_media(self._webhooks.site(seen), fields)
+        codec, make = self._open_media(site, fields)
         return await self.sockets.serve(request, codec, make)
 
     async def close(self) -> None:

@@ -156,7 +156,7 @@ class Webhooks(ABC):
         self._trust_forwarded = trust_forwarded
         self._media_path = media_path
         self._site = site_of(webhook_url, media_url, media_path=media_path) if webhook_url else None
-        self._media_url = media_url
+        self._media_url = _clean_media(media_url) if media_url else ""
         self._node = ""
 
     def name_node(self, node: str, media_url: str = "") -> None:
@@ -166,7 +166,7 @@ class Webhooks(ABC):
             ConfigurationError: The URL has the wrong scheme or no host.
         """
         self._node = node
-        self._media_url = media_url or self._media_url
+        self._media_url = _clean_media(media_url) if media_url else self._media_url
         if self._site is not None:
             self._site = replace(site_of(self._site.webhook, self._media_url or self._site.media), node=node)
 
@@ -206,7 +206,11 @@ class Webhooks(ABC):
         return self._locate(request)[0]
 
     def site(self, request: Request) -> Site:
-        """The addresses that the carrier can reach us at, as far as this request shows."""
+        """The addresses that the carrier can reach us at, as far as this request shows.
+
+        Raises:
+            Refusal: 400, it names no host that can be.
+        """
         if self._site is not None:
             return self._site
         _, _, mount = self._locate(request)
@@ -215,7 +219,11 @@ class Webhooks(ABC):
         media_url = self._media_url
         if self._media_path and not media_url:
             media_url = f"ws{before.removeprefix('http')}{self._media_path}"
-        return replace(site_of(f"{before}{self.path}", media_url, public=self._trust_forwarded), node=self._node)
+        try:
+            site = site_of(f"{before}{self.path}", media_url, public=self._trust_forwarded)
+        except ConfigurationError as exc:
+            raise Refusal(400, "the request names no host that can be") from exc
+        return replace(site, node=self._node)
 
     def head(self, request: Request) -> Endpoint:
         """Check all that can be checked before the body is read, and say what the request is for.
@@ -286,13 +294,17 @@ def site_of(webhook_url: str, media_url: str = "", *, media_path: str = "", publ
     """
     webhook = _clean(webhook_url, "webhook_url", ("https", "http"))
     if media_url:
-        media = _clean(media_url, "media_url", ("wss", "ws"))
+        media = _clean_media(media_url)
     elif media_path:
         parts = urlsplit(webhook)
         media = f"ws{parts.scheme.removeprefix('http')}://{parts.netloc}{media_path}"
     else:
         media = f"ws{webhook.removeprefix('http').rstrip('/')}/media"
     return Site(webhook, media, public)
+
+
+def _clean_media(url: str) -> str:
+    return _clean(url, "media_url", ("wss", "ws"))
 
 
 def _clean(url: str, setting: str, schemes: tuple[str, ...]) -> str:
