@@ -29,7 +29,10 @@ __all__ = ["Redactable", "Redaction"]
 Redactable: TypeAlias = Literal["email", "card", "phone", "digits"]
 T = TypeVar("T")
 
-_EMAIL = re.compile(r"[\w.+-]+(?:@|\s+at\s+)[\w-]+(?:(?:\.|\s+dot\s+)[\w-]+)+", re.IGNORECASE)
+# Looked for from where a word begins, and elsewhere not further than a name can be long: what is in a long word of
+# thousands of characters is found in one pass.
+_NAME = r"(?:(?<![\w.+-])[\w.+-]+|[\w.+-]{1,64})"
+_EMAIL = re.compile(_NAME + r"(?:@|\s+at\s+)[\w-]+(?:(?:\.|\s+dot\s+)[\w-]+)+", re.IGNORECASE)
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _WORDS = {name: str(digit) for digit, name in enumerate(_NAMES)} | {"oh": "0"}
 _DIGIT = rf"(?:\d|\b(?:{'|'.join(_WORDS)})\b)"
@@ -141,10 +144,10 @@ class Redaction:
         """JSON stays JSON; what is none is masked as text."""
         try:
             value: object = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+            masked = self._value(value)
+            return text if masked == value else msgspec.json.encode(masked).decode()
+        except (msgspec.DecodeError, RecursionError):  # nested so deeply that nobody means it
             return self.text(text)
-        masked = self._value(value)
-        return text if masked == value else msgspec.json.encode(masked).decode()
 
     def _value(self, value: object) -> object:
         if isinstance(value, str):

@@ -89,6 +89,18 @@ def test_arguments_and_results_of_tools_stay_json():
     assert redaction.masked(harmless) is harmless
 
 
+def test_what_is_nested_deeper_than_anybody_means_is_masked_as_text():
+    for deep in ("[" * 100_000, "[" * 900 + f'"{CARD}"' + "]" * 900, '{"a":' * 50_000 + f'"{CARD}"'):
+        event = ev.ToolStarted(seq=0, at_s=0, turn=uuid4(), call_id="1", name="pay", arguments=deep)
+        assert CARD not in Redaction().masked(event).arguments
+
+
+def test_a_word_of_any_length_is_looked_through_in_one_pass():
+    # A picture that a tool has answered with: where every character began a search of its own, this took minutes.
+    long = "aGVsbG8w" * 25_000
+    assert Redaction().text(f"{long} ann@example.com {'9' * 200_000}") == f"{long} [email] [digits]"
+
+
 def test_keys_are_masked_where_all_digits_are():
     pressed = ev.DigitPressed(seq=0, at_s=0, digit="4")
     assert Redaction().masked(pressed) is pressed
