@@ -473,5 +473,5 @@ def decode_frame(data: bytes | memoryview) -> Frame:
     """
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise RemoteProtocolError(f"a node sent something that is no frame: {exc}") from exc

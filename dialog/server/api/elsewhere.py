@@ -15,10 +15,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 
 from dialog.errors import RemoteProtocolError
+from dialog.net.malformed import UNDECODABLE
 from dialog.server.api import questions as q
 from dialog.server.api.feeds import Batch, Feed, Followed, missed
 from dialog.server.api.problems import Problem
@@ -214,7 +214,7 @@ class Elsewhere:
         assert self.peers is not None
         try:
             answer = q.decode_answer(await self.peers.ask(node, call_id, q.encode(question)))
-        except msgspec.MsgspecError as exc:
+        except UNDECODABLE as exc:
             raise PeerLost(f"process {node} answers in a way that is not understood: {exc}") from exc
         if isinstance(answer, q.Refused):
             raise Problem(answer.status, answer.detail, tuple(answer.headers))
@@ -231,7 +231,11 @@ class Elsewhere:
     async def answer(self, request: bytes) -> bytes:
         """See :class:`~dialog.voip.peers.Owner`."""
         try:
-            return q.encode(await self._answer(q.decode_question(request)))
+            question = q.decode_question(request)
+        except UNDECODABLE as exc:
+            raise RemoteProtocolError(f"a process asks what is not understood: {exc}") from exc
+        try:
+            return q.encode(await self._answer(question))
         except Problem as problem:
             return q.encode(q.Refused(problem.status, str(problem), list(problem.headers)))
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from dialog.errors import RemoteProtocolError
 from dialog.message import CallMetadata
+from dialog.net.malformed import UNDECODABLE
 from dialog.scope import CallScope
 from dialog.voip.call import Call
 from dialog.voip.carrier.http import Endpoint, Fields, Refusal, Response, Site, Webhooks, query_node
@@ -139,7 +140,10 @@ class Exchange(ABC):
 
     async def answer(self, request: bytes) -> bytes:
         """See :class:`~dialog.voip.peers.Owner`."""
-        asked = _request.decode(request)
+        try:
+            asked = _request.decode(request)
+        except UNDECODABLE as exc:
+            raise RemoteProtocolError(f"a gateway passes on a request that is not understood: {exc}") from exc
         try:
             response = await self._switchboard.respond(asked.endpoint, asked.fields, self._webhooks.ours(asked.site))
         except Refusal as refusal:
@@ -150,7 +154,7 @@ class Exchange(ABC):
         """See :class:`~dialog.voip.peers.Owner`."""
         try:
             opened = _opening.decode(opening)
-        except msgspec.MsgspecError as exc:
+        except UNDECODABLE as exc:
             raise RemoteProtocolError(f"a gateway relays a stream that it does not describe: {exc}") from exc
         return _Joined(*self._switchboard.join(opened.start, wire, self._webhooks.ours(opened.site)))
 
@@ -181,7 +185,11 @@ class Exchange(ABC):
         return 1
 
     async def _ask(self, peers: Peers, node: str, call_id: UUID, request: _Request) -> Response:
-        answer = _answer.decode(await peers.ask(node, call_id, _encode(request)))
+        told = await peers.ask(node, call_id, _encode(request))
+        try:
+            answer = _answer.decode(told)
+        except UNDECODABLE as exc:
+            raise PeerLost(f"call {call_id}: gateway {node} answers in a way that is not understood: {exc}") from exc
         if answer.refused:
             response = answer.response
             raise Refusal(response.status, response.body.decode().removesuffix("\n"), response.headers)
