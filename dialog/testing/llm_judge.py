@@ -230,7 +230,7 @@ def _opinions(name: str, candidates: Sequence[str], criteria: Sequence[str], tal
         raise _UnusableError(f"the tool {_TOOL} was not called")
     try:
         given = msgspec.json.decode(candidates[0], type=_Verdicts).verdicts
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise _UnusableError(f"it is not as the tool wants it ({exc})") from exc
     numbers = sorted(verdict.criterion for verdict in given)
     if numbers != list(range(1, len(criteria) + 1)):

@@ -79,6 +79,9 @@ GARBAGE = {
     "prose": ChatReply(text="The agent was quite nice, I would say."),
     "nothing": ChatReply(text=""),
     "no JSON": ChatReply(tools=[ToolUse("give_verdict", '{"verdicts": [')]),
+    "nested far too deeply": ChatReply(
+        text='{"verdicts": [], "why": ' + "[" * 5000 + "]" * 5000 + "}",
+    ),
     "another shape": ChatReply(tools=[ToolUse("give_verdict", {"verdict": "guilty"})]),
     "a word for a truth value": ChatReply(
         tools=[
