@@ -24,28 +24,44 @@ MAX_INPUT = 4096
 HANGS_S = 10
 MEMORY_MB = 2048
 PARSERS = (
+    "agent/toolschema.py",
     "calls/checkpoint.py",
     "calls/delivery/signature.py",
+    "calls/redact.py",
     "llm/chat.py",
     "llm/decoding.py",
     "llm/messages.py",
+    "llm/refusals.py",
     "llm/response_events.py",
     "llm/sse.py",
     "net/azure.py",
+    "net/connections.py",
     "net/frames.py",
     "net/http1.py",
     "net/malformed.py",
     "s2s/*_protocol.py",
     "s2s/*_wire.py",
+    "server/api/auth.py",
+    "server/api/core.py",
+    "server/api/elsewhere.py",
+    "server/api/operations.py",
+    "server/console/core.py",
+    "server/console/viewer.py",
+    "server/console/visitors.py",
     "stt/azure_wire.py",
     "stt/cartesia.py",
     "stt/deepgram.py",
     "stt/elevenlabs.py",
     "stt/flux.py",
     "stt/openai.py",
+    "tts/azure.py",
     "tts/cartesia.py",
     "tts/deepgram.py",
     "tts/elevenlabs.py",
+    "tts/http.py",
+    "tts/openai.py",
+    "voip/carrier/exchange.py",
+    "voip/carrier/http.py",
     "voip/sip/messages.py",
     "voip/sip/rtp.py",
     "voip/sip/sdp.py",
@@ -53,16 +69,28 @@ PARSERS = (
     "voip/streams/dialect.py",
     "voip/streams/exotel.py",
     "voip/streams/plivo.py",
+    "voip/streams/webhooks.py",
     "voip/telnyx/events.py",
+    "voip/telnyx/exchange.py",
     "voip/telnyx/signature.py",
     "voip/telnyx/stream.py",
+    "voip/telnyx/webhooks.py",
+    "voip/twilio/exchange.py",
     "voip/twilio/forms.py",
     "voip/twilio/messages.py",
+    "voip/twilio/signature.py",
     "voip/twilio/stream.py",
+    "voip/twilio/webhooks.py",
     "voip/web/messages.py",
+    "voip/web/rtc/reorder.py",
     "voip/web/stream.py",
     "voip/web/tokens.py",
     "workers/frames.py",
+    "workers/ordered.py",
+    "workers/peers.py",
+    "workers/relay.py",
+    "workers/sockets.py",
+    "workers/stream.py",
 )
 """Where the parsers are. Adapters are more than parsers: they also connect and send."""
 _STATE = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+) ft: \d+ corp: (\d+)/")
@@ -74,9 +102,11 @@ def fuzz(name: str) -> None:
     import atheris
 
     sys.path.insert(0, str(Path(__file__).parent))
-    with atheris.instrument_imports(include=["dialog", "sipmessage"]):
+    with atheris.instrument_imports(include=["dialog", "sipmessage", "aiortc.sdp"]):
         import targets
-    targets.RUNNER = asyncio.Runner()
+    import inputs
+
+    inputs.RUNNER = asyncio.Runner()
     atheris.Setup(sys.argv, targets.TARGETS[name])
     atheris.Fuzz()
 

@@ -12,10 +12,14 @@ import base64
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
+
+import answered
+import asked
+import between
+from inputs import BETWEEN, CORPUS, NOBODY, in_a_loop, seeds, texts
 
 import dialog.s2s.streaming
 import dialog.stt.streaming
@@ -26,9 +30,11 @@ from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.delivery.signature import WebhookInvalid, verify_webhook
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import LimitError, NotSupportedError, ProviderError, RemoteProtocolError, StateError
+from dialog.llm.anthropic import AnthropicLLM
 from dialog.llm.chat import ChatDecoder
 from dialog.llm.decoding import Decoder
 from dialog.llm.messages import MessagesDecoder
+from dialog.llm.openai import OpenAILLM
 from dialog.llm.response_events import ResponsesDecoder
 from dialog.llm.sse import SSEParser
 from dialog.message import MULAW_8K, PCM_16K, PCM_24K, Message
@@ -48,9 +54,11 @@ from dialog.stt.elevenlabs import ElevenLabsSTT
 from dialog.stt.flux import DeepgramFluxSTT
 from dialog.stt.openai import OpenAIRealtimeSTT
 from dialog.stt.stt import STT
+from dialog.tts.azure import AzureTTS
 from dialog.tts.cartesia import CartesiaTTS
 from dialog.tts.deepgram import DeepgramTTS
 from dialog.tts.elevenlabs import ElevenLabsTTS
+from dialog.tts.openai import OpenAITTS
 from dialog.tts.tts import TTS
 from dialog.voip.call import CallSettings
 from dialog.voip.carrier.http import Refusal, parse_fields
@@ -72,29 +80,7 @@ from dialog.voip.web.switchboard import Refusal as WebRefusal
 from dialog.voip.web.tokens import SessionSecrets, SessionTokens
 from dialog.workers.frames import decode
 
-__all__ = ["CORPUS", "TARGETS", "seeds"]
-
-CORPUS = Path(__file__).parent / "corpus"
-NOBODY = UUID(int=0)
-BETWEEN = b"\x1e"
-"""Separates the messages of an input."""
-
-
-RUNNER: asyncio.Runner | None = None
-"""Where providers run; unless there is one, each input has a loop of its own."""
-
-
-def seeds(name: str) -> list[bytes]:
-    """The examples of a target."""
-    return [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
-
-
-def texts(data: bytes) -> Iterator[str]:
-    """The messages of an input: text frames are UTF-8, which the reader of frames has seen to."""
-    for line in data.split(BETWEEN)[:20]:
-        with suppress(UnicodeDecodeError):
-            yield line.decode()
-
+__all__ = ["BETWEEN", "CORPUS", "TARGETS", "seeds"]
 
 # Callers and carriers.
 
@@ -265,8 +251,7 @@ async def _sip_call(data: bytes) -> None:
 
 def sip_call(data: bytes) -> None:
     """The requests of a call, one after another: whatever they say, the call is over in the end."""
-    run_here = asyncio.run if RUNNER is None else RUNNER.run
-    run_here(_sip_call(data))
+    in_a_loop(_sip_call(data))
 
 
 def sip_description(data: bytes) -> None:
@@ -435,11 +420,7 @@ def _provider(make: Callable[[], Participant], prepare: Callable[[Participant], 
                 provider.dispose()
                 await provider.wait_disposed()
 
-    def target(data: bytes) -> None:
-        run_here = asyncio.run if RUNNER is None else RUNNER.run
-        run_here(run(data))
-
-    return target
+    return lambda data: in_a_loop(run(data))
 
 
 def _stt(make: Callable[[], STT]) -> Callable[[bytes], None]:
@@ -480,14 +461,23 @@ KEY = "key"
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "twilio-stream": twilio_stream,
     "twilio-forms": twilio_forms,
+    "twilio-request": asked.twilio_request,
     "carrier-streams": carrier_streams,
     "telnyx-stream": telnyx_stream,
     "telnyx-webhook": telnyx_webhook,
+    "telnyx-request": asked.telnyx_request,
+    "telnyx-answer": answered.telnyx_answer,
+    "stream-request": asked.stream_request,
     "web-client": web_client,
     "web-server": web_server,
     "web-token": web_token,
     "web-secret": web_secret,
     "webrtc-offer": webrtc_offer,
+    "webrtc-description": asked.webrtc_description,
+    "webrtc-packets": asked.webrtc_packets,
+    "rest-request": asked.rest_request,
+    "console-request": asked.console_request,
+    "console-page": asked.console_page,
     "sip-message": sip_message,
     "sip-call": sip_call,
     "sip-description": sip_description,
@@ -496,23 +486,36 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "websocket-client": websocket_client,
     "http-response": http_response,
     "bridge": bridge,
+    "bridge-socket": between.bridge_socket,
+    "peer-frames": between.peer_frames,
+    "peer-questions": between.peer_questions,
+    "peer-answers": between.peer_answers,
+    "peer-requests": between.peer_requests,
     "checkpoint": checkpoint,
     "webhook": webhook,
     "sse": server_sent_events,
     "llm-chat": _decoder(ChatDecoder),
     "llm-messages": _decoder(MessagesDecoder),
     "llm-responses": _decoder(ResponsesDecoder),
+    "llm-http-openai": answered.llm_http(lambda: OpenAILLM(api_key=KEY, max_retries=0)),
+    "llm-http-anthropic": answered.llm_http(lambda: AnthropicLLM(api_key=KEY, max_retries=0)),
+    "tool-arguments": answered.tool_arguments,
+    "tool-masked": answered.masked,
+    "verdict": answered.verdict,
     "stt-azure": _stt(lambda: AzureSTT(api_key=KEY)),
     "stt-cartesia": _stt(lambda: CartesiaSTT(api_key=KEY)),
     "stt-deepgram": _stt(lambda: DeepgramSTT(api_key=KEY)),
     "stt-elevenlabs": _stt(lambda: ElevenLabsSTT(api_key=KEY)),
     "stt-flux": _stt(lambda: DeepgramFluxSTT(api_key=KEY)),
     "stt-openai": _stt(lambda: OpenAIRealtimeSTT(api_key=KEY)),
+    "tts-azure": answered.tts_http(lambda: AzureTTS(api_key=KEY)),
+    "tts-openai": answered.tts_http(lambda: OpenAITTS(api_key=KEY)),
     "tts-cartesia": _tts(lambda: CartesiaTTS(api_key=KEY)),
     "tts-deepgram": _tts(lambda: DeepgramTTS(api_key=KEY)),
     "tts-elevenlabs": _tts(lambda: ElevenLabsTTS(api_key=KEY)),
     "s2s-deepgram": _s2s(lambda: DeepgramAgentS2S(api_key=KEY)),
     "s2s-elevenlabs": _s2s(lambda: ElevenLabsAgentS2S(api_key=KEY, agent_id="agent")),
+    "s2s-elevenlabs-address": answered.elevenlabs_address,
     "s2s-gemini": _s2s(lambda: GeminiLiveS2S(api_key=KEY)),
     "s2s-grok": _s2s(lambda: GrokS2S(api_key=KEY)),
     "s2s-openai": _s2s(lambda: OpenAIRealtimeS2S(api_key=KEY)),
