@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import re
 import subprocess
 import sys
 import wave
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestServer
+from packaging.requirements import Requirement
 from rich.console import Console
 
 from dialog.audio.tones import sine
 from dialog.audio.wav import write_wav
 from dialog.cli.call import CallPlan, run_call
+from dialog.cli.new import requirement_url
 from dialog.cli.script import read_script
 from dialog.errors import ConfigurationError
 from dialog.presets import OpenAIAgent
@@ -95,13 +99,48 @@ def test_a_new_project_passes_its_own_test(tmp_path: Path) -> None:
         *("pytest.ini", "requirements.txt", "requirements-dev.txt"),
     }
     assert f"cd {desk}\n" in made.stdout
+    # The tutorial's next step adds a test that is a coroutine.
+    tutorial = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    (desk / "tests" / "test_hours.py").write_text("\n".join(tutorial))
     made = subprocess.run(
         ["make", "test", f"VENV={sys.prefix}"], cwd=desk, capture_output=True, text=True, timeout=60, check=False
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    assert "1 passed" in made.stdout
+    assert "2 passed" in made.stdout
     again = run("-m", "dialog", "new", str(tmp_path / "desk"))
     assert (again.returncode, "is not empty" in again.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "url"),
+    [
+        ({"url": "file:///src/dialog", "dir_info": {"editable": True}}, "file:///src/dialog"),
+        (
+            {"url": "file:///dist/dialog-1-py3-none-any.whl", "archive_info": {}},
+            "file:///dist/dialog-1-py3-none-any.whl",
+        ),
+        (
+            {"url": "https://git.example/d", "vcs_info": {"vcs": "git", "commit_id": "4c42438"}, "subdirectory": "py"},
+            "git+https://git.example/d@4c42438#subdirectory=py",
+        ),
+    ],
+)
+def test_a_new_project_requires_dialog_from_where_it_was_installed_from(source: object, url: str) -> None:
+    assert requirement_url(json.dumps(source)) == url
+
+
+def test_a_new_project_names_no_other_project_of_the_same_name(tmp_path: Path) -> None:
+    assert run("-m", "dialog", "new", str(tmp_path / "desk")).returncode == 0
+    source = distribution("dialog").read_text("direct_url.json")
+    assert source is not None, "the environment of the tests has Dialog from a directory"
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        lines = (tmp_path / "desk" / file).read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith("dialog")]
+        requirement = Requirement(line)
+        assert requirement.extras
+        assert requirement.url == json.loads(source)["url"]
 
 
 def test_a_script_that_cannot_be_used_is_named(tmp_path: Path) -> None:
