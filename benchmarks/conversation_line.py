@@ -41,9 +41,9 @@ _FIRST_S = 0.12
 class _Context:
     """One part at the voice: what it was given, its audio so far, and what of both has gone out."""
 
-    def __init__(self, lane: int, char_ms: float) -> None:
+    def __init__(self, lane: int, ms_per_char: float) -> None:
         self.lane = lane
-        self.char_ms = char_ms
+        self.ms_per_char = ms_per_char
         self.text = ""
         """What is spelled: whole words, ``[0.30]`` for a pause at a mark."""
         self.rest = ""
@@ -58,7 +58,7 @@ class _Context:
         cut = len(self.rest) if self.done else self.rest.rfind(" ") + 1
         pauses = _MARKS.sub(lambda _: f"[{draw.uniform(0.15, 0.45):.2f}]", self.rest[:cut])
         self.text, self.rest = self.text + pauses, self.rest[cut:]
-        self.audio = spell(self.text, lane=self.lane, ms_per_char=self.char_ms)
+        self.audio = spell(self.text, lane=self.lane, ms_per_char=self.ms_per_char)
 
     def words(self) -> list[Word]:
         words: list[Word] = []
@@ -68,9 +68,9 @@ class _Context:
                 at_ms += float(piece) * 1000
                 continue
             for found in re.finditer(r"\S+", piece):
-                start, end = at_ms + found.start() * self.char_ms, at_ms + found.end() * self.char_ms
+                start, end = at_ms + found.start() * self.ms_per_char, at_ms + found.end() * self.ms_per_char
                 words.append(Word(text=found.group(), start_ms=start, end_ms=end))
-            at_ms += len(piece) * self.char_ms
+            at_ms += len(piece) * self.ms_per_char
         return words
 
 

@@ -39,6 +39,6 @@ def on_voip(voip: VoIP) -> None:
         told += 1
         stt.heard(f"tell {digit}{told}")
 
-    agent = Agent(voip=voip, stt=stt, tts=HummingTTS(char_ms=35.0), llm=ScriptedLLM(story), system="Tell stories.")
+    agent = Agent(voip=voip, stt=stt, tts=HummingTTS(ms_per_char=35.0), llm=ScriptedLLM(story), system="Tell stories.")
     voip.on(VoIP.DTMF, pressed)
     agent.activate()

@@ -80,7 +80,7 @@ class ToldSTT(STT):
 
 
 class HummingTTS(TTS):
-    """Speaks at once: ``char_ms`` of a steady hum per character, with word timings if wanted.
+    """Speaks at once: ``ms_per_char`` of a steady hum per character, with word timings if wanted.
 
     The hum's byte is the number of the part, so that a test can tell parts apart on the line.
     """
@@ -89,9 +89,9 @@ class HummingTTS(TTS):
         text="tokens", timings=True, voices=True, parallel_parts=8
     )
 
-    def __init__(self, *, char_ms: float = 50.0, timings: bool = True, hold: bool = False) -> None:
+    def __init__(self, *, ms_per_char: float = 50.0, timings: bool = True, hold: bool = False) -> None:
         super().__init__()
-        self.char_ms = char_ms
+        self.ms_per_char = ms_per_char
         self.timings = timings
         self.hold: bool = hold
         """Keep the audio until :meth:`release`."""
@@ -135,7 +135,7 @@ class HummingTTS(TTS):
         if key in self._gone:
             return
         at_ms = self._spoken_ms.get(key, 0.0)
-        data = bytes([message.part + 1]) * MULAW_8K.size(len(message.data) * self.char_ms)
+        data = bytes([message.part + 1]) * MULAW_8K.size(len(message.data) * self.ms_per_char)
         self._spoken_ms[key] = at_ms + MULAW_8K.ms(len(data))
         if self.timings and message.data.strip():
             self.emit(TTS.ALIGNMENT, Alignment(uuid=message.uuid, part=message.part, words=self._words(message, at_ms)))
@@ -146,7 +146,7 @@ class HummingTTS(TTS):
         position = 0
         for text in message.data.split():
             position = message.data.index(text, position)
-            start = at_ms + position * self.char_ms
+            start = at_ms + position * self.ms_per_char
             position += len(text)
-            words.append(Word(text=text, start_ms=start, end_ms=at_ms + position * self.char_ms))
+            words.append(Word(text=text, start_ms=start, end_ms=at_ms + position * self.ms_per_char))
         return tuple(words)

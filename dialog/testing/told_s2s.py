@@ -132,10 +132,10 @@ class ToldS2S(S2S):
         data = bytes([part + 1]) * self.spec.output_format.size(ms)
         self.emit(S2S.MESSAGE, Message(uuid=uuid, part=part, data=data, at_ms=at_ms, done=done))
 
-    def speaks(self, uuid: UUID, text: str, *, part: int = 0, char_ms: float = 50.0) -> None:
+    def speaks(self, uuid: UUID, text: str, *, part: int = 0, ms_per_char: float = 50.0) -> None:
         """It says ``text`` in a part of its own, and the audio of it."""
         self.emit(S2S.REPLY, Message(uuid=uuid, part=part, data=text))
-        self.sounds(uuid, len(text) * char_ms, part=part, done=True)
+        self.sounds(uuid, len(text) * ms_per_char, part=part, done=True)
 
     def wants(self, uuid: UUID, name: str, arguments: str = "{}") -> str:
         """It wants a tool; returns the id of the call."""

@@ -353,7 +353,7 @@ async def test_a_preset_passes_everything_on_to_its_model(kind):
             agent = kind(
                 voip=voip,
                 stt=stt,
-                tts=HummingTTS(char_ms=1),
+                tts=HummingTTS(ms_per_char=1),
                 api_key=openai.api_key,
                 base_url=openai.base_url,
                 model="another-model",

@@ -261,7 +261,7 @@ def test_a_voice_that_answers_at_once_is_given_every_part():
         assert talk.tts.texts[turn, 1] == "Two."
         assert talk.spoken()[-1][1].endswith("One. Two.")
 
-    on_a_call(scenario, TwoParts, tts=Sentences(char_ms=10))
+    on_a_call(scenario, TwoParts, tts=Sentences(ms_per_char=10))
 
 
 class Refusing(HummingTTS):
@@ -361,7 +361,7 @@ def test_the_words_that_had_to_go_are_reported():
         await talk.listens(600)
         assert any("4000" in error for error in talk.errors)
 
-    on_a_call(scenario, tts=HummingTTS(char_ms=1))
+    on_a_call(scenario, tts=HummingTTS(ms_per_char=1))
 
 
 def test_what_waited_for_an_answer_when_the_call_ended_is_remembered():

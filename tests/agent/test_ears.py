@@ -133,7 +133,7 @@ async def test_an_stt_that_gives_up_is_reported_once_and_nobody_waits_for_it(fau
         def on_voip(voip) -> None:
             backoff = Backoff(first_s=0.01, limit_s=0.02, give_up_s=0.1)
             stt = DeepgramSTT(api_key=deepgram.api_key, base_url=deepgram.url, backoff=backoff)
-            agent = Echo(voip=voip, stt=stt, tts=HummingTTS(char_ms=5))
+            agent = Echo(voip=voip, stt=stt, tts=HummingTTS(ms_per_char=5))
             agent.on(Participant.ERROR, failures.append)
             agents.append(agent)
             agent.activate()

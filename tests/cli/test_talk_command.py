@@ -21,7 +21,7 @@ from dialog.agent.agent import Agent
 from dialog.testing.doubles import HummingTTS
 
 def on_voip(voip):
-    Agent(voip=voip, tts=HummingTTS(char_ms=5), greeting="Hello from main.").activate()
+    Agent(voip=voip, tts=HummingTTS(ms_per_char=5), greeting="Hello from main.").activate()
 
 async def later(voip):
     on_voip(voip)

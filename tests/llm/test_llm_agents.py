@@ -65,13 +65,13 @@ REMOTE = [(OpenAIDesk, OpenAIEmulator), (ResponsesDesk, ResponsesEmulator), (Ant
 class Talk:
     """A call with an agent, whose caller is heard word for word."""
 
-    def __init__(self, kind: type[Any], *, char_ms: float = 1, **options: Any) -> None:
+    def __init__(self, kind: type[Any], *, ms_per_char: float = 1, **options: Any) -> None:
         self.stt = ToldSTT()
         self.errors: list[Any] = []
         self.changed = asyncio.Event()
 
         def on_voip(voip: Any) -> None:
-            self.agent = kind(voip=voip, stt=self.stt, tts=HummingTTS(char_ms=char_ms), **options)
+            self.agent = kind(voip=voip, stt=self.stt, tts=HummingTTS(ms_per_char=ms_per_char), **options)
             self.agent.booked = []
             self.agent.on(Participant.ERROR, self.errors.append)
             self.agent.on(type(self.agent).EVENT, lambda _: self.changed.set())
@@ -153,7 +153,7 @@ async def test_a_caller_who_interrupts_stops_the_model_and_history_has_what_was_
     kind: type[Any], server: type[Any]
 ) -> None:
     replies = (ChatReply(text="word " * 2000, token_s=0.01), "Yes?")
-    async with desk(kind, server, *replies, char_ms=20) as (talk, emulator):
+    async with desk(kind, server, *replies, ms_per_char=20) as (talk, emulator):
         talk.stt.heard("tell me a story")
         await emulator.until(lambda: emulator.exchanges and emulator.exchanges[0].sent > 30)
         talk.stt.speech_starts()

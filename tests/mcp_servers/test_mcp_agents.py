@@ -59,7 +59,7 @@ class Talk:
         self.changed = asyncio.Event()
 
         def on_voip(voip: Any) -> None:
-            self.agent = kind(voip=voip, stt=self.stt, tts=HummingTTS(char_ms=1), **options)
+            self.agent = kind(voip=voip, stt=self.stt, tts=HummingTTS(ms_per_char=1), **options)
             self.agent.on(Participant.ERROR, lambda failure: self.errors.append(failure.error))
             self.agent.on(Agent.EVENT, lambda _: self.changed.set())
             self.agent.activate()
@@ -322,7 +322,7 @@ async def test_a_model_that_hears_and_speaks_is_told_of_the_tools_when_they_come
     agents: list[Agent] = []
 
     def on_voip(voip: Any) -> None:
-        s2s = CascadeS2S(stt=stt, tts=HummingTTS(char_ms=1), llm=RuleLLM(RuleDesk.rules))
+        s2s = CascadeS2S(stt=stt, tts=HummingTTS(ms_per_char=1), llm=RuleLLM(RuleDesk.rules))
         agents.append(Agent(voip=voip, s2s=s2s, mcp_servers=[stdio()]))
         agents[-1].activate()
 

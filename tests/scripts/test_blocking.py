@@ -32,7 +32,7 @@ class Voice(HummingTTS):
     made: list[HummingTTS]
 
     def __init__(self) -> None:
-        super().__init__(char_ms=20.0)
+        super().__init__(ms_per_char=20.0)
 
 
 class House:

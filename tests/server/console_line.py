@@ -17,7 +17,7 @@ __all__ = ["DESK", "Visitor", "hearing", "on_a_call", "sign_in", "visiting"]
 DESK = {
     "desk": AgentConfig(
         stt=ToldSTT,
-        tts=lambda: HummingTTS(char_ms=10),
+        tts=lambda: HummingTTS(ms_per_char=10),
         llm=lambda: ScriptedLLM(lambda _: "Yes."),
         greeting="Good day to you.",
     )

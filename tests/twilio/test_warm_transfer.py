@@ -208,7 +208,7 @@ async def handed_over(on_answer, **callee):
     agents = []
 
     def on_voip(voip):
-        agents.append(FrontDesk(voip=voip, stt=ToldSTT(), tts=HummingTTS(char_ms=10)))
+        agents.append(FrontDesk(voip=voip, stt=ToldSTT(), tts=HummingTTS(ms_per_char=10)))
         agents[0].activate()
 
     async with outbound_line(on_voip=on_voip) as (gateway, account, _):

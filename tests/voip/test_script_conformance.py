@@ -53,7 +53,7 @@ class Stage:
         self.ears = Ears()
         voip.on(VoIP.DTMF, self.keys.append)
         voip.on(VoIP.PLAYBACK, self._played)
-        self.script = Script(voip=voip, stt=self.ears, tts=Voice(char_ms=25.0))
+        self.script = Script(voip=voip, stt=self.ears, tts=Voice(ms_per_char=25.0))
         self.script.activate()
 
     def _played(self, playback: Playback) -> None:

@@ -34,7 +34,7 @@ async def a_call(directory, *, record=False):
     def take(voip):
         voips.append(voip)
         settings = AgentSettings(record=record)
-        Agent(voip=voip, tts=HummingTTS(char_ms=20), greeting="Good day to you.", settings=settings).activate()
+        Agent(voip=voip, tts=HummingTTS(ms_per_char=20), greeting="Good day to you.", settings=settings).activate()
 
     gateway = WebGateway(recordings=directory, call_settings=CallSettings(wrap_up_s=1.0))
     gateway.on("voip", take)

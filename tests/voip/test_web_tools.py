@@ -60,7 +60,7 @@ async def a_call(script, *, tools=(SHOW,), make=None):
 
 
 def in_text(voip, model):
-    agent = Guide(voip=voip, tts=HummingTTS(char_ms=5), llm=model)
+    agent = Guide(voip=voip, tts=HummingTTS(ms_per_char=5), llm=model)
     agent.activate()
     agent.post(Message(uuid=uuid4(), data="where are you"))
 
@@ -86,7 +86,7 @@ async def test_the_clients_tool_and_the_agents_own_work_in_one_call():
 async def test_a_model_that_speaks_by_itself_uses_them_too():
     def realtime(voip, model):
         stt = ToldSTT()
-        Guide(voip=voip, s2s=CascadeS2S(stt=stt, llm=model, tts=HummingTTS(char_ms=5))).activate()
+        Guide(voip=voip, s2s=CascadeS2S(stt=stt, llm=model, tts=HummingTTS(ms_per_char=5))).activate()
         voip.on(VoIP.STREAMING_STARTED, lambda _: stt.heard("where are you"))
 
     script = [ToolUse("show_map", {"place": "here"}), "There we are."]

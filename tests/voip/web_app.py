@@ -25,6 +25,6 @@ def on_voip(voip):
         results = [each.content for each in request.items if isinstance(each, ToolResult)]
         return ToolUse("show_map", {"place": "x"}) if len(results) < 2 else ", then ".join(results)
 
-    agent = Guide(voip=voip, tts=HummingTTS(char_ms=5), llm=ScriptedLLM(answer))
+    agent = Guide(voip=voip, tts=HummingTTS(ms_per_char=5), llm=ScriptedLLM(answer))
     agent.activate()
     agent.post(Message(uuid=uuid4(), data="where are you"))

@@ -95,7 +95,7 @@ class Teller(Agent):
 
 def telling(agents, *, greeting="Hello. Nobody is here but a test."):
     def take(voip: VoIP) -> None:
-        agent = Teller(voip=voip, tts=HummingTTS(char_ms=20), greeting=greeting)
+        agent = Teller(voip=voip, tts=HummingTTS(ms_per_char=20), greeting=greeting)
         agents.append(agent)
         agent.activate()
 
@@ -299,7 +299,7 @@ async def test_a_tool_of_the_page_runs_there():
 
     def take(voip):
         llm = ScriptedLLM([ToolUse("paint", {"colour": "green"}), ToolUse("break_it", {}), "Done."])
-        agents.append(Agent(voip=voip, tts=HummingTTS(char_ms=5), llm=llm))
+        agents.append(Agent(voip=voip, tts=HummingTTS(ms_per_char=5), llm=llm))
         agents[0].activate()
         agents[0].post(Message(uuid=uuid4(), data="paint it green"))
 

@@ -39,7 +39,7 @@ class Play:
     def on_voip(self, voip: VoIP) -> None:
         self.stts.append(ToldSTT())
         llm = ScriptedLLM(answer)
-        agent = Desk(self.world, self.keys, voip=voip, stt=self.stts[-1], tts=HummingTTS(char_ms=20.0), llm=llm)
+        agent = Desk(self.world, self.keys, voip=voip, stt=self.stts[-1], tts=HummingTTS(ms_per_char=20.0), llm=llm)
         self.agents.append(agent)
         agent.activate()
 

@@ -275,7 +275,7 @@ class Teller(Agent):
     def __init__(self, voip: VoIP, words: list[str]) -> None:
         self.ear = ToldSTT()
         super().__init__(
-            voip=voip, stt=self.ear, tts=HummingTTS(char_ms=25.0), llm=ScriptedLLM(lambda _: " ".join(words))
+            voip=voip, stt=self.ear, tts=HummingTTS(ms_per_char=25.0), llm=ScriptedLLM(lambda _: " ".join(words))
         )
 
 

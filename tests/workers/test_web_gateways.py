@@ -212,7 +212,7 @@ async def test_a_fleet_s_session_survives_its_gateway():
     agents = []
 
     def take(voip):
-        agents.append(Teller(voip=voip, tts=HummingTTS(char_ms=10), greeting="Hello there."))
+        agents.append(Teller(voip=voip, tts=HummingTTS(ms_per_char=10), greeting="Hello there."))
         agents[-1].activate()
 
     async with NatsServer() as nats:

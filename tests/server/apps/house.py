@@ -28,7 +28,7 @@ def config() -> ServiceConfig:
     most, nats = os.environ.get("MAX_CALLS"), os.environ.get("NATS_URL")
     agent = AgentConfig(
         stt=ToldSTT,
-        tts=lambda: HummingTTS(char_ms=10.0),
+        tts=lambda: HummingTTS(ms_per_char=10.0),
         llm=lambda: ScriptedLLM([]),
         greeting=f"I am process {os.getpid()}.",
     )

@@ -20,7 +20,7 @@ class FrontDesk(Agent):
 
 def on_voip(voip: VoIP) -> None:
     """Give the call an agent."""
-    agent = FrontDesk(voip=voip, stt=ToldSTT(), tts=HummingTTS(char_ms=10), greeting="Good day.")
+    agent = FrontDesk(voip=voip, stt=ToldSTT(), tts=HummingTTS(ms_per_char=10), greeting="Good day.")
 
     def pressed(_: str) -> None:
         agent.dispatch_message("Please hold the line.")
