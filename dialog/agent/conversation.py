@@ -345,7 +345,7 @@ class Conversation:
         self._responder = Responder(self, self.engine, llm, toolbox, self._clock)
         self._tools.append(self._responder.tools)
         self._resumer = self._new_resumer(llm)
-        self.happened(ev.HandedOver, from_=before.participant.name, to=self._agent.name)
+        self.happened(ev.HandedOff, from_=before.participant.name, to=self._agent.name)
         if llm is not None:
             llm.warm()
 

@@ -244,7 +244,7 @@ def _stream_changed(checkpoint: Checkpoint, event: ev.StreamChanged) -> dict[str
     return {"live_s": event.at_s} if event.state == "live" and checkpoint.live_s is None else {}
 
 
-def _handed_over(_: Checkpoint, event: ev.HandedOver) -> dict[str, Any]:
+def _handed_off(_: Checkpoint, event: ev.HandedOff) -> dict[str, Any]:
     return {"agent": event.to}
 
 
@@ -486,7 +486,7 @@ _STEPS: dict[type, Callable[[Checkpoint, Any], dict[str, Any]]] = {
     ev.CallResumed: _call_resumed,
     ev.StreamChanged: _stream_changed,
     ev.TransferChanged: _transfer_changed,
-    ev.HandedOver: _handed_over,
+    ev.HandedOff: _handed_off,
     ev.CallerSaid: _caller_said,
     ev.AgentSaid: _agent_said,
     ev.ToolStarted: _tool_started,

@@ -33,7 +33,7 @@ __all__ = [
     "DigitPressed",
     "ErrorRaised",
     "EventBase",
-    "HandedOver",
+    "HandedOff",
     "IdlePrompted",
     "Interrupted",
     "PausedForCaller",
@@ -264,7 +264,7 @@ class UsageReported(EventBase, frozen=True, kw_only=True, gc=False, tag="usage")
     """What that costs by the prices known; ``None``: the model has none."""
 
 
-class HandedOver(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.handed_over"):
+class HandedOff(EventBase, frozen=True, kw_only=True, gc=False, tag="agent.handed_off"):
     """Another agent answers from now on; both are named as their classes are."""
 
     from_: str = field(name="from")
@@ -352,7 +352,7 @@ CallEvent: TypeAlias = (
     | UsageReported
     | ProviderSwitched
     | DigitPressed
-    | HandedOver
+    | HandedOff
     | TurnMeasured
     | CallMeasured
     | Warned

@@ -16,7 +16,7 @@ from dialog.calls.events import (
     CallMeasured,
     CallStarted,
     ErrorRaised,
-    HandedOver,
+    HandedOff,
     Interrupted,
     ResumedAfterPause,
     ToolEnded,
@@ -120,7 +120,7 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
             turn = turns.setdefault(event.turn, _Turn(by))
             turn.agent.append(event.text)
             turn.heard.append(event.heard)
-        elif isinstance(event, HandedOver):
+        elif isinstance(event, HandedOff):
             by = event.to
         elif isinstance(event, Interrupted):
             turns.setdefault(event.turn, _Turn(by)).interrupted = True

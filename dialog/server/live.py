@@ -17,7 +17,7 @@ from dialog.calls.events import (
     CallEvent,
     CallResumed,
     CallStarted,
-    HandedOver,
+    HandedOff,
     RecordingReady,
 )
 from dialog.calls.meter import CallMeter
@@ -88,7 +88,7 @@ class Session:
                 self.started_at, self.agent = event.started_at, event.agent
             case CallResumed():
                 self.agent = event.agent
-            case HandedOver():
+            case HandedOff():
                 self.agent = event.to
             case RecordingReady():
                 self.recordings.append(event.url)

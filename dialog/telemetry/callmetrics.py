@@ -54,7 +54,7 @@ class CallMetrics:
             ev.IdlePrompted: lambda _: self._count("idle_prompts"),
             ev.StreamChanged: lambda event: self._count("streams", event.state),
             ev.TransferChanged: lambda event: self._count("transfers", event.state),
-            ev.HandedOver: lambda _: self._count("hand_overs"),
+            ev.HandedOff: lambda _: self._count("hand_offs"),
             ev.ProviderSwitched: lambda event: self._count("switches", event.kind, event.instead_of, event.provider),
             ev.CallAnsweredBy: self._answered,
         }
@@ -152,7 +152,7 @@ class _Metrics:
             "switches": counter(
                 "dialog_provider_switches", "Times one provider took another's place.", "kind", "instead_of", "provider"
             ),
-            "hand_overs": counter("dialog_hand_overs", "Times one agent handed a call to another."),
+            "hand_offs": counter("dialog_hand_offs", "Times one agent handed a call to another."),
             "transfers": counter("dialog_transfers", "Transfers of callers, by what became of them.", "state"),
             "tokens": counter("dialog_tokens", "Tokens; cached ones are among the input.", "model", "kind"),
             "seconds": counter("dialog_usage_seconds", "Audio heard and made, and sessions.", "model", "kind"),

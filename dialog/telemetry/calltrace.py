@@ -48,7 +48,7 @@ _CALL_EVENTS: Final[Mapping[type, tuple[str, tuple[str, ...]]]] = {
     ev.CallProgressed: ("progress", ("state",)),
     ev.CallAnsweredBy: ("answered_by", ("who", "assumed", "late", "then")),
     ev.TransferChanged: ("transfer", ("state",)),
-    ev.HandedOver: ("handed_over", ("from_", "to")),
+    ev.HandedOff: ("handed_off", ("from_", "to")),
     ev.CallResumed: ("resumed", ("agent", "lost_s")),
     ev.ProviderSwitched: ("provider_switched", ("kind", "provider", "instead_of")),
     ev.CallerUnheard: ("caller_unheard", ("waited_s",)),
@@ -93,7 +93,7 @@ class CallTrace(Participant):
         self._handlers: dict[type, Callable[[Any], None]] = {
             ev.CallStarted: self._started,
             ev.CallResumed: self._resumed,
-            ev.HandedOver: self._handed_over,
+            ev.HandedOff: self._handed_off,
             ev.ToolEnded: self._tool_ended,
             ev.TurnMeasured: self._measured,
             ev.ReplyDropped: self._dropped,
@@ -209,7 +209,7 @@ class CallTrace(Participant):
     def _resumed(self, event: ev.CallResumed) -> None:
         self._takes_over(event.agent)
 
-    def _handed_over(self, event: ev.HandedOver) -> None:
+    def _handed_off(self, event: ev.HandedOff) -> None:
         self._takes_over(event.to)
 
     def _takes_over(self, agent: str) -> None:

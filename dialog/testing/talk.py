@@ -220,7 +220,7 @@ class TalkRecorder:
             started = self._tools.pop(event.call_id, None)
             for use in used_tools((started, event)) if started is not None else ():
                 self._add(TalkLine(who="tool", text=f"{use} → {use.result}", at_s=self.elapsed_s, tool=use))
-        elif side == "agent" and isinstance(event, ev.HandedOver):
+        elif side == "agent" and isinstance(event, ev.HandedOff):
             self._note(f"{event.from_} hands over to {event.to}")
         elif side == "agent" and isinstance(event, ev.DigitPressed):
             self._note(f"the caller presses {event.digit}")

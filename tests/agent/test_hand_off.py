@@ -10,7 +10,7 @@ from test_agent_on_a_line import Echo, heard_ms, on_a_call
 
 from dialog.agent.agent import Agent
 from dialog.agent.tools import tool
-from dialog.calls.events import CallEnded, CallStarted, HandedOver, ToolEnded
+from dialog.calls.events import CallEnded, CallStarted, HandedOff, ToolEnded
 from dialog.calls.report import make_report
 from dialog.errors import StateError
 from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall
@@ -96,7 +96,7 @@ def test_what_is_said_goes_on_and_the_next_utterance_is_the_others():
             "Billing heard: what do I owe you",
         ]
         assert heard_ms(talk) == (len("You said: hello there ") + len("Billing heard: what do I owe you")) * 50
-        assert [event.to for event in talk(HandedOver)] == ["Billing"]
+        assert [event.to for event in talk(HandedOff)] == ["Billing"]
         assert len(talk(CallStarted)) == 1
         with pytest.raises(StateError):
             first.dispatch_message("I am still here.")
@@ -140,7 +140,7 @@ def test_the_agent_that_a_tool_returns_takes_the_call_once(by_itself):
         assert len(desk.llm.requests) == 1, "the first model is not asked again"
         (request,) = desk.other.llm.requests
         assert [item.text for item in request.items if isinstance(item, Entry)] == ["You do billing.", "billing please"]
-        assert [(event.from_, event.to) for event in talk(HandedOver)] == [("Desk", "Agent")]
+        assert [(event.from_, event.to) for event in talk(HandedOff)] == [("Desk", "Agent")]
         assert [event.result for event in talk(ToolEnded)] == ["handed over to Agent"]
         assert list(desk.other.tts.texts.values()) == ["You are with billing now."], "it has a voice of its own"
         assert talk.tts.texts == {}
@@ -156,7 +156,7 @@ def test_an_agent_that_cannot_take_the_call_is_a_result_that_the_model_reads():
         (ended,) = talk(ToolEnded)
         assert ended.state == "failed"
         assert "another agent of the same call" in ended.result
-        assert talk(HandedOver) == []
+        assert talk(HandedOff) == []
         assert len(talk.agent.llm.requests) == 2, "the first agent goes on"
 
     on_a_call(scenario, Clumsy, llm=Model(), system="You are at the desk.")

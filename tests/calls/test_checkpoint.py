@@ -188,7 +188,7 @@ def test_the_call_itself_is_known():
     )
     log.add(ev.StreamChanged, state="live", generation=1)
     log.add(ev.StreamChanged, state="live", generation=2)
-    log.add(ev.HandedOver, from_="Desk", to="Billing")
+    log.add(ev.HandedOff, from_="Desk", to="Billing")
     log.add(jn.PartPlanned, turn=U, part=0, text="Hello.", greeting=True)
     log.add(jn.DurationWarned)
     log.add(jn.EndPlanned, reason="transferred", tel="+15550100")

@@ -90,7 +90,7 @@ def all_kinds(call: CallMetadata) -> list[ev.CallEvent]:
         (ev.StreamChanged, {"state": "live", "generation": 1}),
         (ev.StreamChanged, {"state": "lost", "generation": 1}),
         (ev.TransferChanged, {"to": "", "state": "answered"}),
-        (ev.HandedOver, {"from_": "A", "to": "B"}),
+        (ev.HandedOff, {"from_": "A", "to": "B"}),
         (ev.ProviderSwitched, {"kind": "stt", "provider": "B", "instead_of": "A", "reason": ""}),
         (ev.CallResumed, {"agent": "A", "lost_s": 1.0}),
         (ev.CallMeasured, {"metrics": SessionMetrics(dead_air=(DeadAir(begin_s=1.0, seconds=3.0),))}),

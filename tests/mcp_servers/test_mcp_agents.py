@@ -309,7 +309,7 @@ async def test_an_agent_that_takes_over_brings_its_servers():
 
         async with talk_to(Reception, llm=ScriptedLLM([ToolUse("fetch")])) as talk:
             talk.stt.heard("the kitchen, please")
-            await talk.until(lambda: talk(ev.HandedOver))
+            await talk.until(lambda: talk(ev.HandedOff))
             await until(lambda: "price" in [spec.name for spec in talk.next._toolbox.specs])
             talk.agent = talk.next
             await talk.until(lambda: len(later.requests) == 1 and talk(ev.AgentSaid))

@@ -12,7 +12,7 @@ from dialog.calls.events import (
     AgentSaid,
     CallEnded,
     CallerSaid,
-    HandedOver,
+    HandedOff,
     Interrupted,
     ReplyDropped,
     ResumedAfterPause,
@@ -337,7 +337,7 @@ def test_the_agent_that_a_tool_returns_takes_over():
         await talk.quiet()
         assert talk.s2s._spec.prompt == "You are the cashier."
         assert [tool.name for tool in talk.s2s._spec.tools] == ["book_table"]
-        assert [event.to for event in talk(HandedOver)] == ["Cashier"]
+        assert [event.to for event in talk(HandedOff)] == ["Cashier"]
         assert "The cashier, hello." in [text for _, text, _ in talk.spoken()]
         talk.stt.heard("book it")
         await talk.quiet()

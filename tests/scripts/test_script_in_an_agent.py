@@ -15,7 +15,7 @@ from dialog.agent.scripts.script import Script
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.agent.turns.settings import TurnSettings
-from dialog.calls.events import HandedOver, Interrupted, ToolEnded
+from dialog.calls.events import HandedOff, Interrupted, ToolEnded
 from dialog.errors import CallHungUp, NotSupportedError, StateError
 from dialog.llm.llm import Entry
 from dialog.testing.told_s2s import ToldS2S
@@ -267,7 +267,7 @@ def test_a_model_hands_the_call_to_a_script_which_hands_it_back():
 
     talk = on_a_call(scenario, Desk, llm=llm)
     assert talk.agent.consent.agreed is True
-    assert [event.to for event in talk(HandedOver)] == ["Consent", "Desk"]
+    assert [event.to for event in talk(HandedOff)] == ["Consent", "Desk"]
     assert "the caller agrees: True" in [item.text for item in llm.requests[1].items if isinstance(item, Entry)]
     assert talk.errors == []
 

@@ -143,7 +143,7 @@ def test_every_kind_of_trouble_work_and_usage_is_counted():
     told.tell(call, ev.Warned, code="vad_fallback", text="")
     told.tell(call, ev.CallAnsweredBy, who="human", assumed=True)
     told.tell(call, ev.CallAnsweredBy, who="machine", late=True)
-    told.tell(call, ev.HandedOver, from_="A", to="B")
+    told.tell(call, ev.HandedOff, from_="A", to="B")
     told.tell(call, ev.CallResumed, agent="A", lost_s=1.0)
     told.tell(call, ev.TransferChanged, to="+15550003", state="answered")
     told.tell(call, ev.StreamChanged, state="lost", generation=1)
@@ -158,7 +158,7 @@ def test_every_kind_of_trouble_work_and_usage_is_counted():
     figures = told.figures
     for kind in ("cut", "false", "dropped"):
         assert figures.get("dialog_interruptions_total", kind=kind) == 1
-    for name in ("unheard", "idle_prompts", "hand_overs", "calls_resumed"):
+    for name in ("unheard", "idle_prompts", "hand_offs", "calls_resumed"):
         assert figures.get(f"dialog_{name}_total") == 1, name
     assert figures.get("dialog_speculations_total", outcome="saved") == 1
     assert figures.get("dialog_errors_total", source="DeepgramSTT", code="provider", fatal="true") == 1

@@ -14,7 +14,7 @@ from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.toolkit import end_call_tool, transfer_call_tool
 from dialog.agent.tools import tool
-from dialog.calls.events import HandedOver
+from dialog.calls.events import HandedOff
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError, UserCodeError
 from dialog.llm.rules import Rule, RuleLLM
@@ -340,7 +340,7 @@ def test_a_hand_over_is_in_the_transcript():
         talk = talked(desk(kind=Host, rules=rules), customer(asks), medium=medium)
         assert "Host hands over to Sommelier" in [line.text for line in talk.lines if line.who == "note"]
         assert "About our wine?" in talk.said_by("agent")
-        assert any(isinstance(event, HandedOver) for event in talk.agent_events)
+        assert any(isinstance(event, HandedOff) for event in talk.agent_events)
         assert talk.ended_by == "caller"
 
 

@@ -103,7 +103,7 @@ class Row:
         match event:
             case ev.CallStarted():
                 self.agent, self.started = event.agent, datetime.fromisoformat(event.started_at).timestamp()
-            case ev.HandedOver():
+            case ev.HandedOff():
                 self.agent = event.to
             case ev.StreamChanged():
                 self.state, self.activity = event.state, ""

@@ -75,7 +75,7 @@ export class Transcript {
       case "agent.resumed":
         this._note(seconds, "A sound without words: the agent paused and went on.");
         break;
-      case "agent.handed_over":
+      case "agent.handed_off":
         this._note(seconds, `${event.to} answers from here on.`);
         break;
       case "agent.idle_prompt":
