@@ -646,7 +646,7 @@ class Agent(Participant):
             participant.dispose()
         self._let_go()
         if self.llm is not None:
-            self._finish(self.llm.aclose(), "closing its model")
+            self._finish(self.llm.close(), "closing its model")
 
     def _taken(self) -> None:
         """The agent has the call from now on: activated, or handed over by another one."""

@@ -78,7 +78,7 @@ class HistorySummaries(Participant):
         self._agent.off(Agent.EVENT, self._on_event)
         super().dispose()
         if self._llm is not None:
-            closing = asyncio.get_running_loop().create_task(self._llm.aclose(), name="HistorySummaries closing")
+            closing = asyncio.get_running_loop().create_task(self._llm.close(), name="HistorySummaries closing")
             self._tasks.add(closing)
             closing.add_done_callback(self._task_done)
 

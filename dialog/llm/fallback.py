@@ -83,10 +83,10 @@ class FallbackLLM(LLM):
 
         Raises:
             ProviderError: All models failed; the message names each one's reason.
-            StateError: After :meth:`aclose`.
+            StateError: After :meth:`close`.
         """
         if self._closed:
-            raise StateError("FallbackLLM: used after aclose")
+            raise StateError("FallbackLLM: used after close")
         self._probe()
         order = self._order()
         if order[0] != self._last:
@@ -119,7 +119,7 @@ class FallbackLLM(LLM):
         for llm in self._llms:
             llm.warm()
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Close every model."""
         self._closed = True
         for probe in tuple(self._probes):
@@ -127,7 +127,7 @@ class FallbackLLM(LLM):
         if self._probes:
             await asyncio.wait(tuple(self._probes))
         for llm in self._llms:
-            await llm.aclose()
+            await llm.close()
 
     def _order(self) -> list[int]:
         numbers = range(len(self._llms))

@@ -139,5 +139,5 @@ class LLM(ABC):
     def warm(self) -> None:  # noqa: B027  # most models have nothing to prepare
         """Prepare a connection; called when a call is known. Returns at once, fails silently."""
 
-    async def aclose(self) -> None:  # noqa: B027  # most models hold nothing
+    async def close(self) -> None:  # noqa: B027  # most models hold nothing
         """Give back what the model holds (shared clients are reference-counted)."""

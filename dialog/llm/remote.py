@@ -168,7 +168,7 @@ class RemoteLLM(LLM):
         Raises:
             AuthenticationError: 401 or 403.
             ProviderError: Anything else; ``retryable`` tells whether trying again can help.
-            StateError: After :meth:`aclose`.
+            StateError: After :meth:`close`.
         """
         watchdog = Watchdog(self._timeout_s)
         try:
@@ -191,7 +191,7 @@ class RemoteLLM(LLM):
             return
         self._warming = asyncio.get_running_loop().create_task(self._warm(), name=f"{type(self).__name__} warm")
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Give the shared connections back; a client that was given stays open. Calling it again is harmless."""
         self._closed = True
         self._transport = None
@@ -213,7 +213,7 @@ class RemoteLLM(LLM):
     def _open(self) -> Transport:
         if self._transport is None:
             if self._closed:
-                raise StateError(f"{type(self).__name__}: used after aclose")
+                raise StateError(f"{type(self).__name__}: used after close")
             self._transport = self._connect()
         return self._transport
 

@@ -66,10 +66,10 @@ class RouterLLM(LLM):
         for llm in self._llms.values():
             llm.warm()
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Close the models that have a name."""
         for llm in self._llms.values():
-            await llm.aclose()
+            await llm.close()
 
     def _choose(self, request: LLMRequest) -> LLM:
         asked = 0

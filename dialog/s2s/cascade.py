@@ -169,7 +169,7 @@ class CascadeS2S(S2S):
         self._tts.dispose()
         super().dispose()
         if self._llm is not None and self._opened:
-            task = asyncio.get_running_loop().create_task(self._llm.aclose(), name=f"{self.name} closing its model")
+            task = asyncio.get_running_loop().create_task(self._llm.close(), name=f"{self.name} closing its model")
             self._tasks.add(task)
             task.add_done_callback(self._task_done)
 

@@ -180,7 +180,7 @@ class LLMJudge:
                     if isinstance(exc, ProviderError) and not exc.retryable:
                         break
         finally:
-            await llm.aclose()
+            await llm.close()
         return f"judge {name}: {why}"
 
 

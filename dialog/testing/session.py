@@ -405,7 +405,7 @@ class TextSession:
             for agent in self._agents:
                 await agent.wait_disposed()
             for llm in self._replaced:
-                await llm.aclose()
+                await llm.close()
             await self._breathe()
         finally:
             self._stack.close()

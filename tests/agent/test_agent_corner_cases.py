@@ -438,7 +438,7 @@ class Once(LLM):
         for event in self.steps.pop(0):
             yield event
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         self.steps = []
 
 

@@ -367,7 +367,7 @@ class Scripted(LLM):
             else:
                 yield event
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         self.closed = True
 
 

@@ -39,7 +39,7 @@ class Model(LLM):
             yield TextDelta("You are with billing now.")
         yield Finish("stop")
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         self.closed = True
 
 

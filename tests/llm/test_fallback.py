@@ -75,7 +75,7 @@ class Model(LLM):
     def warm(self) -> None:
         self.warmed += 1
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         self.closed = True
 
 
@@ -299,7 +299,7 @@ def test_a_probe_ends_with_the_chain() -> None:
         await collect(llm)
         await clock.sleep(1)
         assert len(a.requests) == 3
-        await llm.aclose()
+        await llm.close()
         assert a.stopped == 3
         assert llm.circuits[0].due(clock.now()), "the next one may probe at once"
         with pytest.raises(StateError):
@@ -315,7 +315,7 @@ async def test_the_chain_warms_and_closes_all_its_models() -> None:
     a, b = Model("A"), Model("B")
     llm = FallbackLLM([a, b])
     llm.warm()
-    await llm.aclose()
+    await llm.close()
     assert (a.warmed, b.warmed, a.closed, b.closed) == (1, 1, True, True)
     assert repr(llm) == "<FallbackLLM A, B>"
 
@@ -367,7 +367,7 @@ async def test_one_vendor_goes_on_for_another(fault: str) -> None:
             assert INSTRUCTION in instruction["content"][0]["text"]
         if fault == "stalls":
             await first.until(lambda: first.exchanges[0].state == "disconnected")
-        await llm.aclose()
+        await llm.close()
 
 
 async def test_tools_of_two_vendors_follow_each_other() -> None:
@@ -385,7 +385,7 @@ async def test_tools_of_two_vendors_follow_each_other() -> None:
         [call] = calls(await collect(llm))
         items = (*ASK.items, call, ToolResult(id=call.id, name=call.name, content="ok"))
         assert spoken(await collect(llm, LLMRequest(items=items))) == "Booked."
-        await llm.aclose()
+        await llm.close()
 
 
 # -- the seam -----------------------------------------------------------------------------------------

@@ -367,7 +367,7 @@ async def test_a_server_that_answers_with_a_page_says_to_check_the_address(vendo
     llm = vendor.llm(base_url=f"http://127.0.0.1:{port}/v1", timeout_s=2.0)
     with pytest.raises(ProviderError, match="check base_url"):
         await collect(llm)
-    await llm.aclose()
+    await llm.close()
     server.close()
     await server.wait_closed()
 
@@ -460,9 +460,9 @@ async def test_after_its_end_a_model_answers_no_more(setup: Setup) -> None:
     async with setup.emulator(faults=Faults(hang=True)) as emulator, setup.connect(emulator) as llm:
         llm.warm()
         await emulator.until(lambda: emulator.requests)
-        await llm.aclose()
-        await llm.aclose()
-        with pytest.raises(StateError, match="after aclose"):
+        await llm.close()
+        await llm.close()
+        with pytest.raises(StateError, match="after close"):
             await collect(llm)
 
 
@@ -474,4 +474,4 @@ async def test_models_of_many_calls_share_their_connections(vendor: Vendor) -> N
         shared = {id(llm._lease.value) for llm in llms}
         assert len(shared) == 1
         for llm in llms:
-            await llm.aclose()
+            await llm.close()

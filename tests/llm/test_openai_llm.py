@@ -48,7 +48,7 @@ async def _own_session(emulator: OpenAIEmulator, **settings: Any) -> AsyncIterat
     try:
         yield llm
     finally:
-        await llm.aclose()
+        await llm.close()
 
 
 @asynccontextmanager
@@ -61,7 +61,7 @@ async def _injected(emulator: OpenAIEmulator, **settings: Any) -> AsyncIterator[
         try:
             yield llm
         finally:
-            await llm.aclose()
+            await llm.close()
 
 
 @pytest.fixture(params=[_own_session, _injected], ids=["aiohttp", "client"])
@@ -294,7 +294,7 @@ async def test_comments_alone_are_no_sign_of_life() -> None:
     llm = OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", timeout_s=0.2)
     with pytest.raises(ProviderError, match=r"no answer from gpt-4\.1-mini within 0\.2 s"):
         await collect(llm)
-    await llm.aclose()
+    await llm.close()
     server.close()
     await server.wait_closed()
 
@@ -501,9 +501,9 @@ async def test_closing_while_warming_leaves_nothing() -> None:
     async with OpenAIEmulator(faults=Faults(hang=True)) as emulator, _own_session(emulator) as llm:
         llm.warm()
         await emulator.until(lambda: emulator.requests)
-        await llm.aclose()
-        await llm.aclose()
-        with pytest.raises(StateError, match="after aclose"):
+        await llm.close()
+        await llm.close()
+        with pytest.raises(StateError, match="after close"):
             await collect(llm)
 
 
@@ -514,9 +514,9 @@ async def test_models_of_many_calls_share_one_session() -> None:
         assert len({id(llm._lease.value) for llm in llms if llm._lease is not None}) == 1
         session = llms[0]._lease.value  # type: ignore[union-attr]
         for llm in llms[:-1]:
-            await llm.aclose()
+            await llm.close()
         assert not session.closed
-        await llms[-1].aclose()
+        await llms[-1].close()
         assert session.closed
 
 
@@ -527,7 +527,7 @@ async def test_an_injected_client_stays_open() -> None:
     ):
         llm = OpenAILLM(client=client)
         await collect(llm)
-        await llm.aclose()
+        await llm.close()
         assert not client.is_closed()
 
 

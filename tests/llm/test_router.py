@@ -75,12 +75,12 @@ async def test_all_models_are_warmed_and_closed() -> None:
         def warm(self) -> None:
             done.append("warm")
 
-        async def aclose(self) -> None:
+        async def close(self) -> None:
             done.append("close")
 
     llm = RouterLLM({"a": Noting([]), "b": Noting([])}, by_words)
     llm.warm()
-    await llm.aclose()
+    await llm.close()
     assert done == ["warm", "warm", "close", "close"]
 
 

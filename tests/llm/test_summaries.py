@@ -171,7 +171,7 @@ def session(llm: LLM, writer: LLM | None, **settings: Any) -> TextSession:
 class Writer(ScriptedLLM):
     closed = False
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         self.closed = True
 
 

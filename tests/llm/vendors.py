@@ -105,7 +105,7 @@ class Setup:
             try:
                 yield llm
             finally:
-                await llm.aclose()
+                await llm.close()
             return
         retries = settings.pop("max_retries", 1)
         async with self.vendor.client(api_key=key, base_url=base_url, max_retries=retries) as client:
@@ -113,7 +113,7 @@ class Setup:
             try:
                 yield llm
             finally:
-                await llm.aclose()
+                await llm.close()
 
 
 SETUPS = [Setup(vendor, injected) for vendor in VENDORS for injected in (False, True)]
