@@ -106,7 +106,7 @@ async def measure(url: str, callers: int, seconds: float) -> tuple[float, float,
     """Cores used once all are there, lag p99 and p50 of then, and why the figures are void."""
     ramp = 100.0
     plan = LoadPlan(
-        url=url, auth_token="t", calls=callers, ramp=ramp, concurrency=callers, turns=None,
+        url=url, auth_token="t", calls=callers, calls_per_s=ramp, concurrency=callers, turns=None,
         call_s=callers / ramp + seconds + 5.0,
     )  # fmt: skip
     load = Load(plan)

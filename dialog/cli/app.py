@@ -111,9 +111,9 @@ def call(  # noqa: PLR0917  # options of the command line, not positions
 @app.command()
 def load(  # noqa: PLR0917  # options of the command line, not positions
     url: WebhookURL,
-    calls: Annotated[int | None, typer.Option(help="So many calls; 10 without --duration.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Dial for so many seconds.")] = None,
-    ramp: Annotated[float, typer.Option(help="Calls a second.")] = 5.0,
+    calls: Annotated[int | None, typer.Option(help="So many calls; 10 without --duration-s.")] = None,
+    duration_s: Annotated[float | None, typer.Option(help="Dial for so many seconds.")] = None,
+    calls_per_s: Annotated[float, typer.Option(help="Calls placed in a second.")] = 5.0,
     concurrency: Annotated[int, typer.Option(help="At most so many at the same time.")] = 100,
     turns: Annotated[int, typer.Option(min=-1, help="Utterances of a call; -1: as many as --call-s allows.")] = 3,
     call_s: Annotated[float, typer.Option(help="After so many seconds a caller leaves.")] = 120.0,
@@ -156,8 +156,8 @@ def load(  # noqa: PLR0917  # options of the command line, not positions
             url=url,
             allow_hosts=tuple(allow_host or ()),
             calls=calls,
-            duration_s=duration,
-            ramp=ramp,
+            duration_s=duration_s,
+            calls_per_s=calls_per_s,
             concurrency=concurrency,
             turns=None if turns < 0 else turns,
             call_s=call_s,
@@ -443,7 +443,7 @@ def dial(  # noqa: PLR0917  # options of the command line, not positions
         Path | None, typer.Option(help="What was dialled, so that it never is again; else NUMBERS.ledger.jsonl.")
     ] = None,
     calls_per_s: Annotated[float, typer.Option(min=0.01, help="Calls placed in a second.")] = 1.0,
-    concurrent: Annotated[int, typer.Option(min=1, help="Calls at the same time.")] = 10,
+    concurrency: Annotated[int, typer.Option(min=1, help="Calls at the same time.")] = 10,
     ring_s: Annotated[float, typer.Option(min=5.0, max=600.0, help="It rings so long.")] = 30.0,
     machine: Annotated[
         Literal["", "hang-up", "leave-message", "go-on"],
@@ -470,7 +470,7 @@ def dial(  # noqa: PLR0917  # options of the command line, not positions
         out=out,
         ledger=ledger,
         calls_per_s=calls_per_s,
-        concurrent=concurrent,
+        concurrency=concurrency,
         ring_s=ring_s,
         machine=machine,
         message=message,

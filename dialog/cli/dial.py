@@ -44,7 +44,7 @@ class DialOptions(NamedTuple):
     out: Path | None = None
     ledger: Path | None = None
     calls_per_s: float = 1.0
-    concurrent: int = 10
+    concurrency: int = 10
     ring_s: float = 30.0
     machine: Literal["", "hang-up", "leave-message", "go-on"] = ""
     message: str = ""
@@ -70,9 +70,9 @@ async def run_dial(console: Console, options: DialOptions) -> int:
     env = read_env(options.env_file)
     settings = BatchSettings(
         from_=options.from_ or _needed(env, "TWILIO_PHONE_NUMBER", "--from"),
-        concurrent=options.concurrent,
+        concurrency=options.concurrency,
         ring_s=options.ring_s,
-        detection=_detection(options),
+        machine_detection=_detection(options),
         retry=Retry(attempts=options.attempts, after_s=options.again_after_s),
     )
     tls = tls_context(options.cert, options.key)
@@ -200,7 +200,7 @@ def _gateway(options: DialOptions, env: dict[str, str]) -> tuple[TwilioGateway, 
         api_secret=env.get("TWILIO_API_SECRET"),
         base_url=env.get("TWILIO_BASE_URL"),
         webhook_url=env["WEBHOOK_URL"],
-        pacing=Pacing(calls_per_s=options.calls_per_s, concurrent=options.concurrent, wait_s=600.0),
+        pacing=Pacing(calls_per_s=options.calls_per_s, concurrency=options.concurrency, wait_s=600.0),
     )
     return gateway, found
 

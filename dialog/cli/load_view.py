@@ -62,7 +62,7 @@ def show(console: Console, report: LoadReport, broken: Sequence[str]) -> None:
 
 
 def _head(plan: LoadPlan, figures: Figures) -> Text:
-    goal = [f"{plan.total} calls" if plan.total is not None else "", f"{plan.ramp:g} a second"]
+    goal = [f"{plan.total} calls" if plan.total is not None else "", f"{plan.calls_per_s:g} a second"]
     if plan.duration_s is not None:
         goal.insert(1, f"for {plan.duration_s:g} s")
     goal.append(f"at most {plan.concurrency} at a time")

@@ -51,10 +51,10 @@ class BatchSettings(Struct, frozen=True, kw_only=True):
     """How a list is dialled."""
 
     from_: str
-    concurrent: int = 10
+    concurrency: int = 10
     """Calls at the same time."""
     ring_s: float = 30.0
-    detection: MachineDetection | None = None
+    machine_detection: MachineDetection | None = None
     retry: Retry = Retry()
 
 
@@ -138,7 +138,7 @@ class Batch:
         calls: set[asyncio.Task[None]] = {self._task(self._find_out(attempt)) for attempt in self._resume()}
         try:
             while calls or not (self._plan.finished or self._stopping.is_set()):
-                while len(calls) < self._settings.concurrent and not self._stopping.is_set():
+                while len(calls) < self._settings.concurrency and not self._stopping.is_set():
                     number = self._plan.take(self._wall())
                     if number is None:
                         break
@@ -164,7 +164,7 @@ class Batch:
         self._step.clear()
         due = self._plan.deadline
         wait_s = None
-        if due is not None and len(calls) < self._settings.concurrent and not self._stopping.is_set():
+        if due is not None and len(calls) < self._settings.concurrency and not self._stopping.is_set():
             wait_s = max(0.0, due - self._wall())
         stepped = asyncio.create_task(self._step.wait(), name="batch")
         try:
@@ -251,7 +251,7 @@ class Batch:
                 from_=settings.from_,
                 on_voip=self._on_voip,
                 ring_s=settings.ring_s,
-                machine_detection=settings.detection,
+                machine_detection=settings.machine_detection,
                 parameters=dict(row.fields),
                 call_id=call_id,
                 before=partial(self._ledger.placing, row.number, call_id),

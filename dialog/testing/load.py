@@ -2,7 +2,7 @@
 
 ::
 
-    load = Load(LoadPlan(url="http://127.0.0.1:8080/twilio", auth_token="…", calls=200, ramp=10))
+    load = Load(LoadPlan(url="http://127.0.0.1:8080/twilio", auth_token="…", calls=200, calls_per_s=10))
     report = await load.run()
     assert not report.void, report.void
     assert not report.broken([Limit.parse("failed>0"), Limit.parse("p95_reply_ms>1500")])

@@ -96,7 +96,7 @@ class Dialler:
         most = len(range(self._share, plan.concurrency, plan.processes))
         number = self._share
         while (total is None or number < total) and not self._stopping.is_set():
-            at_s = number / plan.ramp
+            at_s = number / plan.calls_per_s
             if duration is not None and at_s >= duration:
                 return
             await self._rest_until(at_s)

@@ -92,7 +92,7 @@ def _subtitle(report: LoadReport) -> str:
 
 
 def _plan_words(plan: LoadPlan) -> Iterable[str]:
-    yield f"{plan.ramp:g} calls a second, at most {plan.concurrency} at a time"
+    yield f"{plan.calls_per_s:g} calls a second, at most {plan.concurrency} at a time"
     yield f"utterances of a call: {plan.turns}" if plan.turns is not None else f"talking for {plan.call_s:g} s"
     yield f"hang-up: {plan.hang_up}"
 

@@ -39,8 +39,8 @@ class LoadPlan(Struct, frozen=True, kw_only=True):
     """So many calls; ten, if there is no ``duration_s`` either."""
     duration_s: float | None = None
     """Dial for so long; calls that are live then go on to their end."""
-    ramp: float = 5.0
-    """Calls a second."""
+    calls_per_s: float = 5.0
+    """Calls that are placed in a second."""
     concurrency: int = 100
     """At most so many live calls: while there are as many, nobody is dialled."""
     turns: int | None = 3
@@ -70,7 +70,7 @@ class LoadPlan(Struct, frozen=True, kw_only=True):
             raise ConfigurationError("no auth token: the callers sign their requests with it")
         _check("calls", self.calls if self.calls is not None else 1, 1, _MOST_CALLS)
         _check("duration_s", self.duration_s if self.duration_s is not None else 1.0, 0.1, 7 * _DAY_S)
-        _check("ramp", self.ramp, 0.001, _FASTEST)
+        _check("calls_per_s", self.calls_per_s, 0.001, _FASTEST)
         _check("concurrency", self.concurrency, 1, _MOST_AT_ONCE)
         _check("turns", self.turns if self.turns is not None else 1, 0, 10_000)
         _check("call_s", self.call_s, 0.5, _DAY_S)
@@ -83,7 +83,7 @@ class LoadPlan(Struct, frozen=True, kw_only=True):
             raise ConfigurationError("with hang_up='agent' the caller has to come to an end: give turns")
 
     def __repr__(self) -> str:
-        return f"<LoadPlan {self.url} calls={self.calls} ramp={self.ramp:g} concurrency={self.concurrency}>"
+        return f"<LoadPlan {self.url} calls={self.calls} {self.calls_per_s:g} a second, concurrency={self.concurrency}>"
 
     @property
     def total(self) -> int | None:

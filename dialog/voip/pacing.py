@@ -27,7 +27,7 @@ class Pacing(Struct, frozen=True, kw_only=True):
 
     calls_per_s: float = 1.0
     """Calls that may be placed in a second: Twilio's limit for a new account."""
-    concurrent: int = 100
+    concurrency: int = 100
     """Placed calls that may be there at the same time, ringing ones included."""
     wait_s: float = 60.0
     """How long a call may wait for its turn."""
@@ -35,7 +35,7 @@ class Pacing(Struct, frozen=True, kw_only=True):
     """How many may wait."""
 
     def __post_init__(self) -> None:
-        for name in ("calls_per_s", "concurrent", "wait_s", "waiting"):
+        for name in ("calls_per_s", "concurrency", "wait_s", "waiting"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -103,7 +103,7 @@ class Pacer:
         self._refusals = 0
 
     def _room(self, call: int) -> bool:
-        return call in self.active or len(self.active) < max(1, self.pacing.concurrent // self.sharers)
+        return call in self.active or len(self.active) < max(1, self.pacing.concurrency // self.sharers)
 
 
 class CallPacer:

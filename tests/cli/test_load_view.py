@@ -11,7 +11,7 @@ from dialog.cli.load_view import line, live, show
 from dialog.testing.load import Figures, LoadPlan, LoadReport
 from dialog.testing.load_report import void_reason
 
-PLAN = LoadPlan(url="http://127.0.0.1:8080/twilio", auth_token="secret", calls=400, ramp=5)
+PLAN = LoadPlan(url="http://127.0.0.1:8080/twilio", auth_token="secret", calls=400, calls_per_s=5)
 
 
 def figures(*, lag_ms: float = 1.0, seconds: int = 300) -> Figures:

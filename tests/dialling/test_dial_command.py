@@ -172,7 +172,7 @@ async def test_a_run_that_is_killed_again_and_again_calls_nobody_twice_and_forge
             outcome=chance.choice(["answers", "answers", "busy"]), ring_s=chance.random() / 5, light=True
         )
     for kill in range(3):
-        process = await dialling.start("--concurrent", "3")
+        process = await dialling.start("--concurrency", "3")
         enough = min(len(numbers), len(dialling.account.placed) + chance.randrange(1, 4))
         async with asyncio.timeout(60):
             while len(dialling.account.placed) < enough and process.returncode is None:
@@ -183,7 +183,7 @@ async def test_a_run_that_is_killed_again_and_again_calls_nobody_twice_and_forge
                 process.send_signal(signal.SIGKILL)
             await process.communicate()
     dialling.account.answers_lost = 0
-    code, output = await dialling.run("--concurrent", "3")
+    code, output = await dialling.run("--concurrency", "3")
     assert code == 0, output
     assert placed(dialling.account) == dict.fromkeys(numbers, 1)
     outcomes = {number: row["call_outcome"] for number, row in dialling.results().items()}
@@ -217,7 +217,7 @@ async def test_the_first_ctrl_c_lets_the_calls_finish(dialling):
         await going.wait()
 
     dialling.account.any_callee = Callee(on_answer=talk)
-    process = await dialling.start("--concurrent", "1")
+    process = await dialling.start("--concurrency", "1")
     async with asyncio.timeout(60):
         while not (dialling.account.placed and dialling.account.placed[0].status == "in-progress"):
             await asyncio.sleep(0.01)

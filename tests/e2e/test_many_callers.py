@@ -13,7 +13,7 @@ from dialog.voip.voip import VoIP
 
 
 async def load(house: House, **plan):
-    usual = {"url": house.url, "auth_token": TOKEN, "account_sid": ACCOUNT, "calls": 4, "ramp": 4.0, "turns": 2}
+    usual = {"url": house.url, "auth_token": TOKEN, "account_sid": ACCOUNT, "calls": 4, "calls_per_s": 4.0, "turns": 2}
     return await Load(LoadPlan(**{**usual, **plan}), clock=house.clock).run()
 
 

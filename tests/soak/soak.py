@@ -142,7 +142,7 @@ class Soak:
                 LoadPlan(
                     url=url,
                     duration_s=seconds,
-                    ramp=calls_per_s / 2,
+                    calls_per_s=calls_per_s / 2,
                     concurrency=concurrency // 2,
                     turns=2,
                     call_s=60.0,
@@ -159,7 +159,7 @@ class Soak:
                 LoadPlan(
                     url=url,
                     calls=max(1, long_calls // 2),
-                    ramp=2.0,
+                    calls_per_s=2.0,
                     turns=None,
                     call_s=seconds,
                     seed=7 + number,

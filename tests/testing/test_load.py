@@ -176,7 +176,7 @@ class Desk:
             await runner.cleanup()
 
     def plan(self, **more) -> LoadPlan:
-        usual = {"url": self.url, "auth_token": TOKEN, "calls": 3, "ramp": 20.0, "turns": 1, "call_s": 60.0}
+        usual = {"url": self.url, "auth_token": TOKEN, "calls": 3, "calls_per_s": 20.0, "turns": 1, "call_s": 60.0}
         return LoadPlan(**{**usual, **more})
 
 
@@ -335,14 +335,14 @@ async def test_a_late_answer_delays_only_its_own_time_and_is_told(desk):
 
 
 async def test_never_are_more_calls_live_than_allowed(desk):
-    report = await run(desk, calls=9, concurrency=2, ramp=1000.0, turns=0)
+    report = await run(desk, calls=9, concurrency=2, calls_per_s=1000.0, turns=0)
     assert report.figures.statuses == {"done": 9}
     assert report.figures.live_most == 2
     assert desk.live_most <= 2
 
 
 async def test_a_duration_ends_the_dialling_and_not_the_calls(desk):
-    report = await run(desk, calls=None, duration_s=3.0, ramp=2.0)
+    report = await run(desk, calls=None, duration_s=3.0, calls_per_s=2.0)
     assert report.figures.statuses == {"done": report.figures.dialled}
     assert 4 <= report.figures.dialled <= 6
     assert report.figures.seconds > 3.0
@@ -358,7 +358,7 @@ async def test_who_talks_without_end_leaves_when_time_is_over(desk):
 async def test_stopping_lets_everybody_hang_up_and_still_reports(desk, stopped_at):
     if stopped_at == "webhook":
         desk.webhook_delay.clear()
-    load = Load(desk.plan(calls=50, ramp=10.0, concurrency=3, turns=None), clock=CLOCK)
+    load = Load(desk.plan(calls=50, calls_per_s=10.0, concurrency=3, turns=None), clock=CLOCK)
     running = asyncio.create_task(run(desk, load=load))
     await desk.until(lambda: (desk.dialled if stopped_at == "webhook" else load.figures.turns) == 3)
     load.stop()
@@ -422,8 +422,8 @@ async def test_the_report_has_everything_for_machines_but_no_secret(desk):
         {"url": "127.0.0.1:8080"},
         {"auth_token": ""},
         {"calls": 0},
-        {"ramp": 0.0},
-        {"ramp": float("nan")},
+        {"calls_per_s": 0.0},
+        {"calls_per_s": float("nan")},
         {"concurrency": 0},
         {"concurrency": 1, "processes": 2},
         {"duration_s": -1.0},
@@ -481,7 +481,7 @@ async def test_a_generator_that_is_late_itself_calls_its_figures_void(desk, tmp_
 
 
 async def test_processes_share_the_calls_and_their_figures_are_one(desk):
-    load = Load(desk.plan(calls=5, turns=0, ramp=50.0, processes=2))
+    load = Load(desk.plan(calls=5, turns=0, calls_per_s=50.0, processes=2))
     report = await run(desk, load=load)
     assert sorted(outcome.number for outcome in report.outcomes) == [1, 2, 3, 4, 5]
     assert report.figures.statuses == {"done": 5}
@@ -549,7 +549,7 @@ async def test_the_command_fails_for_a_limit_and_says_which(desk, tmp_path):
 
 
 async def test_the_command_refuses_what_it_does_not_understand_before_it_dials(desk, tmp_path):
-    for wrong in (("--fail-if", "speed>1"), ("--ramp", "0"), ("--page", "/proc/no/such/page.html")):
+    for wrong in (("--fail-if", "speed>1"), ("--calls-per-s", "0"), ("--page", "/proc/no/such/page.html")):
         code, out, error = await dialog_load(desk, tmp_path, *wrong)
         assert (code, out) == (1, "")
         assert error.startswith("error ")

@@ -237,7 +237,7 @@ async def test_too_many_requests_are_waited_for_as_long_as_twilio_says():
 
 
 async def test_no_more_calls_are_there_than_the_account_allows():
-    pacing = Pacing(calls_per_s=1000.0, concurrent=1, wait_s=5.0)
+    pacing = Pacing(calls_per_s=1000.0, concurrency=1, wait_s=5.0)
     async with outbound_line(pacing=pacing) as (gateway, account, _voips):
         account.any_callee = ANSWERS
         first = await place(gateway)
@@ -250,7 +250,7 @@ async def test_no_more_calls_are_there_than_the_account_allows():
 
 
 async def test_a_call_that_waits_too_long_for_its_turn_is_not_placed():
-    pacing = Pacing(calls_per_s=1000.0, concurrent=1, wait_s=0.05)
+    pacing = Pacing(calls_per_s=1000.0, concurrency=1, wait_s=0.05)
     async with outbound_line(pacing=pacing) as (gateway, account, voips):
         account.any_callee = Callee(ring_s=60)
         await place(gateway)

@@ -31,7 +31,7 @@ def test_calls_are_placed_in_their_order_so_many_a_second():
 
 
 def test_a_call_waits_until_another_one_has_ended():
-    pacer = Pacer(Pacing(calls_per_s=100.0, concurrent=2))
+    pacer = Pacer(Pacing(calls_per_s=100.0, concurrency=2))
     assert list(run(pacer, range(3))) == [0, 1]
     assert pacer.deadline is None
     pacer.withdraw(0)
@@ -40,12 +40,12 @@ def test_a_call_waits_until_another_one_has_ended():
 
 
 def test_gateways_that_share_an_account_have_an_equal_part_of_its_limits():
-    pacer = Pacer(Pacing(calls_per_s=4.0, concurrent=7))
+    pacer = Pacer(Pacing(calls_per_s=4.0, concurrency=7))
     pacer.sharers = 3
     granted = run(pacer, range(3))
     assert list(granted.values()) == pytest.approx([0.0, 0.75])
     pacer.sharers = 100
-    assert run(Pacer(Pacing(concurrent=1)), range(2)).keys() == {0}
+    assert run(Pacer(Pacing(concurrency=1)), range(2)).keys() == {0}
     pacer.sharers = 1
     assert pacer.grant(10.0) == (2,)
 
@@ -81,14 +81,14 @@ def test_pauses_grow_while_the_carrier_does_not_say_how_long_and_end_when_it_tak
 
 
 def test_more_than_may_wait_are_refused():
-    pacer = Pacer(Pacing(waiting=2, concurrent=1))
+    pacer = Pacer(Pacing(waiting=2, concurrency=1))
     pacer.ask(1)
     pacer.ask(2)
     with pytest.raises(LimitError, match="Pacing"):
         pacer.ask(3)
 
 
-@pytest.mark.parametrize("wrong", [{"calls_per_s": 0}, {"concurrent": 0}, {"wait_s": -1}, {"waiting": 0}])
+@pytest.mark.parametrize("wrong", [{"calls_per_s": 0}, {"concurrency": 0}, {"wait_s": -1}, {"waiting": 0}])
 def test_limits_are_positive(wrong):
     with pytest.raises(ConfigurationError):
         Pacing(**wrong)
@@ -99,8 +99,8 @@ def test_limits_are_positive(wrong):
     st.integers(1, 5),
     st.lists(st.tuples(st.sampled_from(["ask", "end", "refuse", "wait"]), st.floats(0, 3)), max_size=60),
 )
-def test_whatever_happens_the_limits_hold_and_nobody_is_forgotten(rate, concurrent, steps):
-    pacer = Pacer(Pacing(calls_per_s=rate, concurrent=concurrent))
+def test_whatever_happens_the_limits_hold_and_nobody_is_forgotten(rate, concurrency, steps):
+    pacer = Pacer(Pacing(calls_per_s=rate, concurrency=concurrency))
     now, number, granted, ended, not_before = 0.0, 0, [], set(), 0.0
     for step, amount in steps:
         if step == "ask":
@@ -120,14 +120,14 @@ def test_whatever_happens_the_limits_hold_and_nobody_is_forgotten(rate, concurre
                 assert now - granted[-1][1] >= 1 / rate - 1e-9
             assert now >= not_before
             granted.append((call, now))
-        assert len(pacer.active) <= concurrent
+        assert len(pacer.active) <= concurrency
     assert [call for call, _ in granted] == sorted(call for call, _ in granted)
     assert {call for call, _ in granted} | set(pacer.waiting) == set(range(1, number + 1))
 
 
 def test_who_gives_up_waiting_takes_nobody_elses_turn():
     async def main(clock):
-        pacer = CallPacer(Pacing(calls_per_s=1.0, concurrent=1, wait_s=5.0), clock)
+        pacer = CallPacer(Pacing(calls_per_s=1.0, concurrency=1, wait_s=5.0), clock)
         first = await pacer.turn()
         impatient = asyncio.create_task(pacer.turn())
         patient = asyncio.create_task(pacer.turn())
