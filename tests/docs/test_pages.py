@@ -109,7 +109,8 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 LISTED = re.findall(r"^\.\. automodule:: (\S+)$", REFERENCE, re.MULTILINE)
 INTERNAL = re.compile(
     r"""dialog\.(
-        __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) | recent | schemas |
+        __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) | checks | recent |
+        schemas |
         agent\.(
             alignment | briefing | callerwords | cascade | clienttools | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
             ledger | mcptools | menus | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recorded | responder | resume | resumer |
