@@ -15,7 +15,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from dialog.errors import ConfigurationError
-from dialog.voip.lifespan import Message, Receive, Send
+from dialog.net.asgi import Message, Receive, Send, headers_of, respond
 from dialog.voip.web.gateway import WebGateway
 
 __all__ = ["Authorize", "AuthorizeScope", "TalkPage", "client_files"]
@@ -120,7 +120,7 @@ class TalkPage:
         root, path = scope.get("root_path", "").rstrip("/"), scope["path"].rstrip("/")
         # Older servers tell the rest of the path alone.
         mounted, below = self._place(path if path.startswith(root) else root + path)
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = headers_of(scope)
         host, origin = headers.get("host", ""), headers.get("origin", "")
         user: str | None = ""
         if authorize is not None and below == "/token" and self._gateway.trusts(origin, host):
@@ -129,10 +129,7 @@ class TalkPage:
             answer = _plain(405, "not in this way")
         else:
             answer = self._answer(below, mounted, host, origin, user)
-        fields = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
-        fields.append((b"content-length", str(len(answer.body)).encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": fields})
-        await send({"type": "http.response.body", "body": answer.body})
+        await respond(send, answer.status, answer.headers.items(), answer.body)
 
     def _place(self, path: str) -> tuple[str, str | None]:
         """Below which path of the host gateway and page are mounted together, and what is asked for below the page."""

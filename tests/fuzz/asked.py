@@ -20,11 +20,11 @@ from inputs import NOBODY, in_a_loop, texts
 from dialog.calls.events import CallerSaid
 from dialog.errors import RemoteProtocolError
 from dialog.message import CallMetadata
-from dialog.server.api.core import HttpRequest
+from dialog.server.api.core import HttpRequest, refused
 from dialog.server.api.problems import Problem
 from dialog.server.config import ApiSettings, ApiToken, ServiceConfig
 from dialog.server.console.board import Board
-from dialog.server.console.core import Visit, refused
+from dialog.server.console.core import Visit
 from dialog.server.console.viewer import Viewer
 from dialog.server.console.visitors import COOKIE
 from dialog.server.service import Service

@@ -105,7 +105,7 @@ async def test_a_client_is_let_in_and_refused_as_on_a_websocket(asgi):
         ),
         (b"{", "", 400, "protocol"),
         ({"sdp": AN_OFFER, "session": start(token="{token}")}, "https://evil.example", 403, "refused"),
-        (b"x" * 70_000, "", 413, None),
+        (b"x" * 70_000, "", 413, "protocol"),
     ],
 )
 async def test_what_is_no_good_is_refused_with_a_status_and_costs_nothing(body, origin, status, code, asgi):

@@ -7,10 +7,9 @@ import logging
 
 from aiohttp import WSMsgType, web
 
-from dialog.errors import LimitError
-from dialog.keyed import BodyBuffer
+from dialog.net.bodies import read_body
 from dialog.net.cutoff import cut_off
-from dialog.server.api.core import Answer, Api, HttpRequest, Matched
+from dialog.server.api.core import Answer, Api, HttpRequest, Matched, refused
 from dialog.server.api.cors import allowed_origin, cors_headers, preflight
 from dialog.server.api.feeds import Feed
 from dialog.server.api.problems import Problem
@@ -18,8 +17,6 @@ from dialog.server.api.problems import Problem
 __all__ = ["add_api_routes"]
 
 logger = logging.getLogger(__name__)
-
-_PROBLEM = "application/problem+json"
 
 
 def add_api_routes(api: Api, app: web.Application, prefix: str = "") -> None:
@@ -49,12 +46,16 @@ class _Shell:
             matched = self._api.head(seen)
             if matched.operation.produces == "events" and web.WebSocketResponse().can_prepare(request):
                 return await self._over_socket(request, matched)
-            answer = await self._api.answer(matched, await self._body(request))
+            settings = self._api.settings
+            body = await read_body(
+                request.content.iter_any(), Problem, limit=settings.max_body, timeout_s=settings.body_timeout_s
+            )
+            answer = await self._api.answer(matched, body)
         except Problem as problem:
-            answer = _refused(problem)
+            answer = refused(problem)
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
-            answer = _refused(Problem(500, "something went wrong; the log says what"))
+            answer = refused(Problem(500, "something went wrong; the log says what"))
         headers = {**dict(answer.headers), **dict(cors_headers(origin))}
         if answer.stream is None:
             if answer.body:
@@ -101,20 +102,6 @@ class _Shell:
             await socket.close()
         return socket
 
-    async def _body(self, request: web.Request) -> bytes:
-        if not request.can_read_body:
-            return b""
-        buffer = BodyBuffer(self._api.settings.max_body)
-        try:
-            async with asyncio.timeout(self._api.settings.body_timeout_s):
-                async for piece in request.content.iter_any():
-                    buffer.add(piece)
-        except LimitError as exc:
-            raise Problem(413, str(exc)) from exc
-        except TimeoutError as exc:
-            raise Problem(408, "the body took too long") from exc
-        return buffer.bytes()
-
     def _enter(self) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -128,10 +115,6 @@ class _Shell:
     async def close(self, _: web.Application) -> None:
         for task in self._feeds:
             task.cancel()
-
-
-def _refused(problem: Problem) -> Answer:
-    return Answer(status=problem.status, body=problem.to_json(), content_type=_PROBLEM, headers=problem.headers)
 
 
 async def _until_closed(socket: web.WebSocketResponse) -> None:

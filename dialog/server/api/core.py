@@ -59,6 +59,16 @@ class Answer(Struct, frozen=True, kw_only=True):
     stream: AsyncIterator[bytes] | None = None
 
 
+def refused(problem: Problem) -> Answer:
+    """What is answered instead."""
+    return Answer(
+        status=problem.status,
+        body=problem.to_json(),
+        content_type="application/problem+json",
+        headers=problem.headers,
+    )
+
+
 class Matched(Struct, frozen=True, kw_only=True):
     """A request that may be answered, before its body was read."""
 

@@ -7,11 +7,12 @@ import logging
 
 from aiohttp import WSMsgType, web
 
-from dialog.errors import LimitError, RemoteProtocolError
-from dialog.keyed import BodyBuffer
+from dialog.errors import RemoteProtocolError
+from dialog.net.bodies import read_body
 from dialog.net.cutoff import cut_off
+from dialog.server.api.core import refused
 from dialog.server.api.problems import Problem
-from dialog.server.console.core import Console, Visit, refused
+from dialog.server.console.core import Console, Visit
 
 __all__ = ["add_console_routes"]
 
@@ -40,7 +41,11 @@ class _Shell:
         if web.WebSocketResponse().can_prepare(request):
             return await self._attend(request, visit)
         try:
-            answer = await self._console.answer(visit, await self._body(request))
+            settings = self._console.settings
+            body = await read_body(
+                request.content.iter_any(), Problem, limit=settings.max_body, timeout_s=settings.body_timeout_s
+            )
+            answer = await self._console.answer(visit, body)
         except Problem as problem:
             answer = refused(problem)
         except Exception:
@@ -100,21 +105,6 @@ class _Shell:
             base=request.path[:end],
             secure=request.secure,
         )
-
-    async def _body(self, request: web.Request) -> bytes:
-        if not request.can_read_body:
-            return b""
-        settings = self._console.settings
-        buffer = BodyBuffer(settings.max_body)
-        try:
-            async with asyncio.timeout(settings.body_timeout_s):
-                async for piece in request.content.iter_any():
-                    buffer.add(piece)
-        except LimitError as exc:
-            raise Problem(413, str(exc)) from exc
-        except TimeoutError as exc:
-            raise Problem(408, "the body took too long") from exc
-        return buffer.bytes()
 
     async def close(self, _: web.Application) -> None:
         for task in self._pages:

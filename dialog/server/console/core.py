@@ -29,7 +29,7 @@ from dialog.voip.call import Call
 if TYPE_CHECKING:
     from dialog.server.service import Service
 
-__all__ = ["Console", "Visit", "refused"]
+__all__ = ["Console", "Visit"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Console:
         """Answer a request.
 
         Raises:
-            Problem: It is refused: :func:`refused` says so.
+            Problem: It is refused.
         """
         name = visit.path.removeprefix("/")
         if visit.method not in ("GET", "POST"):
@@ -225,16 +225,6 @@ class Console:
     def _html(self, visit: Visit, body: bytes, status: int = 200) -> Answer:
         host = self._host(visit)
         return Answer(status=status, body=body, content_type="text/html; charset=utf-8", headers=pages.headers(host))
-
-
-def refused(problem: Problem) -> Answer:
-    """What is answered instead."""
-    return Answer(
-        status=problem.status,
-        body=problem.to_json(),
-        content_type="application/problem+json",
-        headers=problem.headers,
-    )
 
 
 def _key(config: ServiceConfig) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -10,8 +9,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from dialog.errors import LimitError
-from dialog.keyed import BodyBuffer
+from dialog.net.bodies import read_body
 from dialog.net.cutoff import cut_off
 from dialog.voip.aiosocket import AiohttpSockets
 from dialog.voip.carrier.exchange import Exchange
@@ -56,7 +54,9 @@ class AiohttpShell:
         try:
             seen = _request(request)
             endpoint = self._webhooks.head(seen)
-            body = await self._body(request)
+            body = await read_body(
+                request.content.iter_any(), Refusal, limit=self._webhooks.max_body, timeout_s=self._body_timeout_s
+            )
             seen = _request(request, body)
             fields = self._webhooks.check(seen)
             response = await self._exchange.respond(endpoint, fields, self._webhooks.site(seen))
@@ -86,20 +86,6 @@ class AiohttpShell:
     async def close(self) -> None:
         """Close the sockets that no call closed, and wait until all are."""
         await self.sockets.close()
-
-    async def _body(self, request: web.Request) -> bytes:
-        if not request.can_read_body:
-            return b""
-        buffer = BodyBuffer(self._webhooks.max_body)
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                async for piece in request.content.iter_any():
-                    buffer.add(piece)
-        except LimitError as exc:
-            raise Refusal(413, str(exc)) from exc
-        except TimeoutError as exc:
-            raise Refusal(408, f"the body did not come within {self._body_timeout_s:g} s") from exc
-        return buffer.bytes()
 
 
 def _request(request: web.Request, body: bytes = b"") -> Request:

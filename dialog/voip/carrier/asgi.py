@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 
-from dialog.errors import LimitError
-from dialog.keyed import BodyBuffer
+from dialog.net.asgi import Message, Receive, RequestBody, Send, deny, headers_of, respond, serve_lifespan
+from dialog.net.bodies import read_body
 from dialog.voip.carrier.aiohttp_shell import OpenMedia
 from dialog.voip.carrier.exchange import Exchange
 from dialog.voip.carrier.http import Refusal, Request, Response, Webhooks
 from dialog.voip.carrier.session import MediaSession
-from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
 from dialog.voip.wires import CLOSE_S, AsgiWire
 
 __all__ = ["AsgiShell"]
@@ -71,30 +70,15 @@ class AsgiShell:
         try:
             seen = _request(scope)
             endpoint = self._webhooks.head(seen)
-            body = await self._body(receive)
+            body = await read_body(
+                RequestBody(receive), Refusal, limit=self._webhooks.max_body, timeout_s=self._body_timeout_s
+            )
             seen = _request(scope, body)
             fields = self._webhooks.check(seen)
             response = await self._exchange.respond(endpoint, fields, self._webhooks.site(seen))
         except Refusal as refusal:
             response = _refused(scope, refusal, self._exchange.refusals.webhooks)
-        await _respond(send, "http.response", response)
-
-    async def _body(self, receive: Receive) -> bytes:
-        buffer = BodyBuffer(self._webhooks.max_body)
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise Refusal(400, "the request broke off")
-                    buffer.add(message.get("body", b""))
-                    more = message.get("more_body", False)
-        except LimitError as exc:
-            raise Refusal(413, str(exc)) from exc
-        except TimeoutError as exc:
-            raise Refusal(408, f"the body did not come within {self._body_timeout_s:g} s") from exc
-        return buffer.bytes()
+        await respond(send, response.status, _headers(response), response.body)
 
     async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
         message = await receive()
@@ -109,10 +93,7 @@ class AsgiShell:
             site = self._webhooks.site(seen)
         except Refusal as refusal:
             response = _refused(scope, refusal, self._exchange.refusals.sockets)
-            if "websocket.http.response" in (scope.get("extensions") or {}):
-                await _respond(send, "websocket.http.response", response)
-            else:
-                await send({"type": "websocket.close", "code": 1008})  # the server answers 403
+            await deny(scope, send, response.status, _headers(response), response.body)
             return
         await send({"type": "websocket.accept"})
         codec, make = self._open_media(site, fields)
@@ -164,27 +145,22 @@ def _request(scope: Message, body: bytes = b"") -> Request:
     root = scope.get("root_path", "").rstrip("/")
     if root and not (path == root or path.startswith(root + "/")):
         path = root + path  # a proxy stripped it
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
     return Request(
         method=scope.get("method", "GET"),
         path=path,
         query=scope.get("query_string", b"").decode("ascii", "replace"),
-        headers=headers,
+        headers=headers_of(scope),
         secure=scope.get("scheme", "http") in ("https", "wss"),
         root=root,
         body=body,
     )
 
 
-async def _respond(send: Send, kind: str, response: Response) -> None:
-    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+def _headers(response: Response) -> list[tuple[str, str]]:
+    headers = list(response.headers)
     if response.status != 204:
-        headers.append((b"content-type", response.content_type.encode()))
-        headers.append((b"content-length", str(len(response.body)).encode()))
-    await send({"type": f"{kind}.start", "status": response.status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": response.body})
+        headers.append(("content-type", response.content_type))
+    return headers
 
 
 def _refused(scope: Message, refusal: Refusal, counts: Counter[int]) -> Response:

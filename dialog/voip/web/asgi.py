@@ -10,11 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import LimitError
-from dialog.keyed import BodyBuffer
+from dialog.net.asgi import Message, Receive, RequestBody, Send, deny, headers_of, peer_of, respond, serve_lifespan
 from dialog.scope import CallScope
 from dialog.voip.aiosocket import Session
-from dialog.voip.lifespan import Message, Receive, Send, serve_lifespan
 from dialog.voip.web.messages import SUBPROTOCOL
 from dialog.voip.web.stream import WebStream
 from dialog.voip.wires import CLOSE_S, AsgiWire
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WebAsgi"]
 
-_BODY_S = 5.0
+_TEXT = (("content-type", "text/plain; charset=utf-8"),)
 
 
 class MakeSession(Protocol):
@@ -66,7 +64,7 @@ class WebAsgi:
             case "http" if self._offers is not None and scope["path"].endswith("/webrtc"):
                 await self._answer(self._offers, scope, receive, send)
             case "http":
-                await _respond(send, "http.response", 426, "this is a WebSocket")
+                await respond(send, 426, _TEXT, b"this is a WebSocket\n")
             case "lifespan":
                 await serve_lifespan(receive, send, start=self._on_start, close=self._on_shutdown)
             case _:
@@ -79,51 +77,26 @@ class WebAsgi:
 
     async def _answer(self, offers: Offers, scope: Message, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("POST", "OPTIONS"):
-            await _respond(send, "http.response", 405, "offers are posted")
+            await respond(send, 405, _TEXT, b"offers are posted\n")
             return
-        buffer = BodyBuffer(offers.max_message)
-        try:
-            async with asyncio.timeout(_BODY_S):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        return  # it broke off
-                    buffer.add(message.get("body", b""))
-                    more = message.get("more_body", False)
-        except LimitError as exc:
-            await _respond(send, "http.response", 413, str(exc))
-            return
-        except TimeoutError:
-            await _respond(send, "http.response", 408, f"the offer did not come within {_BODY_S:g} s")
-            return
-        headers = _headers(scope)
-        client = scope.get("client") or ("", 0)
-        answer = await offers.answer(scope["method"], headers, str(client[0]), buffer.bytes())
-        fields = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
-        if answer.body:
-            fields.append((b"content-type", b"application/json"))
-        fields.append((b"content-length", str(len(answer.body)).encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": fields})
-        await send({"type": "http.response.body", "body": answer.body})
+        answer = await offers.answer(scope["method"], headers_of(scope), peer_of(scope), RequestBody(receive))
+        kind = (("content-type", "application/json"),) if answer.body else ()
+        await respond(send, answer.status, (*answer.headers, *kind), answer.body)
 
     async def _websocket(self, scope: Message, receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] != "websocket.connect":
             return
-        headers = _headers(scope)
+        headers = headers_of(scope)
         refused = self._refusal(headers)
         if refused is not None:
-            if "websocket.http.response" in (scope.get("extensions") or {}):
-                await _respond(send, "websocket.http.response", *refused)
-            else:
-                await send({"type": "websocket.close", "code": 1008})  # the server answers 403
+            status, reason = refused
+            await deny(scope, send, status, _TEXT, f"{reason}\n".encode())
             return
         offered = scope.get("subprotocols") or ()
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
         wire = AsgiWire(stream := WebStream(self._clock.now()), send)
-        client = scope.get("client") or ("", 0)
-        session = self._make(stream, wire, str(client[0]), headers.get("origin", ""))
+        session = self._make(stream, wire, peer_of(scope), headers.get("origin", ""))
         self._wires.add(wire)
         writer = asyncio.create_task(wire.run(), name="write to a client")
         patience = asyncio.get_running_loop().call_later(self._start_timeout_s, session.lose_patience)
@@ -156,14 +129,3 @@ class WebAsgi:
             if not entered and session.scope is not None:
                 entered = True
                 CallScope.adopt(session.scope)  # whatever listeners create belongs to the call
-
-
-def _headers(scope: Message) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-async def _respond(send: Send, kind: str, status: int, text: str) -> None:
-    body = text.encode() + b"\n"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": f"{kind}.start", "status": status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": body})

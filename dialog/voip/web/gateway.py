@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from aiohttp import web
 
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import ConfigurationError, LimitError, MissingExtra, StateError
-from dialog.keyed import BodyBuffer
+from dialog.errors import ConfigurationError, MissingExtra, StateError
+from dialog.net.cutoff import cut_off
 from dialog.net.origins import is_own
 from dialog.participant import Event
 from dialog.voip.admission import Resolver, Workers
@@ -47,7 +46,6 @@ Listener = Callable[[WebVoIP], object]
 ListenerT = TypeVar("ListenerT", bound=Listener)
 
 _DEFAULT_SETTINGS = CallSettings(lost_s=15.0, never_connected_s=20.0)
-_BODY_S = 5.0
 
 
 class WebGateway(ServedGateway[WebVoIP, WebSwitchboard, WebExchange]):
@@ -360,20 +358,14 @@ class WebGateway(ServedGateway[WebVoIP, WebSwitchboard, WebExchange]):
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         assert self._offers is not None
-        buffer = BodyBuffer(self._offers.max_message)
-        try:
-            async with asyncio.timeout(_BODY_S):
-                async for piece in request.content.iter_any():
-                    buffer.add(piece)
-        except LimitError as exc:
-            return web.Response(status=413, text=f"{exc}\n")
-        except TimeoutError:
-            return web.Response(status=408, text=f"the offer did not come within {_BODY_S:g} s\n")
         headers = {name.lower(): value for name, value in request.headers.items()}
-        answer = await self._offers.answer(request.method, headers, request.remote or "", buffer.bytes())
+        answer = await self._offers.answer(request.method, headers, request.remote or "", request.content.iter_any())
         kind = "application/json" if answer.body else None
         fields = dict(answer.headers)
-        return web.Response(status=answer.status, body=answer.body or None, headers=fields, content_type=kind)
+        response = web.Response(status=answer.status, body=answer.body or None, headers=fields, content_type=kind)
+        if answer.status in (408, 413):
+            await cut_off(request, response)
+        return response
 
 
 def _origin(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from dialog.clock import Clock
+from dialog.net.bodies import read_body
 from dialog.voip.web.messages import ErrorTold, SessionResume, SessionStart, SessionStarted, encode
 from dialog.voip.web.rtc.connection import RtcConnection, RtcWire
 from dialog.voip.web.rtc.settings import WebRTC
@@ -35,6 +36,7 @@ _CANDIDATE: Final = re.compile(r"^a=candidate:", re.MULTILINE)
 _MAX_CANDIDATES: Final = 40
 """Each is knocked at: an offer must not make us knock anywhere else."""
 _STATUS: Final = {1008: 400, 1009: 413, 1011: 500}
+_BODY_S: Final = 5.0
 _CLOSE_S: Final = 5.0
 
 
@@ -106,8 +108,8 @@ class Offers:
         """Offers whose connection is being made."""
         self._closed = False
 
-    async def answer(self, method: str, headers: Mapping[str, str], remote: str, body: bytes) -> Answer:
-        """Answer a request; ``headers`` have names in lower case."""
+    async def answer(self, method: str, headers: Mapping[str, str], remote: str, body: AsyncIterable[bytes]) -> Answer:
+        """Answer a request; ``headers`` have names in lower case, and ``body`` comes piece by piece."""
         origin = headers.get("origin", "")
         refused = self._refusal(headers)
         if refused is not None:
@@ -116,7 +118,8 @@ class Offers:
         if method == "OPTIONS":  # a page of another host, which is among the origins
             return Answer(status=204, headers=shared)
         try:
-            answer = await self._take(decode_offer(body), remote, origin)
+            posted = await read_body(body, _unread, limit=self.max_message, timeout_s=_BODY_S)
+            answer = await self._take(decode_offer(posted), remote, origin)
         except Refusal as refusal:
             self._refused(refusal.close_code, str(refusal))
             status = _STATUS.get(refusal.close_code, refusal.close_code - 4000)
@@ -200,6 +203,10 @@ def decode_offer(body: bytes) -> RtcOffer:
     if len(_CANDIDATE.findall(offer.sdp)) > _MAX_CANDIDATES:
         raise Refusal(4400, "offer", f"an offer has at most {_MAX_CANDIDATES} candidates")
     return offer
+
+
+def _unread(status: int, reason: str) -> Refusal:
+    return Refusal(4000 + status, "protocol", reason)
 
 
 def _shared(origin: str) -> tuple[tuple[str, str], ...]:
