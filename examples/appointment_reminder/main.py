@@ -22,6 +22,7 @@ from dialog import (
     CallNotAnswered,
     CartesiaTTS,
     Clock,
+    ConfigurationError,
     DeepgramSTT,
     NotUnderstood,
     ScriptCall,
@@ -191,7 +192,12 @@ async def offline(speed: float) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--offline"]:
-        asyncio.run(offline(speed=float(sys.argv[2]) if len(sys.argv) > 2 else 1.0))
-    else:
-        asyncio.run(live())
+    try:
+        if sys.argv[1:2] == ["--offline"]:
+            asyncio.run(offline(speed=float(sys.argv[2]) if len(sys.argv) > 2 else 1.0))
+        else:
+            asyncio.run(live())
+    except ConfigurationError as exc:
+        sys.exit(f"error: {exc}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -5,6 +5,7 @@ Run it with ``python main.py``; the settings are explained in ``.env.template``.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import cache
@@ -14,7 +15,7 @@ from uuid import UUID
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from dialog import Agent, CartesiaTTS, DeepgramSTT, Message, TwilioGateway, VoIP, logs
+from dialog import Agent, CartesiaTTS, ConfigurationError, DeepgramSTT, Message, TwilioGateway, VoIP, logs
 from dialog.calls.events import AgentSaid, CallEvent, ReplyDropped
 from dialog.env import read_env, required
 from dialog.server.serving import run
@@ -122,4 +123,7 @@ def make_gateway() -> TwilioGateway:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigurationError as exc:
+        sys.exit(f"error: {exc}")

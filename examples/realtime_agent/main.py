@@ -5,6 +5,7 @@ Run it with ``python main.py``; the settings are explained in ``.env.template``.
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 
 from dialog import Agent, AgentSettings, OpenAILLM, TwilioGateway, VoIP, create_s2s, end_call_tool, logs, tool
@@ -84,4 +85,7 @@ def make_gateway() -> TwilioGateway:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigurationError as exc:
+        sys.exit(f"error: {exc}")

@@ -6,8 +6,11 @@ receptionist without any account.
 
 from __future__ import annotations
 
+import sys
+
 from dialog import (
     CartesiaTTS,
+    ConfigurationError,
     DeepgramSTT,
     OpenAIAgent,
     TwilioGateway,
@@ -88,4 +91,7 @@ def make_gateway() -> TwilioGateway:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigurationError as exc:
+        sys.exit(f"error: {exc}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import socket
+import sys
 
 from aiohttp import web
 
@@ -160,4 +161,7 @@ async def main(speed: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--speed", type=float, default=1.0, help="so many times faster than calls are")
-    asyncio.run(main(parser.parse_args().speed))
+    try:
+        asyncio.run(main(parser.parse_args().speed))
+    except KeyboardInterrupt:
+        sys.exit(130)

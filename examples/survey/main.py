@@ -22,6 +22,7 @@ from dialog import (
     CallNotAnswered,
     CartesiaTTS,
     Clock,
+    ConfigurationError,
     DeepgramSTT,
     NotUnderstood,
     Timeout,
@@ -174,7 +175,12 @@ def offline(speed: float) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--offline"]:
-        offline(speed=float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)
-    else:
-        live()
+    try:
+        if sys.argv[1:2] == ["--offline"]:
+            offline(speed=float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)
+        else:
+            live()
+    except ConfigurationError as exc:
+        sys.exit(f"error: {exc}")
+    except KeyboardInterrupt:
+        sys.exit(130)

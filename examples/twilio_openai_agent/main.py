@@ -5,7 +5,9 @@ Run it with ``python main.py``; the settings are explained in ``.env.template``.
 
 from __future__ import annotations
 
-from dialog import CartesiaTTS, DeepgramSTT, TwilioGateway, TwilioOpenAIAgent, VoIP, logs
+import sys
+
+from dialog import CartesiaTTS, ConfigurationError, DeepgramSTT, TwilioGateway, TwilioOpenAIAgent, VoIP, logs
 from dialog.env import read_env, required
 from dialog.server.serving import run
 from dialog.server.tls import tls_context
@@ -59,4 +61,7 @@ def make_gateway() -> TwilioGateway:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigurationError as exc:
+        sys.exit(f"error: {exc}")

@@ -339,8 +339,8 @@ async def test_missing_settings_are_named(name: str, tmp_path: Path) -> None:
     async with asyncio.timeout(20):
         _, error = await process.communicate()
     assert process.returncode == 1
-    last = error.decode().strip().splitlines()[-1]
-    assert "not set: TWILIO_AUTH_TOKEN, DEEPGRAM_API_KEY, CARTESIA_API_KEY, TWILIO_ACCOUNT_SID, WEBHOOK_URL" in last
+    (line,) = error.decode().strip().splitlines()
+    assert "not set: TWILIO_AUTH_TOKEN, DEEPGRAM_API_KEY, CARTESIA_API_KEY, TWILIO_ACCOUNT_SID, WEBHOOK_URL" in line
 
 
 async def test_a_realtime_provider_that_there_is_not_is_named(tmp_path: Path) -> None:
@@ -353,8 +353,8 @@ async def test_a_realtime_provider_that_there_is_not_is_named(tmp_path: Path) ->
     )
     async with asyncio.timeout(20):
         _, error = await process.communicate()
-    last = error.decode().strip().splitlines()[-1]
-    assert last.endswith("REALTIME_PROVIDER must be one of openai, gemini, grok, deepgram, elevenlabs, got 'opnai'")
+    (line,) = error.decode().strip().splitlines()
+    assert line.endswith("REALTIME_PROVIDER must be one of openai, gemini, grok, deepgram, elevenlabs, got 'opnai'")
 
 
 @pytest.mark.parametrize("name", [*NAMES, REALTIME])
