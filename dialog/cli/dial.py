@@ -21,6 +21,7 @@ from dialog.dialling.table import read_table, write_results
 from dialog.env import read_env, required
 from dialog.errors import ConfigurationError
 from dialog.loading import load_target
+from dialog.net.listening import listen
 from dialog.server.tls import tls_context
 from dialog.voip.answering import MachineDetection
 from dialog.voip.listening_in import play_on_speakers
@@ -86,7 +87,7 @@ async def run_dial(console: Console, options: DialOptions) -> int:
             runner = web.AppRunner(gateway.app(), access_log=None)
             await runner.setup()
             try:
-                await web.TCPSite(runner, options.host, options.port, ssl_context=tls).start()
+                await listen(runner, options.host, options.port, tls=tls)
                 view = _View(console)
                 batch = Batch(gateway, table, ledger, settings, on_voip=on_voip, changed=lambda: view.show(batch))
                 try:

@@ -144,7 +144,8 @@ async def run_talk(
     """Serve the page until Ctrl-C; with ``out`` the console as well, which keeps calls and recordings there.
 
     Raises:
-        ConfigurationError: A target names no function, two are the same, or the address is taken.
+        ConfigurationError: A target names no function, two are the same, the address is taken, or ``out`` cannot be
+            written.
         MissingExtra: The demo's speech, or what the call log needs, is not installed.
     """
     note, names, made = "", {}, {}
@@ -162,7 +163,10 @@ async def run_talk(
         site: TalkSite | ConsoleSite = make_site(made, names=names, note=note)
     else:
         check_log()
-        await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ConfigurationError(f"{out} cannot be written: {exc}") from exc
         site = ConsoleSite(made, names=names, note=note, out=out, token=token)
 
     def started(bound: int) -> None:
@@ -173,8 +177,5 @@ async def run_talk(
             console.print(f"Watch it at {url}/console with the token {token}", highlight=False, soft_wrap=True)
 
     with logs.configure(log_level):
-        try:
-            await serve(site, host=host, port=port, leave_s=0.0, drain_s=0.0, started=started, watched=site.watched)
-        except OSError as exc:
-            raise ConfigurationError(f"{host}:{port} cannot be listened at: {exc}") from exc
+        await serve(site, host=host, port=port, leave_s=0.0, drain_s=0.0, started=started, watched=site.watched)
     return 0

@@ -16,6 +16,7 @@ from rich.console import Console
 from dialog import logs
 from dialog.cli.fleet import settings_from
 from dialog.env import read_env
+from dialog.net.listening import listen
 from dialog.workers.process import Orders
 from dialog.workers.supervisor import Load, Supervisor
 
@@ -112,7 +113,7 @@ async def _probes(supervisor: Supervisor, host: str, port: int) -> AsyncGenerato
     runner = web.AppRunner(app, access_log=None)
     try:
         await runner.setup()
-        await web.TCPSite(runner, host, port).start()
+        await listen(runner, host, port)
         yield
     finally:
         await runner.cleanup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
 __all__ = ["make_fleet_gateway", "make_gateway", "make_service"]
 
 
+def _call(target: str, function: Callable[..., Any], **arguments: object) -> Any:
+    """What the function makes, if it can be called with these arguments alone.
+
+    Raises:
+        ConfigurationError: It wants more.
+    """
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as exc:
+        hint = " (a function that takes calls is run by chat, talk, worker or dial)" if "voip" in str(exc) else ""
+        raise ConfigurationError(f"{target} makes nothing to serve: {exc}{hint}") from exc
+    return function(**arguments)
+
+
 def make_gateway(target: str, *, workers: Workers | None = None) -> Gateway:
     """The gateway that ``module:name`` or ``path/to/file.py:name`` names, or what the function of that name makes.
 
@@ -35,7 +50,7 @@ def make_gateway(target: str, *, workers: Workers | None = None) -> Gateway:
         raise ConfigurationError(
             f"{target} takes no workers: name a function with a parameter ``workers`` that hands it to the gateway"
         )
-    made: Any = (found(workers=workers) if workers is not None else found()) if makes else found
+    made: Any = _call(target, found, **({} if workers is None else {"workers": workers})) if makes else found
     if not _is_gateway(made):
         raise ConfigurationError(f"{target} is no gateway and makes none, but {type(made).__name__}")
     return cast("Gateway", made)
@@ -69,7 +84,7 @@ def make_service(target: str, env_file: str | Path = ".env") -> Service:
     if not target:
         return Service.from_env(read_env(env_file))
     found: Any = load_target(target)
-    made = found() if callable(found) and not isinstance(found, Service) else found
+    made = _call(target, found) if callable(found) and not isinstance(found, Service) else found
     if isinstance(made, ServiceConfig):
         return Service(made)
     if not isinstance(made, Service):

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from dialog.errors import MissingExtra
 from dialog.loop import calm_collector, new_event_loop
+from dialog.net.listening import listen
 
 __all__ = ["Gateway", "Probes", "add_metrics", "run", "serve"]
 
@@ -96,6 +97,9 @@ async def serve(
 
     Returns:
         Whether all calls ended by themselves.
+
+    Raises:
+        ConfigurationError: The address cannot be listened at.
     """
     probes = Probes(gateway)
     app = web.Application()
@@ -114,7 +118,7 @@ async def serve(
     try:
         await runner.setup()
         for each in (port,) if own_port is None else (port, own_port):
-            await web.TCPSite(runner, host, each, ssl_context=tls, reuse_port=reuse_port or None).start()
+            await listen(runner, host, each, tls=tls, reuse_port=reuse_port)
         bound = runner.addresses[0][1]
         logger.info("Running on %s://%s:%d", "https" if tls is not None else "http", host, bound)
         if started is not None:

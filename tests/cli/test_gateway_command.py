@@ -99,6 +99,10 @@ async def test_a_gateway_takes_calls_and_leaves_without_cutting_one(tmp_path: Pa
     ("target", "complaint"),
     [
         ("main:number", "main:number is no gateway and makes none, but int"),
+        (
+            "main:on_voip",
+            "main:on_voip makes nothing to serve: missing a required argument: 'voip' (a function that takes",
+        ),
         ("main:on_void", "main has no 'on_void'; it has make, on_voip"),
         ("nowhere:gateway", "importing nowhere failed"),
     ],

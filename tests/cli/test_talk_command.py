@@ -103,7 +103,12 @@ async def test_with_the_console_calls_are_watched_kept_and_recorded(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
-    [(["nothing.py:on_voip"], "there is no file"), (["a:b", "a:b"], "named twice")],
+    [
+        (["nothing.py:on_voip"], "there is no file"),
+        (["a:b", "a:b"], "named twice"),
+        (["json:loads", "--console", "--out", "/dev/null/kept"], "/dev/null/kept cannot be written"),
+        (["json:loads", "--host", "no.such.host.invalid"], "no.such.host.invalid:0 cannot be listened at"),
+    ],
 )
 async def test_what_cannot_be_talked_to_is_one_line(arguments, why):
     process = await run(*arguments, "--port", "0")

@@ -298,7 +298,7 @@ async def test_an_address_that_is_taken_is_an_error():
     async with house() as there:
         with socket.create_server(("127.0.0.1", there.port)):
             server = there.server()
-            with pytest.raises(OSError, match="address"):
+            with pytest.raises(ConfigurationError, match="cannot be listened at: address already in use"):
                 await asyncio.to_thread(server.start)
     with pytest.raises(ConfigurationError):
         there.server(incoming=-1)

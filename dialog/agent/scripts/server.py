@@ -19,6 +19,7 @@ from dialog.agent.scripts.script import Script
 from dialog.agent.settings import AgentSettings
 from dialog.errors import ConfigurationError, StateError, Timeout
 from dialog.loop import new_event_loop
+from dialog.net.listening import listen
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.answering import MachineDetection
@@ -125,7 +126,7 @@ class BackgroundServer:
 
         Raises:
             StateError: It was started already, or this is the thread of ``loop``.
-            OSError: The address cannot be listened at.
+            ConfigurationError: The address cannot be listened at.
         """
         with self._lock:
             if self._calls is not None:
@@ -264,7 +265,7 @@ class BackgroundServer:
         runner = web.AppRunner(app, access_log=None)
         try:
             await runner.setup()
-            await web.TCPSite(runner, self._host, self._port, ssl_context=self._tls).start()
+            await listen(runner, self._host, self._port, tls=self._tls)
         except BaseException:
             await runner.cleanup()
             raise

@@ -1,0 +1,31 @@
+"""Listening at an address, or saying in one line why that cannot be."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from aiohttp import web
+
+from dialog.errors import ConfigurationError
+
+__all__ = ["listen"]
+
+
+async def listen(
+    runner: web.AppRunner, host: str, port: int, *, tls: ssl.SSLContext | None = None, reuse_port: bool = False
+) -> None:
+    """Let ``runner``, which was set up, listen at ``host`` and ``port``; 0: any free one.
+
+    Raises:
+        ConfigurationError: Another program has the address, or there is none such.
+    """
+    # An event loop may take a number that is too large modulo 65536, and listen where nobody looks for it.
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"{port} is no port: it is a number up to 65535")
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls, reuse_port=reuse_port or None).start()
+    except OSError as exc:
+        # The loops put the address and the number of the error into their texts; a resolver's numbers are below 0.
+        why = os.strerror(exc.errno).lower() if exc.errno is not None and exc.errno > 0 else exc.strerror or str(exc)
+        raise ConfigurationError(f"{host}:{port} cannot be listened at: {why}") from exc
