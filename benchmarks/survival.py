@@ -22,7 +22,7 @@ from dialog.workers.pool import WorkerPool
 
 APP = Path(__file__).with_name("survival_app.py")
 GAP_S = 0.05
-PATIENT = HostingSettings(most_losses=1000)  # by default a call is given up that loses one worker after the other
+PATIENT = HostingSettings(max_losses=1000)  # by default a call is given up that loses one worker after the other
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -121,21 +121,21 @@ def warm_transfer_tool(
     return ends_conversation(tool(name="warm_transfer")(warm_transfer))
 
 
-def press_keys_tool(*, most_rounds: int = 3, description: str = _PRESS_KEYS) -> Callable[..., Coroutine[Any, Any, str]]:
+def press_keys_tool(*, max_rounds: int = 3, description: str = _PRESS_KEYS) -> Callable[..., Coroutine[Any, Any, str]]:
     """Make a tool ``press_keys`` to be set in an agent's class: it finds its way through the menus of a machine.
 
     After it the model is not asked again before the other side has said something. When the same menu is heard again,
-    the model is told so, and what it has pressed before; after ``most_rounds`` times the agent hangs up (``ivr_loop``).
+    the model is told so, and what it has pressed before; after ``max_rounds`` times the agent hangs up (``ivr_loop``).
 
     Args:
-        most_rounds: So often the same menu may be heard.
+        max_rounds: So often the same menu may be heard.
         description: Tells the model when to use it.
 
     Raises:
-        ConfigurationError: ``most_rounds`` is below 1.
+        ConfigurationError: ``max_rounds`` is below 1.
     """
-    if most_rounds < 1:
-        raise ConfigurationError(f"press_keys_tool: most_rounds must be at least 1, got {most_rounds}")
+    if max_rounds < 1:
+        raise ConfigurationError(f"press_keys_tool: max_rounds must be at least 1, got {max_rounds}")
     loops: WeakKeyDictionary[Agent, MenuLoop] = WeakKeyDictionary()
 
     async def press_keys(self: Agent, keys: str) -> str:
@@ -143,7 +143,7 @@ def press_keys_tool(*, most_rounds: int = 3, description: str = _PRESS_KEYS) -> 
             return "nothing was pressed: keys are 0-9 * # A-D, and w for a pause of half a second"
         heard = self.heard_last()
         rounds, before = loops.setdefault(self, MenuLoop()).press(heard, keys)
-        if rounds > most_rounds:
+        if rounds > max_rounds:
             self.hang_up("ivr_loop")
             return f"nothing was pressed: this menu was heard {rounds} times, and the call ends now"
         self.send_digits(keys)

@@ -34,7 +34,7 @@ class Fleet:
         servers: The servers of the cluster, a list or with commas in between; or all settings of a connection.
         labels: What a call asks of its worker, from its metadata: ``lambda call: ("gpu",)``.
         hosting: How calls are given away, queue and wait.
-        connect_s: How long the first connection may take.
+        connect_timeout_s: How long the first connection may take.
         **connection: What else :class:`~dialog.workers.nats.NatsSettings` has: ``prefix``, ``user`` …
     """
 
@@ -44,11 +44,11 @@ class Fleet:
         *,
         labels: Labels = no_labels,
         hosting: HostingSettings = _DEFAULT_HOSTING,
-        connect_s: float = 10.0,
+        connect_timeout_s: float = 10.0,
         **connection: Any,
     ) -> None:
         self.settings = nats_settings(servers, **connection)
-        self._connect_s = connect_s
+        self._connect_timeout_s = connect_timeout_s
         self._fabric = NatsFabric(node_name("gateway"), self.settings, listens="hosts", tells="workers")
         self.host = Host(self._fabric, labels=labels, settings=hosting)
         self.peers: FleetPeers = FleetPeers(self._fabric, self.host)
@@ -74,7 +74,7 @@ class Fleet:
         if self._started:
             return
         self._started = True
-        await self._fabric.connect(within_s=self._connect_s)
+        await self._fabric.connect(within_s=self._connect_timeout_s)
         self.peers.announce()
         self.host.seek()
 

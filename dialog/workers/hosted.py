@@ -136,8 +136,8 @@ class Hosted(Participant):
         self._search = Search(self, placement, settings, self._cover)
         self._listen(voip)
         self.spawn(self._search.run(), "worker")
-        if settings.longest_s is not None:
-            self.spawn(self._end_after(settings.longest_s), "longest duration")
+        if settings.max_duration_s is not None:
+            self.spawn(self._end_after(settings.max_duration_s), "longest duration")
 
     @property
     def scope(self) -> CallScope:
@@ -440,9 +440,9 @@ class Hosted(Participant):
         finally:
             self._answer = None
 
-    async def _end_after(self, longest_s: float) -> None:
-        await self._clock.sleep(longest_s)
-        logger.warning("call %s: it has lasted %g s, and is ended by the host", self.call_id, longest_s)
+    async def _end_after(self, max_duration_s: float) -> None:
+        await self._clock.sleep(max_duration_s)
+        logger.warning("call %s: it has lasted %g s, and is ended by the host", self.call_id, max_duration_s)
         await self._cover.hang_up("max_duration")
 
     def withdraw(self) -> None:

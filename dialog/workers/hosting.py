@@ -34,16 +34,16 @@ class HostingSettings(Struct, frozen=True, kw_only=True):
     """After so long without a worker, on a silent line, the apology is played, if nobody waits for a reply."""
     resume_s: float = 8.0
     """How long another worker may take to be found, before the caller is told goodbye."""
-    most_losses: int = 5
-    """A call that has lost so many workers in a row, each within ``soon_s``, is what kills them: it is given up."""
-    soon_s: float = 10.0
-    """See ``most_losses``."""
+    max_losses: int = 5
+    """A call that has lost so many workers in a row is what kills them: it is given up …"""
+    losses_within_s: float = 10.0
+    """… if each was lost so soon after it had taken the call."""
     failure_transfer: str = ""
     """Who takes the callers then; empty: they are hung up on."""
     wrap_up_s: float = 320.0
     """How long a worker may keep a call after its end, for recordings and the like."""
-    longest_s: float | None = None
-    """A call that lasts longer is hung up by the host, whatever its agent does."""
+    max_duration_s: float | None = None
+    """A call that lasts longer is hung up by the host, whatever its agent does; ``None``: none is."""
 
 
 class Former(Struct, frozen=True):

@@ -63,7 +63,7 @@ class Search:
 
     def lost(self) -> None:
         """The worker of the call is gone: somebody else is looked for."""
-        soon = SYSTEM_CLOCK.now() - self._taken_at < self._settings.soon_s
+        soon = SYSTEM_CLOCK.now() - self._taken_at < self._settings.losses_within_s
         self._losses = self._losses + 1 if soon else 0
         self._lost.set()
 
@@ -91,7 +91,7 @@ class Search:
                 # Whoever asked for it was there, and is gone with it: the one who waits is brought back at once.
                 await self._cover.give_up("lost_worker")
                 return
-            if self._losses >= self._settings.most_losses:
+            if self._losses >= self._settings.max_losses:
                 call_id = self._call.voip.metadata.call_id
                 self._call.fail(
                     NoWorker(f"call {call_id}: {self._losses} workers in a row died with it; it is given up")

@@ -38,11 +38,11 @@ def test_only_so_many_menus_are_remembered():
 
 def test_the_limit_is_positive():
     with pytest.raises(ConfigurationError):
-        press_keys_tool(most_rounds=0)
+        press_keys_tool(max_rounds=0)
 
 
 class Navigator(Agent):
-    press_keys = press_keys_tool(most_rounds=2)
+    press_keys = press_keys_tool(max_rounds=2)
 
 
 def pressed(talk):

@@ -230,7 +230,7 @@ async def test_a_call_in_the_queue_hears_the_hold_sound_and_is_taken_when_there_
 
 
 async def test_a_call_that_lasts_too_long_is_ended_by_its_host_whatever_the_agent_does():
-    async with bridge(clock=FAST, settings=HostingSettings(longest_s=1.0)) as house:
+    async with bridge(clock=FAST, settings=HostingSettings(max_duration_s=1.0)) as house:
         worker = await house.worker("one")
         call, _, voip = await house.ring()
         await asyncio.wait_for(call.wait_closed(), 10)

@@ -60,7 +60,7 @@ class Play:
 @pytest.mark.parametrize("seed", range(12))
 async def test_nothing_is_said_twice_nothing_is_lost_and_no_tool_runs_again(seed):
     chance = random.Random(seed)
-    async with bridge(clock=FAST, settings=HostingSettings(most_losses=10)) as house:
+    async with bridge(clock=FAST, settings=HostingSettings(max_losses=10)) as house:
         play = Play(house)
         await play.worker()
         call, line, _ = await house.ring()

@@ -211,7 +211,7 @@ async def test_a_call_that_ends_while_no_worker_has_it_is_over():
 
 
 async def test_workers_die_one_after_the_other_and_the_call_goes_on():
-    async with bridge(clock=FAST, settings=HostingSettings(most_losses=10)) as house:
+    async with bridge(clock=FAST, settings=HostingSettings(max_losses=10)) as house:
         await house.worker("zero", give_clips)
         call, line, _ = await house.ring()
         hosted = house.hosted(call)
@@ -265,7 +265,7 @@ async def test_a_key_that_was_answered_is_not_told_again():
 
 
 async def test_a_call_that_kills_its_workers_is_given_up_before_it_has_killed_them_all():
-    async with bridge(clock=FAST, settings=HostingSettings(most_losses=2)) as house:
+    async with bridge(clock=FAST, settings=HostingSettings(max_losses=2)) as house:
         for count in range(4):
             await house.worker(f"w{count}", give_clips)
         call, line, _ = await house.ring()

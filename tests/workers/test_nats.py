@@ -463,14 +463,14 @@ async def test_a_server_may_ask_for_our_certificate(tmp_path):
     async with secured(tmp_path, verify=True) as (server, ca, authority):
         pem, key, _ = certificate(tmp_path, "client", authority)
         await accepted(servers=server.url, ca=ca, certificate=pem, key=key)
-        fleet = Fleet(server.url, ca=ca, connect_s=0.5)
+        fleet = Fleet(server.url, ca=ca, connect_timeout_s=0.5)
         with pytest.raises(NatsUnavailable):
             await fleet.start()
         await fleet.close()
 
 
 async def test_without_a_server_the_start_says_so():
-    fleet = Fleet("nats://127.0.0.1:9", connect_s=0.3)
+    fleet = Fleet("nats://127.0.0.1:9", connect_timeout_s=0.3)
     with pytest.raises(NatsUnavailable, match=r"127\.0\.0\.1:9"):
         await fleet.start()
     await fleet.close()
