@@ -125,7 +125,7 @@ async def fleet(calls: int, seconds: float, url: str) -> dict[str, float]:
         await server.start()
     workers = Fleet(url or server.url)
     command = [sys.executable, "-m", "dialog", "worker", f"{APP}:on_voip", "--nats", url or server.url]
-    role = await asyncio.create_subprocess_exec(*command, "--calls", str(calls), "--log-level", "error")
+    role = await asyncio.create_subprocess_exec(*command, "--calls-per-process", str(calls), "--log-level", "error")
     try:
         await workers.start()
         async with asyncio.timeout(30):

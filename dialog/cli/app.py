@@ -375,7 +375,7 @@ def worker(  # noqa: PLR0917  # options of the command line, not positions
     target: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="main:on_voip, as for a gateway")],
     nats: Annotated[str, typer.Option(help="Where the fleet meets; else NATS_URL.")] = "",
     processes: Annotated[int, typer.Option(min=1, help="So many processes, as a rule one for each core.")] = 1,
-    calls: Annotated[int, typer.Option(min=1, help="Calls that each of them takes.")] = 200,
+    calls_per_process: Annotated[int, typer.Option(min=1, help="Calls that each of them takes.")] = 200,
     labels: Annotated[str, typer.Option(help="What calls may ask for, with commas: gpu,german")] = "",
     prewarm: Annotated[str, typer.Option(help="module:function that each process runs before its first call.")] = "",
     memory_mb: Annotated[
@@ -394,7 +394,7 @@ def worker(  # noqa: PLR0917  # options of the command line, not positions
         target=target,
         nats=nats,
         processes=processes,
-        calls=calls,
+        calls_per_process=calls_per_process,
         labels=labels,
         prewarm=prewarm,
         memory_mb=memory_mb,

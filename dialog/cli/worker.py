@@ -29,7 +29,7 @@ class WorkerPlan(NamedTuple):
     target: str
     nats: str = ""
     processes: int = 1
-    calls: int = 200
+    calls_per_process: int = 200
     labels: str = ""
     prewarm: str = ""
     memory_mb: float | None = None
@@ -55,7 +55,7 @@ async def run_worker(console: Console, plan: WorkerPlan) -> int:
                 node="",
                 target=plan.target,
                 prewarm=plan.prewarm,
-                capacity=plan.calls,
+                capacity=plan.calls_per_process,
                 labels=labels,
                 drain_s=plan.drain_s,
                 log_level=plan.log_level,
@@ -77,7 +77,7 @@ async def run_worker(console: Console, plan: WorkerPlan) -> int:
                 stop,
                 again,
                 started=lambda: console.print(
-                    f"{plan.target} takes up to {plan.processes * plan.calls} calls of {settings.where}",
+                    f"{plan.target} takes up to {plan.processes * plan.calls_per_process} calls of {settings.where}",
                     highlight=False,
                     soft_wrap=True,
                 ),

@@ -42,7 +42,7 @@ async def gone(pid: int) -> None:
 async def test_calls_run_in_the_processes_of_a_worker_and_it_tells_its_load():
     async with (
         NatsServer() as server,
-        role("worker", ANSWERING, "--nats", server.url, "--processes", "2", "--calls", "3") as worker,
+        role("worker", ANSWERING, "--nats", server.url, "--processes", "2", "--calls-per-process", "3") as worker,
         fleet(server.url) as made,
     ):
         await until(lambda: len(made.host.directory) == 2)

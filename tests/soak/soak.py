@@ -102,7 +102,7 @@ class Soak:
                 f"{HERE / 'soak_agent.py'}:on_voip",
                 "--processes",
                 str(self._processes),
-                "--calls",
+                "--calls-per-process",
                 "60",
                 "--drain-s",
                 "30",
