@@ -80,12 +80,14 @@ KNOWN = frozenset(
 )  # fmt: skip
 """The types that matter."""
 decode = msgspec.json.Decoder(Event).decode
+_LONGEST = 20
+"""So many digits no number of theirs has."""
 
 
 def number(event_id: int | str | None) -> int:
     """Which event it is; 0: it does not tell."""
     text = str(event_id)
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < _LONGEST else 0
 
 
 def format_of(name: str) -> AudioFormat:
@@ -95,6 +97,6 @@ def format_of(name: str) -> AudioFormat:
         UnsupportedFormat: It is something else.
     """
     codec, _, rate = name.partition("_")
-    if not rate.isdecimal() or codec not in ("ulaw", "pcm"):
+    if not rate.isdecimal() or len(rate) >= _LONGEST or codec not in ("ulaw", "pcm"):
         raise UnsupportedFormat(f"the agent's audio is {name or 'of no known format'}")
     return AudioFormat("mulaw" if codec == "ulaw" else "s16le", int(rate))
