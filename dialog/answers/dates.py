@@ -118,9 +118,8 @@ class Date(Answer[date]):
         unit = next((index for index, word in enumerate(words) if word in _UNITS), None)
         if unit is not None and ("in" in words or "from now" in said or "ago" in words):
             groups = stretches(words[:unit])
-            count = int("".join(groups[-1])) if groups else 1
-            days = count * _UNITS[words[unit]]
-            with suppress(OverflowError):
+            with suppress(OverflowError, ValueError):  # beyond the calendar, or more digits than int() takes
+                days = (int("".join(groups[-1])) if groups else 1) * _UNITS[words[unit]]
                 return today + timedelta(-days if "ago" in words else days)
         weekday = next((word for word in words if word in _DAYS), None)
         if weekday is None or any(word in _MONTHS for word in words):

@@ -20,6 +20,8 @@ _UNITS: Final = {word: number for number, word in enumerate(_ONES)} | {"oh": 0, 
 _TENS: Final = {word: 10 * number for number, word in enumerate(_DECADES, 2)} | {"fourty": 40}
 ORDINALS: Final = {word: number for number, word in enumerate(_NTHS, 1)} | {"twentieth": 20, "thirtieth": 30}
 _SCALES: Final = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
+_LONGEST: Final = 100
+"""Digits that a number may have."""
 _REPEATS: Final = {"double": 2, "triple": 3, "treble": 3}
 DIGITS: Final = frozenset("0123456789")
 _TOKEN: Final = re.compile(r"\d+(?:st|nd|rd|th)\b|\d+|[a-z']+|[.,+]")
@@ -181,6 +183,8 @@ def _value(words: list[str]) -> int | float | None:
     if not whole and not fraction:
         return None
     digits = "".join(whole[-1]) if whole else "0"
+    if len(digits) > _LONGEST:
+        return None
     sign = -1 if words[0] in ("minus", "negative") else 1
     if fraction:
         return sign * float(f"{digits}.{''.join(fraction[0])}")

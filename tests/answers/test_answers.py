@@ -89,6 +89,17 @@ def test_a_number_has_its_bounds_and_is_whole():
         answers.Number(3, 1)
 
 
+@pytest.mark.parametrize("text", ["9" * 5000, "nine " * 5000, "9" * 400 + " point five"])
+def test_what_has_more_digits_than_any_number_is_none(text):
+    assert answers.Number().said(text) is None
+    assert answers.Number(whole=False).said(text) is None
+    assert answers.Choice(["red", "blue"]).said(text) is None
+
+
+def test_a_day_beyond_the_calendar_is_none():
+    assert answers.Date().said(f"in {'9' * 5000} days") is None
+
+
 def test_a_choice_by_name_by_another_word_by_number_and_by_key():
     what = answers.Choice(
         {"sales": ["buy", "new order"], "support": ["help", "broken"], "large salad": [], "salad": []}
