@@ -362,4 +362,4 @@ def _caused(error: ProviderError, cause: BaseException | None) -> ProviderError:
 
 
 def _seconds(text: str) -> float:
-    return float(text) if text.replace(".", "", 1).isdigit() else 0.0
+    return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else 0.0

@@ -9,11 +9,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 from unittest.mock import patch
 from uuid import UUID
 
+import aiohttp
 from inputs import BETWEEN, NOBODY, in_a_loop, texts
+from multidict import CIMultiDict
 
 from dialog.agent.schematool import compile_schema
 from dialog.agent.toolschema import ArgumentsError, Parameters, SchemaArguments
@@ -23,6 +26,8 @@ from dialog.errors import CarrierError, ProviderError, UserCodeError
 from dialog.llm.llm import LLM, Entry, LLMRequest, ToolCall
 from dialog.message import Message
 from dialog.net.connections import HttpConnections, Origin, _Connection
+from dialog.net.reconnect import Backoff, Reconnect
+from dialog.net.socket import ProviderSocket
 from dialog.participant import Failure, Participant
 from dialog.s2s.elevenlabs import ElevenLabsAgentS2S
 from dialog.testing.llm_judge import _candidates, _opinions, _UnusableError
@@ -34,6 +39,7 @@ __all__ = [
     "elevenlabs_address",
     "llm_http",
     "masked",
+    "socket_refusal",
     "telnyx_answer",
     "tool_arguments",
     "tts_http",
@@ -136,6 +142,19 @@ def llm_http(make: Callable[[], LLM]) -> Callable[[bytes], None]:
                 await llm.aclose()
 
     return lambda data: in_a_loop(run(data))
+
+
+def socket_refusal(data: bytes) -> None:
+    """What a provider answers to the upgrade of a WebSocket: a status, headers, an empty line and the body."""
+    head, _, body = data.partition(b"\n\n")
+    status, *lines = head.decode("utf-8", "surrogateescape").split("\n")
+    headers = CIMultiDict((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
+    number = int(status) if status in ("401", "403", "429", "503") else 400
+    refused = aiohttp.ClientResponseError(cast("Any", None), (), status=number, headers=headers)
+    told = ProviderSocket._refused(
+        cast("Any", SimpleNamespace(_provider="fuzz")), refused, body.decode("utf-8", "replace")
+    )
+    Reconnect(Backoff(), 0.0).lost(0.0, retryable=told.error.retryable, at_least_s=told.retry_after_s)
 
 
 def telnyx_answer(data: bytes) -> None:

@@ -499,6 +499,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "llm-responses": _decoder(ResponsesDecoder),
     "llm-http-openai": answered.llm_http(lambda: OpenAILLM(api_key=KEY, max_retries=0)),
     "llm-http-anthropic": answered.llm_http(lambda: AnthropicLLM(api_key=KEY, max_retries=0)),
+    "socket-refusal": answered.socket_refusal,
     "tool-arguments": answered.tool_arguments,
     "tool-masked": answered.masked,
     "verdict": answered.verdict,
