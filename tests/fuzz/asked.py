@@ -6,18 +6,23 @@ has read it before us: its first line is ASCII, and in the headers bytes that ar
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import patch
 from urllib.parse import parse_qsl, unquote
 from uuid import UUID
 
 import msgspec
-from inputs import NOBODY, in_a_loop, texts
+from inputs import BETWEEN, NOBODY, in_a_loop, texts
 
+import dialog.voip.web.session
 from dialog.calls.events import CallerSaid
+from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import RemoteProtocolError
 from dialog.message import CallMetadata
 from dialog.server.api.core import HttpRequest, refused
@@ -31,6 +36,7 @@ from dialog.server.service import Service
 from dialog.server.tenants import Tenant
 from dialog.sessions.config import AgentConfig
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
+from dialog.voip.call import CallSettings
 from dialog.voip.carrier.exchange import Exchange
 from dialog.voip.carrier.http import Refusal, Request, Webhooks
 from dialog.voip.streams.webhooks import StreamAddress
@@ -40,10 +46,12 @@ from dialog.voip.telnyx.webhooks import TelnyxWebhooks
 from dialog.voip.twilio.exchange import TwilioExchange
 from dialog.voip.twilio.signature import SignatureChecker
 from dialog.voip.twilio.webhooks import TwilioWebhooks
+from dialog.voip.web.gateway import WebGateway
 from dialog.voip.web.rtc.connection import prepare
 from dialog.voip.web.rtc.library import RTCPeerConnection, RTCSessionDescription
 from dialog.voip.web.rtc.offers import decode_offer
 from dialog.voip.web.rtc.reorder import Reorder
+from dialog.voip.web.stream import WebStream
 from dialog.voip.web.switchboard import Refusal as WebRefusal
 
 __all__ = [
@@ -54,6 +62,7 @@ __all__ = [
     "stream_request",
     "telnyx_request",
     "twilio_request",
+    "web_session",
     "webrtc_description",
     "webrtc_packets",
 ]
@@ -221,6 +230,62 @@ async def _looked(data: bytes) -> None:
 
 def console_page(data: bytes) -> None:
     in_a_loop(_looked(data))
+
+
+# Clients.
+
+
+class _Wire:
+    """A connection that takes everything until it is closed."""
+
+    rtt_s = 0.0
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def send_audio(self, data: bytes, mark: str = "") -> None: ...
+
+    def send_mark(self, name: str) -> None: ...
+
+    def send_control(self, message: bytes) -> None: ...
+
+    def send_clear(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.closed = True
+
+    def fail(self, code: int) -> None:
+        self.closed = True
+
+
+async def _attended(data: bytes) -> None:
+    failed: list[BaseException | None] = []
+    settings = CallSettings(settle_s=0.01, lost_s=0.01)
+    gateway = WebGateway(token_key=bytes(32), allow_anybody=True, call_settings=settings, close_timeout_s=1.0)
+    gateway.on("voip", lambda voip: None)
+    wire, stream = _Wire(), WebStream(SYSTEM_CLOCK.now())
+    session = gateway._session(stream, wire, PEER, "")
+    with patch.object(dialog.voip.web.session.logger, "exception", lambda *_: failed.append(sys.exc_info()[1])):
+        for message in data.split(BETWEEN)[:20]:
+            try:
+                session.receive(message.decode())
+            except UnicodeDecodeError:
+                session.receive_binary(message)
+            for _ in range(10):  # admission has so many steps
+                await asyncio.sleep(0)
+        session.peer_closes(1001)
+        session.closed()
+        await gateway.close()
+    assert not gateway.calls
+    for each in failed:
+        if each is not None:
+            raise each
+
+
+def web_session(data: bytes) -> None:
+    """The messages of a client for whom nobody has to vouch, to the end of the call."""
+    in_a_loop(_attended(data))
 
 
 # WebRTC.

@@ -86,6 +86,7 @@ PARSERS = (
     "voip/twilio/stream.py",
     "voip/twilio/webhooks.py",
     "voip/web/messages.py",
+    "voip/web/session.py",
     "voip/web/rtc/reorder.py",
     "voip/web/stream.py",
     "voip/web/tokens.py",

@@ -469,6 +469,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "telnyx-answer": answered.telnyx_answer,
     "stream-request": asked.stream_request,
     "web-client": web_client,
+    "web-session": asked.web_session,
     "web-server": web_server,
     "web-token": web_token,
     "web-secret": web_secret,
