@@ -12,6 +12,7 @@ import asyncio
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -158,10 +159,12 @@ def run(name: str, seconds: int) -> tuple[str, bool, str]:
     runs = _DONE.findall(done.stderr)
     covered, inputs = (states[-1][1], states[-1][2]) if states else ("0", "0")
     line = f"{name:22} {runs[-1] if runs else states[-1][0] if states else 0} runs, {covered} edges, {inputs} inputs"
-    if done.returncode:
+    interrupted = done.returncode == -signal.SIGINT or "\nKeyboardInterrupt" in done.stderr
+    stood = done.returncode == 0 or interrupted
+    if not stood:
         (failed / f"{name}.log").write_text(done.stdout + done.stderr)
         line += "   FAILED"
-    return line, done.returncode == 0, done.stdout + done.stderr
+    return line, stood, done.stdout + done.stderr
 
 
 def coverage() -> None:
