@@ -22,7 +22,7 @@ from uuid import UUID, uuid4
 from aiohttp import web
 from playwright.async_api import Page, async_playwright
 
-from dialog import AgentConfig, ApiSettings, ApiToken, Service, ServiceConfig, Tenant
+from dialog import AgentConfig, ApiSettings, ApiToken, Service, ServiceConfig, TwilioTenant
 from dialog.calls import events as ev
 from dialog.calls.timeline import TurnTimeline
 from dialog.loop import calm_collector, new_event_loop
@@ -116,7 +116,7 @@ def make_service() -> Service:
     return Service(
         ServiceConfig(
             assistants={"desk": AgentConfig(stt=ToldSTT, tts=HummingTTS, llm=model)},
-            tenants={"main": Tenant(account_sid=ACCOUNT, auth_token="secret")},
+            tenants={"main": TwilioTenant(account_sid=ACCOUNT, auth_token="secret")},
             api=ApiSettings(tokens=(ApiToken(name="bench", token=SECRET),)),
         )
     )

@@ -123,7 +123,7 @@ if TYPE_CHECKING:
     from dialog.server.config import ServiceConfig as ServiceConfig
     from dialog.server.service import Service as Service
     from dialog.server.tenants import TelnyxTenant as TelnyxTenant
-    from dialog.server.tenants import Tenant as Tenant
+    from dialog.server.tenants import TwilioTenant as TwilioTenant
     from dialog.sessions.config import AgentConfig as AgentConfig
     from dialog.sessions.config import ProviderConfig as ProviderConfig
     from dialog.sessions.sessions import Sessions as Sessions
@@ -300,13 +300,13 @@ _HOMES = {
     "TelnyxSMS": "sms.telnyx",
     "TelnyxTenant": "server.tenants",
     "TelnyxVoIP": "voip.telnyx.voip",
-    "Tenant": "server.tenants",
     "Timeout": "errors",
     "ToolPolicy": "toolpolicy",
     "TurnSettings": "agent.turns.settings",
     "TwilioGateway": "voip.twilio.gateway",
     "TwilioOpenAIAgent": "presets",
     "TwilioSMS": "sms.twilio",
+    "TwilioTenant": "server.tenants",
     "TwilioVoIP": "voip.twilio.voip",
     "Usage": "usage",
     "Utterance": "message",
@@ -465,13 +465,13 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # loaded by __getatt
     "TelnyxSMS",
     "TelnyxTenant",
     "TelnyxVoIP",
-    "Tenant",
     "Timeout",
     "ToolPolicy",
     "TurnSettings",
     "TwilioGateway",
     "TwilioOpenAIAgent",
     "TwilioSMS",
+    "TwilioTenant",
     "TwilioVoIP",
     "Usage",
     "Utterance",

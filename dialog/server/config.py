@@ -19,7 +19,7 @@ from dialog.providers.builtin import BUILTIN
 from dialog.providers.registry import find_class
 from dialog.providers.variables import fault, value_of, variable
 from dialog.server.callbacks import SessionCallbacks
-from dialog.server.tenants import TelnyxTenant, Tenant
+from dialog.server.tenants import TelnyxTenant, TwilioTenant
 from dialog.sessions.config import AgentConfig, ProviderConfig
 from dialog.sessions.sessions import OwnAgent, Sessions
 from dialog.sessions.spec import SessionResolver
@@ -35,7 +35,7 @@ __all__ = [
     "PhoneNumber",
     "Scope",
     "ServiceConfig",
-    "Tenant",
+    "TwilioTenant",
     "config_from_env",
 ]
 
@@ -191,7 +191,7 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
 
     assistants: Mapping[str, AgentConfig | OwnAgent]
     """The agents, by their ids: as values, or as functions that give them their calls (``on_voip``)."""
-    tenants: Mapping[str, Tenant | TelnyxTenant] = field(default_factory=dict[str, Tenant | TelnyxTenant])
+    tenants: Mapping[str, TwilioTenant | TelnyxTenant] = field(default_factory=dict[str, TwilioTenant | TelnyxTenant])
     """The accounts, by their names. Of several, each has the paths below with its name behind them. None are needed
     where only ``clients`` come."""
     numbers: Mapping[str, PhoneNumber] = field(default_factory=dict[str, PhoneNumber])
@@ -337,7 +337,7 @@ def config_from_env(env: Mapping[str, str]) -> ServiceConfig:
     return ServiceConfig(
         assistants={"default": _agent_from(env, read("TWILIO_PROVIDER"), read("TWILIO_MODEL"), read("TWILIO_VOICE"))},
         tenants={
-            "default": Tenant(
+            "default": TwilioTenant(
                 account_sid=read("TWILIO_ACCOUNT_SID"),
                 auth_token=read("TWILIO_AUTH_TOKEN"),
                 api_key=read("TWILIO_API_KEY"),

@@ -20,7 +20,7 @@ from dialog.server.channels import Channels
 from dialog.server.config import ClientSettings, PhoneNumber, ServiceConfig, config_from_env
 from dialog.server.limits import Limit, Limits, Place, Stamp
 from dialog.server.live import LiveSessions, Session
-from dialog.server.tenants import TelnyxTenant, Tenant
+from dialog.server.tenants import TelnyxTenant, TwilioTenant
 from dialog.sessions.sessions import reason
 from dialog.sessions.spec import SessionRequest, SessionSpec, phone_context, request_of
 from dialog.sms.sms import SMS
@@ -388,7 +388,7 @@ class Service:
 
     # Inside.
 
-    def _make_gateway(self, name: str, tenant: Tenant | TelnyxTenant) -> PhoneGateway[Any]:
+    def _make_gateway(self, name: str, tenant: TwilioTenant | TelnyxTenant) -> PhoneGateway[Any]:
         config = self.config
         more = self._behind(name)
         gateway = tenant.gateway(
@@ -500,10 +500,10 @@ class Service:
         """What stands behind the paths of a tenant."""
         return "" if len(self.config.tenants) == 1 else f"/{tenant}"
 
-    def _tenant(self, number: PhoneNumber) -> Tenant | TelnyxTenant:
+    def _tenant(self, number: PhoneNumber) -> TwilioTenant | TelnyxTenant:
         return self.config.tenants[self.config.tenant_of(number)]
 
-    def _sms(self, name: str, account: Tenant | TelnyxTenant) -> SMS:
+    def _sms(self, name: str, account: TwilioTenant | TelnyxTenant) -> SMS:
         sender = self._messages.get(name)
         if sender is None:
             sender = self._messages[name] = account.sms()

@@ -14,12 +14,12 @@ if TYPE_CHECKING:  # each tenant loads those of its own carrier
     from dialog.sms.sms import SMS
     from dialog.voip.carrier.gateway import PhoneGateway
 
-__all__ = ["TelnyxTenant", "Tenant"]
+__all__ = ["TelnyxTenant", "TwilioTenant"]
 
 _PACING = Pacing()
 
 
-class Tenant(Struct, frozen=True, kw_only=True):
+class TwilioTenant(Struct, frozen=True, kw_only=True):
     """An account at Twilio, with its own credentials and limit."""
 
     carrier: ClassVar[str] = "twilio"
@@ -42,7 +42,7 @@ class Tenant(Struct, frozen=True, kw_only=True):
     """Further arguments of :class:`~dialog.voip.twilio.gateway.TwilioGateway`."""
 
     def __repr__(self) -> str:
-        return f"<Tenant {self.account_sid}>"
+        return f"<TwilioTenant {self.account_sid}>"
 
     @property
     def account_id(self) -> str:

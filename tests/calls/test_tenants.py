@@ -18,7 +18,7 @@ from dialog.calls.store import database
 from dialog.calls.store import tables as t
 from dialog.calls.store.database import current, make_engine
 from dialog.calls.store.log import CallLog
-from dialog.server.config import ApiToken, ClientSettings, PhoneNumber, Tenant
+from dialog.server.config import ApiToken, ClientSettings, PhoneNumber, TwilioTenant
 from dialog.testing import WebCaller
 from dialog.testing.callee import Callee
 
@@ -69,8 +69,8 @@ async def test_a_tenant_stays_when_another_process_goes_on_with_the_call(postgre
 
 def two_tenants(rest):
     return {
-        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, pacing=FAST),
-        "b": Tenant(account_sid=OTHER, auth_token=TOKEN, base_url=rest.url),
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, pacing=FAST),
+        "b": TwilioTenant(account_sid=OTHER, auth_token=TOKEN, base_url=rest.url),
     }
 
 

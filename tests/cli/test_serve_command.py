@@ -23,13 +23,13 @@ TOKEN = "auth-token-of-the-test"
 ACCOUNT = "AC" + "0" * 32
 
 APP = f"""
-from dialog.server.config import ApiSettings, ApiToken, ServiceConfig, Tenant
+from dialog.server.config import ApiSettings, ApiToken, ServiceConfig, TwilioTenant
 from dialog.sessions.config import AgentConfig
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
 
 config = ServiceConfig(
     assistants={{"desk": AgentConfig(stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM([]), greeting="GREETING")}},
-    tenants={{"main": Tenant(account_sid="{ACCOUNT}", auth_token="{TOKEN}", base_url="http://127.0.0.1:9")}},
+    tenants={{"main": TwilioTenant(account_sid="{ACCOUNT}", auth_token="{TOKEN}", base_url="http://127.0.0.1:9")}},
     api=ApiSettings(tokens=(ApiToken(name="tests", token="a-token-of-the-tests"),)),
 )
 number = 17

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import aiohttp
 from aiohttp import web
 
-from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, Tenant
+from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, TwilioTenant
 from dialog.server.service import Service
 from dialog.sessions.config import AgentConfig
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
@@ -44,7 +44,7 @@ def api(**more) -> ApiSettings:
 def make_config(rest: TwilioRestEmulator, **more) -> ServiceConfig:
     settings = {
         "assistants": {"desk": assistant(greeting="Good day to you.")},
-        "tenants": {"main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, pacing=FAST)},
+        "tenants": {"main": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, pacing=FAST)},
         "numbers": {"first": PhoneNumber(number=OURS)},
         "api": api(),
     }

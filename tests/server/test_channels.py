@@ -11,7 +11,7 @@ from twilio_phone import Phone
 
 from dialog.errors import RemoteProtocolError, StateError
 from dialog.server.channels import Channels
-from dialog.server.config import Tenant
+from dialog.server.config import TwilioTenant
 from dialog.workers.peers import FabricPeers
 from dialog.workers.sockets import SocketFabric
 
@@ -100,8 +100,8 @@ async def test_peers_close_with_the_last_channel() -> None:
 
 async def test_each_tenant_has_its_name_behind_the_address_of_a_process() -> None:
     tenants = {
-        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN),
-        "b": Tenant(account_sid=OTHER, auth_token=TOKEN),
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN),
+        "b": TwilioTenant(account_sid=OTHER, auth_token=TOKEN),
     }
 
     @asynccontextmanager

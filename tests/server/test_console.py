@@ -20,7 +20,7 @@ from dialog.calls import events as ev
 from dialog.calls.publish import CallEvents
 from dialog.errors import ConfigurationError
 from dialog.message import CallMetadata
-from dialog.server.config import ApiToken, ClientSettings, PhoneNumber, ServiceConfig, Tenant
+from dialog.server.config import ApiToken, ClientSettings, PhoneNumber, ServiceConfig, TwilioTenant
 from dialog.server.console.board import Board
 from dialog.server.console.core import _key
 from dialog.server.console.viewer import Viewer
@@ -173,7 +173,7 @@ async def test_there_is_no_console_without_tokens_or_a_path() -> None:
             assert line.service.console is None
             assert (await line.client.get("/console")).status == 404
     with pytest.raises(ConfigurationError, match="console must begin with a slash"):
-        ServiceConfig(assistants={}, tenants={"a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN)}, console="x/")
+        ServiceConfig(assistants={}, tenants={"a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN)}, console="x/")
 
 
 @BOTH
@@ -371,8 +371,8 @@ async def test_a_page_whispers_transfers_and_hangs_up() -> None:
 
 async def test_a_token_of_one_tenant_sees_nothing_of_another() -> None:
     tenants = {
-        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, pacing=FAST),
-        "b": Tenant(account_sid=OTHER, auth_token=TOKEN),
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, pacing=FAST),
+        "b": TwilioTenant(account_sid=OTHER, auth_token=TOKEN),
     }
     tokens = (
         ApiToken(name="a", token=SECRET, tenants=frozenset({"a"})),
@@ -404,8 +404,8 @@ async def test_a_token_of_one_tenant_sees_nothing_of_another() -> None:
 
 async def test_the_log_has_what_was_said_and_whose_it_was(tmp_path) -> None:
     tenants = {
-        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, pacing=FAST),
-        "b": Tenant(account_sid=OTHER, auth_token=TOKEN),
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, pacing=FAST),
+        "b": TwilioTenant(account_sid=OTHER, auth_token=TOKEN),
     }
     tokens = (
         ApiToken(name="a", token=SECRET, tenants=frozenset({"a"})),

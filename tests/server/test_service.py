@@ -26,7 +26,7 @@ from dialog.errors import ConfigurationError
 from dialog.llm.llm import ToolResult
 from dialog.message import CallMetadata
 from dialog.server.callbacks import SessionCallbacks
-from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, Tenant, config_from_env
+from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, TwilioTenant, config_from_env
 from dialog.sessions.config import AgentConfig, ProviderConfig
 from dialog.sessions.spec import SessionRequest, SessionSpec
 from dialog.telemetry import Tracing
@@ -60,7 +60,7 @@ async def test_a_full_tenant_and_a_full_service_refuse_in_their_own_words() -> N
     }
     document = Document("<Response><Enqueue>later</Enqueue></Response>")
     async with service_line(
-        tenants={name: Tenant(auth_token=TOKEN, **each) for name, each in tenants.items()},
+        tenants={name: TwilioTenant(auth_token=TOKEN, **each) for name, each in tenants.items()},
         numbers={},
         max_calls=2,
         when_full=document,
@@ -79,8 +79,8 @@ async def test_a_full_tenant_and_a_full_service_refuse_in_their_own_words() -> N
 
 async def test_tenants_have_credentials_of_their_own() -> None:
     tenants = {
-        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN),
-        "b": Tenant(account_sid=OTHER, auth_token="another-token"),
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN),
+        "b": TwilioTenant(account_sid=OTHER, auth_token="another-token"),
     }
     async with service_line(tenants=tenants, numbers={}) as line:
         wrong = Phone(f"{line.origin}/twilio/voice/b", line.session, token=TOKEN, account=OTHER)
@@ -92,8 +92,8 @@ async def test_tenants_have_credentials_of_their_own() -> None:
 
 async def test_text_messages_that_come_in_are_answered_by_their_tenant() -> None:
     tenants = {
-        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN),
-        "b": Tenant(account_sid=OTHER, auth_token=TOKEN),
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN),
+        "b": TwilioTenant(account_sid=OTHER, auth_token=TOKEN),
     }
     async with service_line(tenants=tenants, numbers={}) as line:
         line.service.gateways["a"].on("sms", lambda message: f"A has read {message.text}.")
@@ -122,7 +122,7 @@ async def test_the_resolver_sees_the_number_and_decides() -> None:
 
 
 async def test_unsigned_webhooks_are_no_reason_to_take_a_call() -> None:
-    tenant = Tenant(account_sid=ACCOUNT, auth_token=TOKEN, options={"validate": False})
+    tenant = TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, options={"validate": False})
     async with service_line(tenants={"main": tenant}) as line:
         assert (await line.phone.ring()).verbs == ["Reject"]
     async with service_line(tenants={"main": tenant}, allow_anybody=True) as line:
@@ -268,14 +268,14 @@ async def test_calls_that_ended_long_ago_are_deleted_from_the_log(tmp_path) -> N
         ({"max_calls": 0}, "at least 1"),
         ({"keep_days": 30}, "call log"),
         ({"keep_days": 0, "log": "sqlite:///calls.db"}, "positive"),
-        ({"tenants": {"x" * 65: Tenant(account_sid=ACCOUNT, auth_token=TOKEN)}}, "too long"),
+        ({"tenants": {"x" * 65: TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN)}}, "too long"),
         ({"api": ApiSettings(tokens=(ApiToken(name="t", token="t" * 16, tenants=frozenset({"x"})),))}, "no tenant 'x'"),
     ],
 )
 def test_a_service_that_cannot_work_is_refused(changes, message) -> None:
     settings = {
         "assistants": {"desk": assistant()},
-        "tenants": {"main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN)},
+        "tenants": {"main": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN)},
     }
     with pytest.raises(ConfigurationError, match=message):
         ServiceConfig(**{**settings, **changes})
@@ -299,7 +299,7 @@ def test_a_token_that_protects_nothing_is_refused(settings) -> None:
 def test_secrets_stay_out_of_reprs() -> None:
     config = ServiceConfig(
         assistants={"desk": assistant()},
-        tenants={"main": Tenant(account_sid=ACCOUNT, auth_token="very-secret-token")},
+        tenants={"main": TwilioTenant(account_sid=ACCOUNT, auth_token="very-secret-token")},
         api=api(),
     )
     shown = repr(config) + repr(config.tenants["main"]) + repr(config.api) + repr(config.api.tokens)

@@ -18,7 +18,7 @@ from dialog.calls.publish import CallEvents
 from dialog.calls.spending import SpendLimit
 from dialog.calls.store.log import CallLog
 from dialog.message import CallMetadata
-from dialog.server.config import ApiToken, PhoneNumber, Tenant
+from dialog.server.config import ApiToken, PhoneNumber, TwilioTenant
 from dialog.sessions.config import AgentConfig
 from dialog.sessions.spec import SessionRequest, SessionSpec
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
@@ -138,7 +138,7 @@ async def test_placed_calls_count_for_the_limits() -> None:
 
 async def test_a_destination_that_the_settings_do_not_allow_is_forbidden() -> None:
     settings = CallSettings(destinations=Destinations(allow=("+49*",)))
-    tenant = Tenant(account_sid=ACCOUNT, auth_token=TOKEN, options={"call_settings": settings})
+    tenant = TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, options={"call_settings": settings})
     async with service_line(public=True, tenants={"main": tenant}) as line:
         answer = await line.client.post("/call/start", START)
         assert answer.status == 403
@@ -439,8 +439,8 @@ async def test_calls_that_are_not_there_are_not_found() -> None:
 
 async def test_a_token_of_one_tenant_sees_nothing_of_another() -> None:
     tenants = {
-        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, pacing=FAST),
-        "b": Tenant(account_sid=OTHER, auth_token=TOKEN),
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, pacing=FAST),
+        "b": TwilioTenant(account_sid=OTHER, auth_token=TOKEN),
     }
     tokens = (
         ApiToken(name="a", token="token-of-tenant-a", tenants=frozenset({"a"})),

@@ -11,7 +11,7 @@ from test_service_elsewhere import APP, as_asgi, until_ready
 from twilio_phone import until
 
 from dialog.errors import ConfigurationError
-from dialog.server.config import ApiToken, ClientSettings, ServiceConfig, Tenant
+from dialog.server.config import ApiToken, ClientSettings, ServiceConfig, TwilioTenant
 from dialog.server.service import Service
 from dialog.sessions.spec import SessionRequest, SessionSpec
 from dialog.testing import RtcCaller, WebCaller
@@ -145,7 +145,7 @@ async def test_the_resolver_has_the_last_word_on_clients_too() -> None:
 
 async def test_clients_and_telephones_share_the_limits() -> None:
     def tenants(rest):
-        return {"main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, max_calls=2)}
+        return {"main": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, max_calls=2)}
 
     async with service_line(clients=CLIENTS, tenants=tenants) as line:
         async with connect(line, await token(line)) as caller:
@@ -195,8 +195,8 @@ async def test_what_cannot_be_a_session_gets_no_token() -> None:
 
 async def test_tokens_are_handed_out_for_ones_own_tenants_and_only_with_the_scope() -> None:
     def tenants(rest):
-        other = Tenant(account_sid="AC" + "1" * 32, auth_token=TOKEN)
-        return {"a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url), "b": other}
+        other = TwilioTenant(account_sid="AC" + "1" * 32, auth_token=TOKEN)
+        return {"a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url), "b": other}
 
     tokens = (
         ApiToken(name="a", token="token-of-tenant-a", tenants=frozenset({"a"})),
@@ -254,7 +254,7 @@ def test_processes_of_one_configuration_know_each_others_tokens() -> None:
         return Service(
             ServiceConfig(
                 assistants={"desk": assistant()},
-                tenants={"main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN)},
+                tenants={"main": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN)},
                 clients=ClientSettings(**clients),
             )
         )
@@ -278,6 +278,6 @@ def test_paths_of_clients_and_of_the_carrier_are_apart() -> None:
     with pytest.raises(ConfigurationError, match="at once"):
         ServiceConfig(
             assistants={"desk": assistant()},
-            tenants={"main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN)},
+            tenants={"main": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN)},
             clients=ClientSettings(path="/ws/twilio"),
         )

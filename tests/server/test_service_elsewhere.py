@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from twilio_phone import Phone, until
 
 from dialog.calls.events import AgentTold
-from dialog.server.config import ClientSettings, Tenant
+from dialog.server.config import ClientSettings, TwilioTenant
 from dialog.sessions.spec import SessionSpec
 from dialog.testing.callee import Callee
 from dialog.workers.pool import WorkerPool
@@ -128,8 +128,8 @@ async def test_agents_in_worker_processes_get_their_session_and_say_what_they_ar
 
 async def test_tenants_share_workers_which_close_with_the_last_of_them() -> None:
     tenants = {
-        "a": Tenant(account_sid=ACCOUNT, auth_token=TOKEN),
-        "b": Tenant(account_sid=OTHER, auth_token=TOKEN),
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN),
+        "b": TwilioTenant(account_sid=OTHER, auth_token=TOKEN),
     }
     pool = WorkerPool(f"{APP}:config.on_voip", processes=1)
     async with service_line(tenants=tenants, numbers={}, workers=pool) as line:

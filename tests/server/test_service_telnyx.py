@@ -16,7 +16,7 @@ from dialog.server.api.core import Matched
 from dialog.server.api.operations import OPERATIONS
 from dialog.server.config import PhoneNumber
 from dialog.server.service import Service
-from dialog.server.tenants import TelnyxTenant, Tenant
+from dialog.server.tenants import TelnyxTenant, TwilioTenant
 from dialog.testing import Callee, TelnyxEmulator
 from dialog.voip.telnyx.voip import TelnyxVoIP
 
@@ -43,7 +43,7 @@ async def line_of_two(**more):
         service_line(
             public=True,
             tenants=lambda rest: {
-                "main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, pacing=FAST),
+                "main": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, pacing=FAST),
                 "other": at_telnyx(telnyx, **more),
             },
             numbers={

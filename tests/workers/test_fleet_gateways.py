@@ -17,7 +17,7 @@ from test_bridge import tone
 from dialog.agent.agent import Agent
 from dialog.llm.llm import Entry
 from dialog.message import Message
-from dialog.server.config import ServiceConfig, Tenant
+from dialog.server.config import ServiceConfig, TwilioTenant
 from dialog.server.service import Service
 from dialog.sessions.config import AgentConfig
 from dialog.sessions.spec import SessionRequest, SessionSpec
@@ -79,7 +79,7 @@ class ServiceHouse(FleetHouse):
         self.served = self.service = Service(
             ServiceConfig(
                 assistants={"day": assistant("You work at day."), "night": assistant("You work at night.")},
-                tenants={"main": Tenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, max_calls=1)},
+                tenants={"main": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, base_url=rest.url, max_calls=1)},
                 resolver=self.resolve,
                 webhook_path="/twilio",
                 webhook_url=PUBLIC,

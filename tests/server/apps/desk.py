@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dialog.server.config import ApiSettings, ApiToken, ServiceConfig, Tenant
+from dialog.server.config import ApiSettings, ApiToken, ServiceConfig, TwilioTenant
 from dialog.sessions.config import AgentConfig
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
 
@@ -14,6 +14,8 @@ config = ServiceConfig(
             stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM([]), greeting=f"I am process {os.getpid()}."
         )
     },
-    tenants={"main": Tenant(account_sid="AC" + "0" * 32, auth_token="secret-token", base_url="http://127.0.0.1:9")},
+    tenants={
+        "main": TwilioTenant(account_sid="AC" + "0" * 32, auth_token="secret-token", base_url="http://127.0.0.1:9")
+    },
     api=ApiSettings(tokens=(ApiToken(name="tests", token="a-token-of-the-tests"),)),
 )

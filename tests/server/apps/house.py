@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dialog.server.config import ApiSettings, ApiToken, ClientSettings, PhoneNumber, ServiceConfig, Tenant
+from dialog.server.config import ApiSettings, ApiToken, ClientSettings, PhoneNumber, ServiceConfig, TwilioTenant
 from dialog.sessions.config import AgentConfig
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
 from dialog.voip.pacing import Pacing
@@ -13,8 +13,8 @@ from dialog.workers.fleet import Fleet
 OTHER = "AC" + "1" * 32
 
 
-def tenant(account_sid: str, **more) -> Tenant:
-    return Tenant(
+def tenant(account_sid: str, **more) -> TwilioTenant:
+    return TwilioTenant(
         account_sid=account_sid,
         auth_token=os.environ["TWILIO_AUTH_TOKEN"],
         base_url=os.environ["TWILIO_BASE_URL"],
