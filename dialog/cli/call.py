@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import ClassVar, NamedTuple
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.text import Text
@@ -19,6 +20,7 @@ __all__ = ["CallPlan", "run_call"]
 
 _DEFAULT_SCRIPT = (Step(say="hello and good evening"), Step(say="goodbye and thank you for your help"))
 _HINTS = {
+    0: "does the gateway run, and listen there?",
     400: "the signature header is missing: a proxy in between may have removed it",
     403: "the signature is refused: is --auth-token the gateway's, and --public-url its WEBHOOK_URL?",
     404: "nothing is at this path: give the whole address of the voice webhook",
@@ -42,13 +44,16 @@ async def run_call(console: Console, plan: CallPlan) -> int:
     """Dial, say everything, listen after each, hang up; 0 if every sentence was answered.
 
     Raises:
-        ConfigurationError: No auth token, or the script cannot be read.
+        ConfigurationError: No auth token, no address of a webhook, or the script cannot be read.
         DialogError: The caller has no voice here (the ``local`` extra is missing).
     """
     env = read_env(plan.env_file)
     token = plan.auth_token or env.get("TWILIO_AUTH_TOKEN", "")
     if not token:
         raise ConfigurationError("no auth token: give --auth-token, or set TWILIO_AUTH_TOKEN as for the gateway")
+    address = urlsplit(plan.url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ConfigurationError(f"{plan.url!r} is no webhook: give an address as http://127.0.0.1:8080/twilio")
     sayings: list[Step | Path] = list(plan.wavs)
     if plan.script is not None:
         sayings += read_script(plan.script)

@@ -7,6 +7,7 @@ simulation cannot make audible (Say, Play, Gather …) is recorded and passed ov
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
@@ -386,4 +387,14 @@ class Carrier(CarrierSide):
                     body += await response.content.read(_BODY_LIMIT)
                 return response.status, response.content_type, body.decode(errors="replace")
         except (aiohttp.ClientError, TimeoutError) as exc:
-            raise Refused(public, 0, f"no answer from {target} (11200): {exc!r}") from exc
+            raise Refused(public, 0, f"no answer from {target} (11200): {_trouble(exc)}") from exc
+
+
+def _trouble(exc: Exception) -> str:
+    """What happened to a request, without the session's inner life."""
+    if isinstance(exc, TimeoutError):
+        return f"timed out after {WEBHOOK_TIMEOUT_S:g} s"
+    cause = getattr(exc, "os_error", exc)
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno).lower()
+    return f"{type(exc).__name__}: {exc}"

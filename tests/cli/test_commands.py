@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import wave
@@ -218,6 +219,18 @@ async def test_a_refused_call_says_what_to_look_at(tmp_path: Path) -> None:
         assert (code, "--auth-token" in text) == (1, True)
         code, text = await dialled(plan._replace(url=house.url + "/nowhere"))
         assert (code, "nothing is at this path" in text) == (1, True)
+
+
+async def test_a_gateway_that_does_not_run_is_told_of_in_a_few_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    plan = CallPlan(url=f"http://127.0.0.1:{port}/twilio", auth_token="x", env_file=tmp_path / "no")
+    code, text = await dialled(plan)
+    assert code == 1
+    assert f"no answer from http://127.0.0.1:{port}/twilio (11200): connection refused\n" in text
+    assert "does the gateway run, and listen there?" in text
+    with pytest.raises(ConfigurationError, match="'notaurl' is no webhook"):
+        await dialled(plan._replace(url="notaurl"))
 
 
 async def test_a_call_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
