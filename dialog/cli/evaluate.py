@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +61,12 @@ async def run_evaluate(console: Console, plan: EvaluatePlan) -> int:
     calls = len(scenarios) + sum(simulation.runs for simulation in simulations)
     console.print(Text(f"{calls} calls to {plan.target} …", "dim"), soft_wrap=True)
     env = read_env(plan.env_file)
+    names = count(1)
+    total = len(scenarios) + len(simulations)
+
+    def played(name: str) -> None:
+        console.print(Text(f"{next(names):>3}/{total} {name}", "dim"), soft_wrap=True)
+
     result = await evaluate(
         target,
         scenarios=scenarios,
@@ -73,6 +80,7 @@ async def run_evaluate(console: Console, plan: EvaluatePlan) -> int:
         customer_stt=partial(create_stt.from_env, plan.customer_stt, env=env) if plan.customer_stt else None,
         customer_tts=partial(create_tts.from_env, plan.customer_tts, env=env) if plan.own_speech else None,
         judges=[_model(name, env) for name in plan.judges],
+        played=played,
     )
     if result.scenarios or not result.simulations:
         _show_scenarios(console, result)

@@ -464,6 +464,9 @@ class SimulatedCall:
         try:
             await self.hang_up()
         finally:
+            if self._task is not None and not self._task.done():  # hanging up was broken off
+                self._task.cancel()
+                await asyncio.wait([self._task])
             if self._spec.session is None and self._session is not None:
                 await self._session.close()
                 self._session = None

@@ -28,7 +28,7 @@ from dialog.clock import Clock
 from dialog.errors import ConfigurationError
 from dialog.llm.llm import LLM
 from dialog.stt.stt import STT
-from dialog.testing.evaluate_stage import Target, UserStage, open_site
+from dialog.testing.evaluate_stage import Site, Target, UserStage, open_site
 from dialog.testing.evaluate_talks import Cast, check_cast, simulate, together
 from dialog.testing.llm_judge import LLMJudge
 from dialog.testing.scenario import At, Expect, HangUp, Listen, Noise, Say, Scenario, WaitEnd
@@ -237,6 +237,7 @@ async def evaluate(
     customer_stt: Callable[[], STT] | None = None,
     customer_tts: Callable[[], TTS] | None = None,
     judges: Sequence[Callable[[], LLM]] = (),
+    played: Callable[[str], object] | None = None,
 ) -> Evaluation:
     """Play scenarios and simulations against an agent, and judge it.
 
@@ -258,6 +259,7 @@ async def evaluate(
         customer_stt: Makes a customer's ears, with ``own_speech``.
         customer_tts: Makes a customer's voice, with ``own_speech``.
         judges: Make the models that judge the criteria of simulations; the majority decides.
+        played: Told the name of each scenario and simulation when it is over.
 
     Raises:
         ConfigurationError: The target takes no calls, made no agent, or something cannot be played against it.
@@ -276,14 +278,22 @@ async def evaluate(
             why = "on_voip has to activate one" if stage.raised is None else f"on_voip raised {stage.raised!r}"
             raise ConfigurationError(f"scenario {scenario.name!r}: the call got no agent: {why}") from stage.raised
         outcome.problems = check(scenario.expect, outcome)
+        if played is not None:
+            played(scenario.name)
         return outcome
+
+    async def talk(simulation: Simulation, site: Site) -> SimulationResult:
+        result = await simulate(simulation, site, cast, free)
+        if played is not None:
+            played(simulation.name)
+        return result
 
     async with open_site(target, clock, own_speech=own_speech, env=os.environ if env is None else env) as site:
         for simulation in simulations:
             check_cast(simulation, cast, site)
-        played = await together(one(scenario, UserStage(site)) for scenario in scenarios)
-        talked = await together(simulate(simulation, site, cast, free) for simulation in simulations)
-    results = [_result(scenario, outcome) for scenario, outcome in zip(scenarios, played, strict=True)]
+        outcomes = await together(one(scenario, UserStage(site)) for scenario in scenarios)
+        talked = await together(talk(simulation, site) for simulation in simulations)
+    results = [_result(scenario, outcome) for scenario, outcome in zip(scenarios, outcomes, strict=True)]
     return _judge(results, talked, seed, thresholds or Thresholds())
 
 

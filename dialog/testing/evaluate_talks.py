@@ -82,7 +82,8 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():  # a second time would break off how it hangs up
+                task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 

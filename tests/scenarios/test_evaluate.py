@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -20,6 +21,7 @@ from dialog.testing import HummingTTS, ToldSTT
 from dialog.testing.evaluate import EVALUATION, Evaluation, Thresholds, evaluate
 from dialog.testing.scenario import At, Expect, Fault, HangUp, Listen, Noise, Say, Scenario, load_scenarios
 from dialog.voip.twilio.gateway import TwilioGateway
+from dialog.voip.voip import VoIP
 
 MENU = "I can book a table for you, tell you the hours, or put you through to the kitchen, whatever you like best."
 
@@ -221,6 +223,34 @@ async def test_a_fault_of_the_users_own_model_cannot_be_played():
         await evaluate(made(Good), scenarios=(scenario,), speed=4.0)
 
 
+async def test_an_evaluation_that_is_broken_off_leaves_no_call_and_no_complaint():
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    calls: list[object] = []
+    all_there = asyncio.Event()
+
+    def on_voip(voip):
+        voip.on(VoIP.STREAMING_STARTED, began)
+        made(Good)(voip)
+
+    def began(started):
+        calls.append(started)
+        if len(calls) == 3:
+            all_there.set()
+
+    before = asyncio.all_tasks()
+    names = ("two questions", "long utterance", "goodbye")
+    running = asyncio.create_task(evaluate(on_voip, scenarios=only(*names)))
+    async with asyncio.timeout(20):
+        await all_there.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    gc.collect()  # a task whose exception nobody fetched complains when it is freed
+    assert complaints == []
+    assert {task.get_name() for task in asyncio.all_tasks() - before} == set()
+
+
 async def test_thresholds_may_be_tightened():
     result = await evaluate(made(Good), scenarios=QUICK, seed=1, speed=4.0, thresholds=Thresholds(latency_p50_ms=1.0))
     assert not result.passed
@@ -274,6 +304,7 @@ def test_the_command_shows_a_table_writes_its_files_and_exits_by_the_verdict(tmp
     assert code == status, output
     assert "hello & goodbye" in output
     assert "seed 9" in output
+    assert "1/1 hello & goodbye\n" in output
     report = json.loads((tmp_path / "out" / "r.json").read_bytes())
     assert (report["seed"], report["passed"]) == (9, not status)
     suite = ET.fromstring((tmp_path / "out" / "r.xml").read_bytes())
