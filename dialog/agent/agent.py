@@ -245,8 +245,10 @@ class Agent(Participant):
             ConfigurationError: A text call, and only a model that hears would answer.
             UnsupportedFormat: A provider shares no audio format with the call.
         """
-        if self._conversation is not None or self._disposed:
-            raise StateError(f"{self.name}: activate() in the wrong state")
+        if self._conversation is not None:
+            raise StateError(f"{self.name}: activate() was called before, and the call is held already")
+        if self._disposed:
+            raise StateError(f"{self.name}: activate() after the end of its call: make an agent for each call")
         stt, tts, s2s = self._stt, self._tts, self._s2s
         if isinstance(self.voip, TextVoIP):
             # What is typed comes by post(), what is said is shown: the speech providers stay closed.
@@ -706,8 +708,13 @@ class Agent(Participant):
     @property
     def _running(self) -> Conversation:
         if self._conversation is None:
-            raise StateError(f"{self.name}: not active; call activate() first")
+            raise StateError(f"{self.name}: not active: {self._why_inactive()}")
         return self._conversation
+
+    def _why_inactive(self) -> str:
+        if self._handed_off:
+            return "another agent has the call"
+        return "its call has ended" if self._disposed else "call activate() first"
 
     def _let_go(self) -> None:
         """Of the connections to MCP servers."""

@@ -778,6 +778,26 @@ def test_nothing_happens_after_the_end_of_the_call():
     run_virtual(run)
 
 
+def test_who_speaks_without_a_call_is_told_why_there_is_none():
+    async def run(clock):
+        talk = Talk(clock)
+        with pytest.raises(StateError, match=r"activate\(\) was called before"):
+            talk.agent.activate()
+        first, second = talk.agent, Echo(voip=talk.agent.voip, stt=talk.agent.stt, tts=talk.agent.tts)
+        with pytest.raises(StateError, match=r"not active: call activate\(\) first"):
+            second.dispatch_message("hello")
+        first.hand_off(second)
+        with pytest.raises(StateError, match="not active: another agent has the call"):
+            first.dispatch_message("hello")
+        await talk.over()
+        with pytest.raises(StateError, match="not active: its call has ended"):
+            second.dispatch_message("are you still there?")
+        with pytest.raises(StateError, match="after the end of its call"):
+            second.activate()
+
+    run_virtual(run)
+
+
 # In text.
 
 

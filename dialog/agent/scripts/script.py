@@ -55,7 +55,7 @@ class Script(Agent):
             StateError: The script was not activated.
         """
         if self._call is None:
-            raise StateError(f"{self.name}: not active; call activate() first")
+            raise StateError(f"{self.name}: not active: {self._why_inactive()}")
         return self._call
 
     def on_answered_by(self, answered_by: AnsweredBy) -> None:
