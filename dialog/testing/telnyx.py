@@ -40,7 +40,7 @@ from dialog.testing.carrier import Leg, TransferOutcome
 from dialog.testing.faults import CallFaults
 from dialog.testing.server import EmulatorServer, Faults
 from dialog.testing.telnyx_call import TelnyxCaller, TelnyxLeg
-from dialog.testing.twilio_rest import SILENCE_WAV
+from dialog.testing.twilio_recordings import SILENCE_WAV
 from dialog.testing.voice import Voice
 
 __all__ = ["Delivered", "TelnyxCommand", "TelnyxEmulator"]

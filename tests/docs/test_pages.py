@@ -138,7 +138,7 @@ INTERNAL = re.compile(
         net\.(asgi | azure | bodies | connections | cutoff | frames | http1 | listening | malformed | options | origins | sentaudio | websocket) |
         testing\.(
             call | carrier | carrier_stream | dialects | exotel_dialect | plivo_dialect | evaluate_stage | evaluate_talks | facts | heard | hearing | media | model | stream | textline |
-            telnyx_call | tone | twiml
+            telnyx_call | tone | twilio_(calls | messages | recordings | requests | transcriptions) | twiml
         ) |
         testing\.load_(
             caller | dialler | fleet | hosts | metronome | page | plots | speech | stream | talk
