@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any, ClassVar, Final, Literal, Self, TypeVar, cast, overload
+from typing import Any, ClassVar, Final, Literal, Self, TypeVar, overload
 from uuid import UUID
 
 from aiohttp import ClientSession
@@ -17,15 +16,14 @@ from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError, StateError
 from dialog.net import shared
 from dialog.participant import Event
-from dialog.recent import Recent
 from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.line import Tap
 from dialog.voip.listeners import Listeners
 from dialog.voip.refusals import Refusals
 from dialog.voip.sip.messages import Where
+from dialog.voip.sip.network import SIPNetwork
 from dialog.voip.sip.switchboard import SIPSettings, SIPSwitchboard
-from dialog.voip.sip.transactions import Transactions
 from dialog.voip.sip.voip import SIPVoIP
 
 __all__ = ["SIPGateway"]
@@ -37,11 +35,9 @@ ListenerT = TypeVar("ListenerT", bound=Listener)
 
 _DEFAULT_SETTINGS: Final = CallSettings()
 _BUSY: Final = Reject("busy")
-_GOODBYE_S: Final = 2.0
-"""How long what was said last may take to be answered when the gateway closes."""
 
 
-class SIPGateway(asyncio.DatagramProtocol):
+class SIPGateway:
     """Takes calls over SIP (UDP) and RTP (G.711), and emits ``voip`` with a fresh :class:`SIPVoIP` for each.
 
     ::
@@ -112,10 +108,8 @@ class SIPGateway(asyncio.DatagramProtocol):
         if not peers or isinstance(peers, str):
             raise ConfigurationError("peers must list the IP addresses or networks that may call: whoever can, may")
         self.host: str = host
-        self._port = port
-        self._public_host = public_host
         self.clock: Clock = clock
-        self.transactions: Transactions = Transactions(self._write)
+        self._network = SIPNetwork(host, port, public_host, clock, self._received)
         self._listeners = Listeners[SIPVoIP]("SIPGateway")
         self._workers = workers
         self._switchboard = SIPSwitchboard(
@@ -130,14 +124,11 @@ class SIPGateway(asyncio.DatagramProtocol):
                 quiet_s=quiet_s,
                 close_timeout_s=close_timeout_s,
             ),
-            self,
+            self._network,
             self._emit,
             workers=workers,
             events=events,
         )
-        self._transport: asyncio.DatagramTransport | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._own_hosts: Recent[str, str] = Recent(1000)
         self._lease: shared.Lease[ClientSession] | None = None
         self._closed = False
 
@@ -170,10 +161,7 @@ class SIPGateway(asyncio.DatagramProtocol):
     @property
     def port(self) -> int:
         """Where SIP is listened for."""
-        if self._transport is None:
-            return self._port
-        number: int = self._transport.get_extra_info("sockname")[1]
-        return number
+        return self._network.port
 
     async def start(self) -> None:
         """Open the socket and take calls from now on; calling it again is harmless.
@@ -181,18 +169,16 @@ class SIPGateway(asyncio.DatagramProtocol):
         Raises:
             ConfigurationError: The address cannot be listened at.
         """
-        if self._transport is not None or self._closed:
+        if self._network.opened or self._closed:
             return
         self._lease = shared.session()  # providers share it, and their last user closes it: that is us
         if self._workers is not None:
             await self._workers.start()
         try:
-            await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: self, local_addr=(self.host, self._port), family=_family(self.host)
-            )
-        except OSError as exc:
+            await self._network.open()
+        except ConfigurationError:
             await self.close()
-            raise ConfigurationError(f"cannot listen at {self.host}:{self._port} (UDP): {exc}") from exc
+            raise
 
     async def serve(self) -> None:
         """Take calls until the task is cancelled, then end those that are there."""
@@ -205,7 +191,7 @@ class SIPGateway(asyncio.DatagramProtocol):
     @property
     def ready(self) -> bool:
         """Whether a call would be taken now."""
-        busy = self._closed or self._switchboard.draining or self._transport is None
+        busy = self._closed or self._switchboard.draining or not self._network.opened
         return not busy and (self._workers is None or self._workers.ready)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -225,14 +211,7 @@ class SIPGateway(asyncio.DatagramProtocol):
         await self._switchboard.close()
         if self._workers is not None:
             await self._workers.close()
-        if self._tasks:
-            _, late = await asyncio.wait(tuple(self._tasks), timeout=_GOODBYE_S)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-        if self._transport is not None:
-            self._transport.close()
+        await self._network.close()
         lease, self._lease = self._lease, None
         if lease is not None:
             await lease.release()
@@ -295,55 +274,8 @@ class SIPGateway(asyncio.DatagramProtocol):
             raise StateError(f"call {voip.metadata.call_id}: this gateway does not hold it: there is nothing to hear")
         call.add_tap(tap)
 
-    # The network of its calls.
-
-    def media_host(self, peer: Where) -> str:
-        """Our IP address as a peer reaches it."""
-        if self._public_host:
-            return self._public_host
-        if not ip_address(self.host).is_unspecified:
-            return self.host
-        found = self._own_hosts.get(peer[0])
-        if found is None:
-            found = self._own_hosts[peer[0]] = _route(peer, _family(self.host))
-        return found
-
-    def contact(self, peer: Where) -> str:
-        """Our address as a peer reaches it, as a ``Contact``."""
-        return f"<sip:dialog@{_bracketed(self.media_host(peer))}:{self.port}>"
-
-    def via(self, peer: Where, branch: str) -> str:
-        """The Via of a request of ours."""
-        return f"SIP/2.0/UDP {_bracketed(self.media_host(peer))}:{self.port};branch={branch};rport"
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run a task that is awaited before the socket is closed."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    # The socket's side.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is there."""
-        # asyncio's own is no subclass of it before Python 3.12.
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """A datagram came."""
-        try:
-            self._switchboard.receive(data, (addr[0], addr[1]))
-        except Exception:  # one message must not cost the others
-            logger.exception("a SIP message from %s could not be handled", addr[0])
-
-    def error_received(self, exc: Exception) -> None:
-        """A peer was not there for what we have sent; requests are repeated."""
-        logger.info("a SIP message was not delivered: %r", exc)
-
-    def _write(self, data: bytes, where: Where) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(data, where)
+    def _received(self, data: bytes, source: Where) -> None:
+        self._switchboard.receive(data, source)
 
     def _emit(self, voip: SIPVoIP) -> None:
         self._listeners.emit(voip)
@@ -371,19 +303,3 @@ def _ports(given: tuple[int, int] | None) -> range:
     if not 1024 <= first <= last <= 65_535:
         raise ConfigurationError(f"rtp_ports are the first and the last of 1024 to 65535, got {given}")
     return range(first, last + 1)
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _route(peer: Where, family: socket.AddressFamily) -> str:
-    """Our address on the way to a peer. Nothing is sent for that."""
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(peer)
-        host: str = probe.getsockname()[0]
-    return host
