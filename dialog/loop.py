@@ -14,12 +14,12 @@ def calm_collector() -> None:
     """Let the garbage collector pause a process of many calls less; for its ``main``, after its imports.
 
     Everything that is loaded now is taken out of later collections, and the thresholds fit a program
-    that makes many short-lived objects and hardly any cycles. With the defaults a full collection
-    stops a process of a hundred calls for tens of milliseconds.
+    that makes many short-lived objects and hardly any cycles. What is left of calls that are over is
+    collected before there is much of it, since everybody waits for as long as that takes.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(2_000, 10, 10)
+    gc.set_threshold(2_000, 10, 3)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -86,6 +86,10 @@ def accept_key(key: str) -> str:
     return b64encode(sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
 
 
+def _nobody(_opcode: int, _message: str | bytes) -> None:
+    """Take nothing any more."""
+
+
 class FrameReader:
     """Cuts a stream of bytes into messages.
 
@@ -113,6 +117,7 @@ class FrameReader:
     def stop(self) -> None:
         """Ignore what still comes, also what was fed already."""
         self._stopped = True
+        self._receive = _nobody  # what reads and what is read for would else wait for the garbage collector
         self._buffer.clear()
         self._fragments.clear()
 

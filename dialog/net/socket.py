@@ -92,7 +92,7 @@ class ProviderSocket:
         on_failed: Callable[[ProviderError], object] | None = None,
         settings: SocketSettings | None = None,
     ) -> None:
-        self._owner = owner
+        self._owner: Participant | None = owner
         self._provider = provider
         self._url = url
         self._headers = dict(headers or {})
@@ -125,8 +125,9 @@ class ProviderSocket:
         return self._ws is not None
 
     def open(self) -> None:
-        """Start connecting and return."""
-        self._owner.spawn(self._run(), f"{self._provider} socket")
+        """Start connecting and return; called once."""
+        if self._owner is not None:
+            self._owner.spawn(self._run(self._owner), f"{self._provider} socket")
 
     def send(self, data: bytes | str) -> bool:
         """Send a binary or text frame, or queue it if the provider is slow; ``False`` if it went nowhere."""
@@ -163,7 +164,7 @@ class ProviderSocket:
 
     def _queue(self, data: bytes | str) -> bool:
         if len(self._outbox) >= self._settings.queue_limit:
-            if not self._overflowing:
+            if not self._overflowing and self._owner is not None:
                 self._overflowing = True
                 limit = self._settings.queue_limit
                 self._owner.fail(
@@ -200,7 +201,7 @@ class ProviderSocket:
         else:
             self._overflowing = False
 
-    async def _run(self) -> None:
+    async def _run(self, owner: Participant) -> None:
         loop = asyncio.get_running_loop()
         policy = Reconnect(self._settings.backoff, loop.time())
         lease = shared.upgrades()
@@ -219,13 +220,20 @@ class ProviderSocket:
                 # A provider may close an idle connection in good order: nothing is wrong then.
                 if not loss.in_order and (loss.was_connected or not reported):
                     reported = True
-                    self._owner.fail(loss.error, retryable=True)
-                logger.info("%s: %s; next try in %.2f s", self._owner.name, loss.error, wait)
+                    owner.fail(loss.error, retryable=True)
+                logger.info("%s: %s; next try in %.2f s", owner.name, loss.error, wait)
                 if loss.was_connected:
                     self._on_lost()
                 await asyncio.sleep(wait)
         finally:
+            self._let_go()
             await lease.release()
+
+    def _let_go(self) -> None:
+        """Nothing comes any more: whoever owns this is freed with it, and not left to the garbage collector."""
+        self._owner = None
+        self._url = ""
+        self._on_message = self._on_open = self._on_lost = self._on_dropped = self._on_failed = _nobody
 
     async def _connection(self, session: aiohttp.ClientSession, policy: Reconnect) -> _Loss:
         """Connect, and read until the connection is gone."""
@@ -331,7 +339,8 @@ class ProviderSocket:
         )
 
     def _fail(self, error: ProviderError) -> None:
-        self._owner.fail(error, fatal=True, retryable=error.retryable)
+        if self._owner is not None:
+            self._owner.fail(error, fatal=True, retryable=error.retryable)
 
     def _refused(self, exc: aiohttp.ClientResponseError, body: str) -> _Loss:
         headers: Mapping[str, str] = exc.headers if exc.headers is not None else {}
@@ -354,6 +363,10 @@ class _Loss:
     in_order: bool = False
     planned: bool = False
     retry_after_s: float = 0.0
+
+
+def _nobody(*_: object) -> None:
+    """Nobody is to be told."""
 
 
 def _caused(error: ProviderError, cause: BaseException | None) -> ProviderError:

@@ -30,6 +30,7 @@ from dialog.stt.segments import Segment
 from dialog.stt.stt import STT
 from dialog.stt.telling import TellingSTT
 from dialog.usage import ReplyUsage, Usage
+from dialog.weak import weakly
 
 __all__ = ["StreamingSTT"]
 
@@ -101,7 +102,7 @@ class StreamingSTT(TellingSTT):
         self._session_s = session_s
         self._socket: ProviderSocket | None = None
         self._format: AudioFormat
-        self._sent = SentAudio(self._skewed)
+        self._sent = SentAudio(weakly(self._skewed))
         self._model = model or self.provider
         self._unreported_ms = 0.0
         """Audio that was sent on the connections before, less what USAGE has told of."""

@@ -61,7 +61,8 @@ class SocketTTS(StreamingTTS):
         self._headers = dict(headers)
         self._settings = settings
         self._renewal: asyncio.TimerHandle | None = None
-        self._siblings = Siblings(self, self._sibling)
+        self._siblings: Siblings | None = None
+        """Once another voice was wanted."""
 
     @abstractmethod
     def _address(self, audio_format: AudioFormat) -> str:
@@ -97,6 +98,8 @@ class SocketTTS(StreamingTTS):
             LimitError: More voices speak at the same time than may have a connection.
         """
         if message.voice and self.voice_argument and self._opened and not self.disposed:
+            if self._siblings is None:
+                self._siblings = Siblings(self, self._sibling)
             self._siblings.post(message, self._format)
         else:
             super().post(message)
@@ -106,18 +109,21 @@ class SocketTTS(StreamingTTS):
 
     def abort(self, uuid: UUID, *, part: int | None = None) -> None:
         """Stop a turn, or one part of it: nothing more is emitted for it. Unknown ones are ignored."""
-        self._siblings.abort(uuid, part)
+        if self._siblings is not None:
+            self._siblings.abort(uuid, part)
         super().abort(uuid, part=part)
 
     def dispose(self) -> None:
         """End for good: what is being spoken is dropped, the connection is closed in the background."""
         self._stop_renewal()
-        self._siblings.dispose()
+        if self._siblings is not None:
+            self._siblings.dispose()
         super().dispose()
 
     async def wait_disposed(self, timeout_s: float = 2.0) -> None:
         """Wait, at most ``timeout_s``, until nothing of it is left."""
-        await asyncio.gather(super().wait_disposed(timeout_s), self._siblings.wait_disposed(timeout_s))
+        siblings = [] if self._siblings is None else [self._siblings.wait_disposed(timeout_s)]
+        await asyncio.gather(super().wait_disposed(timeout_s), *siblings)
 
     def _up(self) -> None:
         """A connection is there."""

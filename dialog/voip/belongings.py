@@ -102,5 +102,6 @@ class Belongings:
         finally:
             self._settled.set()
             self._closed.set()
-            if self._on_closed is not None:
-                self._on_closed()
+            on_closed, self._on_closed = self._on_closed, None
+            if on_closed is not None:
+                on_closed()

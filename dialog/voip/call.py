@@ -326,6 +326,7 @@ class Call:
         self._belongings.end()
 
     def _closed(self) -> None:
+        self._link.let_go()
         if self._events is not None:
             self._events.close()
         if self._on_closed is not None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from dialog.audio.sound import Sound
 from dialog.clock import Clock
+from dialog.errors import StateError
 from dialog.message import AudioFormat, Message
 from dialog.scope import CallScope
 from dialog.voip.bed import BedLane, Layer
@@ -149,6 +150,14 @@ class DirectLink:
         """The VoIP was disposed."""
         self._on_close()
 
+    def let_go(self) -> None:
+        """Nothing of the call is left: what only this link holds together is freed now.
+
+        A call is a few hundred objects, and those of many calls would stop all others while they are collected.
+        """
+        self._voip = None
+        self._command, self._on_close = _refuse, _nothing
+
     def _left(self, line: Line) -> None:
         if self._line is line:
             self._line = None
@@ -164,8 +173,18 @@ class DirectLink:
         )
 
     def _tell(self, ops: list[LineOp]) -> None:
-        assert self._voip is not None
+        voip = self._voip
+        if voip is None:
+            return
         with self._scope.entered():
             for op in ops:  # a playout without a stream has nothing else to do
                 if isinstance(op, Report | Overflow):
-                    tell(self._voip, op)
+                    tell(voip, op)
+
+
+async def _refuse(command: Command) -> CommandResult:
+    raise StateError(f"{type(command).__name__} after nothing of the call is left")
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""

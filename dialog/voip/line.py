@@ -179,8 +179,9 @@ class Line:
         self._closed = True
         self._unpace()
         ops = self._playout.close(self._clock.now())
-        if self._on_close is not None:
-            self._on_close()  # before the reports: who hears of a lost part may post it again at once
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()  # before the reports: who hears of a lost part may post it again at once
         self._scoped(ops)
         self._wire.close()
 

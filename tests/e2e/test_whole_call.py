@@ -9,14 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientResponse
 from house import House, voice
 
 from dialog.agent.settings import AgentSettings
 from dialog.calls.events import CallEnded, Interrupted, ResumedAfterPause
+from dialog.net.frames import FrameReader
+from dialog.net.websocket import WebSocket
 from dialog.testing.caller import CallEnded as CallOver
 from dialog.testing.caller import NothingHeard
 from dialog.testing.openai import ChatReply, ToolUse
 from dialog.testing.server import Faults
+from dialog.voip.call import Call
+from dialog.voip.line import Line
 
 
 def descriptors_open() -> int:
@@ -180,6 +185,36 @@ async def test_a_broken_ear_reconnects_and_no_word_is_lost():
 
 def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def test_a_call_that_is_over_holds_no_connection_until_the_garbage_collector_comes():
+    """It would come for those of many calls at once, and stop all others meanwhile."""
+    kinds = (Call, Line, WebSocket, FrameReader, ClientResponse)
+
+    def left() -> set[str]:
+        return {
+            type(each).__name__ for each in gc.get_objects() if id(each) not in before and issubclass(type(each), kinds)
+        }
+
+    house = House(sentences=["hello there"], replies=lambda fields: "Fine.", greeting="Hi.")
+    async with house.open():
+        gc.collect()
+        before = {id(each) for each in gc.get_objects() if issubclass(type(each), kinds)}  # of tests that failed
+        gc.disable()
+        try:
+            async with house.dial() as caller:
+                await caller.listen()
+                await caller.say(voice(600))
+                await caller.listen()
+                assert left() >= {"Call", "Line", "WebSocket", "FrameReader"}
+                await caller.hang_up()
+                await house.all_over()
+            house.agents.clear()
+            async with asyncio.timeout(10):
+                while left():  # the goodbye to a provider goes on for a moment
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.timeout(180)
