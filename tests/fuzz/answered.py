@@ -139,7 +139,7 @@ def llm_http(make: Callable[[], LLM]) -> Callable[[bytes], None]:
                         async for _ in llm.stream(LLMRequest(items=(Entry(role="user", text="Hello"),))):
                             pass
             finally:
-                await llm.aclose()
+                await llm.close()
 
     return lambda data: in_a_loop(run(data))
 

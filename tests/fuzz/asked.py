@@ -33,7 +33,7 @@ from dialog.server.console.core import Visit
 from dialog.server.console.viewer import Viewer
 from dialog.server.console.visitors import COOKIE
 from dialog.server.service import Service
-from dialog.server.tenants import Tenant
+from dialog.server.tenants import TwilioTenant
 from dialog.sessions.config import AgentConfig
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
 from dialog.voip.call import CallSettings
@@ -143,7 +143,7 @@ def service() -> Service:
     made = Service(
         ServiceConfig(
             assistants={"desk": AgentConfig(stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM(lambda _: "Yes."))},
-            tenants={"main": Tenant(account_sid="AC" + "0" * 32, auth_token="token")},
+            tenants={"main": TwilioTenant(account_sid="AC" + "0" * 32, auth_token="token")},
             api=ApiSettings(
                 tokens=(ApiToken(name="tests", token=SECRET),), requests_per_s=1e9, burst=10**9, max_body=100_000
             ),
