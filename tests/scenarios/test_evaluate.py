@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -19,9 +18,9 @@ from dialog.cli.app import app
 from dialog.errors import ConfigurationError
 from dialog.testing import HummingTTS, ToldSTT
 from dialog.testing.evaluate import EVALUATION, Evaluation, Thresholds, evaluate
+from dialog.testing.evaluate_talks import together
 from dialog.testing.scenario import At, Expect, Fault, HangUp, Listen, Noise, Say, Scenario, load_scenarios
 from dialog.voip.twilio.gateway import TwilioGateway
-from dialog.voip.voip import VoIP
 
 MENU = "I can book a table for you, tell you the hours, or put you through to the kitchen, whatever you like best."
 
@@ -223,32 +222,28 @@ async def test_a_fault_of_the_users_own_model_cannot_be_played():
         await evaluate(made(Good), scenarios=(scenario,), speed=4.0)
 
 
-async def test_an_evaluation_that_is_broken_off_leaves_no_call_and_no_complaint():
-    complaints: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    calls: list[object] = []
-    all_there = asyncio.Event()
+async def test_calls_of_an_evaluation_that_is_broken_off_are_told_once_to_end():
+    hung_up = []
+    talks = asyncio.Event()
 
-    def on_voip(voip):
-        voip.on(VoIP.STREAMING_STARTED, began)
-        made(Good)(voip)
+    async def waits_for_its_turn():
+        await asyncio.Event().wait()
 
-    def began(started):
-        calls.append(started)
-        if len(calls) == 3:
-            all_there.set()
+    async def call():
+        try:
+            talks.set()
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):  # what hanging up takes
+                await asyncio.sleep(0)
+            hung_up.append(True)
 
-    before = asyncio.all_tasks()
-    names = ("two questions", "long utterance", "goodbye")
-    running = asyncio.create_task(evaluate(on_voip, scenarios=only(*names)))
-    async with asyncio.timeout(20):
-        await all_there.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-    gc.collect()  # a task whose exception nobody fetched complains when it is freed
-    assert complaints == []
-    assert {task.get_name() for task in asyncio.all_tasks() - before} == set()
+    running = asyncio.create_task(together([waits_for_its_turn(), call()]))
+    await talks.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert hung_up == [True]
 
 
 async def test_thresholds_may_be_tightened():
