@@ -174,7 +174,8 @@ def _interruptions(report: SessionReport) -> list[float]:
 
 
 def _mark(at_s: float, length: float) -> str:
-    side = " left" if at_s > 0.85 * length else ""
+    # The label may take a third of a narrow window.
+    side = " left" if at_s > 0.5 * length else ""
     return f'<div class="mark{side}" style="left:{100 * at_s / length:.3f}%"><b>interrupted at {_time(at_s)}</b></div>'
 
 

@@ -95,7 +95,7 @@ def _counts(metrics: SessionMetrics) -> list[tuple[str, str]]:
         counts.append(("Tokens in", f"{metrics.input_tokens:,}{cached}"))
         counts.append(("Tokens out", f"{metrics.output_tokens:,}"))
     if metrics.cost_usd is not None:
-        counts.append(("Cost of the models", f"${metrics.cost_usd:.4f}"))
+        counts.append(("Cost of the models", f"${metrics.cost_usd:.4f}" if metrics.cost_usd else "$0"))
     return counts
 
 

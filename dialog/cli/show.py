@@ -25,9 +25,16 @@ class LiveView:
         self._asked: set[UUID] = set()
         self._speakers: set[str] = set()
         self._paused: dict[UUID, float] = {}
+        self._cut: ev.Interrupted | None = None
 
     def show(self, event: ev.CallEvent) -> None:
         """Print what is worth a line."""
+        cut = self._cut
+        # What was heard of a reply is told right after its interruption, and comes before it on the page.
+        if cut is not None and not (isinstance(event, ev.AgentSaid) and event.turn == cut.turn):
+            self._cut = None
+            at_s = self._paused.get(cut.turn, cut.at_s)
+            self._line(at_s, "", "", Text("the caller interrupts: the agent stops", "red"))
         if isinstance(event, ev.CallStarted):
             route = " → ".join(part for part in (event.from_, event.to) if part)
             self._line(event.at_s, "call", "bold", Text(route or event.carrier))
@@ -50,7 +57,7 @@ class LiveView:
             call = f"{event.name}({self._arguments.pop(event.call_id, '')})"
             self._line(event.at_s, "tool", "dim", Text(f"{call} → {event.result}", style))
         elif isinstance(event, ev.Interrupted):
-            self._line(event.at_s, "", "", Text("the caller interrupts: the agent stops", "red"))
+            self._cut = event
         elif isinstance(event, ev.ResumedAfterPause):
             self._paused.pop(event.turn, None)
             self._line(event.at_s, "", "", Text("no words came: the agent goes on", "dim"))

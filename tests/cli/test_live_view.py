@@ -76,6 +76,20 @@ def test_tools_interruptions_and_errors_get_a_line() -> None:
     ]
 
 
+def test_a_reply_stands_above_its_interruption_which_was_when_the_agent_fell_silent() -> None:
+    rows = shown(
+        ev.PausedForCaller(seq=1, at_s=63.5, turn=TURN),
+        ev.Interrupted(seq=2, at_s=64.4, turn=TURN, reason="caller spoke"),
+        spoke("From five to ten.", "From five", "cut"),
+        ev.CallEnded(seq=4, at_s=65, reason="agent_hangup"),
+    )
+    assert rows == [
+        " 1:01.5 agent  From five [not heard: to ten.]",
+        " 1:03.5        the caller interrupts: the agent stops",
+        " 1:05.0 end    agent hangup",
+    ]
+
+
 def test_a_long_reply_hangs_beneath_its_beginning() -> None:
     text = "On Sunday we are open from five in the afternoon until ten at night, and the kitchen closes at nine."
     rows = shown(spoke(text, text), width=60)

@@ -221,7 +221,7 @@ export class CallView {
     ];
     if (metrics) {
       facts.push(["Tokens in, out", `${metrics.input_tokens}, ${metrics.output_tokens}`]);
-      if (metrics.cost_usd !== null) facts.push(["Cost of models", `$${metrics.cost_usd.toFixed(4)}`]);
+      if (metrics.cost_usd !== null) facts.push(["Cost of models", metrics.cost_usd ? `$${metrics.cost_usd.toFixed(4)}` : "$0"]);
       if (metrics.longest_silence) facts.push(["Longest silence", `${metrics.longest_silence.seconds.toFixed(1)} s`]);
     }
     if (call.state === "ended") facts.push(["Ended", [ending(call), call.end_detail].filter(Boolean).join(": ")]);
