@@ -410,6 +410,28 @@ async def test_it_is_used_with_the_keyboard_alone():
         await expect(page.locator("#state")).to_have_text("You have hung up")
 
 
+async def test_a_window_of_another_size_still_shows_what_is_said_last():
+    agents = []
+    view = {"viewport": {"width": 1120, "height": 900}, **CALM}
+    async with serving(make_site({"a": telling(agents)}, names={})) as url, chromium(**view) as page:
+        await page.goto(url)
+        await page.click("#talk")
+        await said(page, "agent", "Hello.")
+        for number in range(8):
+            agents[0].post(Message(uuid=uuid4(), data=f"Question {number}.", done=True))
+            await said(page, "you", f"Question {number}.")
+        await page.set_viewport_size({"width": 360, "height": 640})
+        at_end = "({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight < 2"
+        log = await page.query_selector("#log")
+        await page.wait_for_function(at_end, arg=log, timeout=5000)
+        assert await log.evaluate("log => log.scrollTop > 0")
+        await log.evaluate("log => { log.scrollTop = 0; }")
+        await page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        await page.set_viewport_size({"width": 360, "height": 560})
+        await page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert await log.evaluate("log => log.scrollTop") == 0, "who reads further up is left there"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1120])
 async def test_it_is_readable_everywhere(scheme, width, tmp_path):

@@ -26,6 +26,7 @@ let shown = new Map();
 let latencies = [];
 let since = null;
 let muted = false;
+let atEnd = true; // of the transcript, unless somebody reads further up
 
 async function token() {
   const response = await fetch(body.dataset.token, { method: "POST" });
@@ -51,6 +52,11 @@ find("talk").addEventListener("click", async () => {
     if (error.name !== "AbortError") problem(explain(error));
   }
 });
+find("log").addEventListener("scroll", ({ target: log }) => {
+  atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+});
+// A phone that is turned, or shows its keyboard, is no reader who has scrolled up.
+new ResizeObserver(() => along(() => {})).observe(find("log"));
 find("mute").addEventListener("click", () => setMuted(!muted));
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("select, input, textarea");
@@ -150,14 +156,13 @@ function explain(error) {
   return error?.message ?? "Something went wrong.";
 }
 
-/** Adds what `fill` makes, and scrolls along unless somebody reads further up. */
+/** Makes a change, and scrolls along with it. */
 function along(change) {
-  const log = find("log");
-  const below = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   change();
   find("empty").hidden = transcript.childElementCount > 0;
-  if (below) log.scrollTop = log.scrollHeight;
+  if (atEnd) find("log").scrollTop = find("log").scrollHeight;
 }
+
 
 function element(name, className, text = "") {
   const made = document.createElement(name);
