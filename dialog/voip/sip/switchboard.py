@@ -51,6 +51,9 @@ _PHRASES: Final = {
     603: "Decline",
 }
 
+_SECRET: Final = ("authorization", "proxy-authorization")
+"""Headers that are nobody's business: parameters are kept in the call log."""
+
 
 class SIPSettings(Struct, frozen=True, kw_only=True):
     """How calls are taken."""
@@ -355,5 +358,10 @@ def _metadata(invite: Incoming, call_id: UUID) -> CallMetadata:
         carrier_call_id=invite.call_id,
         from_=party(headers["From"]),
         to=invite.message.uri.user or party(headers["To"]),
-        parameters=tuple((name, value) for name in headers.keys() for value in headers.getlist(name)),  # noqa: SIM118  # no mapping
+        parameters=tuple(
+            (name, value)
+            for name in headers.keys()  # noqa: SIM118  # no mapping
+            if name.lower() not in _SECRET
+            for value in headers.getlist(name)
+        ),
     )
