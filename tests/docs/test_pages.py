@@ -148,6 +148,7 @@ INTERNAL = re.compile(
         calls\.delivery\.(courier | plain | vapi) |
         telemetry\.(callmetrics | calltrace | labels | otel | prometheus | spans) |
         vad\.played |
+        weak |
         voip\.(
             aiosocket | bed | belongings | closing | consults | direct | lifecycle | line | lineclock | lineops | link | listeners | pacer | part |
             played | playout | wires | wrapup

@@ -37,7 +37,9 @@ class Greeter(Agent):
 async def test_a_call_is_known_by_its_numbers_and_headers():
     desk = Desk()
     async with a_gateway(desk) as gateway:
-        async with dial(gateway, to="1000", from_="+15550100", headers={"X-Campaign": "spring", "Authorization": "Digest secret"}) as phone:
+        async with dial(
+            gateway, to="1000", from_="+15550100", headers={"X-Campaign": "spring", "Authorization": "Digest secret"}
+        ) as phone:
             [voip] = desk.voips
             assert isinstance(voip, SIPVoIP)
             assert (voip.metadata.from_, voip.metadata.to, voip.metadata.carrier) == ("+15550100", "1000", "sip")
