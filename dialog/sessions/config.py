@@ -97,13 +97,17 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     env: Mapping[str, str] | None = None
     """Where keys, models and voices are taken from that are not given; ``read_env()`` reads the environment."""
     instructions: str = ""
+    """For the model: what :class:`~dialog.agent.agent.Agent` takes as ``system``."""
     greeting: str = ""
+    """Said first; empty: the caller speaks first, or with ``settings.model_opens`` the model."""
     tools: tuple[Tool, ...] = ()
     """Made by :func:`~dialog.agent.schematool.schema_tool`."""
     settings: AgentSettings = field(default_factory=AgentSettings)
     """Interruption mode, VAD mode, limits, what is said in an emergency."""
     mcp_servers: tuple[MCPServer, ...] = ()
+    """Servers whose tools the model may call, too; they are shared by all calls."""
     recording_sink: RecordingSink | None = None
+    """Takes the carrier's recording, where ``settings.record`` is on."""
 
     def __repr__(self) -> str:
         return f"<AgentConfig in {'realtime' if self.s2s is not None else 'text'} mode, {len(self.tools)} tools>"

@@ -45,12 +45,17 @@ class SessionSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     voice: str = ""
     """The voice, as its provider calls it."""
     instructions: str | None = None
+    """For the model, instead of the assistant's; ``None``: those."""
     greeting: str | None = None
+    """Said first, instead of the assistant's greeting; empty: nothing is; ``None``: that."""
     tools: tuple[str, ...] | None = None
     """Names of the configured tools that it has; ``None``: all."""
     vad: VADMode | None = None
+    """Who hears the caller start and stop, as ``AgentSettings.vad``; ``None``: as the assistant has it."""
     interruption: InterruptionMode | None = None
+    """What the caller's words do to a reply, as ``BargeIn.mode``; ``None``: as the assistant has it."""
     max_duration_s: float | None = None
+    """The call is ended after this, as by ``Silence.max_duration_s``; ``None``: as the assistant has it."""
     number: str = ""
     """Of a call that is placed: the id of the number it comes from."""
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
