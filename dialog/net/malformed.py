@@ -11,7 +11,7 @@ from dialog.errors import RemoteProtocolError
 
 __all__ = ["UNDECODABLE", "malformed"]
 
-UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What decoding raises: it is no JSON or no such message, not UTF-8, or nested so deeply that nobody means it."""
 
 

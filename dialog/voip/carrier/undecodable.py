@@ -8,11 +8,9 @@ import msgspec
 from msgspec import Struct
 
 from dialog.errors import RemoteProtocolError
+from dialog.net.malformed import UNDECODABLE
 
-__all__ = ["UNDECODABLE", "unknown_event"]
-
-UNDECODABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What a decoder raises, whatever it is given."""
+__all__ = ["unknown_event"]
 
 
 class _Envelope(Struct, frozen=True):

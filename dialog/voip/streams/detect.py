@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from dialog.errors import RemoteProtocolError, StateError
+from dialog.net.malformed import UNDECODABLE
 from dialog.voip.carrier.stream import StreamEvent
 from dialog.voip.streams.compatible import CompatibleDialect
 from dialog.voip.streams.dialect import Dialect
@@ -74,7 +75,7 @@ class DetectedStream:
     def _detect(self, text: str | bytes) -> bool:
         try:
             message = _decoder.decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        except UNDECODABLE as exc:
             raise RemoteProtocolError(f"the first message of a media socket is malformed: {exc}") from exc
         self._seen += 1
         for dialect in DIALECTS:

@@ -10,8 +10,9 @@ import msgspec
 
 from dialog.errors import RemoteProtocolError
 from dialog.message import AudioFormat
+from dialog.net.malformed import UNDECODABLE
 from dialog.voip.carrier.stream import StreamEvent
-from dialog.voip.carrier.undecodable import UNDECODABLE, unknown_event
+from dialog.voip.carrier.undecodable import unknown_event
 
 __all__ = ["Dialect", "audio_format_of", "texts"]
 

@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from dialog.errors import RemoteProtocolError
 from dialog.message import CallMetadata
+from dialog.net.malformed import UNDECODABLE
 
 __all__ = ["CallEvent", "Payload", "RecordingURLs", "TranscriptionData", "decode_event", "delivered_to", "metadata_of"]
 
@@ -132,7 +133,7 @@ def decode_event(text: str) -> CallEvent:
     """
     try:
         return _decoder.decode(text).data
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+    except UNDECODABLE as exc:
         raise RemoteProtocolError(f"Telnyx sent a malformed webhook: {exc}") from exc
 
 
@@ -140,7 +141,7 @@ def delivered_to(body: bytes) -> str:
     """The URL that Telnyx has sent a webhook to; empty if its body does not say."""
     try:
         return _delivery.decode(body).meta.delivered_to
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return ""
 
 

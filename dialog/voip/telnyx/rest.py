@@ -24,6 +24,7 @@ from msgspec import Struct
 from dialog.errors import CarrierError, ConfigurationError
 from dialog.message import SentSMS
 from dialog.net import shared
+from dialog.net.malformed import UNDECODABLE
 from dialog.sms.sms import check_e164, check_text
 from dialog.voip.carrier.media import RecordingMedia
 
@@ -283,14 +284,14 @@ class TelnyxRest:
 def _decoded(text: bytes) -> _Answer:
     try:
         return msgspec.json.decode(text, type=_Answer, strict=False)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNDECODABLE:
         return _Answer()  # a proxy's page, for instance: its status says enough
 
 
 def _understood(data: bytes, kind: type[KindT], call: str, what: str) -> KindT:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+    except UNDECODABLE as exc:
         reason = f"{what}: Telnyx's answer cannot be understood ({exc})"
         raise CarrierError("telnyx", call, reason, in_doubt=True) from exc
 

@@ -17,9 +17,10 @@ from msgspec import Struct, field
 from dialog.audio.convert import Converter
 from dialog.errors import RemoteProtocolError, UnsupportedFormat
 from dialog.message import AudioFormat
+from dialog.net.malformed import UNDECODABLE
 from dialog.voip.carrier.start import StreamStart
 from dialog.voip.carrier.stream import Audio, Marked, Pressed, Stopped, StreamEvent, Timestamp
-from dialog.voip.carrier.undecodable import UNDECODABLE, unknown_event
+from dialog.voip.carrier.undecodable import unknown_event
 from dialog.voip.telnyx.order import Reorder
 
 __all__ = ["Codec", "TelnyxStream", "audio_format_of", "decode_state", "encode_state"]

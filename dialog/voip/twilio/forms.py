@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from dialog.errors import RemoteProtocolError
 from dialog.message import CallMetadata
+from dialog.net.malformed import UNDECODABLE
 
 __all__ = [
     "FINAL_STATUSES",
@@ -234,5 +235,5 @@ def decode_transcription_data(text: str) -> TranscriptionData:
     """
     try:
         return _transcription_data.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+    except UNDECODABLE as exc:
         raise RemoteProtocolError(f"Twilio sent malformed TranscriptionData: {exc}") from exc

@@ -14,7 +14,8 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from msgspec import Meta, Struct, field
 
-from dialog.voip.carrier.undecodable import UNDECODABLE, unknown_event
+from dialog.net.malformed import UNDECODABLE
+from dialog.voip.carrier.undecodable import unknown_event
 
 __all__ = [
     "Connected",
