@@ -151,7 +151,7 @@ INTERNAL = re.compile(
         weak |
         voip\.(
             aiosocket | bed | belongings | closing | consults | direct | lifecycle | line | lineclock | lineops | link | listeners | pacer | part |
-            played | playout | wires | wrapup
+            played | playout | rescues | wires | wrapup
         ) |
         voip\.carrier\.(?!gateway$)\w+ |
         voip\.streams\.(?!(gateway | voip)$)\w+ |

@@ -5,7 +5,6 @@ Signatures are checked where a request lands, tokens where the call is.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final
@@ -23,15 +22,13 @@ from dialog.voip.carrier.http import Endpoint, Fields, Refusal, Response, Site, 
 from dialog.voip.carrier.start import StreamStart
 from dialog.voip.carrier.switchboard import Switchboard
 from dialog.voip.line import Line
-from dialog.voip.peers import MediaEnd, MediaWire, Orphan, PeerLost, Peers
+from dialog.voip.peers import Adoption, MediaEnd, MediaWire, Orphan, PeerLost, Peers
 from dialog.voip.refusals import Refusals
+from dialog.voip.rescues import Rescues
 
 __all__ = ["Exchange"]
 
 logger = logging.getLogger(__name__)
-
-_ADOPT_S: Final = 8.0
-"""Together with asking a gateway that then turns out to be dead this is less than a carrier waits."""
 
 
 class _Request(Struct, frozen=True, array_like=True):
@@ -68,7 +65,7 @@ class Exchange(ABC):
         """What the shells and sessions have refused."""
         self._switchboard = switchboard
         self._webhooks = webhooks
-        self._rescues: dict[UUID, asyncio.Task[None]] = {}
+        self._rescues = Rescues()
 
     @property
     def closing(self) -> bool:
@@ -100,8 +97,8 @@ class Exchange(ABC):
                     node = owner
             if node and self._wants_more(endpoint, fields):
                 await self._rescue(peers, Orphan(self._metadata(call_id, fields), self._generation(fields), node), site)
-        elif call_id in self._rescues:
-            await asyncio.shield(self._rescues[call_id])
+        else:
+            await self._rescues.wait(call_id)
         return await self._switchboard.respond(endpoint, fields, site)
 
     def join(self, start: StreamStart, wire: MediaWire, site: Site) -> MediaEnd:
@@ -127,10 +124,7 @@ class Exchange(ABC):
 
     async def close(self) -> None:
         """Give up what is being adopted."""
-        for rescue in self._rescues.values():
-            rescue.cancel()
-        if self._rescues:
-            await asyncio.wait(tuple(self._rescues.values()))
+        await self._rescues.close()
 
     # What peers ask.
 
@@ -197,30 +191,14 @@ class Exchange(ABC):
 
     async def _rescue(self, peers: Peers, orphan: Orphan, site: Site) -> None:
         """Let somebody go on with a call whose gateway is gone; else its callers are told that it failed."""
-        call_id = orphan.metadata.call_id
-        rescue = self._rescues.get(call_id)
-        if rescue is None:
-            rescue = asyncio.get_running_loop().create_task(self._adopt(peers, orphan, site), name=f"adopt {call_id}")
-            self._rescues[call_id] = rescue
-            rescue.add_done_callback(lambda _: self._rescues.pop(call_id))
-        await asyncio.shield(rescue)
 
-    async def _adopt(self, peers: Peers, orphan: Orphan, site: Site) -> None:
-        call_id = orphan.metadata.call_id
-        adoption = None
-        try:
-            async with asyncio.timeout(_ADOPT_S):
-                adoption = await peers.adopt(orphan)
-        except TimeoutError:
-            logger.error("call %s: nobody adopted it within %g s", call_id, _ADOPT_S)  # noqa: TRY400
-        except Exception:  # whatever it was, the caller is told
-            logger.exception("call %s: adopting it failed", call_id)
-        if adoption is None:
-            logger.error("call %s: its gateway, %s, is gone, and nobody can go on with it", call_id, orphan.node)
-            self._switchboard.give_up(call_id)
-        else:
-            logger.info("call %s: its gateway, %s, is gone; it goes on here", call_id, orphan.node)
-            await self._switchboard.adopt(orphan, adoption, site)
+        async def go_on(adoption: Adoption | None) -> None:
+            if adoption is None:
+                self._switchboard.give_up(orphan.metadata.call_id)
+            else:
+                await self._switchboard.adopt(orphan, adoption, site)
+
+        await self._rescues.rescue(peers, orphan, go_on)
 
 
 class _Joined:

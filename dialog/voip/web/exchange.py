@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 from uuid import UUID
 
 from dialog.errors import NotSupportedError, RemoteProtocolError
 from dialog.message import AudioFormat, CallMetadata
-from dialog.voip.peers import MediaEnd, MediaWire, Orphan, Peers
+from dialog.voip.peers import Adoption, MediaEnd, MediaWire, Orphan, Peers
+from dialog.voip.rescues import Rescues
 from dialog.voip.web.messages import (
     VERSION,
     ErrorTold,
@@ -25,10 +23,6 @@ from dialog.voip.web.switchboard import Refusal, WebSwitchboard
 from dialog.voip.web.tokens import Ticket
 
 __all__ = ["Admitted", "WebExchange"]
-
-logger = logging.getLogger(__name__)
-
-_ADOPT_S: Final = 8.0
 
 
 class Admitted:
@@ -65,7 +59,7 @@ class WebExchange:
         self.clock = switchboard.clock
         self.peers: Peers | None = None
         self._switchboard = switchboard
-        self._rescues: dict[UUID, asyncio.Task[None]] = {}
+        self._rescues = Rescues()
 
     def share(self, peers: Peers) -> None:
         """Other gateways have sessions, too."""
@@ -99,10 +93,7 @@ class WebExchange:
 
     async def close(self) -> None:
         """Give up what is being adopted."""
-        for rescue in self._rescues.values():
-            rescue.cancel()
-        if self._rescues:
-            await asyncio.wait(tuple(self._rescues.values()))
+        await self._rescues.close()
 
     # What peers ask.
 
@@ -142,25 +133,10 @@ class WebExchange:
 
     async def _rescue(self, peers: Peers, ticket: Ticket) -> None:
         """Go on here with a session whose gateway is gone, if its agent has survived that."""
-        rescue = self._rescues.get(ticket.call_id)
-        if rescue is None:
-            work = self._adopt(peers, ticket)
-            rescue = asyncio.get_running_loop().create_task(work, name=f"adopt {ticket.call_id}")
-            self._rescues[ticket.call_id] = rescue
-            rescue.add_done_callback(lambda _: self._rescues.pop(ticket.call_id))
-        await asyncio.shield(rescue)
 
-    async def _adopt(self, peers: Peers, ticket: Ticket) -> None:
-        call_id = ticket.call_id
-        orphan = Orphan(CallMetadata(call_id=call_id, carrier="web"), ticket.generation, ticket.node)
-        adoption = None
-        try:
-            async with asyncio.timeout(_ADOPT_S):
-                adoption = await peers.adopt(orphan)
-        except TimeoutError:
-            logger.error("call %s: nobody adopted it within %g s", call_id, _ADOPT_S)  # noqa: TRY400
-        except Exception:  # whatever it was, the client is told
-            logger.exception("call %s: adopting it failed", call_id)
-        if adoption is not None:
-            logger.info("call %s: its gateway, %s, is gone; it goes on here", call_id, ticket.node)
-            await self._switchboard.adopt(ticket, adoption)
+        async def go_on(adoption: Adoption | None) -> None:
+            if adoption is not None:
+                await self._switchboard.adopt(ticket, adoption)
+
+        orphan = Orphan(CallMetadata(call_id=ticket.call_id, carrier="web"), ticket.generation, ticket.node)
+        await self._rescues.rescue(peers, orphan, go_on)
