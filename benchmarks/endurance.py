@@ -26,6 +26,12 @@ from run import Server, isolate, prefer
 WARM_UP = 0.2
 """This share of the calls is warm-up."""
 FIGURES = {"memory_mb": "MB", "descriptors": "", "tasks": "", "lag_p99_ms": "ms"}
+_TITLES = {
+    "memory_mb": "memory",
+    "descriptors": "file descriptors",
+    "tasks": "tasks",
+    "lag_p99_ms": "lag of the event loop, 99th percentile of two seconds",
+}
 _TORN, _CUTS_EVERY_S = 0.05, 2.0
 
 
@@ -55,7 +61,7 @@ def drawn(samples: list[dict[str, float]]) -> str:
             for sample in samples
         )
         parts.append(
-            f'<text x="{left}" y="{y - 8}" font-weight="600">{name.replace("_", " ")}</text>'
+            f'<text x="{left}" y="{y - 8}" font-weight="600">{_TITLES[name]}</text>'
             f'<text x="{left - 8}" y="{y + 10}" text-anchor="end">{top:.4g} {unit}</text>'
             f'<text x="{left - 8}" y="{y + height}" text-anchor="end">0</text>'
             f'<rect x="{left}" y="{y}" width="{width}" height="{height}" fill="none" stroke="#c8ccd4"/>'
