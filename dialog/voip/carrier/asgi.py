@@ -5,19 +5,16 @@ Source: ASGI specification 3.0, HTTP and WebSocket; its denial response extensio
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 
 from dialog.net.asgi import Message, Receive, RequestBody, Send, deny, headers_of, respond, serve_lifespan
 from dialog.net.bodies import read_body
+from dialog.voip.asgisocket import AsgiSockets
 from dialog.voip.carrier.aiohttp_shell import OpenMedia
 from dialog.voip.carrier.exchange import Exchange
 from dialog.voip.carrier.http import Refusal, Request, Response, Webhooks
-from dialog.voip.carrier.session import MediaSession
-from dialog.voip.wires import CLOSE_S, AsgiWire
 
 __all__ = ["AsgiShell"]
 
@@ -43,11 +40,9 @@ class AsgiShell:
         self._exchange = exchange
         self._open_media = open_media
         self._body_timeout_s = body_timeout_s
-        self._start_timeout_s = start_timeout_s
-        self._max_message = max_message
+        self._sockets = AsgiSockets(max_message=max_message, start_timeout_s=start_timeout_s)
         self._on_start = on_start
         self._on_shutdown = on_shutdown
-        self._wires: set[AsgiWire] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a request, a socket, or the server's lifespan."""
@@ -63,8 +58,7 @@ class AsgiShell:
 
     async def close(self) -> None:
         """Close the sockets that no call closed; their handlers end them."""
-        for wire in tuple(self._wires):
-            wire.close()
+        await self._sockets.close()
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
@@ -95,48 +89,8 @@ class AsgiShell:
             response = _refused(scope, refusal, self._exchange.refusals.sockets)
             await deny(scope, send, response.status, _headers(response), response.body)
             return
-        await send({"type": "websocket.accept"})
         codec, make = self._open_media(site, fields)
-        wire = AsgiWire(codec, send)
-        session = make(wire)
-        self._wires.add(wire)
-        writer = asyncio.create_task(wire.run(), name="write to a media stream")
-        try:
-            await self._serve(receive, session, wire)
-        finally:
-            session.closed()
-            self._wires.discard(wire)
-            await asyncio.wait((writer,), timeout=CLOSE_S)
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
-
-    async def _serve(self, receive: Receive, session: MediaSession, wire: AsgiWire) -> None:
-        try:
-            async with asyncio.timeout(self._start_timeout_s):
-                while session.end is None and not wire.closed:
-                    if not self._take(await receive(), session, wire):
-                        return
-        except TimeoutError:
-            session.lose_patience()
-        if session.end is None:
-            return
-        with session.end.scope.entered() if session.end.scope is not None else nullcontext():
-            while self._take(await receive(), session, wire):
-                pass
-
-    def _take(self, message: Message, session: MediaSession, wire: AsgiWire) -> bool:
-        """Take one message; False when the socket is closed."""
-        if message["type"] != "websocket.receive":
-            wire.peer_closed()
-            return False
-        text = message.get("text")
-        if text is None:
-            session.receive_binary(message.get("bytes") or b"")
-        elif len(text) > self._max_message:
-            session.refuse(1009, f"a message of {len(text)} characters came, more than {self._max_message}")
-        elif not wire.closed:
-            session.receive(text)
-        return not wire.closed
+        await self._sockets.serve(receive, send, codec, make)
 
 
 def _request(scope: Message, body: bytes = b"") -> Request:

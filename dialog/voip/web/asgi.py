@@ -5,17 +5,16 @@ Source: ASGI specification 3.0, WebSocket; its denial response extension.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.net.asgi import Message, Receive, RequestBody, Send, deny, headers_of, peer_of, respond, serve_lifespan
-from dialog.scope import CallScope
 from dialog.voip.aiosocket import Session
+from dialog.voip.asgisocket import AsgiSockets
 from dialog.voip.web.messages import SUBPROTOCOL
 from dialog.voip.web.stream import WebStream
-from dialog.voip.wires import CLOSE_S, AsgiWire
+from dialog.voip.wires import AsgiWire
 
 if TYPE_CHECKING:
     from dialog.voip.web.rtc.offers import Offers
@@ -49,12 +48,10 @@ class WebAsgi:
         self._make = make
         self._offers = offers
         self._refusal = refusal
-        self._max_message = max_message
-        self._start_timeout_s = start_timeout_s
+        self._sockets = AsgiSockets(max_message=max_message, start_timeout_s=start_timeout_s)
         self._on_start = on_start
         self._on_shutdown = on_shutdown
         self._clock = clock
-        self._wires: set[AsgiWire] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve a socket, WebRTC's offers, the server's lifespan, or tell a request that this is a WebSocket."""
@@ -72,8 +69,7 @@ class WebAsgi:
 
     async def close(self) -> None:
         """Close the sockets that no call closed; their handlers end them."""
-        for wire in tuple(self._wires):
-            wire.close()
+        await self._sockets.close()
 
     async def _answer(self, offers: Offers, scope: Message, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("POST", "OPTIONS"):
@@ -94,38 +90,12 @@ class WebAsgi:
             await deny(scope, send, status, _TEXT, f"{reason}\n".encode())
             return
         offered = scope.get("subprotocols") or ()
-        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
-        wire = AsgiWire(stream := WebStream(self._clock.now()), send)
-        session = self._make(stream, wire, peer_of(scope), headers.get("origin", ""))
-        self._wires.add(wire)
-        writer = asyncio.create_task(wire.run(), name="write to a client")
-        patience = asyncio.get_running_loop().call_later(self._start_timeout_s, session.lose_patience)
-        try:
-            await self._read(receive, session, wire)
-        finally:
-            patience.cancel()
-            session.closed()
-            self._wires.discard(wire)
-            await asyncio.wait((writer,), timeout=CLOSE_S)
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
-
-    async def _read(self, receive: Receive, session: Session, wire: AsgiWire) -> None:
-        entered = False
-        while not wire.closed:
-            message = await receive()
-            if message["type"] != "websocket.receive":
-                session.peer_closes(int(message.get("code") or 1005))
-                wire.peer_closed()
-                return
-            text, data = message.get("text"), message.get("bytes")
-            size = len(text if text is not None else data or b"")
-            if size > self._max_message:
-                session.refuse(1009, f"a message of {size} characters came, more than {self._max_message}")
-            elif text is not None:
-                session.receive(text)
-            elif data is not None:
-                session.receive_binary(data)
-            if not entered and session.scope is not None:
-                entered = True
-                CallScope.adopt(session.scope)  # whatever listeners create belongs to the call
+        remote, origin = peer_of(scope), headers.get("origin", "")
+        stream = WebStream(self._clock.now())
+        await self._sockets.serve(
+            receive,
+            send,
+            stream,
+            lambda wire: self._make(stream, wire, remote, origin),
+            subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else "",
+        )
