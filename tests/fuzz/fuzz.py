@@ -11,11 +11,13 @@ import argparse
 import asyncio
 import math
 import os
+import pkgutil
 import re
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +104,8 @@ PARSERS = (
 ASIDE = ("agent", "answers", "audio", "mcp", "providers", "testing", "vad")
 """Packages that read nothing from a network, but for parsers named above: to watch their branches takes longer to begin
 with than all others do."""
+OF_AIORTC = ("rtcpeerconnection", "rtcrtpparameters", "sdp")
+"""What of aiortc reads offers; the rest waits for packets."""
 _STATE = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+) ft: \d+ corp: (\d+)/")
 _DONE = re.compile(r"Done (\d+) runs")
 
@@ -111,7 +115,7 @@ def fuzz(name: str) -> None:
     import atheris
 
     sys.path.insert(0, str(Path(__file__).parent))
-    with atheris.instrument_imports(include=["dialog", "sipmessage"], exclude=aside()):
+    with atheris.instrument_imports(include=["dialog", "sipmessage", "aiortc"], exclude=aside()):
         import targets
     import inputs
 
@@ -124,7 +128,10 @@ def aside() -> list[str]:
     """The modules whose branches are not watched."""
     library = ROOT / "dialog"
     paths = (path.relative_to(library) for name in ASIDE for path in (library / name).rglob("*.py"))
-    return [f"dialog.{'.'.join(path.with_suffix('').parts)}" for path in paths if str(path) not in PARSERS]
+    ours = [f"dialog.{'.'.join(path.with_suffix('').parts)}" for path in paths if str(path) not in PARSERS]
+    places = getattr(find_spec("aiortc"), "submodule_search_locations", None)
+    theirs = (each.name for each in pkgutil.iter_modules(places) if each.name not in OF_AIORTC)
+    return [*ours, *(f"aiortc.{name}" for name in theirs)]
 
 
 def words(name: str) -> list[str]:
@@ -174,8 +181,10 @@ def coverage() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     measured = Coverage(branch=True, data_file=None, include=[str(ROOT / "dialog" / each) for each in PARSERS])
     measured.start()
+    import inputs
     import targets
 
+    inputs.RUNNER = asyncio.Runner()
     for name, target in targets.TARGETS.items():
         for path in (*(CORPUS / name).iterdir(), *(BUILD / name).glob("*")):
             target(path.read_bytes())
