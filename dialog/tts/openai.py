@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from dialog.message import PCM_24K, AudioFormat
+from dialog.net.malformed import UNDECODABLE
 from dialog.net.reconnect import status_is_retryable
 from dialog.net.urls import QueryValue, http_url, join
 from dialog.tts.http import HttpTTS
@@ -101,7 +102,7 @@ class OpenAITTS(HttpTTS):
     def _reason(self, status: int, body: bytes) -> tuple[str, bool]:
         try:
             error = _decode_error(body).error
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             return super()._reason(status, body)
         retryable = status_is_retryable(status) and error.code not in _LASTING
         return f"{error.message or ''} ({error.code or 'no code'})", retryable
