@@ -24,7 +24,7 @@ import dialog.voip.web.session
 from dialog.calls.events import CallerSaid
 from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import RemoteProtocolError
-from dialog.message import CallMetadata
+from dialog.message import PCM_24K, CallMetadata
 from dialog.server.api.core import HttpRequest, refused
 from dialog.server.api.problems import Problem
 from dialog.server.config import ApiSettings, ApiToken, ServiceConfig
@@ -47,10 +47,11 @@ from dialog.voip.twilio.exchange import TwilioExchange
 from dialog.voip.twilio.signature import SignatureChecker
 from dialog.voip.twilio.webhooks import TwilioWebhooks
 from dialog.voip.web.gateway import WebGateway
-from dialog.voip.web.rtc.connection import prepare
-from dialog.voip.web.rtc.library import RTCPeerConnection, RTCSessionDescription
+from dialog.voip.web.rtc.connection import RtcConnection, RtcWire
+from dialog.voip.web.rtc.library import RTCSessionDescription
 from dialog.voip.web.rtc.offers import decode_offer
 from dialog.voip.web.rtc.reorder import Reorder
+from dialog.voip.web.rtc.settings import WebRTC
 from dialog.voip.web.stream import WebStream
 from dialog.voip.web.switchboard import Refusal as WebRefusal
 
@@ -294,15 +295,22 @@ START = {"type": "session.start", "version": 1}
 
 
 async def _described(offer: str) -> None:
-    peer = RTCPeerConnection()
-    prepare(peer.addTransceiver("audio", "sendrecv"))
-    try:
-        await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        await peer.createAnswer()
+    connection = RtcConnection(
+        RtcWire(),
+        cast("Any", SimpleNamespace(name="fuzz", closed=lambda: None)),
+        cast("Any", SimpleNamespace(audio=PCM_24K)),
+        WebRTC(),
+        max_message=65_536,
+        start_timeout_s=1.0,
+        clock=SYSTEM_CLOCK,
+    )
+    try:  # all of an answer but its addresses, for which sockets would be opened
+        await connection._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        await connection._peer.createAnswer()
     except Exception:  # whatever aiortc has against it, as in Offers
         return
     finally:
-        await peer.close()
+        await connection.close()
 
 
 def webrtc_description(data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import msgspec
@@ -64,6 +65,10 @@ def start(**fields):
     return {"type": "session.start", "version": 1, **fields}
 
 
+# Its bundle begins with a section that there is not: aiortc neither answers it, nor closes what it made of it.
+BUNDLED_WITH_NOTHING = (
+    (Path(__file__).parents[1] / "fuzz/corpus/webrtc-description/bundled-with-nothing").read_bytes().decode()
+)
 AN_OFFER = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 96\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"
 
 
@@ -96,6 +101,7 @@ async def test_a_client_is_let_in_and_refused_as_on_a_websocket(asgi):
         ({"sdp": AN_OFFER, "session": start(token="{token}")}, "", 400, "offer"),
         ({"sdp": AN_OFFER.replace("audio", "video"), "session": start(token="{token}")}, "", 400, "offer"),
         ({"sdp": AN_OFFER + "a=candidate:x\r\n" * 50, "session": start(token="{token}")}, "", 400, "offer"),
+        ({"sdp": BUNDLED_WITH_NOTHING, "session": start(token="{token}")}, "", 400, "offer"),
         ({"sdp": AN_OFFER, "session": {"type": "ping", "id": 1}}, "", 400, "protocol"),
         (
             {"sdp": "", "session": {"type": "session.resume", "version": 1, "session": str(uuid4()), "secret": "x"}},

@@ -300,7 +300,10 @@ class RtcConnection:
             await asyncio.wait([self._gone], timeout=CLOSE_S)  # the peer goes first, when it has read why
         if self._ears is not None:
             self._ears.cancel()
-        await self._peer.close()
+        try:
+            await self._peer.close()
+        except Exception as exc:  # aiortc's own: an offer that it did not understand can leave it in disorder
+            logger.warning("session %s: its connection cannot be closed in good order: %r", self._session.name, exc)
         if self._ears is not None:
             await asyncio.wait([self._ears])
 

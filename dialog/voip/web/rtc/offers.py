@@ -168,11 +168,13 @@ class Offers:
             if self._closed:  # meanwhile: nobody would close it any more
                 raise Refusal(4503, "busy", "the gateway is closing")  # noqa: TRY301  # undone like a failure
         except BaseException as exc:
-            if connection is None:
-                session.closed()
-            else:
-                await connection.close()
-            admitted.withdraw()
+            try:
+                if connection is None:
+                    session.closed()
+                else:
+                    await connection.close()
+            finally:
+                admitted.withdraw()
             if isinstance(exc, Exception) and not isinstance(exc, Refusal):
                 logger.info("an offer cannot be answered: %r", exc)
                 raise Refusal(4400, "offer", "the offer cannot be answered") from exc
