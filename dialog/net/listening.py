@@ -25,6 +25,8 @@ async def listen(
         raise ConfigurationError(f"{port} is no port: it is a number up to 65535")
     try:
         await web.TCPSite(runner, host, port, ssl_context=tls, reuse_port=reuse_port or None).start()
+    except UnicodeError as exc:
+        raise ConfigurationError(f"{host}:{port} cannot be listened at: {host!r} is no name of a host") from exc
     except OSError as exc:
         # The loops put the address and the number of the error into their texts; a resolver's numbers are below 0.
         why = os.strerror(exc.errno).lower() if exc.errno is not None and exc.errno > 0 else exc.strerror or str(exc)

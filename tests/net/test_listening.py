@@ -34,6 +34,7 @@ def test_why_an_address_cannot_be_listened_at_is_one_line(loop) -> None:
         assert told == f"127.0.0.1:{port} cannot be listened at: address already in use"
         assert runner.run(listened("127.0.0.1", 0)) == ""
         assert "no.such.host.invalid:0 cannot be listened at: " in runner.run(listened("no.such.host.invalid", 0))
+        assert runner.run(listened("a..b", 0)) == "a..b:0 cannot be listened at: 'a..b' is no name of a host"
 
 
 @pytest.mark.parametrize("port", [-1, 65_536, 99_999])
