@@ -1,5 +1,6 @@
 """Signatures, tokens and documents, without a socket."""
 
+import logging
 from uuid import UUID
 from xml.etree import ElementTree as ET
 
@@ -61,6 +62,14 @@ def test_the_previous_token_is_accepted_during_a_rotation():
     assert SignatureChecker("new", "12345").valid([url], fields, {"x-twilio-signature": signature})
     assert not SignatureChecker("new", "").valid([url], fields, {"x-twilio-signature": signature})
     assert "12345" not in repr(SignatureChecker("12345"))
+
+
+def test_what_cannot_be_checked_is_logged_without_its_password(caplog):
+    caplog.set_level(logging.DEBUG)
+    url = "https://user:secret@[h.example/voice?token=secret"
+    assert not SignatureChecker("12345").valid([url], [], {"x-twilio-signature": "c2ln"})
+    assert "signature of [h.example/voice could not be computed" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_repeated_and_empty_fields_are_signed():

@@ -68,5 +68,6 @@ class SignatureChecker:
                     if validator.validate(url, form, signature, algorithm):
                         return True
                 except Exception as exc:  # the SDK raises TypeError, IndexError, ValueError … on odd input
-                    logger.debug("signature of %s could not be computed: %r", url.partition("?")[0], exc)
+                    told = url.partition("?")[0].rpartition("@")[2]  # without what only the two sides may know
+                    logger.debug("signature of %s could not be computed: %r", told, exc)
         return False
