@@ -163,7 +163,6 @@ function along(change) {
   if (atEnd) find("log").scrollTop = find("log").scrollHeight;
 }
 
-
 function element(name, className, text = "") {
   const made = document.createElement(name);
   if (className) made.className = className;
