@@ -51,7 +51,7 @@ class TalkLine(Struct, frozen=True, kw_only=True):
     """Something that was said, or done by the agent."""
 
     who: Literal["agent", "caller", "tool", "note"]
-    """``note``: what else happened at the agent, such as a hand-over or an error."""
+    """``note``: what else happened at the agent, such as a hand-off or an error."""
     text: str
     """Words as the other side heard them."""
     at_s: float
