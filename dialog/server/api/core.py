@@ -156,7 +156,8 @@ class Api:
             Problem: It cannot be done.
         """
         operation = next((each for each in self.operations if each.name == wanted.operation), None)
-        if operation is None or operation.produces != "json":
+        of_calls = operation is not None and "{call_id}" in operation.path and "call_id" in wanted.path
+        if operation is None or not of_calls or operation.produces != "json":
             raise Problem(501, "the process that has this call cannot do that")
         matched = Matched(operation=operation, path=wanted.path, query=None, token=token)
         done = await self._here(operation, self._asked(matched, wanted.body))
