@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from calling import Caller
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, select, text, update
 
 from dialog.calls import events as ev
 from dialog.calls.publish import CallEvents
@@ -319,3 +321,39 @@ def test_settings_are_checked(options):
 def test_the_password_is_not_shown():
     log = CallLog("postgresql://dialog:secret@db.example/calls")
     assert "secret" not in repr(log)
+
+
+@pytest.mark.parametrize("within", ["BEGIN IMMEDIATE", "UPDATE", "SELECT", "DELETE"])
+async def test_who_is_cancelled_within_a_transaction_does_not_leave_the_database_locked(sqlite_url, tmp_path, within):
+    async with CallLog(sqlite_url) as log:
+
+        async def work() -> None:
+            async with log.engine.begin() as connection:
+                await connection.execute(update(t.calls).values(agent="x"))
+                await connection.execute(select(t.calls))
+                await connection.execute(t.calls.delete())
+
+        def executes(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if asyncio.current_task() is working and statement.startswith(within):
+                asyncio.get_running_loop().call_soon(working.cancel)
+
+        event.listen(log.engine.sync_engine, "before_cursor_execute", executes)
+        gc.disable()  # it would let go of what was under way
+        try:
+            working = asyncio.create_task(work())
+            await asyncio.wait([working])
+            assert working.cancelled()
+            with closing(sqlite3.connect(tmp_path / "calls.db", timeout=0.0, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+        finally:
+            gc.enable()
+
+
+async def test_a_log_whose_end_cannot_be_noted_is_closed_all_the_same(sqlite_url, caplog):
+    log = CallLog(sqlite_url)
+    await log.open()
+    async with log.engine.begin() as connection:
+        await connection.execute(text("DROP TABLE writers"))
+    await log.close()
+    assert "its end could not be noted" in caplog.text
+    assert log.engine.pool.checkedin() == 0

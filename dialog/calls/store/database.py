@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from dialog.calls.store.sql import (
 from dialog.errors import ConfigurationError, MissingExtra
 
 __all__ = ["HEAD", "current", "make_engine", "upgrade"]
+
+logger = logging.getLogger(__name__)
 
 HEAD = "0002"
 """The newest revision of the tables."""
@@ -55,6 +58,7 @@ def make_engine(url: str) -> AsyncEngine:
     if not postgres:
         sqlevent.listen(engine.sync_engine, "connect", _sqlite_connected)
         sqlevent.listen(engine.sync_engine, "begin", _sqlite_begins)
+        sqlevent.listen(engine.sync_engine, "invalidate", _sqlite_invalidated)
     return engine
 
 
@@ -109,3 +113,12 @@ def _sqlite_begins(connection: sa.Connection) -> None:
     # A transaction that begins by reading cannot become a writing one if somebody else has written meanwhile.
     reading = connection.get_execution_options().get("reading", False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _sqlite_invalidated(connection: Any, *_: object) -> None:
+    # Whoever is cancelled within a statement leaves its cursor to the garbage collector, and until that comes, SQLite
+    # keeps a connection that was closed: its transaction would lock the database for everybody else.
+    try:
+        connection.rollback()
+    except Exception as exc:  # it is gone already
+        logger.debug("call log: a connection could not be rolled back: %r", exc)

@@ -175,9 +175,13 @@ class CallLog:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._keeper is not None and not self._failing:
-            await self._keeper.leave()
-        await self.engine.dispose()
+        try:
+            if self._keeper is not None and not self._failing:
+                await self._keeper.leave()
+        except Exception as exc:  # the database is away: others see by themselves that this process is gone
+            logger.warning("call log: its end could not be noted: %r", exc)
+        finally:
+            await self.engine.dispose()
 
     async def __aenter__(self) -> Self:
         await self.open()
