@@ -40,7 +40,7 @@ async def test_a_body_comes_whole_in_however_many_pieces():
 @pytest.mark.parametrize(
     ("messages", "status", "reason"),
     [
-        ([piece(b"hello", more=True), piece(b"theres", more=True)], 413, "larger than 10 bytes"),
+        ([piece(b"hello", more=True), piece(b"others", more=True)], 413, "larger than 10 bytes"),
         ([piece(b"hello", more=True)], 408, "did not come within 0.01 s"),
         ([piece(b"hello", more=True), {"type": "http.disconnect"}], 400, "broke off"),
     ],
