@@ -323,15 +323,33 @@ def test_the_password_is_not_shown():
     assert "secret" not in repr(log)
 
 
+async def begins(connection: sqlite3.Connection) -> None:
+    """Wait until a transaction can begin: the log itself may be writing."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
 @pytest.mark.parametrize("within", ["BEGIN IMMEDIATE", "UPDATE", "SELECT", "DELETE"])
 async def test_who_is_cancelled_within_a_transaction_does_not_leave_the_database_locked(sqlite_url, tmp_path, within):
     async with CallLog(sqlite_url) as log:
 
         async def work() -> None:
             async with log.engine.begin() as connection:
-                await connection.execute(update(t.calls).values(agent="x"))
+                await connection.execute(update(t.calls).values(agent="x").returning(t.calls.c.call_id))
                 await connection.execute(select(t.calls))
                 await connection.execute(t.calls.delete())
+
+        async with log.engine.begin() as connection:  # rows that a cursor has not come to yet
+            started_at = datetime.now(UTC)
+            await connection.execute(
+                t.calls.insert(), [{"call_id": uuid4(), "started_at": started_at} for _ in range(1000)]
+            )
 
         def executes(_connection: object, _cursor: object, statement: str, *_: object) -> None:
             if asyncio.current_task() is working and statement.startswith(within):
@@ -344,7 +362,7 @@ async def test_who_is_cancelled_within_a_transaction_does_not_leave_the_database
             await asyncio.wait([working])
             assert working.cancelled()
             with closing(sqlite3.connect(tmp_path / "calls.db", timeout=0.0, isolation_level=None)) as other:
-                other.execute("BEGIN IMMEDIATE")
+                await begins(other)
         finally:
             gc.enable()
 
