@@ -118,9 +118,11 @@ async def while_there(work: Coroutine[Any, Any, None], receive: Receive, leaves:
         for task in (working, leaving):
             task.cancel()
         await asyncio.wait((working, leaving))
-    if not working.cancelled() and working.exception() is not None:
-        # Each server has its own way to say that the peer is gone.
-        logger.info("a peer has left: %r", working.exception())
+    failure = None if working.cancelled() else working.exception()
+    if isinstance(failure, OSError):  # what a server raises when the peer is gone (ASGI 2.4)
+        logger.info("a peer has left: %r", failure)
+    elif failure is not None:
+        logger.error("what a peer was sent broke off: %r", failure, exc_info=failure)
 
 
 async def _answer(send: Send, kind: str, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
