@@ -34,6 +34,7 @@ from dialog.agent.record import CallRecord, RecordingSink
 from dialog.agent.scripts.call import ScriptCall
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speech import PartOptions, Speech, speech_of_its_own
+from dialog.agent.threads import Home, from_any_thread
 from dialog.agent.tools import Tool, Toolbox
 from dialog.agent.turn import current_turn
 from dialog.agent.turnjudge import AudioTurnModel
@@ -67,6 +68,9 @@ logger = logging.getLogger(__name__)
 
 class Agent(Participant):
     """Holds the conversation of one call. It owns the participants it is given and disposes of them.
+
+    Once it is active its methods may be called from any thread, as in a plain ``def`` tool: the loop does what they
+    ask for, and the thread waits until it is done.
 
     Args:
         voip: The call.
@@ -120,6 +124,8 @@ class Agent(Participant):
         check_llm(type(self).__name__, llm)
         self._toolbox = Toolbox(self, tools, hand_over=self._hand_over)
         super().__init__()
+        self.home: Home | None = None
+        """The loop of its call, from :meth:`activate` on."""
         self._conversation: Conversation | None = None
         self._handed_off = False
         """Another agent has the call, and with it the participants."""
@@ -256,6 +262,7 @@ class Agent(Participant):
             if self._realtime and self.llm is None:
                 raise ConfigurationError(f"{self.name}: an s2s hears nothing in a text call, give it an llm for those")
         checkpoint = self._take_checkpoint()
+        self.home = Home()
         self._conversation = Conversation(
             self,
             voip=self.voip,
@@ -292,6 +299,7 @@ class Agent(Participant):
             self._conversation.when_reached(self._make_clips)
         self._taken()
 
+    @from_any_thread
     def deactivate(self) -> None:
         """Let go of the call without disposing of anything; :meth:`activate` takes it again."""
         if self._conversation is not None:
@@ -301,6 +309,7 @@ class Agent(Participant):
             self._conversation = None
             self._let_go()
 
+    @from_any_thread
     def post(self, message: Message[str]) -> None:
         """An utterance of the caller; empty ones are ignored.
 
@@ -309,6 +318,7 @@ class Agent(Participant):
         """
         self._running.engine.post(message)
 
+    @from_any_thread
     def dispatch_message(
         self,
         text: str,
@@ -346,6 +356,7 @@ class Agent(Participant):
         )
         return self._running.engine.dispatch_message(text, options)
 
+    @from_any_thread
     def dispatch_stream(self, stream: AsyncIterator[str], *, allow_interrupt: bool = True, voice: str = "") -> Speech:
         """Say what ``stream`` yields, as it yields it; otherwise like :meth:`dispatch_message`.
 
@@ -355,6 +366,7 @@ class Agent(Participant):
         """
         return self._running.engine.dispatch_stream(stream, PartOptions(allow_interrupt=allow_interrupt, voice=voice))
 
+    @from_any_thread
     def use_voice(self, voice: str) -> None:
         """Say the rest of the running turn with ``voice``: what is yielded, and dispatched without a voice of its own.
 
@@ -374,6 +386,7 @@ class Agent(Participant):
         """
         self._running.use_voice(voice)
 
+    @from_any_thread
     def hang_up(self, reason: str = "agent_hangup") -> None:
         """Hang up once the caller has heard what the running turn says; ``reason`` is told with the call's end.
 
@@ -385,6 +398,7 @@ class Agent(Participant):
         """
         self._running.end_after(reason)
 
+    @from_any_thread
     def transfer_to(self, tel: str, *, back_within_s: float | None = None) -> None:
         """Like :meth:`hang_up`, but connect the caller to ``tel`` then.
 
@@ -395,6 +409,7 @@ class Agent(Participant):
         """
         self._running.end_after("transferred", Transfer(tel, back_within_s))
 
+    @from_any_thread
     def warm_transfer_to(self, tel: str, *, summary: str, ring_s: float = 25.0) -> None:
         """Like :meth:`transfer_to`, but somebody is asked first, while the caller waits with music.
 
@@ -411,6 +426,7 @@ class Agent(Participant):
         """
         self._running.end_after("transferred", Transfer(tel, ring_s, summary))
 
+    @from_any_thread
     def heard_last(self) -> str:
         """What the other side has said last: in a turn, what it answers; empty before anything was said.
 
@@ -419,6 +435,7 @@ class Agent(Participant):
         """
         return self._running.heard_last()
 
+    @from_any_thread
     def send_digits(self, keys: str) -> None:
         """Press keys (``0-9 * # A-D``, ``w`` waits half a second) towards the other side, after the running turn.
 
@@ -469,6 +486,7 @@ class Agent(Participant):
             max_digits=max_digits, terminator=terminator, timeout_s=timeout_s, between_s=between_s
         )
 
+    @from_any_thread
     def hand_off(self, agent: Agent, *, history: bool = True) -> None:
         """Let ``agent`` answer from now on, in the same call; from a tool, ``inference`` or anywhere else.
 
@@ -494,6 +512,7 @@ class Agent(Participant):
             self.history.instruct(agent._system)
             agent.history = self.history
         agent._conversation, self._conversation = conversation, None
+        agent.home = self.home
         agent._handed_off = False  # it may be the one that had the call before
         agent._events, agent._meter = conversation.events, conversation.meter
         stt, tts = conversation.stt, conversation.tts
@@ -589,6 +608,7 @@ class Agent(Participant):
             conversation.restore(call)
             call.let_go()
 
+    @from_any_thread
     def discard_caller_audio(self) -> None:
         """Forget what the caller has said until now, as far as it is not answered yet.
 
@@ -597,11 +617,13 @@ class Agent(Participant):
         """
         self._running.engine.discard()
 
+    @from_any_thread
     def abort(self) -> None:
         """Stop everything that may be interrupted: the reply in progress and what waits to be said."""
         if self._conversation is not None:
             self._conversation.engine.abort()
 
+    @from_any_thread
     def set_stt(self, stt: STT) -> None:
         """Hear the caller with ``stt`` from their next pause on; the old one's last words still count.
 
@@ -617,6 +639,7 @@ class Agent(Participant):
             old, self._stt = self._stt, stt
             self._replaced(old, stt)
 
+    @from_any_thread
     def set_tts(self, tts: TTS) -> None:
         """Speak with ``tts`` from the next part of speech on. A text call does not sound; it keeps ``tts`` closed.
 
@@ -630,6 +653,7 @@ class Agent(Participant):
             old, self._tts = self._tts, tts
             self._replaced(old, tts)
 
+    @from_any_thread
     def dispose(self, error: BaseException | None = None) -> None:
         """End the agent and the participants it owns. ``error``, its cause, is logged."""
         if self._disposed:

@@ -29,7 +29,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from msgspec import Struct
 
-from dialog.agent.threads import TOOL_THREADS
+from dialog.agent.threads import TOOL_THREADS, Leave
 from dialog.agent.toolschema import ArgumentsError, Parameters, check_parameter
 from dialog.errors import CallHungUp, ClientToolError, ConfigurationError, DialogError, LimitError
 from dialog.llm.llm import ToolCall, ToolResult, ToolSpec
@@ -130,8 +130,8 @@ def tool(
     (:meth:`~dialog.agent.agent.Agent.hand_off`).
 
     An ``async def`` runs on the event loop. A plain ``def`` runs in one of 32 threads that all
-    calls of the process share: it may block, must not touch the loop's objects, and cannot be
-    cancelled; a result that comes after its time is dropped and logged.
+    calls of the process share: it may block and call the agent's methods, must not touch other objects of the
+    loop, and cannot be cancelled; what comes after its time, a result or such a call, is dropped and logged.
 
     Args:
         function: The method, when ``@tool`` stands without parentheses.
@@ -328,7 +328,13 @@ class Toolbox:
         instead = self._instead.get(call.name)
         method = found.call(self._owner, arguments) if instead is None else partial(instead, **arguments)
         _key.set(key)  # of the task that this call has to itself
-        return await self._run(found, call, method if found.is_async else partial(_if_wanted, method, wanted, key))
+        if found.is_async:
+            return await self._run(found, call, method)
+        leave = Leave()
+        try:
+            return await self._run(found, call, partial(leave.given_to, partial(_if_wanted, method, wanted, key)))
+        finally:
+            leave.ended = True  # a thread that goes on has nothing to say any more
 
     async def _run(self, found: Tool, call: ToolCall, method: Callable[[], Any]) -> ToolResult:
         thread: Future[Any] | None = None

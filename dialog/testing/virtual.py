@@ -52,12 +52,13 @@ class _Jumps:
         self._patient = True
 
     def select(self, timeout: float | None = None) -> Ready:
+        working = self._working  # asked first: what a thread that ends now has told is among what is ready
         ready = self._select(0)
         if ready or timeout == 0:
             return ready
         if OUTSIDE.busy:
             return self._really(timeout)
-        if not self._working:
+        if not working:
             self._patient = True
         elif self._patient:
             ready = self._wait_for_threads()

@@ -14,7 +14,7 @@ from dialog.agent.resume import NOTE, Rest, Unheard, rest_of
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.agent.turns.settings import Silence, TurnSettings
-from dialog.calls.events import AgentSaid, ErrorRaised, IdlePrompted, Interrupted, ToolStarted, TurnMeasured
+from dialog.calls.events import AgentSaid, ErrorRaised, IdlePrompted, Interrupted, ToolEnded, ToolStarted, TurnMeasured
 from dialog.llm.llm import Entry
 from dialog.message import Message
 from dialog.s2s.cascade import CascadeS2S
@@ -122,6 +122,7 @@ def on_a_call(
         talk.llm = llm
         await scenario(talk)
         assert not talk.events(ErrorRaised)
+        assert all(ended.state != "failed" for ended in talk.events(ToolEnded))
         if talk.call.state != "ended":
             talk.carrier.lines[-1].hang_up()
         await talk.call.wait_closed()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from dialog.testing.virtual import run_virtual
+import pytest
+
+from dialog.testing.virtual import _Jumps, run_virtual
 
 
 def test_the_executors_threads_are_waited_for_at_the_end() -> None:
@@ -17,3 +19,23 @@ def test_the_executors_threads_are_waited_for_at_the_end() -> None:
         return loop.time()
 
     assert run_virtual(scenario) < 1.0
+
+
+def test_time_stands_still_for_a_thread_that_ends_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    class Tool:
+        """Works until the loop has looked once, and has told what it has to tell before it ceases to."""
+
+        @property
+        def busy(self) -> bool:
+            return looks == 0
+
+    def select(_: float | None) -> list:
+        nonlocal looks
+        looks += 1
+        return [] if looks == 1 else ["told"]
+
+    monkeypatch.setattr("dialog.testing.virtual.TOOL_THREADS", Tool())
+    jumps = _Jumps(select, 0.0)
+    assert (jumps.select(5.0), jumps.now) == (["told"], 0.0)
