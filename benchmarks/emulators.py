@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -86,6 +86,20 @@ class Figures:
         """Per turn: the sum of the three legs."""
         whole = self.final_to_llm.keys() & self.token_to_tts.keys() & self.audio_to_line.keys()
         return [self.final_to_llm[key] + self.token_to_tts[key] + self.audio_to_line[key] for key in whole]
+
+
+def sum_of(figures: Sequence[Figures]) -> Figures:
+    """What was measured in all of them; of a turn that is in several, by its name, the last one."""
+    whole = Figures()
+    for one in figures:
+        for name, value in vars(one).items():
+            if isinstance(value, dict):
+                getattr(whole, name).update(value)
+            elif isinstance(value, list):
+                getattr(whole, name).extend(value)
+            else:
+                setattr(whole, name, getattr(whole, name) + value)
+    return whole
 
 
 class TwilioMedia(msgspec.Struct):

@@ -1,10 +1,9 @@
 """Measure Dialog beside the bare bridge, and print each figure with its target.
 
-``python benchmarks/run.py`` takes about ten minutes, ``--quick`` less than
-one. The server has core 0,
-callers and emulators core 1. As root it runs in a network namespace of its own with reno instead of
-bbr, under which loopback measurements go wild, and goes before all other programs; what was measured while the
-machine itself stood still is measured again.
+``python benchmarks/run.py`` takes a quarter of an hour, ``--quick`` two minutes. The servers have core 0, callers and
+emulators core 1. Both servers are measured in turn, row by row, so that a machine which slows down slows both of them.
+As root it runs in a network namespace of its own with reno instead of bbr, under which loopback measurements go wild,
+and goes before all other programs; what was measured while the machine itself stood still is measured again.
 """
 
 import argparse
@@ -14,9 +13,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ HERE = Path(__file__).resolve().parent
 INSIDE = "DIALOG_BENCH_INSIDE"
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from emulators import ACCOUNT, AUTH_TOKEN, Figures, World, now, settle  # noqa: E402
+from emulators import ACCOUNT, AUTH_TOKEN, Figures, World, now, settle, sum_of  # noqa: E402
 from pauses import Pauses  # noqa: E402
 
+Sides = dict[str, tuple[World, "Server"]]
 TICKS = os.sysconf("SC_CLK_TCK")
 _TRIES = 3
 SERVERS = {"bare bridge": "bare_bridge.py", "Dialog": "dialog_server.py"}
@@ -135,6 +135,13 @@ async def serving(script: str, *, stall: bool = False, world: World | None = Non
     finally:
         await asyncio.to_thread(server.stop)
         await world.close()
+
+
+@asynccontextmanager
+async def side_by_side(scripts: dict[str, str], *, stall: bool = False):
+    """All servers at once, each with a world of its own: one is loaded while the others are idle."""
+    async with AsyncExitStack() as stack:
+        yield {who: await stack.enter_async_context(serving(script, stall=stall)) for who, script in scripts.items()}
 
 
 async def load(
@@ -256,71 +263,86 @@ class Table:
         return "\n".join(lines)
 
 
-async def measure(who: str, script: str, table: Table, *, quick: bool) -> None:
-    put = table.put
+async def alternately(
+    sides: Sides, calls: int, seconds: float, *, rounds: int, first: int = 1, **options: Any
+) -> dict[str, Load]:
+    """Load every server in turn, in both orders, and add up each one's: a machine that slows down slows all of them."""
+    parts: dict[str, list[Load]] = {who: [] for who in sides}
+    for number in range(rounds):
+        for who, (world, server) in reversed(sides.items()) if number % 2 else sides.items():
+            part = await calm_load(world, server, calls, seconds / rounds, first=first + number * calls, **options)
+            note(who, calls, part)
+            parts[who].append(part)
+    return {who: added_up(loads) for who, loads in parts.items()}
+
+
+def added_up(loads: list[Load]) -> Load:
+    """Loads that were as long as each other, as one."""
+    whole = replace(loads[-1], figures=sum_of([part.figures for part in loads]))
+    each = zip(*(part.cpus_per_minute for part in loads), strict=True)
+    whole.cpus_per_minute = [sum(used) / len(loads) for used in each]
+    whole.cpu_per_minute = sum(whole.cpus_per_minute)
+    return whole
+
+
+async def measure(scripts: dict[str, str], table: Table, *, quick: bool) -> None:
     seconds = 4.0 if quick else 20.0
+    rounds = 2 if quick else 4
     sizes = (20,) if quick else (5, 50, 100)
     turn_s = 2.0 if quick else 5.0
-    async with serving(script) as (world, server):
-        idle = server.rss_mb()
-        put(who, "memory, idle", idle, "MB", "<= 60 MB", limit=60)
-        one = await calm_load(world, server, 1, 1.5 * seconds, turn_s=1.0)
-        added = one.figures.added()
-        note(who, 1, one)
-        put(
-            who,
-            "added latency, 1 call, p50",
-            quantile(added, 0.5),
-            "ms",
-            "<= 1.5 ms, <= 1.3 x bare",
-            limit=1.5,
-            ratio=1.3,
-        )
-        for name, legs in (
-            ("final -> LLM request", one.figures.final_to_llm),
-            ("LLM token -> TTS request", one.figures.token_to_tts),
-            ("TTS audio -> line", one.figures.audio_to_line),
-        ):
-            put(who, f"... {name}, p50", quantile(legs.values(), 0.5), "ms")
-        put(who, "speech start -> clear, p50", quantile(one.figures.speech_to_clear, 0.5), "ms", "<= 0.4 ms", limit=0.4)
-        put(
-            who,
-            "caller frame -> STT, 1 call, p50",
-            quantile(one.figures.frame_to_stt, 0.5),
-            "ms",
-            "<= 0.3 ms",
-            limit=0.3,
-        )
+    most = sizes[-1]
+
+    def put(values: dict[str, float], name: str, unit: str, target: str = "", **bounds: float) -> None:
+        for who, value in values.items():
+            table.put(who, name, value, unit, target, **bounds)
+
+    def median(loads: dict[str, Load], figure: Callable[[Figures], Iterable[float]]) -> dict[str, float]:
+        return {who: quantile(figure(result.figures), 0.5) for who, result in loads.items()}
+
+    async with side_by_side(scripts) as sides:
+        idle = {who: server.rss_mb() for who, (_, server) in sides.items()}
+        put(idle, "memory, idle", "MB", "<= 60 MB", limit=60)
+        one = await alternately(sides, 1, 3 * seconds, rounds=rounds, turn_s=1.0)
+        name, target = "added latency, 1 call, p50", "<= 1.5 ms, <= 1.3 x bare"
+        put(median(one, Figures.added), name, "ms", target, limit=1.5, ratio=1.3)
+        put(median(one, lambda f: f.final_to_llm.values()), "... final -> LLM request, p50", "ms")
+        put(median(one, lambda f: f.token_to_tts.values()), "... LLM token -> TTS request, p50", "ms")
+        put(median(one, lambda f: f.audio_to_line.values()), "... TTS audio -> line, p50", "ms")
+        clear = median(one, lambda f: f.speech_to_clear)
+        put(clear, "speech start -> clear, p50", "ms", "<= 0.4 ms", limit=0.4)
+        frame = median(one, lambda f: f.frame_to_stt)
+        put(frame, "caller frame -> STT, 1 call, p50", "ms", "<= 0.3 ms", limit=0.3)
         number = 100
         for calls in sizes:
-            result = await calm_load(world, server, calls, seconds, first=number, turn_s=turn_s)
-            number += calls
-            note(who, calls, result)
-            target = f"CPU per call-minute, {calls} calls"
-            put(who, target, result.cpu_per_minute, "s", "<= 1.4 x bare", ratio=1.4)
-        put(who, f"added latency, {calls} calls, p50", quantile(result.figures.added(), 0.5), "ms")
-        put(
-            who,
-            f"added latency, {calls} calls, p99",
-            quantile(result.figures.added(), 0.99),
-            "ms",
-            "<= 10 ms",
-            limit=10,
-        )
-        put(who, "memory per call", (result.rss_mb - idle) / calls, "MB", "<= 0.3 MB", limit=0.3)
-        greeting = one.figures.greeting + result.figures.greeting
-        put(who, "webhook -> first greeting audio, p50", quantile(greeting, 0.5), "ms", "<= 10 ms", limit=10)
+            many = await alternately(sides, calls, 2 * seconds, rounds=2, first=number, turn_s=turn_s)
+            number += 2 * calls
+            used = {who: result.cpu_per_minute for who, result in many.items()}
+            put(used, f"CPU per call-minute, {calls} calls", "s", "<= 1.4 x bare", ratio=1.4)
+        put(median(many, Figures.added), f"added latency, {most} calls, p50", "ms")
+        slow = {who: quantile(result.figures.added(), 0.99) for who, result in many.items()}
+        put(slow, f"added latency, {most} calls, p99", "ms", "<= 10 ms", limit=10)
+        memory = {who: (result.rss_mb - idle[who]) / most for who, result in many.items()}
+        put(memory, "memory per call", "MB", "<= 0.3 MB", limit=0.3)
+        greeting = {who: quantile(one[who].figures.greeting + many[who].figures.greeting, 0.5) for who in sides}
+        put(greeting, "webhook -> first greeting audio, p50", "ms", "<= 10 ms", limit=10)
         if not quick:
-            result = await calm_load(world, server, calls, seconds, first=number, barge_in=False, turn_s=9.0)
-            note(who, calls, result)
-        put(who, f"underruns, {calls} calls", result.figures.underruns, "", "0", limit=0)
-    async with serving(script, stall=True) as (world, server):
+            many = await alternately(sides, most, seconds, rounds=1, first=number, barge_in=False, turn_s=9.0)
+        underruns = {who: float(result.figures.underruns) for who, result in many.items()}
+        put(underruns, f"underruns, {most} calls", "", "0", limit=0)
+    async with side_by_side(scripts, stall=True) as sides:
         calls = 10 if quick else 100
-        stalled = await calm_load(world, server, calls, seconds, barge_in=False, turn_s=9.0)
-        note(who, calls, stalled)
-        put(who, f"underruns, {calls} calls, loop stalled 100 ms a second", stalled.figures.underruns, "", "0", limit=0)
+        stalled = await alternately(sides, calls, seconds, rounds=1, barge_in=False, turn_s=9.0)
+        underruns = {who: float(result.figures.underruns) for who, result in stalled.items()}
+        put(underruns, f"underruns, {calls} calls, loop stalled 100 ms a second", "", "0", limit=0)
     if quick:
         return
+    for who, script in scripts.items():
+        await endure(who, script, table)
+
+
+async def endure(who: str, script: str, table: Table) -> None:
+    """A thousand calls one after the other, and as many at once as it can do."""
+    put = table.put
     async with serving(script) as (world, server):
         await churn(world, server, 1000, first=1, at_once=20)
         before = server.rss_mb()
@@ -385,9 +407,8 @@ async def main(arguments: argparse.Namespace) -> None:
     prefer(os.getpid())
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     print(f"TCP congestion control: {control}", file=sys.stderr)
-    for who, script in SERVERS.items():
-        if arguments.only in ("", who):
-            await measure(who, script, table, quick=arguments.quick)
+    scripts = {who: script for who, script in SERVERS.items() if arguments.only in ("", who)}
+    await measure(scripts, table, quick=arguments.quick)
     table.put("Dialog", "import dialog", import_time("import dialog"), "s", "< 0.3 s", limit=0.3)
     used = import_time("from dialog import CartesiaTTS, DeepgramSTT, OpenAIAgent, TwilioGateway")
     table.put("Dialog", "... and all that a call needs", used, "s")

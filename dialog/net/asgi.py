@@ -5,11 +5,12 @@ Source: ASGI specification 3.0, HTTP and WebSocket, lifespan protocol; its denia
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Self, TypeAlias
 from urllib.parse import parse_qsl
+
+from dialog.net.presence import while_there
 
 __all__ = [
     "Message",
@@ -17,6 +18,7 @@ __all__ = [
     "RequestBody",
     "Send",
     "deny",
+    "gone",
     "headers_of",
     "local_path",
     "peer_of",
@@ -24,7 +26,6 @@ __all__ = [
     "respond",
     "serve_lifespan",
     "stream",
-    "while_there",
 ]
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ async def stream(
 ) -> None:
     """Answer a request piece by piece, and close the generator when that is done or nobody is there any more."""
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
-    await while_there(_write(pieces, send), receive, "http.disconnect")
+    await while_there(_write(pieces, send), gone(receive, "http.disconnect"))
 
 
 async def deny(scope: Message, send: Send, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
@@ -108,21 +109,10 @@ async def deny(scope: Message, send: Send, status: int, headers: Iterable[tuple[
         await send({"type": "websocket.close", "code": 1008})
 
 
-async def while_there(work: Coroutine[Any, Any, None], receive: Receive, leaves: str) -> None:
-    """Do ``work`` for a peer until it is done, or a message of the type ``leaves`` tells that the peer is gone."""
-    working = asyncio.create_task(work, name="work for a peer")
-    leaving = asyncio.create_task(_gone(receive, leaves), name="whether a peer leaves")
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.wait((working, leaving))
-    failure = None if working.cancelled() else working.exception()
-    if isinstance(failure, OSError):  # what a server raises when the peer is gone (ASGI 2.4)
-        logger.info("a peer has left: %r", failure)
-    elif failure is not None:
-        logger.error("what a peer was sent broke off: %r", failure, exc_info=failure)
+async def gone(receive: Receive, leaves: str) -> None:
+    """Wait for the message, of the type ``leaves``, which tells that the peer is gone."""
+    while (await receive())["type"] != leaves:
+        pass
 
 
 async def _answer(send: Send, kind: str, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
@@ -144,11 +134,6 @@ async def _write(pieces: AsyncIterator[bytes], send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
     finally:
         await pieces.aclose()  # type: ignore[attr-defined]  # it is a generator
-
-
-async def _gone(receive: Receive, leaves: str) -> None:
-    while (await receive())["type"] != leaves:
-        pass
 
 
 async def serve_lifespan(

@@ -9,6 +9,7 @@ from aiohttp import WSMsgType, web
 
 from dialog.net.bodies import read_body
 from dialog.net.cutoff import cut_off
+from dialog.net.presence import while_there
 from dialog.server.api.core import Answer, Api, HttpRequest, Matched, refused
 from dialog.server.api.cors import allowed_origin, cors_headers, preflight
 from dialog.server.api.feeds import Feed
@@ -89,14 +90,9 @@ class _Shell:
         socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=4096)
         self._enter()
         await socket.prepare(request)
-        listening = asyncio.create_task(_until_closed(socket), name="a reader of events")
-        sending = asyncio.create_task(_send(socket, feed), name="events over a WebSocket")
         try:
-            await asyncio.wait((listening, sending), return_when=asyncio.FIRST_COMPLETED)
+            await while_there(_send(socket, feed), _until_closed(socket))
         finally:
-            for task in (listening, sending):
-                task.cancel()
-            await asyncio.wait((listening, sending))
             self._leave()
             await feed.aclose()
             await socket.close()
@@ -124,12 +120,9 @@ async def _until_closed(socket: web.WebSocketResponse) -> None:
 
 
 async def _send(socket: web.WebSocketResponse, feed: Feed) -> None:
-    try:
-        async for happened in feed:
-            if happened is not None:  # the socket has pings of its own
-                await socket.send_str(happened.body.decode())
-    except ConnectionError:
-        logger.debug("a reader of events has left")
+    async for happened in feed:
+        if happened is not None:  # the socket has pings of its own
+            await socket.send_str(happened.body.decode())
 
 
 def _request(request: web.Request, prefix: str) -> HttpRequest:

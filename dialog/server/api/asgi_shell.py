@@ -14,14 +14,15 @@ from dialog.net.asgi import (
     Receive,
     RequestBody,
     Send,
+    gone,
     headers_of,
     local_path,
     peer_of,
     query_of,
     serve_lifespan,
-    while_there,
 )
 from dialog.net.bodies import read_body
+from dialog.net.presence import while_there
 from dialog.server.api.asgi_answer import deny_socket, send_answer
 from dialog.server.api.core import Answer, HttpRequest, refused
 from dialog.server.api.cors import allowed_origin, cors_headers, preflight
@@ -136,7 +137,7 @@ class ServiceAsgi:
             return
         await send({"type": "websocket.accept"})
         try:
-            await while_there(_tell(feed, send), receive, "websocket.disconnect")
+            await while_there(_tell(feed, send), gone(receive, "websocket.disconnect"))
         finally:
             await feed.aclose()
 
