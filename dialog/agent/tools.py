@@ -497,6 +497,8 @@ def _collect(owner: type) -> dict[str, Tool]:
             raise ConfigurationError(f"tools {other} and {where} have the same name {options.name!r}")
         names[options.name] = attribute
         parameters = Parameters(function, where, bound=not isinstance(value, staticmethod))
+        if not parameters.description:
+            logger.warning("tool %s has no docstring: its name is all that tells the model when to use it", where)
         tools[options.name] = Tool(
             options=options,
             spec=ToolSpec(

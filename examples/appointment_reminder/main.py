@@ -197,7 +197,7 @@ if __name__ == "__main__":
             asyncio.run(offline(speed=float(sys.argv[2]) if len(sys.argv) > 2 else 1.0))
         else:
             asyncio.run(live())
-    except ConfigurationError as exc:
+    except (ConfigurationError, OSError) as exc:  # such as a port that another program has
         sys.exit(f"error: {exc}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -137,13 +137,19 @@ def test_the_specs_of_a_class_are_made_once() -> None:
     assert Toolbox(Desk()).specs is Toolbox(Desk()).specs
 
 
-def test_a_tool_without_a_docstring_is_described_by_its_name() -> None:
+def test_a_tool_without_a_docstring_is_described_by_its_name_and_its_author_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Bare:
         @tool
         async def call_a_taxi(self) -> None: ...
 
     (spec,) = Toolbox(Bare()).specs
+    Toolbox(Bare())
     assert spec.description == "call a taxi"
+    assert [record.getMessage().partition(" has no docstring")[0].rpartition(".")[2] for record in caplog.records] == [
+        "call_a_taxi"
+    ]
     assert json.loads(spec.parameters) == {
         "type": "object",
         "properties": {},

@@ -372,6 +372,7 @@ def test_small_swaps_lose_nothing(jitter):
         ({"codec": "L16", "sample_rate": 44100}, "sample_rate"),
         ({"path": "telnyx"}, "path must start with a slash"),
         ({"webhook_url": "voice.example", "path": "/x"}, "webhook_url must be like"),
+        ({"webhook_url": "voice.example/telnyx"}, "webhook_url must be like https://host/path, got 'voice.example"),
         ({"base_url": "api.telnyx.com"}, "base_url must be"),
     ],
 )

@@ -187,6 +187,7 @@ async def test_an_api_key_is_used_instead_of_the_auth_token(account):
         {"api_key": "SK1"},
         {"api_secret": "s"},
         {"base_url": "ftp://x"},
+        {"account_sid": "0" * 32, "auth_token": "AC" + "0" * 32},  # swapped
     ],
 )
 def test_wrong_settings_are_refused(settings):

@@ -226,6 +226,59 @@ async def test_the_agent_is_told_what_is_whispered_and_the_caller_is_transferred
         assert THEIRS in str(call.updates[-1])
 
 
+async def test_a_half_written_whisper_stays_with_its_call():
+    async with console() as (line, page):
+        call_id, _ = await on_a_call(line)
+        other = invent(line, 7).call_id
+        words = page.locator(".whisper input")
+        await open_call(page, call_id)
+        await words.fill("The caller is")
+        await open_call(page, other)
+        await expect(page.locator("#call-title")).to_have_text("+15550000007")
+        await expect(words).to_have_value("")
+        await words.fill("Something else")
+        await open_call(page, call_id)
+        await expect(words).to_have_value("The caller is")
+        await page.reload()
+        await expect(words).to_have_value("The caller is")
+        await page.click(".whisper button")
+        await expect(page.locator(".note", has_text="Whispered")).to_be_visible()
+        await page.reload()
+        await expect(page.locator(".note", has_text="Whispered")).to_be_visible()
+        await expect(words).to_have_value("")
+        await page.click("text=Sign out")
+        await expect(page.locator("#token")).to_be_visible()
+        assert await page.evaluate("sessionStorage.length") == 0, "nothing is left for whoever signs in next"
+
+
+async def test_the_transcript_follows_what_is_said_unless_somebody_reads_further_up():
+    at_end = "(() => { const log = document.querySelector('.log');"
+    at_end += " return log.scrollHeight - log.scrollTop - log.clientHeight < 2 && log.scrollTop > 0; })()"
+    async with console() as (line, page):
+        call = invent(line, 7)
+        await open_call(page, call.call_id)
+
+        def says(first: int, last: int) -> None:
+            for number in range(first, last):
+                told = ev.AgentTold(seq=number + 2, at_s=float(number), text=f"{number} words " * 20)
+                line.service.events.publish(call, told)
+
+        says(0, 30)
+        await expect(page.locator(".note")).to_have_count(30)
+        await comes_true(page, at_end)
+        await page.set_viewport_size({"width": 500, "height": 500})  # every line becomes longer
+        await comes_true(page, at_end)
+        says(30, 40)
+        await expect(page.locator(".note")).to_have_count(40)
+        await comes_true(page, at_end)
+        await page.evaluate("document.querySelector('.log').scrollTop = 0")
+        await comes_true(page, "document.querySelector('.log').scrollTop === 0")
+        says(40, 45)
+        await expect(page.locator(".note")).to_have_count(45)
+        await page.set_viewport_size({"width": 700, "height": 500})
+        assert await page.evaluate("document.querySelector('.log').scrollTop") == 0
+
+
 async def test_what_cannot_be_done_is_explained():
     async with console() as (line, page):
         call_id, _ = await on_a_call(line)

@@ -17,7 +17,7 @@ from dialog.voip.call import Call
 from dialog.voip.carrier.aiohttp_shell import AiohttpShell
 from dialog.voip.carrier.asgi import AsgiShell
 from dialog.voip.carrier.exchange import Exchange
-from dialog.voip.carrier.http import Fields, Site, Webhooks
+from dialog.voip.carrier.http import Fields, Site, Webhooks, site_of
 from dialog.voip.carrier.outbound import OutboundCalls, OutgoingCall
 from dialog.voip.carrier.session import MediaSession
 from dialog.voip.carrier.switchboard import PhoneCommands, Switchboard
@@ -246,9 +246,9 @@ def local_path(path: str | None, webhook_url: str, default: str, *, media_path: 
     """The local path of the voice webhook: as given, or else that of its public URL.
 
     Raises:
-        ConfigurationError: A path does not start with a slash.
+        ConfigurationError: A path does not start with a slash, or ``webhook_url`` is no URL.
     """
-    local = path or (urlsplit(webhook_url).path or "/" if webhook_url else default)
+    local = path or (urlsplit(site_of(webhook_url).webhook).path if webhook_url else default)
     for name, value in (("path", local), ("media_path", media_path or "/")):
         if not value.startswith("/"):
             raise ConfigurationError(f"{name} must start with a slash, got {value!r}")

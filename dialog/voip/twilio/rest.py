@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 _API: Final = "https://api.twilio.com"
+_ACCOUNT: Final = re.compile(r"AC[0-9a-fA-F]{32}")
 _NUMBER: Final = re.compile(r"\+?\d{7,}")
 _SENDER: Final = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 +\-_&]{1,11}")
 """A number in E.164, a short code, or an alphanumeric sender id."""
@@ -101,6 +102,8 @@ class TwilioRest:
             raise ConfigurationError("Twilio's REST API needs account_sid and auth_token (or api_key and api_secret)")
         if bool(api_key) != bool(api_secret):
             raise ConfigurationError("api_key and api_secret of Twilio belong together")
+        if _ACCOUNT.fullmatch(auth_token) and not _ACCOUNT.fullmatch(account_sid):
+            raise ConfigurationError("account_sid and auth_token of Twilio are swapped: the SID begins with AC")
         if base_url and urlsplit(base_url).scheme not in ("http", "https"):
             raise ConfigurationError(f"Twilio's base_url must be http(s)://host[:port], got {base_url!r}")
         self.account_sid = account_sid

@@ -7,6 +7,9 @@ import { Waterfall } from "./waterfall.js";
 
 const QUIET_DB = -60;
 
+/** Where a whisper that is being written is kept. */
+const draft = (id) => `whisper ${id}`;
+
 export class CallView {
   constructor(root, live, { mayAct, onBack }) {
     this.root = root;
@@ -28,6 +31,7 @@ export class CallView {
     this.root.hidden = id === null;
     if (id === null) return;
     this._reset();
+    this.words.value = sessionStorage.getItem(draft(id)) ?? "";
     await this._load();
     if (this.id === id) this.root.focus();
   }
@@ -59,6 +63,8 @@ export class CallView {
       make("label", {}, "Whisper to the agent ", make("span", { class: "soft" }, "– the caller does not hear it"), this.words),
       make("button", { type: "submit" }, "Whisper"),
     );
+    // What is half written belongs to its call, and is still there when one comes back to it.
+    this.words.addEventListener("input", () => sessionStorage.setItem(draft(this.id), this.words.value));
     this.whisper.addEventListener("submit", (event) => {
       event.preventDefault();
       this._whisper();
@@ -146,7 +152,7 @@ export class CallView {
         return;
       }
       this.live.watch(id, this.last);
-      this.log.scrollTop = this.log.scrollHeight;
+      this.transcript.follow();
     } catch (problem) {
       if (this.id === id) this._say(problem.message, true);
     }
@@ -155,7 +161,7 @@ export class CallView {
   _take(message) {
     if (this.id === null) return;
     if (message.type === "events" && message.call.call_id === this.id) {
-      this.transcript.along(() => this._apply(message.events));
+      this._apply(message.events);
       this._show(message.call);
       if (message.call.state === "ended" && !this.over) this._over();
     } else if (message.type === "watching" && message.call_id === this.id) {
@@ -302,8 +308,10 @@ export class CallView {
   }
 
   async _whisper() {
-    const text = this.words.value.trim();
-    if (text && (await this._command("whisper", { text }, "The agent knows it from its next answer on."))) this.words.value = "";
+    const [id, text] = [this.id, this.words.value.trim()];
+    if (!text || !(await this._command("whisper", { text }, "The agent knows it from its next answer on."))) return;
+    sessionStorage.removeItem(draft(id));
+    if (this.id === id) this.words.value = "";
   }
 
   async _hangUp() {

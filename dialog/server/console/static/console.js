@@ -61,6 +61,8 @@ function filter() {
   say(find("no-calls"), words && rows.rows.size ? "No live call fits." : "No call goes on. When somebody calls, they appear here.");
 }
 find("filter").addEventListener("input", filter);
+// What was half written is nothing for whoever signs in next.
+document.querySelector('form[action$="sign-out"]').addEventListener("submit", () => sessionStorage.clear());
 
 function back(event) {
   event.preventDefault();

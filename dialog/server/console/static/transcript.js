@@ -7,6 +7,12 @@ export class Transcript {
     this.root = root;
     this.onSeek = onSeek;
     this.clear();
+    const box = root.parentElement;
+    box.addEventListener("scroll", () => (this.follows = box.scrollHeight - box.scrollTop - box.clientHeight < 80));
+    // It grows with what is said, and where the window becomes narrower.
+    const sizes = new ResizeObserver(() => this.follows && this._toEnd());
+    sizes.observe(root);
+    sizes.observe(box);
   }
 
   clear() {
@@ -15,6 +21,7 @@ export class Transcript {
     this.latencies = new Map();
     this.played = false;
     this.current = null;
+    this.follows = false;
     this.live = false;
     this.tools = new Map();
     this.root.replaceChildren();
@@ -114,12 +121,15 @@ export class Transcript {
     }
   }
 
-  /** Makes a change, and scrolls along unless somebody reads further up. */
-  along(change) {
+  /** Shows what is said last from now on, unless somebody reads further up. */
+  follow() {
+    this.follows = true;
+    this._toEnd();
+  }
+
+  _toEnd() {
     const box = this.root.parentElement;
-    const below = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
-    change();
-    if (below) box.scrollTop = box.scrollHeight;
+    box.scrollTop = box.scrollHeight;
   }
 
   _caller(event) {
