@@ -261,7 +261,7 @@ class RemoteLLM(LLM):
                     attempt += 1
                     await asyncio.sleep(wait)
         except TimeoutError as exc:
-            reason = f"no answer from {self.model} within {clock() - started:.1f} s (timeout_s)"
+            reason = f"no answer from {self.model} within {self._timeout_s:g} s (timeout_s)"
             raise ProviderError(self.provider, reason, retryable=True) from exc
 
     async def _attempt(self, request: LLMRequest) -> tuple[Reply, Decoder, list[LLMEvent]]:
@@ -304,7 +304,7 @@ class RemoteLLM(LLM):
         except TimeoutError as exc:
             if decoder.finished:
                 return decoder.close()
-            reason = f"the reply of {self.model} stalled for {limit:.1f} s (timeout_s)"
+            reason = f"the reply of {self.model} stalled for {limit:g} s (timeout_s)"
             raise ProviderError(self.provider, reason, retryable=True) from exc
         except ProviderError:
             if decoder.finished:

@@ -23,6 +23,8 @@ class Conference:
         self.started: bool = False
         self.over: asyncio.Event = asyncio.Event()
         self._key = key
+        self._ready = False
+        """Somebody has come with whom it may start, once there are two."""
         self._notes: dict[str, Note] = {}
 
     @property
@@ -33,9 +35,11 @@ class Conference:
     async def enter(self, call_sid: str, note: Note, *, starts: bool) -> None:
         """A call comes; it starts the conference, or waits until somebody does."""
         self._notes[call_sid] = note
+        self._ready = self._ready or starts
+        begins = self._ready and len(self._notes) > 1 and not self.started
+        self.started = self.started or begins  # somebody may leave while the carrier tells of it
         await note("participant-join", call_sid)
-        if (starts or self.started) and len(self._notes) > 1 and not self.started:
-            self.started = True
+        if begins:
             await note("conference-start", "")
 
     async def leave(self, call_sid: str, *, ends: bool) -> None:

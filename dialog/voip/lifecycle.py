@@ -222,11 +222,13 @@ class Lifecycle:
         outcomes: list[Outcome] = []
         if self.state == "live":
             outcomes.append(StreamStopped(reason="moving" if self._order else "lost"))
+        # A first stream may still come of what the carrier did before a transfer: it is this stream that goes.
+        goes = self.state == "offered" and not resumed and self._order is not None and self._order.kind == "transfer"
         self.state = "live"
         self.generation = generation
         self.deadline = None
-        if self._order is not None and self._order.accepted:
-            self._order = None  # else the carrier is still being asked: it is this stream that goes
+        if self._order is not None and self._order.accepted and not goes:
+            self._order = None  # else the carrier is still being asked: likewise
         self._resumed = ""
         self._extended = False
         outcomes.append(StreamStarted(generation=generation, resumed=resumed))

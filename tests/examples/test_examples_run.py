@@ -121,7 +121,7 @@ class House:
                 process.kill()
                 await process.wait()
                 await reader
-                raise
+                raise AssertionError(f"it does not stop:\n{self.output}") from None
 
     async def __aenter__(self):
         for emulator in (self.deepgram, self.openai, self.cartesia, self.twilio):

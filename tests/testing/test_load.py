@@ -280,11 +280,11 @@ async def test_an_agent_that_should_hang_up_and_does_not_is_left_after_the_longe
 
 @pytest.mark.parametrize("hang_up", ["mid-reply", "reset"])
 async def test_who_leaves_in_the_middle_of_a_reply_has_done_what_was_planned(desk, hang_up):
-    desk.reply_ms = 3000.0
+    desk.reply_ms = 12_000.0
     report = await run(desk, hang_up=hang_up)
     assert {(outcome.status, outcome.ended_by) for outcome in report.outcomes} == {("done", "caller")}
     assert desk.stops == (3 if hang_up == "mid-reply" else 0)
-    assert all(outcome.heard_s < 2.5 for outcome in report.outcomes)
+    assert all(outcome.heard_s < 10.0 for outcome in report.outcomes)
     assert report.figures.cuts == 0  # by whom the connection is torn makes the difference
 
 
@@ -529,6 +529,7 @@ async def dialog_load(desk: Desk, tmp_path, *arguments: str, interrupt: bool = F
     return process.returncode, out.decode(), error.decode()
 
 
+@pytest.mark.alone  # a machine that is too busy to measure anything has an exit code of its own
 async def test_the_command_shows_writes_and_judges(desk, tmp_path):
     code, out, error = await dialog_load(
         desk, tmp_path, "--calls", "2", "--turns", "0", "--json", str(tmp_path / "load.json")

@@ -1,7 +1,7 @@
 """Warm transfers: the caller waits in a conference while somebody is asked, and meets them or comes back."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from twilio_phone import ACCOUNT, TOKEN, outbound_line, until
@@ -150,6 +150,42 @@ async def test_a_caller_who_leaves_while_waiting_ends_both_calls(transfer):
     assert transfer.voip.end.reason == "caller_hangup"
     assert asked.end.reason == "caller_left"
     await until(lambda: transfer.account.placed[0].status == "completed")
+
+
+async def test_a_caller_who_leaves_when_the_other_one_is_on_the_way_leaves_nobody_waiting(transfer, monkeypatch):
+    asked = await transfer.consult()
+    await asked.wait_answered()
+    await until(lambda: transfer.caller.conference is not None and asked.state == "live")
+    redirect = transfer.gateway._switchboard.redirect
+
+    async def late(carrier_call_id, document):
+        await transfer.caller.hang_up()
+        return await redirect(carrier_call_id, document)
+
+    monkeypatch.setattr(transfer.gateway._switchboard, "redirect", late)
+    with suppress(CarrierError):
+        await transfer.voip.join(asked)
+    async with asyncio.timeout(10):
+        await until(lambda: transfer.voip.end is not None and asked.end is not None)
+        await until(lambda: transfer.account.placed[0].status == "completed")
+    assert (transfer.voip.end.reason, asked.end.reason) == ("caller_hangup", "caller_left")
+
+
+async def test_whoever_hangs_up_on_the_way_to_the_caller_brings_the_caller_back(transfer, monkeypatch):
+    asked = await transfer.consult()
+    await asked.wait_answered()
+    await until(lambda: transfer.caller.conference is not None and asked.state == "live")
+    redirect = transfer.gateway._switchboard.redirect
+
+    async def late(carrier_call_id, document):
+        if carrier_call_id == asked.metadata.carrier_call_id:
+            await transfer.person.hang_up()
+        return await redirect(carrier_call_id, document)
+
+    monkeypatch.setattr(transfer.gateway._switchboard, "redirect", late)
+    with pytest.raises(CarrierError):
+        await transfer.voip.join(asked)
+    await transfer.is_back()
 
 
 async def test_a_gateway_that_closes_leaves_nobody_who_brings_a_caller_back(transfer, monkeypatch):

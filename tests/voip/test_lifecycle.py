@@ -78,6 +78,14 @@ def describe(outcome):
                 "started 3 transfer_failed",
             ],
         ),
+        (  # the first stream comes when the call was told to go elsewhere already
+            [(1, Accepted("transfer", 20)), (2, Joined(1)), (3, Stopped()), (23, Tick())],
+            ["started 1", "stopped moving", "ended transferred (unconfirmed)"],
+        ),
+        (  # ... or nobody was there, and it is the caller who is back
+            [(1, Accepted("transfer", 20)), (2, Returned("transfer_failed")), (3, Joined(1)), (4, Stopped())],
+            ["started 1 transfer_failed", "stopped ended", "ended caller_hangup"],
+        ),
         ([(60, Tick())], ["ended never_connected"]),
         ([(59, Requested()), (60, Tick())], ["ended never_connected"]),
         ([(1, Joined(1)), (500, Tick())], ["started 1"]),

@@ -123,8 +123,9 @@ class Consultations:
         """Twilio reports of the conference of a call, or of somebody in it."""
         if event == "participant-leave":
             record = self._switchboard.record(call_id)
-            alone = self._waiting.get(call_id) == other_id and call_id not in self._joined
-            if alone and record is not None and record.call is not None and record.carrier_call_id == call_sid:
+            waits = self._waiting.get(call_id) == other_id  # they have not met
+            if waits and record is not None and record.call is not None and record.carrier_call_id == call_sid:
+                self._joined.difference_update((call_id, other_id))
                 record.call.end("caller_hangup", "while they waited")
             return
         if event != "conference-start":
@@ -159,10 +160,10 @@ class Consultations:
                 await asyncio.wait(late)
 
     def _asked(self, call_id: UUID, other: Call) -> None:
-        """The call to the one who was asked has ended."""
-        if other.metadata.call_id not in self._joined:
-            self._spawn(self.bring_back(call_id), f"bring back {call_id}")
+        """The call to the one who was asked has ended; unless they met, or may have, the caller comes back."""
         self._joined.discard(other.metadata.call_id)
+        if other.voip.end is None or other.voip.end.reason != "transferred":
+            self._spawn(self.bring_back(call_id), f"bring back {call_id}")
 
     def _left(self, call: Call, other: Call) -> None:
         """The caller's call has ended."""
