@@ -73,6 +73,7 @@ class Draft:
         "_nodes",
         "_sealed",
         "_state",
+        "fixed",
         "heard",
         "number",
         "previous",
@@ -99,7 +100,9 @@ class Draft:
         self._state: _State = "open"
         self._sealed = False  # a request was made of it: what comes now is another step
         self._ended: tuple[Item, ...] | None = None
-        """Its items, once nothing changes them any more: every later request has them."""
+        """Its items, once nothing changes them any more …"""
+        self.fixed: tuple[Item, ...] | None = None
+        """… and a request was made of them: every later one has the same."""
 
     @property
     def open(self) -> bool:
@@ -121,7 +124,7 @@ class Draft:
         text = " ".join(user_text.split())
         if text != self.user_text and self._state != "discarded":
             self.user_text = text.removeprefix(self.told).lstrip()
-            self._ended = None
+            self._ended = self.fixed = None
             self._history.version += 1
             self._changed()
 
@@ -150,7 +153,7 @@ class Draft:
 
         ``background``: the model is not to wait for it, and is told so.
         """
-        self._ended = None
+        self._ended = self.fixed = None
         last = self._nodes[-1] if self._nodes else None
         if isinstance(last, list) and not self._sealed and any(called.result is None for called in last):
             if all(called.call.id != call.id for called in last):
@@ -240,7 +243,8 @@ class Draft:
             if self.open or self.at_work:
                 return items
             self._ended = tuple(items)
-        self._sealed = self._sealed or asking
+        if asking:
+            self._sealed, self.fixed = True, self._ended
         return self._ended
 
     def _items(self, *, asking: bool) -> list[Item]:

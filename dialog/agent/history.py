@@ -263,6 +263,8 @@ class History:
         for block in self._blocks:
             if isinstance(block, tuple):
                 items.extend(block)
+            elif block.fixed is not None:  # nearly all of a long conversation
+                items.extend(block.fixed)
             elif not (behind and block.open):  # a turn knows nothing of those that began after it
                 items.extend(block.own_items(asking=True))
             behind = behind or block is draft

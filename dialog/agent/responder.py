@@ -16,7 +16,7 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.calls import events as ev
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError, LimitError
-from dialog.llm.llm import LLM, LLMRequest, ModelSwitched, TextDelta, ToolCall, Usage
+from dialog.llm.llm import LLM, LLMEvent, LLMRequest, ModelSwitched, TextDelta, ToolCall, Usage
 
 __all__ = ["Engine", "Responder"]
 
@@ -95,9 +95,18 @@ class Responder:
                 self.tools.told(turn)
                 if turn.reply is None or step > 1:  # nobody waits for what the agent says by itself
                     bridge.wait()
-                async with closing(self._step(self._llm, turn, request, answer, bridge)) as words:
-                    async for text in words:
-                        yield text
+                answer.calls, silent = [], True
+                async with closing(self._ask(self._llm, turn, request)) as events:
+                    async for event in events:
+                        if not isinstance(event, TextDelta):
+                            self._note(event, turn, answer)
+                            continue
+                        if silent and event.text.strip():
+                            silent = False
+                            answer.spoken = True
+                            bridge.stop()
+                            self._engine.unfill(turn)
+                        yield event.text
                 if not answer.calls:
                     return
                 if last:
@@ -118,29 +127,19 @@ class Responder:
         except TimeoutError:
             logger.info("call %s: goes on without tools of MCP servers", self._host.voip.metadata.call_id)
 
-    async def _step(
-        self, llm: LLM, turn: Turn, request: LLMRequest, answer: _Answer, bridge: Bridge
-    ) -> AsyncIterator[str]:
-        """One request to the model: yield its words, note the tools that it wants."""
-        answer.calls = []
+    def _ask(self, llm: LLM, turn: Turn, request: LLMRequest) -> AsyncIterator[LLMEvent]:
         events, tracer = llm.stream(request), self._host.voip.tracer
-        if tracer is not None:
-            events = tracer.request(turn.uuid, llm, events)
-        async with closing(events) as stream:
-            async for event in stream:
-                if isinstance(event, TextDelta):
-                    if event.text.strip():
-                        answer.spoken = True
-                        bridge.stop()
-                        self._engine.unfill(turn)
-                    yield event.text
-                elif isinstance(event, ToolCall):
-                    answer.calls.append(event)
-                elif isinstance(event, Usage):
-                    self._host.used(turn.uuid, event)
-                elif isinstance(event, ModelSwitched):
-                    switch = {"provider": event.model, "instead_of": event.instead_of, "reason": event.reason}
-                    self._host.happened(ev.ProviderSwitched, kind="llm", turn=turn.uuid, **switch)
+        return events if tracer is None else tracer.request(turn.uuid, llm, events)
+
+    def _note(self, event: LLMEvent, turn: Turn, answer: _Answer) -> None:
+        """What a model tells beside its words."""
+        if isinstance(event, ToolCall):
+            answer.calls.append(event)
+        elif isinstance(event, Usage):
+            self._host.used(turn.uuid, event)
+        elif isinstance(event, ModelSwitched):
+            switch = {"provider": event.model, "instead_of": event.instead_of, "reason": event.reason}
+            self._host.happened(ev.ProviderSwitched, kind="llm", turn=turn.uuid, **switch)
 
     async def _act(self, turn: Turn, calls: list[ToolCall], bridge: Bridge) -> list[Job]:
         """Run the tools of a step and wait for those that the answer needs."""

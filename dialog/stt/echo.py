@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import deque
 from difflib import SequenceMatcher
 from math import inf
 from typing import Protocol
@@ -71,26 +71,28 @@ class Echo:
 
     def is_echo(self, utterance: Utterance, *, timed: bool = True) -> bool:
         """Whether a finished utterance is our echo."""
-        if len(_words(utterance.data)) < _SHORTEST or not self.repeats(utterance, timed=timed):
+        late_ms = 0.0 if timed else _LATE_MS
+        if not self._overlaps(utterance, late_ms) or not self._alike(utterance, late_ms, at_least=_SHORTEST):
             return False
         # Who answers with our words begins after us, which is all that can be told without times.
         return timed or any(utterance.at_ms <= until_ms + self._discard_ms for _, until_ms in self._stretches)
 
     def _overlaps(self, utterance: Utterance, late_ms: float) -> bool:
         """It began while we were heard, not before, and ended soon enough."""
-        return any(
-            from_ms - _EARLY_MS <= utterance.at_ms and utterance.end_ms <= until_ms + self._discard_ms + late_ms
-            for from_ms, until_ms in self._stretches
-        )
+        begins_ms, ends_ms = utterance.at_ms + _EARLY_MS, utterance.end_ms - self._discard_ms - late_ms
+        return any(from_ms <= begins_ms and ends_ms <= until_ms for from_ms, until_ms in self._stretches)
 
-    def _alike(self, utterance: Utterance, late_ms: float) -> bool:
+    def _alike(self, utterance: Utterance, late_ms: float, *, at_least: int = 1) -> bool:
+        """It has so many words at least, and most of them are ours."""
+        said = _words(utterance.data)
+        if len(said) < at_least:
+            return False
         from_ms = utterance.at_ms - self._discard_ms - _NEAR_MS - late_ms
         until_ms = utterance.end_ms + _NEAR_MS
-        ours = [word for at_ms, text in self._ours if from_ms <= at_ms <= until_ms for word in _words(text)]
-        said = _words(utterance.data)
+        ours = _words(" ".join([text for at_ms, text in self._ours if from_ms <= at_ms <= until_ms]))
         needed = _ALIKE * len(said)
         # Their order is looked at only when enough of them are ours: a caller who says something else waits for this.
-        if not said or (Counter(said) & Counter(ours)).total() < needed:
+        if _in_common(said, ours) < needed:
             return False
         matcher = SequenceMatcher(None, said, ours, autojunk=False)
         same = sum(block.size for block in matcher.get_matching_blocks())
@@ -117,6 +119,19 @@ class OwnSpeech:
         """Tell ``stt`` all of it."""
         for told in self._told:
             stt.set_speaking(*told)
+
+
+def _in_common(some: list[str], others: list[str]) -> int:
+    """How many words are in both, whatever their order."""
+    left: dict[str, int] = {}
+    for word in others:
+        left[word] = left.get(word, 0) + 1
+    count = 0
+    for word in some:
+        if left.get(word):
+            left[word] -= 1
+            count += 1
+    return count
 
 
 def _words(text: str) -> list[str]:

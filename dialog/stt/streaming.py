@@ -230,7 +230,7 @@ class StreamingSTT(TellingSTT):
     def _finish(self, interim: bool, end_ms: float = 0.0) -> None:
         self._stop_finalizing()
         super()._finish(interim, end_ms)
-        self._report_usage()
+        asyncio.get_running_loop().call_soon(self._report_usage)  # behind the answer that was begun
         if self._renewal_due:
             self._renew_if_quiet()
 

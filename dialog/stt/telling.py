@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from uuid import UUID
 
@@ -79,9 +80,9 @@ class TellingSTT(STT):
             self._safe_ms = max(self._safe_ms, end_ms)
             if last:
                 self._finish(interim=False, end_ms=end_ms)
-            self._ring.release(self._safe_ms)  # the answer does not wait for it
-            if last:
+                asyncio.get_running_loop().call_soon(self._let_go)  # behind the answer that was begun
                 return
+            self._let_go()
         if utterance is not None:
             if self._echo.active and self._echo.repeats(utterance, timed=self._knows_times):
                 return
@@ -89,6 +90,10 @@ class TellingSTT(STT):
             self.emit(STT.INTERIM, utterance if self._tells_words else replace(utterance, words=()))
         elif final and self._collector.empty:
             self._speech_stopped(segment.end_ms)  # it was a noise
+
+    def _let_go(self) -> None:
+        """Of audio that nobody needs to hear again."""
+        self._ring.release(self._safe_ms)
 
     def _is_known(self, segment: Segment) -> bool:
         """Whether this final segment was told before."""
@@ -99,7 +104,7 @@ class TellingSTT(STT):
         utterance = self._collector.finish(interim=interim)
         if interim and utterance is not None:  # said is said: nobody needs to hear it again
             self._safe_ms = max(self._safe_ms, utterance.end_ms)
-            self._ring.release(self._safe_ms)
+            self._let_go()
         self._speech_stopped(utterance.end_ms if utterance is not None else end_ms or self._safe_ms)
         if utterance is not None and self._echo.active and self._echo.is_echo(utterance, timed=self._knows_times):
             utterance = None

@@ -220,6 +220,7 @@ async def test_what_the_service_has_heard_to_its_end_is_not_kept(listen):
         await ear.hear(silence(1000))
         await service.tell("speech.phrase", RecognitionStatus="InitialSilenceTimeout", Offset=0, Duration=8_000_000)
         await ear.settled()
+        await asyncio.sleep(0)
         assert ear.stt.safe_ms == pytest.approx(800)
         assert ear.stt._ring.start_ms == pytest.approx(800)
 

@@ -598,7 +598,8 @@ async def test_all_audio_that_was_sent_is_told_as_used_once(provider, listen):
         used: list[Usage] = []
         ear.stt.on(STT.USAGE, lambda told: used.append(told.usage))
         await ear.utter(0)
-        assert used  # with the utterance, and not only in the end
+        await asyncio.sleep(0)
+        assert used  # right behind the utterance, and not only in the end
         await ear.hear(silence(300))
         emulator.sockets[0].drop()
         await ear.connected(2)

@@ -94,6 +94,7 @@ _ENDINGS = (
     ("let", "me", "look"),
     ("such", "as"),
 )
+_LAST = {ending[-1] for ending in _ENDINGS}
 _WHAT = {"what", "all", "how", "whatever"}
 """Before such an ending these make a sentence of it: "that's all I need"."""
 
@@ -131,7 +132,7 @@ def completeness(utterance: Utterance) -> float:
 def _waits_for_more(words: tuple[str, ...]) -> bool:
     if words[-1] in _BE:
         return words[-2] not in _SHORT_ANSWER
-    for ending in _ENDINGS:
+    for ending in _ENDINGS if words[-1] in _LAST else ():
         if words[-len(ending) :] == ending:
             return not _WHAT & set(words[: -len(ending)])
     return False
@@ -139,7 +140,10 @@ def _waits_for_more(words: tuple[str, ...]) -> bool:
 
 def _in_groups(text: str) -> bool:
     """Whether it ends within a number that is read out digit by digit or group by group."""
-    tokens = [token.strip(".,;:").lower() for token in text.split()]
+    tokens = text.split()
+    if not _is_read_out(_bare(tokens[-1])):
+        return False  # most do not, and somebody waits for an answer
+    tokens = [_bare(token) for token in tokens]
     count = groups = 0
     singles: list[str] = []
     leading = False
@@ -168,3 +172,12 @@ def _in_groups(text: str) -> bool:
     if count < (2 if told else 3) or not (told or groups > 1 or spelled):
         return False
     return count < (_CARD_DIGITS if "card" in tokens else _PHONE_DIGITS)
+
+
+def _is_read_out(token: str) -> bool:
+    """Whether it may be a part of a number."""
+    return token in _DIGITS or token in _MULTIPLE or _NUMBER.fullmatch(token) is not None
+
+
+def _bare(token: str) -> str:
+    return token.strip(".,;:").lower()

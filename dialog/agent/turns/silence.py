@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from uuid import UUID
 
 from dialog.agent.turns.decisions import Decision, End, EndWithdrawn, Idle, NearEnd
 from dialog.agent.turns.settings import Silence
+from dialog.recent import Recent
 
 __all__ = ["Goodbye", "SilenceWatch"]
 
@@ -115,7 +115,7 @@ class Goodbye:
 
     def __init__(self) -> None:
         self._wish: tuple[str, UUID | None] | None = None
-        self._refused: deque[UUID] = deque(maxlen=_REMEMBERED)
+        self._refused: Recent[UUID, bool] = Recent(_REMEMBERED)
 
     def request(self, reason: str, turn: UUID | None, *, over: bool = False) -> list[Decision]:
         """End the call when ``turn`` was heard; when all was, if it is ``over``. A later wish replaces an earlier one.
@@ -129,8 +129,7 @@ class Goodbye:
 
     def begun(self, turn: UUID) -> None:
         """The turn speaks, perhaps once more."""
-        if turn in self._refused:
-            self._refused.remove(turn)
+        self._refused.pop(turn, None)
 
     def goes_on(self, turn: UUID) -> None:
         """Another turn says what was not heard of this one."""
@@ -139,7 +138,7 @@ class Goodbye:
 
     def refused(self, turn: UUID) -> list[Decision]:
         """The caller's words ended the turn: the call does not end with it."""
-        self._refused.append(turn)
+        self._refused[turn] = True
         if not self.follows(turn):
             return []
         wish, self._wish = self._wish, None
