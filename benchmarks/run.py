@@ -277,8 +277,8 @@ async def alternately(
 
 
 def added_up(loads: list[Load]) -> Load:
-    """Loads that were as long as each other, as one."""
-    whole = replace(loads[-1], figures=sum_of([part.figures for part in loads]))
+    """Loads that were as long as each other, as one, with the memory of the first."""
+    whole = replace(loads[0], figures=sum_of([part.figures for part in loads]))
     each = zip(*(part.cpus_per_minute for part in loads), strict=True)
     whole.cpus_per_minute = [sum(used) / len(loads) for used in each]
     whole.cpu_per_minute = sum(whole.cpus_per_minute)
