@@ -29,10 +29,10 @@ demo: $(VENV)/.demo ## one whole call: recognised, answered and spoken for real,
 demo-web: $(VENV)/.demo ## a page to talk to the demo's agents with your microphone, and the console beside it: http://localhost:8080/talk
 	$(BIN)/python -m dialog talk --console
 
-# Most tests wait for sockets and share the machine; those that judge time come after them, by themselves.
+# Most tests wait for sockets and share the machine; those that judge time come after them, with a core for each.
 test: $(STAMP) ## the whole suite
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m alone
 
 lint: $(STAMP) ## ruff, codespell and the layers of the architecture
 	$(BIN)/ruff check .
