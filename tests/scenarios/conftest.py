@@ -1,4 +1,4 @@
-"""Scenarios judge how long a caller waits: they have the machine for themselves."""
+"""Scenarios judge how long a caller waits: they have a core for themselves."""
 
 from __future__ import annotations
 
