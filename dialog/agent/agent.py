@@ -69,8 +69,8 @@ logger = logging.getLogger(__name__)
 class Agent(Participant):
     """Holds the conversation of one call. It owns the participants it is given and disposes of them.
 
-    Once it is active its methods may be called from any thread, as in a plain ``def`` tool: the loop does what they
-    ask for, and the thread waits until it is done.
+    Once it is active its plain methods may be called from any thread, as in a plain ``def`` tool: the loop does what
+    they ask for, and the thread waits until it is done.
 
     Args:
         voip: The call.

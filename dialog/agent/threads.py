@@ -77,7 +77,7 @@ class Home:
         except TimeoutError:
             if done.cancel():
                 raise StateError(f"{what}: the event loop of its call is stalled for {_LOOP_S:g} s") from None
-            return done.result()  # begun in the last moment, or the work's own
+            return done.result(_LOOP_S)  # begun in the last moment, or the work's own
 
 
 class HasHome(Protocol):

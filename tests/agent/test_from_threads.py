@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 
@@ -131,6 +132,16 @@ async def test_a_plain_tool_that_was_given_up_has_nothing_to_say_any_more() -> N
     async with asyncio.timeout(5):
         await refused.wait()
     assert (result.state, done) == ("timed_out", ["Clerk: hang_up(): the tool that asks for it was given up"])
+
+
+def test_every_plain_method_is_for_threads_too():
+    hooks = {"inference", "state", "restore", "activate", "happened", "reported", "script"}
+    plain = {
+        name
+        for name, member in vars(Agent).items()
+        if inspect.isfunction(member) and not name.startswith(("_", "on_")) and not inspect.iscoroutinefunction(member)
+    } - hooks
+    assert {name for name in plain if not hasattr(getattr(Agent, name), "__wrapped__")} == set()
 
 
 # -- the way back to the loop by itself

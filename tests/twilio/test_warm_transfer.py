@@ -37,6 +37,25 @@ class Transfer:
     def person(self):
         return self.account.placed[-1].phone.caller
 
+    async def is_asked(self):
+        """Somebody was called and talks to us, while the caller waits."""
+        asked = await self.consult()
+        await asked.wait_answered()
+        await until(lambda: self.caller.conference is not None and asked.state == "live")
+        return asked
+
+    def before_redirects(self, monkeypatch, happens):
+        """Let something happen when the next redirect is on its way to Twilio."""
+        switchboard = self.gateway._switchboard
+        redirect = switchboard.redirect
+
+        async def late(carrier_call_id, document):
+            monkeypatch.setattr(switchboard, "redirect", redirect)
+            await happens()
+            return await redirect(carrier_call_id, document)
+
+        monkeypatch.setattr(switchboard, "redirect", late)
+
     async def is_back(self):
         async with asyncio.timeout(10):
             await until(lambda: self.voip.state == "live" and self.started)
@@ -142,9 +161,7 @@ async def test_a_listener_that_raises_brings_the_caller_back(transfer):
 
 
 async def test_a_caller_who_leaves_while_waiting_ends_both_calls(transfer):
-    asked = await transfer.consult()
-    await asked.wait_answered()
-    await until(lambda: transfer.caller.conference is not None and asked.state == "live")
+    asked = await transfer.is_asked()
     await transfer.caller.hang_up()
     await until(lambda: asked.end is not None)
     assert transfer.voip.end.reason == "caller_hangup"
@@ -153,16 +170,8 @@ async def test_a_caller_who_leaves_while_waiting_ends_both_calls(transfer):
 
 
 async def test_a_caller_who_leaves_when_the_other_one_is_on_the_way_leaves_nobody_waiting(transfer, monkeypatch):
-    asked = await transfer.consult()
-    await asked.wait_answered()
-    await until(lambda: transfer.caller.conference is not None and asked.state == "live")
-    redirect = transfer.gateway._switchboard.redirect
-
-    async def late(carrier_call_id, document):
-        await transfer.caller.hang_up()
-        return await redirect(carrier_call_id, document)
-
-    monkeypatch.setattr(transfer.gateway._switchboard, "redirect", late)
+    asked = await transfer.is_asked()
+    transfer.before_redirects(monkeypatch, transfer.caller.hang_up)
     with suppress(CarrierError):
         await transfer.voip.join(asked)
     async with asyncio.timeout(10):
@@ -172,17 +181,8 @@ async def test_a_caller_who_leaves_when_the_other_one_is_on_the_way_leaves_nobod
 
 
 async def test_whoever_hangs_up_on_the_way_to_the_caller_brings_the_caller_back(transfer, monkeypatch):
-    asked = await transfer.consult()
-    await asked.wait_answered()
-    await until(lambda: transfer.caller.conference is not None and asked.state == "live")
-    redirect = transfer.gateway._switchboard.redirect
-
-    async def late(carrier_call_id, document):
-        if carrier_call_id == asked.metadata.carrier_call_id:
-            await transfer.person.hang_up()
-        return await redirect(carrier_call_id, document)
-
-    monkeypatch.setattr(transfer.gateway._switchboard, "redirect", late)
+    asked = await transfer.is_asked()
+    transfer.before_redirects(monkeypatch, transfer.person.hang_up)
     with pytest.raises(CarrierError):
         await transfer.voip.join(asked)
     await transfer.is_back()
