@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from steady import SteadyLoop
 
 _RUN = "TESTS_OF_DIALOG"
 
@@ -51,6 +53,41 @@ def _no_process_left() -> Iterator[None]:
     while (left := _processes_of(run)) and time.monotonic() < until:
         time.sleep(0.1)  # those whose starter was killed take a moment to notice, a blocked one ten seconds
     assert not left, f"processes left running: {left}"
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """Every test's loop keeps steady time."""
+    return {"steady": SteadyLoop}
+
+
+class _Unheard(logging.Filter):
+    """Errors of tasks that nobody asked for: they are told when a task is collected, which may be in any later test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take it away: Python 3.11.7 cannot always write a traceback down in the middle of a collection."""
+        if "never retrieved" not in record.getMessage():
+            return True
+        self.told.append(f"{record.getMessage()}: {record.exc_info[1]!r}" if record.exc_info else record.getMessage())
+        return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _unheard() -> Iterator[_Unheard]:
+    unheard = _Unheard()
+    logging.getLogger("asyncio").addFilter(unheard)
+    yield unheard
+    logging.getLogger("asyncio").removeFilter(unheard)
+
+
+@pytest.fixture(autouse=True)
+def _no_error_unheard(_unheard: _Unheard) -> Iterator[None]:
+    yield
+    told, _unheard.told = _unheard.told, []
+    assert not told, "a task has failed, in this test or in one before it, and nobody asked"
 
 
 @pytest.fixture

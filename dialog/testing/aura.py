@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -21,7 +20,7 @@ import msgspec
 from aiohttp import web
 
 from dialog.message import AudioFormat
-from dialog.testing.server import EmulatorServer, EmulatorSocket, FaultDrop, Faults
+from dialog.testing.server import EmulatorServer, EmulatorSocket, Faults
 from dialog.testing.tone import tone
 
 __all__ = ["AuraEmulator"]
@@ -101,10 +100,7 @@ class AuraEmulator(EmulatorServer):
             return self.refusal(400, request)
         async with self.websocket(request, headers={"dg-request-id": str(uuid4())}) as socket:
             connection = _Connection(self, socket, AudioFormat(_ENCODINGS[encoding], rate), model)
-            try:
-                await connection.run()
-            finally:
-                await connection.end()
+            await connection.run()
         return socket.response
 
 
@@ -122,21 +118,14 @@ class _Connection:
         self._clears = 0
         self._sequence = 0
         self._flushed_at: deque[float] = deque()
-        self._speaker: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         metadata = {"model_name": self._model, "model_version": "2026-01-01.0", "model_uuid": str(uuid4())}
         await self._socket.send({"type": "Metadata", "request_id": str(uuid4()), **metadata})
-        self._speaker = asyncio.create_task(self._speak(), name="aura emulator")
+        self._socket.start(self._speak(), "voice")
         async for data in self._socket:
             if not await self._receive(data):
                 return
-
-    async def end(self) -> None:
-        if self._speaker is not None:
-            self._speaker.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._speaker
 
     async def _receive(self, data: bytes | str) -> bool:
         try:
@@ -175,18 +164,14 @@ class _Connection:
         self._work.put_nowait(text)
 
     async def _speak(self) -> None:
-        try:
-            while True:
-                text = await self._work.get()
-                if text is None:
-                    self._clears -= 1
-                    if self._emulator.confirm_clear:
-                        await self._tell("Cleared")
-                elif not self._clears and await self._say(text):
-                    await self._tell("Flushed")
-        except FaultDrop:
-            if not self._socket.closed:
-                self._socket.drop()
+        while True:
+            text = await self._work.get()
+            if text is None:
+                self._clears -= 1
+                if self._emulator.confirm_clear:
+                    await self._tell("Cleared")
+            elif not self._clears and await self._say(text):
+                await self._tell("Flushed")
 
     async def _say(self, text: str) -> bool:
         """Whether it was said to its end."""

@@ -22,7 +22,7 @@ import msgspec
 from aiohttp import web
 
 from dialog.message import AudioFormat
-from dialog.testing.server import EmulatorServer, EmulatorSocket, FaultDrop, Faults
+from dialog.testing.server import EmulatorServer, EmulatorSocket, Faults
 from dialog.testing.tone import tone
 
 __all__ = ["CartesiaEmulator", "ContextFault"]
@@ -168,11 +168,8 @@ class CartesiaEmulator(EmulatorServer):
             return self.refusal(status, request)
         async with self.websocket(request) as socket:
             connection = _Connection(self, socket)
-            try:
-                async for data in socket:
-                    await connection.receive(data)
-            finally:
-                await connection.end()
+            async for data in socket:
+                await connection.receive(data)
         return socket.response
 
 
@@ -191,12 +188,6 @@ class _Connection:
         self._emulator = emulator
         self._socket = socket
         self._contexts: dict[str, _Context] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def receive(self, data: bytes | str) -> None:
         try:
@@ -256,27 +247,22 @@ class _Connection:
         fields = {key: value for key, value in request.items() if key not in _FREE}
         context = _Context(name, number, fields, output["sample_rate"], output["encoding"])
         self._contexts[name] = context
-        task = asyncio.create_task(self._run(context), name=f"cartesia emulator context {name}")
-        self._tasks.add(task)
+        self._socket.start(self._run(context), f"context {name}")
         return context
 
     async def _run(self, context: _Context) -> None:
-        try:
-            if self._emulator.first_audio_s:
-                await asyncio.sleep(self._emulator.first_audio_s)
-            while not context.dead:
-                request = await context.queue.get()
-                last = not request.get("continue", False)
-                await self._piece(context, request.get("transcript", ""), last=last)
-                if request.get("flush"):
-                    context.flushes += 1
-                    await self._tell(context, "flush_done", flush_done=True, flush_id=context.flushes)
-                if last and not context.dead:
-                    context.dead = True
-                    await self._tell(context, "done", status_code=200, done=True)
-        except FaultDrop:
-            if not self._socket.closed:
-                self._socket.drop()
+        if self._emulator.first_audio_s:
+            await asyncio.sleep(self._emulator.first_audio_s)
+        while not context.dead:
+            request = await context.queue.get()
+            last = not request.get("continue", False)
+            await self._piece(context, request.get("transcript", ""), last=last)
+            if request.get("flush"):
+                context.flushes += 1
+                await self._tell(context, "flush_done", flush_done=True, flush_id=context.flushes)
+            if last and not context.dead:
+                context.dead = True
+                await self._tell(context, "done", status_code=200, done=True)
 
     async def _piece(self, context: _Context, text: str, *, last: bool) -> None:
         emulator = self._emulator

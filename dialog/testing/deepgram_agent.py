@@ -211,8 +211,6 @@ class DeepgramAgentEmulator(S2SEmulator[_Session]):
             except Refusal as refusal:
                 self.violations.append(refusal.reason)
                 await self._leave(socket, refusal.code, refusal.reason)
-            finally:
-                await session.close()
         return socket.response
 
     async def _converse(self, session: _Session, socket: EmulatorSocket) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from aiohttp import web
 
 from dialog.message import AudioFormat
-from dialog.testing.server import EmulatorServer, EmulatorSocket, FaultDrop, Faults
+from dialog.testing.server import EmulatorServer, EmulatorSocket, Faults
 from dialog.testing.tone import tone
 
 __all__ = ["ElevenLabsEmulator"]
@@ -122,10 +122,7 @@ class ElevenLabsEmulator(EmulatorServer):
             return self.refusal(400, request)
         async with self.websocket(request) as socket:
             connection = _Connection(self, socket, AudioFormat(_ENCODINGS[codec], int(rate)))
-            try:
-                await connection.run(request)
-            finally:
-                await connection.end()
+            await connection.run(request)
         return socket.response
 
 
@@ -137,7 +134,6 @@ class _Connection:
         self._socket = socket
         self._format = audio_format
         self._contexts: dict[str, _Context] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._auto = False
 
     async def run(self, request: web.Request) -> None:
@@ -159,11 +155,6 @@ class _Connection:
             if data is None or not await self._receive(data):
                 return
 
-    async def end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
     async def _reject(self, error: str, message: str) -> bool:
         await self._socket.send({"message": message, "error": error, "code": _POLICY})
         await self._socket.close(_POLICY, message[:100])
@@ -180,7 +171,7 @@ class _Connection:
                 if not left.closed:
                     left.closed = True
                     left.queue.put_nowait(("", True, True))
-            await asyncio.gather(*self._tasks)
+            await self._socket.finish()
             await self._socket.close()
             return False
         name = message.get("context_id")
@@ -216,26 +207,21 @@ class _Connection:
         context = _Context(name, self._emulator.context_count, first=first)
         self._emulator.context_count += 1
         self._contexts[name] = context
-        task = asyncio.create_task(self._run(context), name=f"elevenlabs emulator context {name}")
-        self._tasks.add(task)
+        self._socket.start(self._run(context), f"context {name}")
         return context
 
     async def _run(self, context: _Context) -> None:
-        try:
-            if self._emulator.first_audio_s:
-                await asyncio.sleep(self._emulator.first_audio_s)
-            last = False
-            while not last:
-                text, flush, last = await context.queue.get()
-                context.buffer += text
-                if self._auto or flush or last or len(context.buffer) >= _SCHEDULE:
-                    await self._piece(context)
-            final: dict[str, Any] = {"isFinal": True, "contextId": context.id}
-            self._contexts.pop(context.id)
-            await self._socket.send(self._spelled(final))
-        except FaultDrop:
-            if not self._socket.closed:
-                self._socket.drop()
+        if self._emulator.first_audio_s:
+            await asyncio.sleep(self._emulator.first_audio_s)
+        last = False
+        while not last:
+            text, flush, last = await context.queue.get()
+            context.buffer += text
+            if self._auto or flush or last or len(context.buffer) >= _SCHEDULE:
+                await self._piece(context)
+        final: dict[str, Any] = {"isFinal": True, "contextId": context.id}
+        self._contexts.pop(context.id)
+        await self._socket.send(self._spelled(final))
 
     async def _piece(self, context: _Context) -> None:
         emulator = self._emulator

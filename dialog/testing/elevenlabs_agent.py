@@ -243,8 +243,6 @@ class ElevenLabsAgentEmulator(S2SEmulator[_Session]):
             except Refusal as refusal:
                 self.violations.append(refusal.reason)
                 await socket.close(refusal.code, refusal.reason)
-            finally:
-                await session.close()
         return socket.response
 
 

@@ -77,7 +77,7 @@ class GeminiLiveEmulator(S2SEmulator[GeminiSession]):
             if key != self.api_key:
                 await socket.close(1007 if key else 1008, _WRONG_KEY if key else _NO_KEY)
                 return socket.response
-            session = GeminiSession(self, socket.send)
+            session = GeminiSession(self, socket)
             self.sessions.append(session)
             try:
                 async for data in socket:
@@ -86,6 +86,4 @@ class GeminiLiveEmulator(S2SEmulator[GeminiSession]):
             except Refusal as refusal:
                 self.violations.append(refusal.reason)
                 await socket.close(refusal.code, refusal.reason[:_LONGEST_REASON])
-            finally:
-                await session.close()
         return socket.response

@@ -6,7 +6,6 @@ import asyncio
 import re
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from dialog.message import PCM_24K
 from dialog.testing.hearing import Ear
 from dialog.testing.model import TOOL_NAME
 from dialog.testing.realtime_session import TalkItem
+from dialog.testing.server import EmulatorSocket
 from dialog.testing.tone import tone
 
 if TYPE_CHECKING:
@@ -78,16 +78,16 @@ class _Turn:
 
 
 class GeminiSession:
-    """Messages in, messages out by ``send``; the model's turns are made by a task each, one after the other."""
+    """Messages in, messages out by the socket; the model's turns are made by a task each, one after the other."""
 
-    def __init__(self, emulator: GeminiLiveEmulator, send: Callable[[Any], Awaitable[None]]) -> None:
+    def __init__(self, emulator: GeminiLiveEmulator, socket: EmulatorSocket) -> None:
         self.emulator = emulator
         self.setup: dict[str, Any] = {}
         """The client's settings."""
         self.items: list[TalkItem] = []
         self.handle = ""
         """What this session was resumed by."""
-        self._send_bytes = send
+        self._socket = socket
         self._ear = Ear(emulator, "s16le", 16_000)
         self._seeding = False
         self._active = False
@@ -97,7 +97,6 @@ class GeminiSession:
         self._turn: _Turn | None = None
         self._next: deque[str] = deque()
         """Turns that wait for the one that is made; what each is ordered to say."""
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # What it was set up with.
 
@@ -260,7 +259,7 @@ class GeminiSession:
         self.items.append(TalkItem("message", "user", text))
         words = text.split()
         if self.emulator.transcribe_s:
-            self._start(self._trail(words), "transcription")
+            self._socket.start(self._trail(words), "transcription")
         else:
             await self._transcribe(words)
         if self.emulator.unintelligible > 0:
@@ -293,7 +292,7 @@ class GeminiSession:
     def _go_on(self) -> None:
         if self._turn is None and self._next:
             self._turn = turn = _Turn(self._next.popleft())
-            turn.task = self._start(self._make(turn), "turn")
+            turn.task = self._socket.start(self._make(turn), "turn")
 
     async def _interrupt(self) -> None:
         """Stop what is made, and what was to be made."""
@@ -404,19 +403,4 @@ class GeminiSession:
 
     async def _send(self, message: dict[str, Any]) -> None:
         # The service sends its JSON in binary frames.
-        await self._send_bytes(msgspec.json.encode(message))
-
-    # Tasks.
-
-    def _start(self, work: Any, name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def close(self) -> None:
-        """The connection is gone."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._socket.send(msgspec.json.encode(message))

@@ -6,7 +6,6 @@ Source: xAI's documentation of the voice agent API, and its wire as seen in 2026
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, cast
 
 from dialog.message import AudioFormat
@@ -25,11 +24,7 @@ class _GrokSession(RealtimeSession):
     )
     first_detection: ClassVar[dict[str, Any] | None] = None
 
-    def __init__(self, emulator: RealtimeEmulator, send: Callable[[Any], Awaitable[None]], model: str) -> None:
-        super().__init__(emulator, self._tell, model)
-        self._wire = send
-
-    async def _tell(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: dict[str, Any]) -> None:
         """Every event has one field more, and those of replies have several."""
         message = {**message, "previous_item_id": message.get("previous_item_id")}
         if message["type"] == "response.output_audio.delta":
@@ -38,7 +33,7 @@ class _GrokSession(RealtimeSession):
         elif message["type"] == "response.output_audio_transcript.delta":
             del message["obfuscation"]
             message["start_time"] = 0.0
-        await self._wire(message)
+        await super()._send(message)
 
     @property
     def _grok(self) -> GrokEmulator:

@@ -13,7 +13,7 @@ from dialog.message import MULAW_8K, AudioFormat
 from dialog.testing.hearing import Ear
 from dialog.testing.realtime_session import TalkItem
 from dialog.testing.s2s import RealtimeReply, S2SEmulator
-from dialog.testing.server import EmulatorSocket, FaultDrop
+from dialog.testing.server import EmulatorSocket
 from dialog.testing.tone import tone
 
 __all__ = ["HostedSession", "Refusal"]
@@ -160,13 +160,7 @@ class HostedSession(ABC):
     def _go_on(self) -> None:
         if self._task is None and self._orders:
             order = self._orders.popleft()
-            self._task = asyncio.get_running_loop().create_task(self._reply(order), name="reply")
-
-    async def _reply(self, order: str) -> None:
-        try:
-            await self._make(order)
-        except FaultDrop:
-            self._socket.drop()
+            self._task = self._socket.start(self._make(order), "reply")
 
     async def interrupt(self) -> None:
         """Stop what is made, and what was to be made; of what was made the client is told how much was heard."""
@@ -232,10 +226,3 @@ class HostedSession(ABC):
         self.items += self._calls.values()
         await self.tell_tools(asked)
         await self._answered.wait()
-
-    async def close(self) -> None:
-        """The connection is gone."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)

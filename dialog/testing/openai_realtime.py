@@ -84,15 +84,12 @@ class RealtimeEmulator(S2SEmulator[RealtimeSession]):
             elif self.models and model not in self.models:
                 await socket.send(failure("invalid_model", f"The model {model} does not exist."))
                 await socket.close(4000, "invalid_request_error.invalid_model")
-            session = self.session(self, socket.send, model)
+            session = self.session(self, socket, model)
             self.sessions.append(session)
-            try:
-                await session.greet()
-                async for data in socket:
-                    await session.receive(data)
-                    self.changed()
-            finally:
-                await session.close()
+            await session.greet()
+            async for data in socket:
+                await session.receive(data)
+                self.changed()
         return socket.response
 
 

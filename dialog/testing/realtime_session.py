@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
@@ -13,6 +12,7 @@ import msgspec
 
 from dialog.message import AudioFormat
 from dialog.testing.hearing import Ear
+from dialog.testing.server import EmulatorSocket
 from dialog.testing.tone import tone
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _Response:
 
 
 class RealtimeSession:
-    """Events in, events out by ``send``; the replies are made by tasks of its own, one at a time."""
+    """Events in, events out by the socket; the replies are made by tasks, one at a time."""
 
     formats: ClassVar[dict[str, AudioFormat]] = {
         "audio/pcmu": AudioFormat("mulaw", 8000),
@@ -94,7 +94,7 @@ class RealtimeSession:
     )
     """Fields of a session."""
 
-    def __init__(self, emulator: RealtimeEmulator, send: Callable[[Any], Awaitable[None]], model: str) -> None:
+    def __init__(self, emulator: RealtimeEmulator, socket: EmulatorSocket, model: str) -> None:
         self.emulator = emulator
         self.id = f"sess_{uuid4().hex[:12]}"
         self.model = model
@@ -107,12 +107,11 @@ class RealtimeSession:
         self.transcription: dict[str, Any] | None = None
         self.detection: dict[str, Any] | None = self.first_detection
         self.configured = False
-        self._send = send
+        self._socket = socket
         self._ear = Ear(emulator, "s16le", 24_000)
         self._item = ""
         self._committed_s = 0.0
         self._response: _Response | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # What a dialect tells differently.
 
@@ -120,6 +119,9 @@ class RealtimeSession:
         "type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 200,
         "create_response": True, "interrupt_response": True,
     }  # fmt: skip
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self._socket.send(message)
 
     async def greet(self) -> None:
         """The first events."""
@@ -344,7 +346,7 @@ class RealtimeSession:
         previous = self.items[-1].id if self.items else None
         await self._send(event("input_audio_buffer.committed", previous_item_id=previous, item_id=item.id))
         await self.added_caller(item, previous)
-        self._start(self._transcribe(item), "transcription")
+        self._socket.start(self._transcribe(item), "transcription")
 
     async def added_caller(self, item: TalkItem, previous: str | None) -> None:
         """An utterance becomes an item."""
@@ -399,7 +401,7 @@ class RealtimeSession:
 
     def _respond(self, options: dict[str, Any]) -> None:
         self._response = response = _Response()
-        response.task = self._start(self._make(response, options), f"response {response.id}")
+        response.task = self._socket.start(self._make(response, options), f"response {response.id}")
 
     async def _make(self, response: _Response, options: dict[str, Any]) -> None:
         reply = self.emulator.reply_to(self, options.get("instructions", ""))
@@ -517,18 +519,3 @@ class RealtimeSession:
             "input_token_details": {**into, "cached_tokens_details": {"text_tokens": 3, "audio_tokens": 5}},
             "output_token_details": {"text_tokens": text, "audio_tokens": audio},
         }
-
-    # Tasks.
-
-    def _start(self, work: Any, name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def close(self) -> None:
-        """The connection is gone."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

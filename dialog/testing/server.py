@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -177,6 +177,7 @@ class EmulatorSocket:
         self._server = server
         self._ws = ws
         self._gate = gate
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def response(self) -> web.StreamResponse:
@@ -220,6 +221,29 @@ class EmulatorSocket:
         """Cut the TCP connection without a close frame, which a client sees as 1006."""
         if self.request.transport is not None:
             self.request.transport.abort()
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Work on something to send while the handler reads; it ends with the connection, and a fault cuts that."""
+        task = asyncio.get_running_loop().create_task(work, name=f"{type(self._server).__name__}: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(task.exception(), FaultDrop) and not self._ws.closed:
+            self.drop()
+
+    async def finish(self) -> None:
+        """Wait until all that was started is done."""
+        await asyncio.gather(*self._tasks)
+
+    async def give_up(self) -> None:
+        """End all that was started."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def receive(self, timeout_s: float | None = None) -> bytes | str | None:
         """The next message, or ``None`` when the client has closed.
@@ -427,8 +451,11 @@ class EmulatorServer:
             if not ws.closed:
                 socket.drop()
         finally:
-            self.sockets.remove(socket)
-            self.changed()
+            try:
+                await socket.give_up()
+            finally:  # who has gone away may cancel the handler here
+                self.sockets.remove(socket)
+                self.changed()
         if not ws.closed:
             await ws.close()
         # aiohttp wants the prepared response back; the handler has it from here.

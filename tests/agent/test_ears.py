@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from steady import steady_clock
 from test_agent_on_a_line import Echo, on_a_call
 
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.calls.events import CallEnded, ErrorRaised
-from dialog.clock import Clock
 from dialog.errors import ProviderError
 from dialog.message import Message
 from dialog.net.reconnect import Backoff
@@ -124,7 +124,7 @@ def test_last_words_are_not_waited_for_when_who_would_tell_them_is_gone():
 
 @pytest.mark.parametrize("faults", [Faults(refuse=401), Faults(refuse=503)], ids=["a wrong key", "out of order"])
 async def test_an_stt_that_gives_up_is_reported_once_and_nobody_waits_for_it(faults):
-    clock = Clock(scale=5.0)
+    clock = steady_clock(scale=5.0)
     line = MemoryLine(clock=clock)
     async with DeepgramEmulator(faults=faults) as deepgram:
         agents: list[Agent] = []

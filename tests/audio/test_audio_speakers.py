@@ -7,9 +7,9 @@ import builtins
 import logging
 
 import pytest
+from steady import steady_clock
 
 from dialog.audio.speakers import LocalSpeakers, NoSpeakers
-from dialog.clock import Clock
 from dialog.errors import MissingExtra
 from dialog.message import PCM_16K
 from dialog.voip.listening_in import play_on_speakers
@@ -68,7 +68,7 @@ class Gateway:
     """Holds one call in memory."""
 
     def __init__(self) -> None:
-        clock = Clock(4.0)
+        clock = steady_clock(4.0)
         self.call, self.line = memory_call(lambda voip: None, clock=clock, line=MemoryLine(clock=clock))
 
     def add_tap(self, voip, tap) -> None:

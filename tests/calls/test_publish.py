@@ -10,12 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from steady import steady_clock
 
 from dialog.agent.agent import Agent
 from dialog.calls import events as ev
 from dialog.calls.publish import CallEvents, Missed, Notice
 from dialog.calls.redact import Redaction
-from dialog.clock import Clock
 from dialog.errors import CarrierError, StateError, UserCodeError
 from dialog.message import CallMetadata, Message
 from dialog.testing.doubles import HummingTTS, ToldSTT
@@ -28,7 +28,7 @@ from dialog.workers.hosting import HostingSettings
 sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
 from bridges import bridge, until
 
-FAST = Clock(10)
+FAST = steady_clock(10)
 
 
 class Echo(Agent):

@@ -15,6 +15,7 @@ from calling import Caller
 from receiving import Receiver, receiver
 from sqlalchemy import func, select, text
 from standardwebhooks import Webhook
+from steady import steady_clock
 
 from dialog.calls import events as ev
 from dialog.calls.delivery.endpoint import WebhookEndpoint
@@ -25,7 +26,6 @@ from dialog.calls.publish import CallEvents
 from dialog.calls.redact import Redaction
 from dialog.calls.store import tables as t
 from dialog.calls.store.log import CallLog
-from dialog.clock import Clock
 from dialog.errors import ConfigurationError
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -151,7 +151,7 @@ async def test_a_message_that_is_not_taken_is_sent_again_and_holds_up_only_its_c
 
 
 async def test_a_receiver_that_was_down_for_ten_minutes_gets_everything_in_the_order_of_each_call(url):
-    clock, events = Clock(300.0), CallEvents()
+    clock, events = steady_clock(300.0), CallEvents()
     async with receiver(up=False) as far:
         log = CallLog(url, batch_s=0.01)
         webhooks = Webhooks(log, endpoint(far, events=("*",), timeout_s=600.0), clock=clock)
@@ -306,7 +306,7 @@ async def test_several_processes_share_the_work_and_none_does_it_twice(postgres_
 
 
 async def test_what_a_process_had_leased_is_delivered_by_another_after_the_lease(postgres_url):
-    clock, events = Clock(100.0), CallEvents()
+    clock, events = steady_clock(100.0), CallEvents()
     async with receiver() as far:
         log = CallLog(postgres_url, batch_s=0.01)
         webhooks = Webhooks(log, endpoint(far, timeout_s=30.0), clock=clock)

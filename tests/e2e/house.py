@@ -6,13 +6,13 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from steady import steady_clock
 
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
-from dialog.clock import Clock
 from dialog.llm.llm import Entry
 from dialog.presets import OpenAIAgent
 from dialog.stt.deepgram import DeepgramSTT
@@ -51,7 +51,7 @@ class House:
 
     def __init__(self, **options) -> None:
         self.options = options
-        self.clock = Clock(options.pop("scale", 4.0))
+        self.clock = steady_clock(options.pop("scale", 4.0))
         self.agents: list[Agent] = []
         self.sentences = options.pop("sentences", ["hello"])
         self.replies = options.pop("replies", lambda fields: "Fine, thank you. What can I do for you?")

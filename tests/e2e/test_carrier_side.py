@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
+from steady import steady_clock
 
 from dialog.agent.record import save_to
 from dialog.calls.events import AgentSaid, CallEnded, DigitPressed, ErrorRaised, StreamChanged
-from dialog.clock import Clock
 from dialog.message import Playback
 from dialog.participant import Participant
 from dialog.presets import TwilioOpenAIAgent
@@ -34,7 +34,7 @@ class Office:
     def __init__(self, tmp_path, **options) -> None:
         self.sink = options.pop("sink", None) or save_to(tmp_path)
         self.options = options
-        self.clock = Clock(4.0)
+        self.clock = steady_clock(4.0)
         self.agents: list[TwilioOpenAIAgent] = []
 
     def on_voip(self, voip) -> None:

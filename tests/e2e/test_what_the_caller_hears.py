@@ -13,11 +13,11 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 from house import ACCOUNT, TOKEN, House
+from steady import steady_clock
 
 from dialog.audio import tones
 from dialog.audio.g711 import mulaw_decode, mulaw_encode
 from dialog.audio.recorder import StereoRecorder
-from dialog.clock import Clock
 from dialog.errors import StateError
 from dialog.message import Message, Playback
 from dialog.testing.caller import Caller, CallFaults
@@ -32,7 +32,7 @@ C = mulaw_encode(tones.sine(700, 1000))
 @asynccontextmanager
 async def a_line(*, on_voip=None, **options):
     """A caller and the voip of the call, with nobody in between."""
-    clock = Clock(4.0)
+    clock = steady_clock(4.0)
     voips: list[VoIP] = []
     gateway = TwilioGateway(account_sid=ACCOUNT, auth_token=TOKEN, clock=clock)
     gateway.on("voip", voips.append)

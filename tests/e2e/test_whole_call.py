@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -183,10 +183,6 @@ async def test_a_broken_ear_reconnects_and_no_word_is_lost():
         assert [text for role, text in house.said() if role == "user"] == ["one two three", "four five six"]
 
 
-def resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 async def test_a_call_that_is_over_holds_no_connection_until_the_garbage_collector_comes():
     """It would come for those of many calls at once, and stop all others meanwhile."""
     kinds = (Call, Line, WebSocket, FrameReader, ClientResponse)
@@ -243,7 +239,7 @@ async def test_a_thousand_calls_leave_no_task_socket_or_map_entry_behind_and_mem
 
         await some(0, 200)
         gc.collect()
-        tasks, descriptors, memory = len(asyncio.all_tasks()), descriptors_open(), resident_mb()
+        tasks, descriptors, objects = len(asyncio.all_tasks()), descriptors_open(), sys.getallocatedblocks()
         await some(200, 800)
         gc.collect()
         assert house.gateway.calls == ()
@@ -251,4 +247,6 @@ async def test_a_thousand_calls_leave_no_task_socket_or_map_entry_behind_and_mem
         # a task of the emulator's and two ends in this process.
         assert len(asyncio.all_tasks()) <= tasks + 20
         assert descriptors_open() <= descriptors + 40
-        assert resident_mb() - memory < 8, "10 KB a call at most, the simulated side included"
+        grown = (sys.getallocatedblocks() - objects) / 800
+        # Of the process's memory more is told by the soak: here other tests have left holes in it.
+        assert grown < 10, "objects of a call at most, the simulated side included, where an agent alone has hundreds"

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+from steady import steady_clock
 
-from dialog.clock import Clock
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.memory import MemoryLine, memory_call
 from dialog.workers.fleet import Fleet
@@ -20,7 +20,7 @@ from dialog.workers.hosting import HostingSettings
 
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "workers" / "apps"
-CLOCK = Clock(4.0)
+CLOCK = steady_clock(4.0)
 
 
 async def until(true, timeout_s: float = 20.0) -> None:

@@ -7,11 +7,11 @@ from array import array
 from functools import partial
 
 import pytest
+from steady import steady_clock
 
 from dialog import (
     Agent,
     AgentSettings,
-    Clock,
     DeepgramAgentS2S,
     ElevenLabsAgentS2S,
     GeminiLiveS2S,
@@ -84,7 +84,7 @@ class Conversation:
             self.agent = Agent(voip=voip, s2s=s2s, settings=AgentSettings(vad=vad), vad=EnergyVAD)
             self.agent.activate()
 
-        self.call, self.line = memory_call(on_voip, clock=Clock(4.0))
+        self.call, self.line = memory_call(on_voip, clock=steady_clock(4.0))
         self._happened = asyncio.Event()
         self.agent.on(Agent.EVENT, lambda _: self._happened.set())
         self.line.pump()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
+from steady import steady_clock
 
 from dialog.agent.scripts.blocking import BlockingCall
 from dialog.agent.scripts.dialling import dial
@@ -25,7 +26,7 @@ from dialog.voip.twilio.gateway import TwilioGateway
 
 ACCOUNT, TOKEN = "AC" + "0" * 32, "secret-token"
 FROM, TO = "+15550100", "+15550123"
-CLOCK = Clock(4.0)
+CLOCK = steady_clock(4.0)
 
 
 class Voice(HummingTTS):
@@ -191,7 +192,7 @@ async def test_fifty_threads_hold_calls_at_the_same_time():
 
         return talk
 
-    async with house(Clock(1.0)) as there:
+    async with house(steady_clock(1.0)) as there:
         for number in range(50):
             there.account.callees[f"+155501{number:02}"] = Callee(on_answer=typing(number), light=True)
         assert await asyncio.to_thread(program, there) == [f"{number:02}" for number in range(50)]
@@ -217,7 +218,7 @@ async def test_a_hundred_calls_one_after_the_other_leave_nothing_to_the_next():
                 if number % 2:
                     call.wait_played(30)
 
-    clock = Clock(20.0)
+    clock = steady_clock(20.0)
     results: list = []
     async with house(clock) as there:
         server = there.server(incoming=3)

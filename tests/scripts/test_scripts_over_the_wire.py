@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from steady import steady_clock
 from test_blocking import FROM, TO, house
 
 from dialog import answers
 from dialog.agent.scripts.dialling import dial
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
-from dialog.clock import Clock
 from dialog.errors import CallHungUp, ProviderError, RecognitionFailed, SpeechFailed
 from dialog.net.reconnect import Backoff
 from dialog.stt.deepgram import DeepgramSTT
@@ -58,7 +58,7 @@ async def test_a_whole_call():
         await call.say("Good.")
         return said.last_spoken, comes, [text for text in cartesia.texts.values() if text]
 
-    async with house(Clock(1.0)) as there:
+    async with house(steady_clock(1.0)) as there:
         outcome = await called(there, script, on_answer=talk)
     assert outcome == ("Hello.", True, ["Hello.", "Will you come?", "Good."])
 
@@ -70,7 +70,7 @@ async def test_ears_that_never_come_are_given_up():
         assert isinstance(failed.value.__cause__, ProviderError)
         return (await call.say("I cannot hear you.")).last_spoken
 
-    async with house(Clock(1.0)) as there:
+    async with house(steady_clock(1.0)) as there:
         assert await called(there, script, ears=Faults(refuse=503)) == "I cannot hear you."
 
 
@@ -85,7 +85,7 @@ async def test_ears_that_go_in_the_middle_of_a_call_are_given_up():
             await call.ask("What is your name?", answers.Name())
         return "gone"
 
-    async with house(Clock(1.0)) as there:
+    async with house(steady_clock(1.0)) as there:
         assert await called(there, script) == "gone"
 
 
@@ -98,7 +98,7 @@ async def test_a_voice_that_fails_is_an_error_and_nothing_waits_for_it(fault):
             await call.ask("Will you come?", answers.YesNo())
         return "mute"
 
-    async with house(Clock(1.0)) as there:
+    async with house(steady_clock(1.0)) as there:
         assert await called(there, script, voice=Faults(**fault)) == "mute"
 
 
@@ -113,5 +113,5 @@ async def test_a_call_that_breaks_off_for_good_ends_the_script():
             await call.say("Are you there?")
         return said.disconnected
 
-    async with house(Clock(4.0)) as there:
+    async with house(steady_clock(4.0)) as there:
         assert await called(there, script, on_answer=leaves)

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
+from steady import steady_clock
+
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
-from dialog.clock import Clock
 from dialog.message import CallEnd, Message, Playback, StreamStarted, StreamStopped
 from dialog.voip.call import CallSettings
 from dialog.voip.sip.gateway import SIPGateway
@@ -17,7 +18,7 @@ from dialog.voip.voip import VoIP
 
 __all__ = ["CLOCK", "SETTINGS", "Desk", "a_gateway", "speech", "until"]
 
-CLOCK = Clock(4.0)
+CLOCK = steady_clock(4.0)
 SETTINGS = CallSettings(settle_s=0.2)
 
 

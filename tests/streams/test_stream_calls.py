@@ -11,10 +11,10 @@ from uuid import uuid4
 import pytest
 import uvicorn
 from aiohttp import web
+from steady import steady_clock
 
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
-from dialog.clock import Clock
 from dialog.errors import CarrierError, ConfigurationError, NotSupportedError
 from dialog.message import Message
 from dialog.testing.faults import CallFaults, bad_messages
@@ -24,7 +24,7 @@ from dialog.voip.call import CallSettings
 from dialog.voip.streams.gateway import StreamGateway
 from dialog.voip.voip import VoIP
 
-CLOCK = Clock(4.0)
+CLOCK = steady_clock(4.0)
 SETTINGS = CallSettings(settle_s=0.2)
 TOKEN = "a-token-of-the-tests"
 

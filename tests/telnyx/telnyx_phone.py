@@ -7,8 +7,8 @@ import socket
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from steady import steady_clock
 
-from dialog.clock import Clock
 from dialog.testing.telnyx import TelnyxEmulator
 from dialog.voip.call import CallSettings
 from dialog.voip.telnyx.gateway import TelnyxGateway
@@ -16,7 +16,7 @@ from dialog.voip.telnyx.voip import TelnyxVoIP
 
 __all__ = ["CLOCK", "SETTINGS", "House", "house", "until"]
 
-CLOCK = Clock(4.0)
+CLOCK = steady_clock(4.0)
 SETTINGS = CallSettings(settle_s=0.2, lost_s=8.0, rejoin_s=8.0, wrap_up_s=8.0)
 
 

@@ -9,13 +9,13 @@ import wave
 import pytest
 from aiohttp import web
 from msgspec import structs
+from steady import steady_clock
 
 from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.toolkit import end_call_tool, transfer_call_tool
 from dialog.agent.tools import tool
 from dialog.calls.events import HandedOff
-from dialog.clock import Clock
 from dialog.errors import ConfigurationError, UserCodeError
 from dialog.llm.rules import Rule, RuleLLM
 from dialog.s2s.cascade import CascadeS2S
@@ -388,7 +388,7 @@ def test_an_agent_in_realtime_mode_talks_as_well():
 
 
 async def test_an_agent_dials_a_gateway_over_the_carriers_protocol():
-    clock = Clock(2.0)
+    clock = steady_clock(2.0)
     brief = Persona(
         answers=(
             Answer(hears="help you", says="At seven please."),

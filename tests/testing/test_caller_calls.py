@@ -15,15 +15,15 @@ from urllib.parse import parse_qsl
 
 import pytest
 from aiohttp import WSMsgType, web
+from steady import steady_clock
 from twilio.request_validator import RequestValidator
 
-from dialog.clock import Clock
 from dialog.testing.caller import CallEnded, Caller, CallFaults, NothingHeard, Refused, bad_messages
 
 TOKEN = "the-auth-token"
 TONE = b"\x90\x10" * 80  # 20 ms, loud
 SILENCE = b"\xff" * 160
-FAST = Clock(scale=8)
+FAST = steady_clock(scale=8)
 
 
 class Server:

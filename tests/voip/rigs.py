@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from aiohttp import web
+from steady import steady_clock
 from web_server import serving, until
 
 from dialog.audio.g711 import alaw_encode, mulaw_encode
@@ -46,7 +47,7 @@ from telnyx_phone import House, house
 
 __all__ = ["CLOCK", "RIGS", "FarEnd", "speech", "until"]
 
-CLOCK = Clock(4.0)
+CLOCK = steady_clock(4.0)
 SETTINGS = CallSettings(settle_s=0.2, lost_s=8.0, rejoin_s=8.0)
 OnVoip = Callable[[VoIP], object]
 ACCOUNT, TOKEN = "AC" + "0" * 32, "secret-token"
@@ -466,7 +467,7 @@ async def sip(on_voip: OnVoip):
 
 def webrtc(on_voip: OnVoip):
     """A browser's protocol over WebRTC, whose packets come and go one by one: not as fast as the others."""
-    return _web(on_voip, PCM_24K, caller_class=RtcCaller, clock=Clock(2.0))
+    return _web(on_voip, PCM_24K, caller_class=RtcCaller, clock=steady_clock(2.0))
 
 
 RIGS = {

@@ -6,6 +6,7 @@ import selectors
 from uuid import uuid4
 
 import pytest
+from steady import steady_clock
 
 from dialog.audio.g711 import mulaw_decode, mulaw_encode
 from dialog.audio.tones import sine
@@ -653,7 +654,7 @@ def test_a_caller_who_leaves_while_a_redirect_is_refused_has_hung_up():
 
 
 async def test_a_call_runs_in_real_time_too():
-    call, line, ear = call_with_ear(Clock(scale=5))
+    call, line, ear = call_with_ear(steady_clock(scale=5))
     call.voip.post(Message(uuid=uuid4(), data=tone(600), done=True))
     dispatched = asyncio.Event()
     call.voip.on(VoIP.MESSAGE_DISPATCHED, lambda _: dispatched.set())

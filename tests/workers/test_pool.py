@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from bridges import until
+from steady import steady_clock
 
-from dialog.clock import Clock
 from dialog.errors import ConfigurationError
 from dialog.voip.call import Call, CallSettings
 from dialog.voip.memory import MemoryLine, memory_call
@@ -25,7 +25,7 @@ from dialog.workers.pool import WorkerPool
 from dialog.workers.process import Orders
 
 APP = Path(__file__).parent / "apps" / "answering.py"
-CLOCK = Clock(4.0)
+CLOCK = steady_clock(4.0)
 
 
 @asynccontextmanager

@@ -143,11 +143,11 @@ class Asking(Struct, Generic[T], frozen=True, kw_only=True):
         try:
             given = await self._first(words, keys)
         finally:
-            tasks = [task for task in (words, keys) if task is not None and not task.done()]
+            tasks: list[asyncio.Task[Any]] = [words] if keys is None else [words, keys]
             for task in tasks:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            # Both may have failed with the call, and one error is told.
+            await asyncio.gather(*tasks, return_exceptions=True)
         self._check_said(call, speech)
         return given
 

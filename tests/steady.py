@@ -1,0 +1,71 @@
+"""Time of the tests: what other programs took of the machine is not counted.
+
+Tests share two cores with each other. Where a call runs several times as fast, a process that did not run for 50 ms has
+missed 400 ms of a call, and whoever measures pauses has measured the machine. On this loop time passes while it waits,
+at most until the next timer, and while it works, as much as it worked. What waits for other processes waits as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+
+from dialog.clock import Clock
+
+__all__ = ["SteadyLoop", "steady_clock"]
+
+_LATE_S = 0.001
+"""A timer may come so much late on an idle machine as well."""
+
+
+class _SteadySelector(selectors.DefaultSelector):
+    def __init__(self) -> None:
+        super().__init__()
+        self._stretch = _working(time.monotonic())
+
+    def time(self) -> float:
+        """The loop's time; other threads may ask too."""
+        begun, longest_s, since, cpu = self._stretch
+        passed = time.monotonic() - since
+        return begun + max(0.0, min(passed, time.process_time() - cpu if cpu is not None else longest_s))
+
+    def select(self, timeout=None):
+        late_s = _LATE_S if timeout else 0.0
+        longest_s = float("inf") if timeout is None else max(timeout, 0.0) + late_s
+        self._stretch = (self.time(), longest_s, time.monotonic(), None)
+        try:
+            return super().select(timeout)
+        finally:
+            self._stretch = _working(self.time())
+
+
+def _working(begun: float) -> tuple[float, float, float, float | None]:
+    return begun, 0.0, time.monotonic(), time.process_time()
+
+
+class SteadyLoop(asyncio.SelectorEventLoop):
+    """Every test's loop, see ``conftest.py``."""
+
+    newest: SteadyLoop | None = None
+
+    def __init__(self) -> None:
+        self._steady = _SteadySelector()
+        super().__init__(self._steady)
+        SteadyLoop.newest = self
+
+    def time(self) -> float:
+        """Seconds since an arbitrary start."""
+        return self._steady.time()
+
+
+def _time() -> float:
+    loop = asyncio._get_running_loop()
+    if not isinstance(loop, SteadyLoop):
+        loop = SteadyLoop.newest  # in a thread, or on a loop that a test runs beside its own
+    return time.monotonic() if loop is None else loop.time()
+
+
+def steady_clock(scale: float = 1.0) -> Clock:
+    """A clock that runs ``scale`` times as fast as the time of the test's loop."""
+    return Clock(scale, _time)
