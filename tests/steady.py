@@ -13,7 +13,7 @@ import time
 
 from dialog.clock import Clock
 
-__all__ = ["SteadyLoop", "steady_clock"]
+__all__ = ["SteadyLoop", "burn", "steady_clock"]
 
 _LATE_S = 0.001
 """A timer may come so much late on an idle machine as well."""
@@ -69,3 +69,10 @@ def _time() -> float:
 def steady_clock(scale: float = 1.0) -> Clock:
     """A clock that runs ``scale`` times as fast as the time of the test's loop."""
     return Clock(scale, _time)
+
+
+def burn(seconds: float) -> None:
+    """Hold the loop up with work, which counts."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass

@@ -204,7 +204,7 @@ class NatsFabric(Fabric):
 
     def attentive(self, now: float) -> bool:
         """See :class:`~dialog.workers.fabric.Fabric`: not without a connection, nor right after it came back."""
-        return now >= self._attentive_from
+        return now >= self._attentive_from and now - self._heard_at <= _DEAF_S
 
     def send(self, to: str, frame: Frame) -> None:
         """See :class:`~dialog.workers.fabric.Fabric`; without a connection nothing is sent, or kept."""
@@ -446,9 +446,8 @@ class NatsFabric(Fabric):
             await client.publish(self._inbox, b"", self._inbox)
             await asyncio.sleep(due - SYSTEM_CLOCK.now())
             now = SYSTEM_CLOCK.now()
-            if now - due > BEAT_S:
-                self._heard_at = now  # it was the event loop that was held up
-            silent_s = now - self._heard_at
+            late_s = now - due  # the event loop was held up, and what came meanwhile is read after this
+            silent_s = now - self._heard_at - late_s
             if silent_s > _DEAD_S:
                 logger.warning("node %s: NATS has not answered for %.1f s", self.node, silent_s)
                 return

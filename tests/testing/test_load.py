@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from base64 import b64encode
 from contextlib import asynccontextmanager
 
@@ -16,7 +15,7 @@ import msgspec
 import pytest
 from aiohttp import WSMsgType, web
 from rich.console import Console
-from steady import steady_clock
+from steady import burn, steady_clock
 
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
@@ -463,9 +462,7 @@ async def test_a_generator_that_is_late_itself_calls_its_figures_void(desk, tmp_
 
     def stand_still() -> None:
         nonlocal stall
-        until = time.thread_time() + 0.06
-        while time.thread_time() < until:
-            pass  # the whole loop, in which the callers live, has other work
+        burn(0.06)  # the whole loop, in which the callers live
         stall = asyncio.get_running_loop().call_later(0.1, stand_still)
 
     stall = asyncio.get_running_loop().call_later(0.1, stand_still)

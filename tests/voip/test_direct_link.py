@@ -1,15 +1,14 @@
 """Whatever happens to a call, every part that was posted ends exactly once."""
 
 import asyncio
-import time
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from steady import burn, steady_clock
 from test_memory_line import Ear, tone, virtual
 
-from dialog.clock import Clock
 from dialog.message import Message
 from dialog.voip.call import CallSettings
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
@@ -129,13 +128,13 @@ def test_a_thousand_calls_leave_nothing_behind():
 
 
 async def test_stalls_of_the_loop_are_not_heard():
-    """A blocked loop, for real: 100 ms, again and again, while audio plays."""
-    call, line = memory_call(Ear, clock=Clock())
+    """A blocked loop: 100 ms, again and again, while audio plays."""
+    call, line = memory_call(Ear, clock=steady_clock())
     call.voip.post(Message(uuid=uuid4(), data=tone(1500), done=True))
     played = asyncio.Event()
     call.voip.on(VoIP.MESSAGE_DISPATCHED, lambda _: played.set())
     loop = asyncio.get_running_loop()
-    timers = [loop.call_later(at, time.sleep, 0.1) for at in (0.11, 0.47, 0.83, 1.19)]
+    timers = [loop.call_later(at, burn, 0.1) for at in (0.11, 0.47, 0.83, 1.19)]
     async with asyncio.timeout(10):
         await played.wait()
     assert len(line.heard) == 1
