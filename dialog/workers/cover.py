@@ -12,6 +12,7 @@ from dialog.audio.sound import hold
 from dialog.calls.checkpoint import Checkpoint
 from dialog.errors import CarrierError, DialogError
 from dialog.message import Clips, Message, Playback
+from dialog.recent import Recent
 from dialog.voip.voip import VoIP
 from dialog.workers.frames import AgentAudio
 from dialog.workers.hosting import HostingSettings
@@ -21,6 +22,8 @@ __all__ = ["Cover"]
 logger = logging.getLogger(__name__)
 
 _GOODBYE_S: Final = 15.0
+_FINAL_PARTS: Final = 256
+"""As a VoIP remembers them."""
 
 
 class Cover:
@@ -34,8 +37,10 @@ class Cover:
         self._clock = voip.clock
         self._parts: set[tuple[UUID, int]] = set()
         """Parts of a worker that are not final yet."""
+        self._final: Recent[tuple[UUID, int], None] = Recent(_FINAL_PARTS)
+        """The last parts that are: what was under way when they were cut or lost is played no more."""
         self._quiet = asyncio.Event()
-        """There are none."""
+        """None is open."""
         self._quiet.set()
         self._own: set[UUID] = set()
         """Turns that are said here."""
@@ -47,7 +52,10 @@ class Cover:
     def play(self, audio: AgentAudio) -> None:
         """Post what a worker says."""
         self.end_hold()
-        self._parts.add((audio.uuid, audio.part))
+        key = (audio.uuid, audio.part)
+        if key in self._final:
+            return
+        self._parts.add(key)
         self._quiet.clear()
         self._voip.post(Message(uuid=audio.uuid, data=audio.data, part=audio.part, at_ms=audio.at_ms, done=audio.done))
 
@@ -58,7 +66,9 @@ class Cover:
                 self._own.discard(playback.uuid)
             return False
         if playback.final:
-            self._parts.discard((playback.uuid, playback.part))
+            key = (playback.uuid, playback.part)
+            self._parts.discard(key)
+            self._final[key] = None
             if not self._parts:
                 self._quiet.set()
         return True

@@ -174,6 +174,8 @@ class Hosted(Participant):
                 if isinstance(body, Taken):
                     self.worker, self._done = sender, False
                     self._search.found()
+                else:
+                    self._told_again = []  # what came with the offer was not looked at
                 self._answer.set_result(body)
         elif stream.take(frame):
             self._act(stream, body)  # type: ignore[arg-type]  # what is numbered is about the call

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+import msgspec
 import pytest
 from bridges import Bridge, bridge, until
 from test_bridge import FAST, speech, tone
 
 from dialog.message import Clips, Message
-from dialog.voip.memory import MemoryCarrier, memory_call
+from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.voip import VoIP
 from dialog.workers.frames import Frame, Taken
 from dialog.workers.hosting import HostingSettings
@@ -355,3 +356,44 @@ async def test_a_worker_that_dies_in_the_moment_it_has_taken_a_call_loses_it(mon
         call, _, _ = await house.ring()
         await until(lambda: house.hosted(call).worker not in ("", lost[0]))
         assert house.hosted(call).handed_over == 1
+
+
+async def test_keys_that_a_worker_was_offered_and_refused_with_its_call_are_told_to_the_one_that_takes_it():
+    async with bridge(clock=FAST, settings=HostingSettings(resume_s=60.0)) as house:
+        pressed: list[str] = []
+        await house.worker("one")
+        call, line, _ = await house.ring()
+        hosted = house.hosted(call)
+        await house.kill("one")
+        await until(lambda: not hosted.worker)
+        line.press("1")
+        full = await house.worker("full", capacity=0)
+        known = house.host.directory.get("full")
+        assert known is not None
+        # It looks as if it had room: so does one that another gateway has just filled.
+        known.hello = msgspec.structs.replace(known.hello, capacity=1)
+        house.host._room.set()
+        await until(lambda: hosted.epoch > 1)
+        await house.worker("two", lambda voip: voip.on(VoIP.DTMF, pressed.append))
+        await until(lambda: hosted.worker == "two")
+        await until(lambda: pressed)
+        assert pressed == ["1"]
+        assert not full.calls
+
+
+async def test_audio_that_comes_when_its_part_was_lost_with_a_stream_keeps_no_apology_back():
+    async with bridge(clock=FAST, settings=HostingSettings(resume_s=1.0)) as house:
+        await house.worker("one", give_clips)
+        call, line, voip = await house.ring()
+        uuid = uuid4()
+        voip.post(Message(uuid=uuid, data=tone(400)))
+        await until(lambda: line.heard_audio)
+        line.drop()  # what was on the line is lost; the rest of it is under way
+        voip.post(Message(uuid=uuid, data=tone(400), at_ms=400.0, done=True))
+        await until(lambda: voip.state == "lost")
+        again = MemoryLine(clock=FAST)
+        again.join(call)
+        await until(lambda: voip.state == "live")
+        await house.kill("one")
+        await asyncio.wait_for(call.wait_closed(), 10)
+        assert again.heard_audio == APOLOGY + GOODBYE
