@@ -6,12 +6,13 @@ import asyncio
 import base64
 import json
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from aiohttp import web
 from calling import Caller
+from msgspec import structs
 from receiving import Receiver, receiver
 from sqlalchemy import func, select, text
 from standardwebhooks import Webhook
@@ -347,6 +348,52 @@ async def test_a_stop_in_the_middle_leaves_the_rest_for_the_next(url):
         assert far.by_call() == {str(call.call_id): WHOLE}
 
 
+async def test_a_probe_whose_lease_is_over_before_it_begins_is_not_the_last_one(sqlite_url):
+    events, slow = CallEvents(), []
+    async with receiver() as far:
+        far.answer = lambda _: web.Response(status=200 if slow else 500)
+        log = CallLog(sqlite_url, batch_s=0.01)
+        async with log, Webhooks(log, endpoint(far), retries=QUICK) as webhooks:
+            (courier,) = webhooks._couriers
+            lease = webhooks._outbox.lease
+
+            async def leased(*args, **kwargs):
+                chains = await lease(*args, **kwargs)
+                if chains and courier._circuit.state == "probing" and not slow:
+                    slow.append(True)  # the database took so long that nothing can be sent in what is left of it
+                    chains = [structs.replace(chain, until=kwargs["now"]) for chain in chains]
+                return chains
+
+            webhooks._outbox.lease = leased
+            log.follow(events)
+            call = Caller(events).start().end()
+            await empty_after(log)
+        assert slow
+        assert far.by_call() == {str(call.call_id): WHOLE}
+
+
+async def test_a_system_whose_clock_is_set_forward_goes_on_delivering_and_signs_with_the_new_time(
+    sqlite_url, monkeypatch
+):
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=1)
+
+    events = CallEvents()
+    async with receiver() as far:
+        log = CallLog(sqlite_url, batch_s=0.01)
+        async with log, Webhooks(log, endpoint(far)):
+            log.follow(events)
+            for module in ("delivery.webhooks", "store.writing"):
+                monkeypatch.setattr(f"dialog.calls.{module}.datetime", Later)
+            call = Caller(events).start().end()
+            await empty_after(log)
+        assert far.by_call() == {str(call.call_id): WHOLE}
+        headers, body = far.requests[-1]
+        verify_webhook(SECRET, headers, body, now=lambda: Later.now(UTC).timestamp())
+
+
 async def test_an_outbox_that_cannot_be_read_for_a_while_is_delivered_afterwards(sqlite_url):
     events = CallEvents()
     async with receiver() as far:
@@ -417,6 +464,41 @@ async def test_a_receiver_written_for_vapi_is_told_in_its_shape(sqlite_url):
         assert last["artifact"]["transcript"] == "User: Hi.\nAI: Hello."
         assert [m["role"] for m in last["artifact"]["messages"]] == ["user", "bot"]
         assert last["artifact"]["recording"]["stereoUrl"] == "https://carrier.example/1.wav"
+
+
+@pytest.mark.parametrize("session", ["customer 17", "[]", '{"assistant": 17}'])
+async def test_a_session_of_the_hosts_own_costs_no_message_in_vapis_shape(sqlite_url, session):
+    events = CallEvents()
+    async with receiver() as far:
+        log = CallLog(sqlite_url, batch_s=0.01)
+        async with log, Webhooks(log, endpoint(far, dialect="vapi")):
+            log.follow(events)
+            call = Caller(events, session=session).start().end()
+            await empty_after(log)
+            assert (await log.call(call.call_id)).end_reason == "caller_hangup"
+        types = [each["message"]["type"] for each in far.taken]
+        assert types == ["status-update"] * 3 + ["end-of-call-report"]
+        assert "assistantId" not in far.taken[-1]["message"]["call"]
+
+
+async def test_a_message_that_cannot_be_made_costs_no_event(sqlite_url, caplog):
+    class Broken:
+        def messages(self, notice, report):
+            raise RuntimeError("no message of this")
+
+    events = CallEvents()
+    async with receiver() as far:
+        log = CallLog(sqlite_url, batch_s=0.01)
+        log.add_maker(Broken())
+        async with log, Webhooks(log, endpoint(far)):
+            log.follow(events)
+            call = Caller(events).start().end()
+            await empty_after(log)
+            assert (await log.call(call.call_id)).end_reason == "caller_hangup"
+            assert log.status.lost == 0
+        assert far.by_call() == {str(call.call_id): WHOLE}
+    assert "no message of this" in caplog.text
+    assert str(call.call_id) in caplog.text
 
 
 async def test_all_of_vapis_messages_that_need_no_answer_can_be_had(sqlite_url):

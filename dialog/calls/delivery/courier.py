@@ -49,7 +49,7 @@ class Courier:
         session: Connections.
         retries: When again.
         clock: What pauses, leases and time-outs are measured with.
-        now: The time of day; runs as fast as ``clock``.
+        now: The time of day, which all processes agree on.
     """
 
     def __init__(
@@ -166,6 +166,8 @@ class Courier:
                     logger.warning("webhooks to %s: it works again", self.endpoint.name)
                     await self._outbox.hasten(self.endpoint.name, self._now())
         finally:
+            # Nothing was sent, perhaps: the lease was over as soon as it was had, of a database that took its time.
+            self._circuit.abandoned()
             # Also when this is cancelled: what was delivered should not be sent again.
             settling = asyncio.get_running_loop().create_task(self._settle(chain, delivered, failed))
             await asyncio.shield(settling)

@@ -124,11 +124,18 @@ def _call(call: CallMetadata, customer: str, status: str, created: datetime) -> 
         "phoneCallProviderId": call.carrier_call_id,
         "createdAt": _iso(created),
     }
-    decided = msgspec.json.decode(call.session, type=_Decided) if call.session else _Decided()
+    decided = _decided(call.session)
     for name, known in (("assistantId", decided.assistant), ("phoneNumberId", decided.number)):
         if value := call.parameter(name) or known:
             fields[name] = value
     return fields
+
+
+def _decided(session: str) -> _Decided:
+    try:
+        return msgspec.json.decode(session, type=_Decided) if session else _Decided()
+    except msgspec.DecodeError:
+        return _Decided()  # what the host's own resolver tells its agents may be any text
 
 
 def _report(report: SessionReport | None, at: datetime) -> dict[str, Any]:

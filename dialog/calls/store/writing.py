@@ -118,7 +118,8 @@ class BatchWriter:
                 message
                 for notice in batch
                 for maker in self.makers
-                for message in maker.messages(
+                for message in _made_by(
+                    maker,
                     notice,
                     reports.get(notice.call.call_id) if isinstance(notice.event, CallEnded) else None,
                 )
@@ -203,6 +204,15 @@ class BatchWriter:
             ),
             chains,
         )
+
+
+def _made_by(maker: OutgoingMaker, notice: Notice, report: SessionReport | None) -> list[Outgoing]:
+    try:
+        return list(maker.messages(notice, report))
+    except Exception:  # it would raise again, and the event is to be kept all the same
+        kind = type(notice.event).__struct_config__.tag
+        logger.exception("call log: call %s: no message can be made of %s: it is not sent", notice.call.call_id, kind)
+        return []
 
 
 def decode_events(bodies: Iterable[str]) -> list[CallEvent]:
