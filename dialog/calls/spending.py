@@ -109,7 +109,8 @@ class SpendLimit:
             if event.cost_usd:
                 self._add(Spent(usd=event.cost_usd))
         elif isinstance(event, CallStarted):
-            self._add(Spent(calls=1))
+            if event.agent:  # else it was declined, or nobody came
+                self._add(Spent(calls=1))
         elif isinstance(event, CallEnded):
             self._add(Spent(minutes=event.at_s / 60))
 

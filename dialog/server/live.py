@@ -133,6 +133,8 @@ class LiveSessions:
     def _on_notice(self, notice: Notice) -> None:
         call_id = notice.call.call_id
         session = self.get(call_id)
+        if session is None and isinstance(notice.event, RecordingReady):
+            return  # of a call that has ended and is not kept any more
         if session is None:
             tenant = self._tenant_of(notice.call)
             seq, at_s = notice.event.seq, max(0.0, notice.event.at_s)

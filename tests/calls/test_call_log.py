@@ -15,6 +15,8 @@ from calling import Caller
 from sqlalchemy import event, func, select, text, update
 
 from dialog.calls import events as ev
+from dialog.calls.delivery.endpoint import WebhookEndpoint
+from dialog.calls.delivery.webhooks import Webhooks
 from dialog.calls.publish import CallEvents
 from dialog.calls.redact import Redaction
 from dialog.calls.store import database
@@ -23,6 +25,9 @@ from dialog.calls.store.database import current, make_engine, upgrade
 from dialog.calls.store.log import CallLog
 from dialog.calls.store.writing import LOST
 from dialog.errors import ConfigurationError, StateError
+
+HOOK = WebhookEndpoint(name="crm", url="http://127.0.0.1:1/", events=("*",))
+"""Where nobody listens."""
 
 
 async def flushed(log: CallLog) -> None:
@@ -186,6 +191,51 @@ async def test_old_calls_are_deleted_with_all_that_is_kept_of_them(url):
         assert await rows(log, t.turns) == []
 
 
+async def test_what_is_forgotten_does_not_come_back_with_what_waited_or_comes_late(url):
+    events = CallEvents()
+    async with CallLog(url, batch_s=60) as log, Webhooks(log, HOOK) as webhooks:
+        log.follow(events)
+        over, live = Caller(events).start().turn(tool=True).end(), Caller(events).start().turn()
+        async with asyncio.timeout(20):
+            assert await log.forget(over.call_id)
+            assert await log.forget(live.call_id)
+        over.tell(ev.RecordingReady, url="https://carrier.example/1.wav")
+        await flushed(log)
+        assert await webhooks.waiting() == {}
+        for table in (t.calls, t.events, t.turns, t.tool_calls, t.usage, t.recordings):
+            assert await rows(log, table) == []
+        live.turn().end()  # it has a row again, with which all can be deleted
+        await flushed(log)
+        assert (await log.call(live.call_id)).end_reason == "caller_hangup"
+        assert await log.forget(live.call_id)
+        assert await rows(log, t.events) == []
+
+
+async def test_a_recording_that_comes_late_is_kept_with_its_call_and_nothing_stays_in_memory(url):
+    events = CallEvents()
+    async with CallLog(url) as log:
+        log.follow(events)
+        call = Caller(events).start().end()
+        await flushed(log)
+        call.tell(ev.RecordingReady, url="https://carrier.example/1.wav")
+        await flushed(log)
+        found = await log.call(call.call_id)
+        assert found.recordings == ("https://carrier.example/1.wav",)
+        assert found.ended_at is not None
+        assert log._batches._known == set()
+
+
+async def test_parties_whose_names_hold_what_postgresql_does_not_are_kept_without_it(url):
+    events = CallEvents()
+    async with CallLog(url) as log:
+        log.follow(events)
+        call = Caller(events, from_="ada\0", to="\0desk", carrier_call_id="web\0").start().turn().end()
+        await flushed(log)
+        found = await log.call(call.call_id)
+        assert (found.from_.rstrip("\0"), found.end_reason) == ("ada", "caller_hangup")
+        assert log.status.lost == 0
+
+
 async def test_handing_over_neither_waits_nor_raises_whatever_the_database_does(sqlite_url, caplog):
     events = CallEvents()
     log = CallLog(sqlite_url, buffer=10)
@@ -231,7 +281,7 @@ async def test_what_the_database_refuses_costs_only_itself(postgres_url, caplog)
     async with CallLog(postgres_url) as log:
         log.follow(events)
         good = Caller(events).start()
-        bad = Caller(events, carrier_call_id="\0")
+        bad = Caller(events, direction="nobody knows whence")
         bad.start()
         good.turn("with \0 in it", "NUL \0").end()
         await flushed(log)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from dialog.calls.events import CallEnded, CallStarted, UsageReported
+from dialog.calls.feed import declined
 from dialog.calls.publish import CallEvents
 from dialog.calls.spending import SpendLimit, Spent
 from dialog.errors import ConfigurationError, LimitError
@@ -38,6 +39,7 @@ class House:
                 to="",
                 direction="inbound",
                 started_at="",
+                agent="FrontDesk",
             ),
         )
         self.events.publish(CALL, UsageReported(seq=1, at_s=1.0, turn=None, usage=Usage(model="m"), cost_usd=usd))
@@ -66,6 +68,17 @@ async def test_once_too_much_was_spent_no_call_is_taken_until_that_is_over(limit
     house.now = 86_400.0 + 3601
     assert house.limit.spent == Spent()
     house.limit.check()
+
+
+async def test_calls_that_were_declined_do_not_keep_the_door_shut():
+    house = House(calls=1)
+    house.call()
+    for house.now in range(3600, 30 * 3600, 3600):  # somebody tries again and again
+        if await house.limit.resolver()(Offer(CALL)) == Accept():
+            break
+        declined(house.events, CALL, "busy")
+    assert house.now == 24 * 3600
+    assert house.limit.spent == Spent()
 
 
 async def test_another_resolver_is_asked_while_there_is_something_left():

@@ -11,7 +11,7 @@ import msgspec
 from dialog.calls.events import CallEvent, CallStarted, ToolEnded, ToolStarted, UsageReported
 from dialog.calls.report import SessionReport, make_report
 
-__all__ = ["Ended", "fold_call"]
+__all__ = ["Ended", "fold_call", "storable"]
 
 
 class Ended(msgspec.Struct):
@@ -47,10 +47,10 @@ def fold_call(call_id: UUID, events: Sequence[CallEvent]) -> Ended:
             "call_id": call_id,
             "number": number,
             "turn": turn.turn,
-            "caller": _text(turn.caller),
-            "speaker": _text(turn.speaker),
-            "agent": _text(turn.agent),
-            "heard": _text(turn.heard),
+            "caller": storable(turn.caller),
+            "speaker": storable(turn.speaker),
+            "agent": storable(turn.agent),
+            "heard": storable(turn.heard),
             "interrupted": turn.interrupted,
             "latency_ms": turn.latency_ms,
         }
@@ -59,7 +59,7 @@ def fold_call(call_id: UUID, events: Sequence[CallEvent]) -> Ended:
     return ended
 
 
-def _text(text: str) -> str:
+def storable(text: str) -> str:
     """PostgreSQL's texts hold no NUL."""
     return text.replace("\0", "")
 
@@ -72,14 +72,14 @@ def _tools(call_id: UUID, events: Sequence[CallEvent]) -> list[dict[str, Any]]:
                 "call_id": call_id,
                 "number": len(rows),
                 "turn": event.turn,
-                "name": _text(event.name),
-                "arguments": _text(event.arguments),
+                "name": storable(event.name),
+                "arguments": storable(event.arguments),
                 "result": "",
                 "state": "unknown",  # until it has told
                 "took_s": None,
             }
         elif isinstance(event, ToolEnded) and (row := rows.get((event.turn, event.call_id))) is not None:
-            row |= {"result": _text(event.result), "state": event.state, "took_s": event.took_s}
+            row |= {"result": storable(event.result), "state": event.state, "took_s": event.took_s}
     return list(rows.values())
 
 
@@ -89,7 +89,7 @@ def _usage(call_id: UUID, events: Sequence[CallEvent]) -> list[dict[str, Any]]:
         if not isinstance(event, UsageReported):
             continue
         used = msgspec.structs.asdict(event.usage)
-        used["model"] = model = _text(event.usage.model)[:128]
+        used["model"] = model = storable(event.usage.model)[:128]
         row = rows.get(model)
         if row is None:
             rows[model] = {"call_id": call_id, **used, "cost_usd": event.cost_usd}

@@ -37,6 +37,7 @@ _BATCH = 500
 _RETRIES = Backoff(first_s=0.2, limit_s=5.0, give_up_s=float("inf"))
 _ALARM_S = 10.0
 _CLOSE_S = 10.0
+"""How long it may take to write what waits, where somebody waits for that."""
 _QUEUE = "call_log"
 
 
@@ -341,5 +342,17 @@ class CallLog:
         return await reading.report(self.engine, call_id)
 
     async def forget(self, call_id: UUID) -> bool:
-        """Delete a call and all that is kept of it, also from the outbox; whether it was there."""
-        return bool(await delete_calls(self.engine, [call_id]))
+        """Delete a call and all that is kept of it, also from the outbox; whether it was there.
+
+        What this process was told of it before is deleted, too. Of a call that goes on it is kept again what comes.
+
+        Raises:
+            TimeoutError: Events that were told before could not be written within ten seconds; nothing was deleted.
+        """
+        if self._batches is None or self._closed:
+            return bool(await delete_calls(self.engine, [call_id]))
+        async with asyncio.timeout(_CLOSE_S):
+            await self.flush()  # written afterwards they would stay
+        found = bool(await delete_calls(self.engine, [call_id]))
+        self._batches.forget(call_id)
+        return found

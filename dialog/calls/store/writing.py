@@ -15,7 +15,7 @@ from dialog.calls.events import CallEnded, CallEvent, CallStarted, RecordingRead
 from dialog.calls.publish import Notice
 from dialog.calls.report import SessionReport
 from dialog.calls.store import tables as t
-from dialog.calls.store.fold import fold_call
+from dialog.calls.store.fold import fold_call, storable
 from dialog.calls.store.sql import AsyncConnection, AsyncEngine, postgresql, sa, sqlexc, sqlite
 from dialog.message import CallMetadata
 
@@ -75,8 +75,12 @@ class BatchWriter:
         self._writer = writer
         self._tenant_of = tenant_of
         self._known: set[UUID] = set()
-        """Calls of this process that have a row."""
+        """Calls of this process that have a row, and have not ended."""
         self._insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
+
+    def forget(self, call_id: UUID) -> None:
+        """Its row was deleted: should the call go on, it has one again."""
+        self._known.discard(call_id)
 
     async def write(self, batch: Sequence[Notice], lost: dict[UUID, int]) -> int:
         """Write events in their order, all or none of them; ``lost``: events of a call that were dropped.
@@ -86,24 +90,33 @@ class BatchWriter:
         """
         now = datetime.now(UTC)
         begun: dict[UUID, dict[str, Any]] = {}
-        rows: list[dict[str, Any]] = []
-        recordings: list[dict[str, Any]] = []
         for notice in batch:
             call_id, event = notice.call.call_id, notice.event
-            if (call_id not in self._known and call_id not in begun) or isinstance(event, CallStarted):
+            # A recording comes late, perhaps after all that was kept of its call was deleted.
+            news = call_id not in self._known and not isinstance(event, RecordingReady)
+            if (news and call_id not in begun) or isinstance(event, CallStarted):
                 begun.setdefault(call_id, self._call_row(notice))
-            rows.append(
-                {
-                    "call_id": call_id,
-                    "seq": event.seq,
-                    "type": type(event).__struct_config__.tag,
-                    "at_s": event.at_s,
-                    "body": _encode(event).decode(),
-                }
-            )
-            if isinstance(event, RecordingReady):
-                recordings.append({"call_id": call_id, "url": event.url[:512], "at_s": event.at_s})
         async with self._engine.begin() as connection:
+            late = {notice.call.call_id for notice in batch} - self._known - begun.keys()
+            gone = late - await self._kept(connection, late)
+            batch = [notice for notice in batch if notice.call.call_id not in gone]
+            if not batch:
+                return 0
+            rows = [
+                {
+                    "call_id": notice.call.call_id,
+                    "seq": notice.event.seq,
+                    "type": type(notice.event).__struct_config__.tag,
+                    "at_s": notice.event.at_s,
+                    "body": _encode(notice.event).decode(),
+                }
+                for notice in batch
+            ]
+            recordings = [
+                {"call_id": notice.call.call_id, "url": notice.event.url[:512], "at_s": notice.event.at_s}
+                for notice in batch
+                if isinstance(notice.event, RecordingReady)
+            ]
             if begun:
                 await self._begin(connection, list(begun.values()))
             await connection.execute(self._insert(t.events).on_conflict_do_nothing(), rows)
@@ -130,6 +143,13 @@ class BatchWriter:
         self._known -= set(reports)
         return len(outgoing)
 
+    async def _kept(self, connection: AsyncConnection, call_ids: set[UUID]) -> set[UUID]:
+        if not call_ids:
+            return set()
+        return set(
+            (await connection.execute(sa.select(t.calls.c.call_id).where(t.calls.c.call_id.in_(call_ids)))).scalars()
+        )
+
     def _call_row(self, notice: Notice) -> dict[str, Any]:
         call, event = notice.call, notice.event
         started = _at(notice) - timedelta(seconds=max(0.0, event.at_s))
@@ -139,9 +159,9 @@ class BatchWriter:
             "call_id": call.call_id,
             "tenant": self._tenant_of(call)[:64],
             "carrier": call.carrier[:32],
-            "carrier_call_id": call.carrier_call_id[:128],
-            "from_number": call.from_[:256],
-            "to_number": call.to[:256],
+            "carrier_call_id": storable(call.carrier_call_id)[:128],
+            "from_number": storable(call.from_)[:256],
+            "to_number": storable(call.to)[:256],
             "direction": call.direction,
             "agent": event.agent[:128] if isinstance(event, CallStarted) else "",
             "started_at": started,
@@ -180,7 +200,7 @@ class BatchWriter:
                 **ended.call,
                 ended_at=_at(notice),
                 end_reason=end.reason[:64],
-                end_detail=end.detail.replace("\0", ""),
+                end_detail=storable(end.detail),
                 events_lost=t.calls.c.events_lost + lost.get(call_id, 0),
             )
         )

@@ -173,6 +173,8 @@ class Board:
     def take(self, call: CallMetadata, event: ev.CallEvent) -> None:
         """Something has happened in a call."""
         row = self.get(call.call_id)
+        if row is None and isinstance(event, ev.RecordingReady):
+            return  # of a call that has ended and is not kept any more
         if row is None:
             row = self.rows[call.call_id] = Row(call, self._tenant_of(call))
         row.call = call  # a placed call gets its carrier's id later
