@@ -12,7 +12,7 @@ from typing import Protocol
 from dialog.calls.feed import CallFeed
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import StateError, UserCodeError
+from dialog.errors import CarrierError, StateError, UserCodeError
 from dialog.message import (
     MULAW_8K,
     AudioFormat,
@@ -395,8 +395,8 @@ class Call:
         self._feed(Ordered(kind, within_s))
         try:
             yield
-        except BaseException:
-            self._feed(Withdrawn(kind))
+        except BaseException as exc:
+            self._feed(Withdrawn(kind, in_doubt=_in_doubt(exc)))
             raise
 
     def _check_destination(self, to: str) -> None:
@@ -406,3 +406,8 @@ class Call:
     def _check_alive(self, command: Command) -> None:
         if self.state == "ended":
             raise StateError(f"call {self.metadata.call_id}: {type(command).__name__} after the call has ended")
+
+
+def _in_doubt(exc: BaseException) -> bool:
+    """Whether a command may have been carried out that failed like this."""
+    return exc.in_doubt if isinstance(exc, CarrierError) else isinstance(exc, asyncio.CancelledError)

@@ -13,7 +13,8 @@ may overtake the answer to the request.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from math import inf
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -43,6 +44,9 @@ __all__ = [
 
 MoveKind = Literal["transfer", "digits", "consult"]
 Resumed = Literal["", "transfer_failed", "digits_sent", "reconnected"]
+
+_DOUBT_S: Final = 5.0
+"""So long after an answer was lost the stream may stop because the carrier has done what it was asked for."""
 
 
 class CallSettings(Struct, frozen=True, kw_only=True):
@@ -99,9 +103,10 @@ class Accepted(Struct, frozen=True):
 
 
 class Withdrawn(Struct, frozen=True):
-    """The carrier refused the redirect."""
+    """The carrier refused the redirect, or ``in_doubt``: it is not known what it did."""
 
     kind: MoveKind
+    in_doubt: bool = False
 
 
 class HangingUp(Struct, frozen=True):
@@ -141,6 +146,8 @@ class _Order(Struct, frozen=True):
     kind: MoveKind
     within_s: float
     accepted: bool = False
+    until: float = inf
+    """The carrier has not done it by then, and will not."""
 
 
 class Lifecycle:
@@ -159,6 +166,8 @@ class Lifecycle:
         """Why we are about to hang up; empty while we are not."""
         self._resumed: Resumed = ""
         self._extended = False
+        self._told = False
+        """The carrier said that the newest stream is over."""
 
     def refusal(self, generation: int) -> str:
         """Why a stream of ``generation`` cannot join; empty when it can."""
@@ -187,8 +196,8 @@ class Lifecycle:
                 self._resumed = ""
                 if self.state != "live":
                     self.deadline = now + within_s
-            case Withdrawn(kind):
-                return self._withdraw(kind)
+            case Withdrawn(kind, in_doubt):
+                return self._withdraw(kind, in_doubt=in_doubt, now=now)
             case HangingUp(reason):
                 self._hanging_up = reason
             case Requested():
@@ -240,9 +249,14 @@ class Lifecycle:
         if self._hanging_up:
             return self._end(self._hanging_up)
         self._extended = False
-        if self._order is not None:
+        self._told = told
+        order = self._order
+        if order is not None and order.until < inf:
+            done = told and now <= order.until
+            order = self._order = _Order(order.kind, order.within_s, accepted=True) if done else None
+        if order is not None:
             self.state = "moving"
-            self.deadline = now + self._order.within_s
+            self.deadline = now + order.within_s
             return (StreamStopped(reason="moving"),)
         if told:
             return self._end("caller_hangup")
@@ -250,12 +264,23 @@ class Lifecycle:
         self.deadline = now + self._settings.lost_s
         return (StreamStopped(reason="lost"),)
 
-    def _withdraw(self, kind: MoveKind) -> tuple[Outcome, ...]:
-        if self._order is None or self._order.kind != kind or self._resumed:
+    def _withdraw(self, kind: MoveKind, *, in_doubt: bool, now: float) -> tuple[Outcome, ...]:
+        order = self._order
+        if order is None or order.kind != kind or self._resumed:
             return ()  # or the carrier had accepted it, and was told to bring the call back
         self._order = None
-        # The stream stopped while we asked, and not because of us.
-        return self._end("caller_hangup") if self.state == "moving" else ()
+        if self.state != "moving":
+            if in_doubt:
+                self._order = _Order(kind, order.within_s, until=now + _DOUBT_S)
+            return ()
+        if not self._told:  # the socket broke while we asked
+            self.state = "lost"
+            self.deadline = now + self._settings.lost_s
+            return ()
+        if in_doubt:  # the stream stopped while we asked: the carrier has done it, and its answer was lost
+            self._order = _Order(kind, order.within_s, accepted=True)
+            return ()
+        return self._end("caller_hangup")  # not because of us
 
     def _wait_until(self, when: float) -> None:
         self.deadline = when if self.deadline is None else max(self.deadline, when)

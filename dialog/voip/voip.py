@@ -308,8 +308,10 @@ class VoIP(Participant):
         try:
             await self._command(TransferTo(tel=tel, back_within_s=back_within_s))
         except DialogError as exc:
-            self._transfer = before
-            self.emit(VoIP.TRANSFER, TransferStatus(to=tel, state="refused", detail=str(exc)))
+            done = isinstance(exc, CarrierError) and exc.in_doubt and self._state == "moving"
+            if not done:  # else only the carrier's answer was lost
+                self._transfer = before
+                self.emit(VoIP.TRANSFER, TransferStatus(to=tel, state="refused", detail=str(exc)))
             raise
 
     async def consult(

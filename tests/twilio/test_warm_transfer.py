@@ -12,6 +12,7 @@ from dialog.testing.callee import Callee
 from dialog.testing.caller import Caller
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.server import Faults
+from dialog.voip.pacing import Pacing
 from dialog.voip.voip import VoIP
 
 PERSON = "+15550123"
@@ -56,6 +57,27 @@ class Transfer:
 
         monkeypatch.setattr(switchboard, "redirect", late)
 
+    def redirects(self, monkeypatch, *outcomes, carried_out=False):
+        """Let the next redirects have these outcomes, ``None`` for those that succeed, carried out or not."""
+        switchboard, coming = self.gateway._switchboard, list(outcomes)
+        redirect = switchboard.redirect
+
+        async def unlucky(carrier_call_id, document):
+            error = coming.pop(0) if coming else None
+            if error is None or carried_out:
+                await redirect(carrier_call_id, document)
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(switchboard, "redirect", unlucky)
+
+    async def is_gone(self, reason):
+        """The caller's call has ended, and nobody is left at the carrier who hears music."""
+        async with asyncio.timeout(10):
+            await until(lambda: self.voip.end is not None and self.caller.ended)
+            await until(lambda: all(call.status == "completed" for call in self.account.placed))
+        assert self.voip.end.reason == reason
+
     async def is_back(self):
         async with asyncio.timeout(10):
             await until(lambda: self.voip.state == "live" and self.started)
@@ -68,9 +90,9 @@ class Transfer:
         assert self.caller.streams == 2
 
 
-@pytest.fixture
-async def transfer():
-    async with outbound_line() as (gateway, account, voips):
+@asynccontextmanager
+async def transferring(**settings):
+    async with outbound_line(**settings) as (gateway, account, voips):
         account.callees[PERSON] = STAYS
         url = gateway.webhook_url
         async with Caller.dial(url, auth_token=TOKEN, account_sid=ACCOUNT, light=True) as caller:
@@ -80,6 +102,12 @@ async def transfer():
             )
             await until(lambda: voips and voips[0].state == "live")
             yield Transfer(gateway, account, voips, caller)
+
+
+@pytest.fixture
+async def transfer():
+    async with transferring() as transfer:
+        yield transfer
 
 
 async def test_the_caller_waits_while_somebody_is_asked_and_then_they_meet(transfer):
@@ -219,6 +247,138 @@ async def test_somebody_else_can_be_asked_after_a_refusal(transfer):
     await transfer.voip.join(second)
     await until(lambda: transfer.voip.end is not None)
     assert transfer.voip.end.reason == "transferred"
+
+
+REFUSED = CarrierError("twilio", "CA", "no", status=400)
+NO_ANSWER = CarrierError("twilio", "CA", "no answer", in_doubt=True)
+
+
+async def test_a_caller_who_cannot_be_brought_back_is_not_left_with_the_music(transfer, monkeypatch):
+    asked = await transfer.is_asked()
+    transfer.redirects(monkeypatch, REFUSED)
+    await asked.hangup(reason="refused")
+    await transfer.is_gone("lost")
+
+
+async def test_a_caller_who_waits_for_too_long_is_not_left_with_the_music(transfer):
+    await transfer.is_asked()
+    transfer.gateway.find_call(transfer.voip.metadata.call_id).end("lost", "the caller has waited too long")
+    await transfer.is_gone("lost")
+
+
+async def test_a_caller_is_asked_back_again_if_no_answer_comes(transfer, monkeypatch):
+    asked = await transfer.is_asked()
+    transfer.redirects(monkeypatch, NO_ANSWER)
+    await asked.hangup(reason="refused")
+    await transfer.is_back()
+
+
+async def test_a_caller_who_is_back_stays_although_the_answer_was_lost(transfer, monkeypatch):
+    asked = await transfer.is_asked()
+    switchboard = transfer.gateway._switchboard
+    redirect = switchboard.redirect
+    lost = asyncio.Event()
+
+    async def unheard(carrier_call_id, document):
+        await redirect(carrier_call_id, document)
+        await until(lambda: transfer.voip.state == "live")
+        lost.set()
+        raise NO_ANSWER
+
+    monkeypatch.setattr(switchboard, "redirect", unheard)
+    await asked.hangup(reason="refused")
+    await lost.wait()
+    await transfer.is_back()
+
+
+async def test_a_caller_whose_way_into_the_music_is_in_doubt_comes_back(transfer, monkeypatch):
+    transfer.redirects(monkeypatch, NO_ANSWER, carried_out=True)
+    with pytest.raises(CarrierError):
+        await transfer.consult()
+    await transfer.is_back()
+    assert not transfer.account.placed
+
+
+async def test_a_caller_who_was_not_taken_away_stays(transfer, monkeypatch):
+    transfer.redirects(monkeypatch, REFUSED)
+    with pytest.raises(CarrierError):
+        await transfer.consult()
+    assert transfer.voip.state == "live"
+    assert transfer.states == ["started", "refused"]
+    assert not transfer.account.placed
+    await transfer.caller.hang_up()
+    await until(lambda: transfer.voip.end is not None)
+    assert transfer.voip.end.reason == "caller_hangup"
+
+
+async def test_whoever_gives_up_to_ask_somebody_gets_the_caller_back():
+    pacing = Pacing(calls_per_s=1000.0, concurrency=1)
+    async with transferring(pacing=pacing) as transfer:
+        await transfer.gateway.call(PERSON, from_="+15550100")  # nobody else can be called
+        asking = asyncio.create_task(transfer.consult())
+        await until(lambda: transfer.caller.conference is not None)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await transfer.is_back()
+
+
+async def test_nobody_is_called_for_a_caller_who_has_left_before():
+    pacing = Pacing(calls_per_s=1000.0, concurrency=1)
+    async with transferring(pacing=pacing) as transfer:
+        other = await transfer.gateway.call(PERSON, from_="+15550100")
+        asking = asyncio.create_task(transfer.consult())
+        await until(lambda: transfer.caller.conference is not None)
+        await transfer.caller.hang_up()
+        await until(lambda: transfer.voip.end is not None)
+        await other.hangup()
+        with pytest.raises(CarrierError, match="does not wait any more"):
+            await asking
+        assert len(transfer.account.placed) == 1
+
+
+async def test_two_who_have_met_are_transferred_although_nobody_tells(transfer, monkeypatch):
+    monkeypatch.setattr("dialog.voip.twilio.consulting._JOIN_S", 0.2)
+    transfer.gateway._switchboard.reports.on_conference = lambda *_: None
+    asked = await transfer.is_asked()
+    await transfer.voip.join(asked)
+    await until(lambda: transfer.voip.end is not None)
+    assert (transfer.voip.end.reason, asked.end.reason) == ("transferred", "transferred")
+    assert transfer.voip.end.detail == "unconfirmed"
+    assert len(transfer.caller.conference.participants) == 2, "they talk"
+    await transfer.caller.hang_up()
+    await until(lambda: transfer.account.placed[0].status == "completed")
+
+
+async def test_two_whose_meeting_is_in_doubt_are_left_together(transfer, monkeypatch):
+    asked = await transfer.is_asked()
+    transfer.redirects(monkeypatch, NO_ANSWER, carried_out=True)
+    with suppress(CarrierError):
+        await transfer.voip.join(asked)
+    await until(lambda: transfer.voip.end is not None and asked.end is not None)
+    assert (transfer.voip.end.reason, asked.end.reason) == ("transferred", "transferred")
+    assert len(transfer.caller.conference.participants) == 2
+    await transfer.caller.hang_up()
+    await until(lambda: transfer.account.placed[0].status == "completed")
+
+
+async def test_whoever_is_connected_elsewhere_does_not_keep_the_caller(transfer):
+    asked = await transfer.is_asked()
+    transfer.gateway.find_call(asked.metadata.call_id).end("transferred")
+    await transfer.is_back()
+    await transfer.person.hang_up()
+
+
+async def test_a_caller_who_is_back_is_neither_joined_nor_lost_to_late_news(transfer):
+    asked = await transfer.is_asked()
+    caller, other = transfer.voip.metadata.call_id, asked.metadata.call_id
+    transfer.gateway._switchboard.on_returned(caller)
+    with pytest.raises(CarrierError, match="does not wait any more"):
+        await transfer.voip.join(asked)
+    for event in ("conference-start", "participant-leave"):
+        transfer.gateway._switchboard.reports.on_conference(caller, other, event, transfer.caller.call_sid)
+    assert transfer.voip.end is None
+    await asked.hangup()
 
 
 # With an agent.

@@ -140,6 +140,51 @@ def describe(outcome):
             [(1, Joined(1)), (2, Ordered("transfer", 30)), (3, Stopped()), (4, Withdrawn("transfer"))],
             ["started 1", "stopped moving", "ended caller_hangup"],
         ),
+        (  # its answer was lost: the stream stopped because the carrier did it
+            [
+                (1, Joined(1)),
+                (2, Ordered("transfer", 30)),
+                (3, Stopped()),
+                (4, Withdrawn("transfer", in_doubt=True)),
+                (5, Returned("transfer_failed")),
+                (6, Joined(2)),
+                (7, Stopped()),
+            ],
+            ["started 1", "stopped moving", "started 2 transfer_failed", "stopped ended", "ended caller_hangup"],
+        ),
+        (
+            [
+                (1, Joined(1)),
+                (2, Ordered("transfer", 30)),
+                (3, Stopped()),
+                (4, Withdrawn("transfer", in_doubt=True)),
+                (33, Tick()),
+            ],
+            ["started 1", "stopped moving", "ended transferred (unconfirmed)"],
+        ),
+        (
+            [
+                (1, Joined(1)),
+                (2, Ordered("digits", 15)),
+                (3, Withdrawn("digits", in_doubt=True)),
+                (4, Stopped()),
+                (5, Joined(2)),
+                (6, Stopped()),
+            ],
+            ["started 1", "stopped moving", "started 2 digits_sent", "stopped ended", "ended caller_hangup"],
+        ),
+        (  # ... but not for ever
+            [(1, Joined(1)), (2, Ordered("transfer", 30)), (3, Withdrawn("transfer", in_doubt=True)), (9, Stopped())],
+            ["started 1", "stopped ended", "ended caller_hangup"],
+        ),
+        (  # the socket broke while the carrier refused: the caller is still there
+            [(1, Joined(1)), (2, Ordered("transfer", 30)), (3, Closed()), (4, Withdrawn("transfer")), (5, Joined(2))],
+            ["started 1", "stopped moving", "started 2 reconnected"],
+        ),
+        (
+            [(1, Joined(1)), (2, Ordered("transfer", 30)), (3, Closed()), (4, Withdrawn("transfer")), (9, Tick())],
+            ["started 1", "stopped moving", "ended lost"],
+        ),
         (
             [(1, Joined(1)), (2, HangingUp()), (3, Stopped()), (4, End("agent_hangup"))],
             ["started 1", "stopped ended", "ended agent_hangup"],
@@ -180,7 +225,7 @@ happenings = st.one_of(
     st.builds(Closed),
     st.builds(Ordered, st.sampled_from(["transfer", "digits"]), st.floats(0.1, 60)),
     st.builds(Accepted, st.sampled_from(["transfer", "digits"]), st.floats(0.1, 60)),
-    st.builds(Withdrawn, st.sampled_from(["transfer", "digits"])),
+    st.builds(Withdrawn, st.sampled_from(["transfer", "digits"]), st.booleans()),
     st.builds(HangingUp),
     st.builds(Requested),
     st.builds(Returned, st.sampled_from(["transfer_failed", "reconnected"])),

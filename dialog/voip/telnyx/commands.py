@@ -147,7 +147,8 @@ class TelnyxCommands:
         try:
             await self.rest.command(record.carrier_call_id, "transfer", fields)
         except BaseException:
-            record.transfer = None
+            if call.state != "moving":  # else it is carried out all the same
+                record.transfer = None
             raise
         call.moving("transfer", ring_s + _MARGIN_S)
         # The agent has nothing to do with the ringing. If this fails, the stream ends with the transfer.

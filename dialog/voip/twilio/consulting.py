@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from dialog.voip.link import Consult
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.outbound import TwilioOutbound
 from dialog.voip.twilio.record import TwilioRecord
+from dialog.voip.twilio.rest import has_ended
 from dialog.voip.twilio.switchboard import TwilioSwitchboard
 
 __all__ = ["Consultations"]
@@ -74,22 +76,33 @@ class Consultations:
             label="caller",
             wait_url=command.hold_url,
         )
-        await self._switchboard.redirect(record.carrier_call_id, waiting)
+        waits = partial(self._check_waits, record.call_id, command.call_id)
         self._waiting[record.call_id] = command.call_id
-        call.moving("consult", command.within_s)
+        call.on_ended(lambda: self._left(call, record, command.call_id))
+        accepted = False
         try:
-            voip = await self._outbound.place(wanted, site)
-        except DialogError as exc:
-            await self.bring_back(record.call_id)
+            await self._switchboard.redirect(record.carrier_call_id, waiting)
+            accepted = True
+            call.moving("consult", command.within_s)
+            voip = await self._outbound.place(wanted, site, before=waits)
+        except BaseException as exc:
+            if not accepted and isinstance(exc, CarrierError) and (not exc.in_doubt or call.state == "live"):
+                self._waiting.pop(record.call_id, None)  # they never left
+                raise
+            coming = self.bring_back(record.call_id)
+            if coming is None or not isinstance(exc, DialogError):
+                raise
+            await asyncio.shield(coming)
             if isinstance(exc, CarrierError):
                 raise
             raise CarrierError("twilio", str(record.call_id), f"nobody could be asked: {exc}") from exc
+        if self._waiting.get(record.call_id) == command.call_id:
+            call.moving("consult", command.within_s)  # it may have waited for its turn
         other = self._switchboard.find(voip.metadata.call_id)
         if other is None:
-            await self.bring_back(record.call_id)
+            self.bring_back(record.call_id)
             return
         other.on_ended(lambda: self._asked(record.call_id, other))
-        call.on_ended(lambda: self._left(call, other))
         self._spawn(self._bound(other, command.talk_s), f"bound of {command.call_id}")
 
     async def join(self, call: Call, record: TwilioRecord, other_id: UUID) -> None:
@@ -104,6 +117,8 @@ class Consultations:
             raise CarrierError("twilio", str(record.call_id), "join: one of the two calls has ended")
         if other.metadata.parameter(CONSULT_OF) != str(record.call_id):
             raise CarrierError("twilio", str(record.call_id), f"join: call {other_id} was not placed by consult()")
+        if self._waiting.get(record.call_id) != other_id:
+            raise CarrierError("twilio", str(record.call_id), "join: the caller does not wait any more")
         document = twiml.conference(
             _room(record.call_id),
             status_callback=record.site.url("conference", call=record.call_id, other=other_id),
@@ -114,41 +129,55 @@ class Consultations:
         try:
             with other.going("transfer", _JOIN_S):
                 await self._switchboard.redirect(other_record.carrier_call_id, document)
-        except BaseException:
-            self._joined.difference_update((record.call_id, other_id))
+        except BaseException as exc:
+            if isinstance(exc, CarrierError) and not exc.in_doubt:  # else they may be on their way all the same
+                self._joined.difference_update((record.call_id, other_id))
             raise
         other.moving("transfer", _JOIN_S)
 
     def conference(self, call_id: UUID, other_id: UUID, event: str, call_sid: str) -> None:
         """Twilio reports of the conference of a call, or of somebody in it."""
+        if self._waiting.get(call_id) != other_id:
+            return  # they have met, or the caller is back: it comes late
         if event == "participant-leave":
             record = self._switchboard.record(call_id)
-            waits = self._waiting.get(call_id) == other_id  # they have not met
-            if waits and record is not None and record.call is not None and record.carrier_call_id == call_sid:
+            if record is not None and record.call is not None and record.carrier_call_id == call_sid:
                 self._joined.difference_update((call_id, other_id))
                 record.call.end("caller_hangup", "while they waited")
-            return
-        if event != "conference-start":
-            return
-        for one in (call_id, other_id):
-            call = self._switchboard.find(one)
-            if call is not None:
-                call.end("transferred")
+        elif event == "conference-start":
+            for one in (call_id, other_id):
+                call = self._switchboard.find(one)
+                if call is not None:
+                    call.end("transferred")
 
-    async def bring_back(self, call_id: UUID) -> None:
-        """The caller has waited in vain: the agent talks to them again."""
+    def returned(self, call_id: UUID) -> None:
+        """The conference is over, and Twilio has been told to bring the caller back."""
+        self._waiting.pop(call_id, None)
+
+    def bring_back(self, call_id: UUID) -> asyncio.Task[None] | None:
+        """The caller has waited in vain: the agent talks to them again. ``None``: there is nobody to bring back."""
+        self._waiting.pop(call_id, None)
         call, record = self._switchboard.find(call_id), self._switchboard.record(call_id)
         if call is None or record is None or call.state == "ended":
-            return
-        self._waiting.pop(call_id, None)
+            return None
         call.returned("transfer_failed")
-        try:
-            await self._switchboard.redirect(
-                record.carrier_call_id, self._switchboard.document(record, call.generation + 1)
-            )
-        except CarrierError as exc:
-            logger.info("call %s: its caller did not come back: %s", call_id, exc)
-            call.end("caller_hangup", "while they waited")
+        return self._spawn(self._bring_back(call, record, call.generation), f"bring back {call_id}")
+
+    async def _bring_back(self, call: Call, record: TwilioRecord, generation: int) -> None:
+        document = self._switchboard.document(record, generation + 1)
+        for last in (False, True):
+            try:
+                await self._switchboard.redirect(record.carrier_call_id, document)
+            except CarrierError as exc:
+                if call.state == "ended" or call.generation > generation:
+                    return  # it has come about all the same
+                if exc.in_doubt and not last:
+                    continue
+                logger.warning("call %s: its caller does not come back: %s", record.call_id, exc)
+                if call.state != "live":
+                    call.end("caller_hangup" if has_ended(exc) else "lost", "while they waited")
+                    await self._hang_up(record)
+            return
 
     async def close(self) -> None:
         """Wait for what is under way, which has its own bound; all calls have ended."""
@@ -159,19 +188,42 @@ class Consultations:
             if late:
                 await asyncio.wait(late)
 
+    async def _check_waits(self, call_id: UUID, other_id: UUID) -> None:
+        """Check that the caller still waits for the one who is about to be called.
+
+        Raises:
+            CarrierError: They do not.
+        """
+        if self._waiting.get(call_id) != other_id:
+            raise CarrierError("twilio", str(call_id), "consult: the caller does not wait any more")
+
     def _asked(self, call_id: UUID, other: Call) -> None:
         """The call to the one who was asked has ended; unless they met, or may have, the caller comes back."""
-        self._joined.discard(other.metadata.call_id)
-        if other.voip.end is None or other.voip.end.reason != "transferred":
-            self._spawn(self.bring_back(call_id), f"bring back {call_id}")
+        other_id, end = other.metadata.call_id, other.voip.end
+        met = other_id in self._joined and end is not None and end.reason == "transferred"
+        self._joined.discard(other_id)
+        if self._waiting.get(call_id) != other_id:
+            return
+        if not met:
+            self.bring_back(call_id)
+        elif end is not None and (call := self._switchboard.find(call_id)) is not None:
+            call.end(end.reason, end.detail)
 
-    def _left(self, call: Call, other: Call) -> None:
+    def _left(self, call: Call, record: TwilioRecord, other_id: UUID) -> None:
         """The caller's call has ended."""
-        self._waiting.pop(call.metadata.call_id, None)
-        joined = call.metadata.call_id in self._joined
-        self._joined.discard(call.metadata.call_id)
-        if not joined and other.state != "ended":
-            self._spawn(self._dismiss(other, "caller_left"), f"hang up {other.metadata.call_id}")
+        waited = self._waiting.get(record.call_id) == other_id
+        if waited:
+            del self._waiting[record.call_id]
+        other = self._switchboard.find(other_id)
+        joined = record.call_id in self._joined and (other is None or other.state != "live")
+        self._joined.discard(record.call_id)
+        if joined:
+            return
+        if other is not None and other.state != "ended":
+            self._spawn(self._dismiss(other, "caller_left"), f"hang up {other_id}")
+        reason = call.voip.end.reason if call.voip.end is not None else ""
+        if waited and reason not in ("caller_hangup", "transferred"):
+            self._spawn(self._hang_up(record), f"hang up {record.call_id}")  # else the music would never end
 
     async def _bound(self, other: Call, talk_s: float) -> None:
         """Nobody lets a caller wait for ever: who takes too long to decide is hung up on."""
@@ -180,7 +232,7 @@ class Consultations:
             async with asyncio.timeout(other.clock.real(talk_s)):
                 await other.wait_ended()
         except TimeoutError:
-            if other.metadata.call_id not in self._joined:
+            if other.metadata.call_id not in self._joined or other.state == "live":
                 await self._dismiss(other, "undecided")
         except DialogError as exc:
             logger.debug("call %s: %s", other.metadata.call_id, exc)
@@ -191,10 +243,17 @@ class Consultations:
         except DialogError as exc:
             logger.info("%s", exc)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    async def _hang_up(self, record: TwilioRecord) -> None:
+        try:
+            await self._switchboard.hang_up(record.carrier_call_id)
+        except CarrierError as exc:
+            logger.warning("%s", exc)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _room(call_id: UUID) -> str:

@@ -200,6 +200,7 @@ class TwilioGateway(PhoneGateway[TwilioVoIP]):
         self._outbound = TwilioOutbound(self._switchboard, PlacedCalls(commands.rest), pacing, clock)
         consultations = commands.consultations = Consultations(self._switchboard, self._outbound)
         self._switchboard.reports.on_conference = consultations.conference
+        self._switchboard.on_returned = consultations.returned
         super().__init__(
             webhooks=webhooks,
             commands=commands,

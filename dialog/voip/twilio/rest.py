@@ -26,7 +26,7 @@ from dialog.sms.sms import check_e164, check_text
 from dialog.voip.carrier.media import RecordingMedia
 from dialog.voip.twilio.media import basic_auth, media_urls, trusts
 
-__all__ = ["TwilioRest"]
+__all__ = ["TwilioRest", "has_ended"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,11 @@ _asked_pause_s: ContextVar[float | None] = ContextVar("twilio_retry_after", defa
 """What the last 429 of this task asked for: the SDK's exceptions do not have the headers."""
 # The SDK writes numbers of callers into its request log: it gets a logger that nobody hears.
 _silent = logging.Logger("twilio, silenced", logging.CRITICAL + 1)  # noqa: LOG001  # outside the tree, so that no handler of its root applies
+
+
+def has_ended(error: CarrierError) -> bool:
+    """Whether a command failed because its call is over."""
+    return (error.status, error.carrier_code) in _HAS_ENDED
 
 
 class TwilioRest:
@@ -130,7 +135,7 @@ class TwilioRest:
                 call_sid, "hang up", lambda client: client.calls(call_sid).update_async(status="completed"), safe=True
             )
         except CarrierError as exc:
-            if (exc.status, exc.carrier_code) not in _HAS_ENDED:
+            if not has_ended(exc):
                 raise
 
     async def redirect(self, call_sid: str, document: str) -> None:
@@ -175,7 +180,7 @@ class TwilioRest:
                 safe=True,
             )
         except CarrierError as exc:
-            if (exc.status, exc.carrier_code) not in _HAS_ENDED:
+            if not has_ended(exc):
                 raise
 
     async def remove_recording(self, call_sid: str, recording_sid: str) -> None:

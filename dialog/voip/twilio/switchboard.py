@@ -46,6 +46,8 @@ class TwilioSwitchboard(Switchboard[TwilioRecord, str]):
         self._rest = commands.rest
         self.inbox = Inbox()
         self.reports: Reports = Reports(self._records)
+        self.on_returned: Callable[[UUID], object] = lambda _: None
+        """Told of callers who have waited in a conference that is over, and come back; set by the gateway."""
 
     def check_account(self, fields: Fields) -> None:
         """Check that a request is of our account.
@@ -213,6 +215,8 @@ class TwilioSwitchboard(Switchboard[TwilioRecord, str]):
         if not held and not any(name == "back" for name, _ in fields):
             call.end("transfer_failed", form.dial_call_status)
             return twiml.hangup()
+        if held:
+            self.on_returned(record.call_id)
         call.returned("transfer_failed")
         if not call.wants_stream():
             return twiml.hangup()
