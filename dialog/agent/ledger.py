@@ -23,6 +23,8 @@ J = TypeVar("J", bound=JournalEvent)
 
 _KEPT_S = 2.0
 """How long a tool waits for the journal to keep that it starts."""
+_MAX_STATE = 4_000_000
+"""Bytes of the user's state: it goes to another process whenever it changes, and to the next one with all the rest."""
 _SILENT = "the line was not heard of"
 
 _next: WeakKeyDictionary[VoIP, int] = WeakKeyDictionary()
@@ -97,7 +99,9 @@ class Ledger:
         try:
             found = state()
             encoded = b"" if found is None else msgspec.msgpack.encode(found)
-        except Exception as exc:  # the user's code, or what msgpack cannot encode
+            if len(encoded) > _MAX_STATE:
+                raise LimitError(f"it takes {len(encoded)} bytes, at most {_MAX_STATE} are kept")  # noqa: TRY301
+        except Exception as exc:  # the user's code, or what msgpack cannot encode, or too much
             self._careless = True  # told once, not after every turn
             error = UserCodeError(f"state() of {owner} cannot be kept, and is not asked for again: {exc!r}")
             error.__cause__ = exc

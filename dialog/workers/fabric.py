@@ -56,7 +56,11 @@ class Fabric(ABC):
         self._due = False
 
     def send(self, to: str, frame: Frame) -> None:
-        """Send ``frame`` soon; one for a node that is gone is dropped."""
+        """Send ``frame`` soon; one for a node that is gone is dropped.
+
+        Raises:
+            FrameTooLong: No node would take it.
+        """
         packet = self._packets.get(to)
         if packet is None:
             packet = self._packets[to] = bytearray()

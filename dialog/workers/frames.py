@@ -15,7 +15,7 @@ one about the nodes themselves, whose ``call_id`` is nil.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -24,7 +24,7 @@ from msgspec import Struct
 from dialog.audio.sound import Sound
 from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.journal import JournalEvent
-from dialog.errors import RemoteProtocolError
+from dialog.errors import LimitError, RemoteProtocolError
 from dialog.message import (
     AnsweredBy,
     AudioFormat,
@@ -62,6 +62,7 @@ __all__ = [
     "Ended",
     "Execute",
     "Frame",
+    "FrameTooLong",
     "Goodbye",
     "Happened",
     "Heartbeat",
@@ -91,6 +92,7 @@ __all__ = [
     "Unknown",
     "Whispered",
     "Yielded",
+    "check_length",
     "decode",
     "encode",
 ]
@@ -99,9 +101,11 @@ VERSION: Final = 3
 """Of this protocol: nodes of another version refuse each other at once."""
 NOBODY: Final = UUID(int=0)
 """The ``call_id`` of frames about the nodes."""
-MAX_FRAME: Final = 4_000_000
-"""Bytes; the longest is a background sound, or the checkpoint of a long call."""
+MAX_FRAME: Final = 10_000_000
+"""Bytes; the longest is a background sound of three minutes at 24 kHz, or the checkpoint of a long call."""
 _LENGTH: Final = 4
+_AROUND: Final = 200
+"""What a frame adds to the data in it, at most."""
 
 
 class _Wire(Struct, frozen=True, array_like=True, gc=False):
@@ -441,12 +445,40 @@ _encoder: Final = msgspec.msgpack.Encoder(uuid_format="bytes")
 _decoder: Final = msgspec.msgpack.Decoder(Frame)
 
 
+class FrameTooLong(LimitError):
+    """A frame that no node would take: it would break the connection, and with it what all other calls say over it."""
+
+    def __init__(self, body: Body, size: int) -> None:
+        what = type(body).__name__
+        super().__init__(f"{what} of {size} bytes cannot cross to another process: {MAX_FRAME} are the most")
+
+
+def check_length(body: CallBody) -> None:
+    """Look at a body before it is numbered and kept for repetition.
+
+    Raises:
+        FrameTooLong: It does not fit into a frame.
+    """
+    data: Any = getattr(body, "data", None)
+    size = len(data) if data is not None else len(_encoder.encode(body))
+    if size > MAX_FRAME - _AROUND:
+        raise FrameTooLong(body, size)
+
+
 def encode(frame: Frame, into: bytearray) -> None:
-    """Append a frame to a packet."""
+    """Append a frame to a packet.
+
+    Raises:
+        FrameTooLong: It is not appended.
+    """
     start = len(into)
     into += b"\0\0\0\0"
     _encoder.encode_into(frame, into, start + _LENGTH)
-    into[start : start + _LENGTH] = (len(into) - start - _LENGTH).to_bytes(_LENGTH)
+    size = len(into) - start - _LENGTH
+    if size > MAX_FRAME:
+        del into[start:]
+        raise FrameTooLong(frame.body, size)
+    into[start : start + _LENGTH] = size.to_bytes(_LENGTH)
 
 
 def decode(packet: bytes | memoryview) -> Iterator[Frame]:

@@ -12,7 +12,7 @@ from msgspec import structs
 from dialog.calls.checkpoint import Checkpoint, fold
 from dialog.calls.events import CALL_EVENTS, CallerSaid, CallEvent, ToolStarted
 from dialog.clock import SYSTEM_CLOCK
-from dialog.errors import LimitError
+from dialog.errors import LimitError, UserCodeError
 from dialog.message import (
     AnsweredBy,
     CallEnd,
@@ -47,6 +47,7 @@ from dialog.workers.frames import (
     Ended,
     Execute,
     Frame,
+    FrameTooLong,
     Happened,
     More,
     Offered,
@@ -397,6 +398,8 @@ class Hosted(Participant):
             return
         try:
             stream.post(body, audio_ms)
+        except FrameTooLong as exc:
+            self.fail(exc)
         except LimitError as exc:
             self._placement.overrun(stream.peer, str(exc))
 
@@ -408,7 +411,7 @@ class Hosted(Participant):
         self.epoch += 1
         answer: asyncio.Future[Taken | Refused] = asyncio.get_running_loop().create_future()
         self._answer = answer
-        stream = self._placement.stream(node, self)
+        self._stream = self._placement.stream(node, self)
         self._slot = True
         offer = Offered(
             voip.metadata,
@@ -420,8 +423,10 @@ class Hosted(Participant):
             voip.progress,
             voip.answered_by or (self._former.known.answered_by if self._former is not None else None),
         )
-        self._placement.send(node, Frame(self.call_id, self.epoch, 0, offer))
-        self._stream = stream
+        try:
+            self._placement.send(node, Frame(self.call_id, self.epoch, 0, offer))
+        except FrameTooLong as exc:
+            raise UserCodeError(f"call {self.call_id}: it has too much to tell another worker: {exc}") from exc
         missed, self._missed = self._missed, []
         self._told_again = missed
         for message in self._ring.since(self._safe_ms):

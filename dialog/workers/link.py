@@ -29,6 +29,7 @@ from dialog.workers.frames import (
     Downloading,
     Ended,
     Execute,
+    FrameTooLong,
     Happened,
     More,
     Outcome,
@@ -90,6 +91,7 @@ class BridgeLink:
         self._closed = False
         self._overrun = False
         self._journaled = 0
+        """Number of the newest entry of the journal; 0: it was not sent."""
         self._reports: dict[tuple[UUID, int], tuple[Playback, float]] = {}
         self._clips = Clips(apology=b"", goodbye=b"")
         self._audio_ms = 0.0
@@ -189,11 +191,14 @@ class BridgeLink:
             StateError: The host does not answer: somebody else may have the call by now.
         """
         del seq
+        no_answer = StateError(f"call {self._stream.call_id}: its journal does not answer")
+        if not self._journaled:  # it could not even be sent
+            raise no_answer
         try:
             async with asyncio.timeout(_JOURNAL_S):
                 await self._stream.wait_acknowledged(self._journaled)
         except TimeoutError:
-            raise StateError(f"call {self._stream.call_id}: its journal does not answer") from None
+            raise no_answer from None
 
     def set_clips(self, clips: Clips) -> None:
         """What the line shall say while no worker has the call."""
@@ -301,6 +306,10 @@ class BridgeLink:
             return 0
         try:
             number = self._stream.post(body, audio_ms)
+        except FrameTooLong as exc:
+            if self._voip is not None:
+                self._voip.fail(exc)
+            return 0
         except LimitError as exc:
             if not self._overrun and self._voip is not None:
                 self._overrun = True

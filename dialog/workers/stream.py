@@ -8,7 +8,7 @@ from uuid import UUID
 
 from dialog.clock import SYSTEM_CLOCK
 from dialog.workers.fabric import Fabric
-from dialog.workers.frames import Acknowledged, CallBody, Frame, Repeat
+from dialog.workers.frames import Acknowledged, CallBody, Frame, Repeat, check_length
 from dialog.workers.ordered import Inbound, Outbound
 
 __all__ = ["CallStream"]
@@ -47,8 +47,10 @@ class CallStream:
         """Send ``body``, which holds ``audio_ms`` of audio; its number, or 0 while it waits.
 
         Raises:
+            FrameTooLong: It cannot cross at all.
             LimitError: The other side takes nothing any more.
         """
+        check_length(body)
         numbered = self.outbound.push(body, SYSTEM_CLOCK.now(), audio_ms)
         if numbered is not None:
             self._fabric.send(self.peer, Frame(self.call_id, self.epoch, numbered.seq, body))

@@ -309,20 +309,27 @@ class Careless(Echo):
         raise ValueError(state)
 
 
-def test_a_state_that_cannot_be_kept_or_taken_back_costs_an_error_and_no_call():
+class Hoarder(Careless):
+    def state(self) -> object:
+        return bytes(5_000_000)
+
+
+@pytest.mark.parametrize(("kind", "why"), [(Careless, "object"), (Hoarder, "5000005 bytes")])
+def test_a_state_that_cannot_be_kept_or_taken_back_costs_an_error_and_no_call(kind, why):
     async def scenario(call: Survivor) -> None:
         errors: list[Any] = []
         call.agent.on(Participant.ERROR, lambda failure: errors.append(str(failure.error)))
         call.says("one")
         await call.quiet()
-        assert any("state() of Careless" in error for error in errors)
+        (told,) = [error for error in errors if f"state() of {kind.__name__}" in error]
+        assert why in told
         call.life.die()
         await call.clock.sleep(0.1)
         call.says("two")
         await call.quiet()
         assert spoken(call)[-1] == ("assistant", "You said: two")
 
-    survives(scenario, Careless)
+    survives(scenario, kind)
 
 
 def test_a_restore_that_raises_is_told_and_the_call_goes_on():

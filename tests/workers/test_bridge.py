@@ -13,11 +13,12 @@ from steady import steady_clock
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.sound import Sound
 from dialog.audio.tones import sine
+from dialog.calls.events import ToolStarted
 from dialog.errors import CarrierError, LimitError, NotSupportedError, StateError, UserCodeError
-from dialog.message import Failure, Message
+from dialog.message import PCM_24K, Failure, Message
 from dialog.participant import Participant
 from dialog.voip.admission import NoWorker
-from dialog.voip.memory import MemoryCarrier, memory_call
+from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.voip import VoIP
 from dialog.workers.hosting import HostingSettings
 
@@ -174,6 +175,27 @@ async def test_a_background_sounds_on_the_line():
         await until(lambda: len(line.heard_audio) > 8 * 200)
 
 
+async def test_the_longest_background_crosses_and_what_is_longer_still_is_refused_where_it_is_posted():
+    async with bridge(clock=FAST) as house:
+        await house.worker("one")
+        call, line, voip = await house.ring(line=MemoryLine(clock=FAST, audio_format=PCM_24K))
+        told: list[Failure] = []
+        voip.on(Participant.ERROR, told.append)
+        voip.set_background(Sound(bytes(range(256)) * 33_750, PCM_24K), gain_db=0.0)  # three minutes
+        await until(lambda: line.heard_audio)
+        assert not told
+        voip.post(Message(uuid=uuid4(), data=bytes(12_000_000)))
+        (failure,) = told
+        assert isinstance(failure.error, LimitError)
+        assert "12000" in str(failure.error)
+        short = Message(uuid=uuid4(), data=bytes(4800), done=True)
+        dispatched = []
+        voip.on(VoIP.MESSAGE_DISPATCHED, dispatched.append)
+        voip.post(short)
+        await until(lambda: short.uuid in dispatched)
+        assert not house.hosted(call).handed_over
+
+
 async def test_the_greeting_is_posted_before_the_stream_and_heard_when_it_starts():
     async with bridge(clock=FAST) as house:
         message = speech(300)
@@ -270,6 +292,26 @@ async def test_an_agent_whose_line_takes_nothing_is_told_so_once():
             voip.resume()
         house.fabric.receiver = house.host
         assert [type(each.error) for each in told] == [LimitError]
+
+
+@pytest.mark.parametrize("full_of", ["audio", "wishes"])
+async def test_what_could_not_even_be_sent_is_not_taken_for_kept(full_of):
+    async with bridge(clock=FAST) as house:
+        await house.worker("one")
+        _, _, voip = await house.ring()
+        assert voip.journal is not None
+        house.fabric.receiver = None  # it reads, and nothing comes of it
+        if full_of == "audio":
+            voip.post(Message(uuid=uuid4(), data=tone(90_000)))
+            voip.post(Message(uuid=uuid4(), data=tone(20)))
+        else:
+            for _ in range(20_001):
+                voip.pause()
+        event = ToolStarted(seq=0, at_s=0.0, turn=uuid4(), call_id="1", name="charge", arguments="{}")
+        voip.journal.append(event)
+        with pytest.raises(StateError, match="journal"):
+            await asyncio.wait_for(voip.journal.acknowledged(0), 10)
+        house.fabric.receiver = house.host
 
 
 async def test_a_thousand_calls_leave_nothing_on_either_side():

@@ -10,6 +10,7 @@ import pytest
 from bridges import Bridge, bridge, until
 from test_bridge import FAST, speech, tone
 
+from dialog.calls.checkpoint import Checkpoint
 from dialog.message import Clips, Message
 from dialog.voip.memory import MemoryCarrier, MemoryLine, memory_call
 from dialog.voip.voip import VoIP
@@ -397,3 +398,22 @@ async def test_audio_that_comes_when_its_part_was_lost_with_a_stream_keeps_no_ap
         await house.kill("one")
         await asyncio.wait_for(call.wait_closed(), 10)
         assert again.heard_audio == APOLOGY + GOODBYE
+
+
+async def test_a_call_with_too_much_to_tell_is_given_up_and_harms_no_worker_that_it_is_offered_to(caplog):
+    async with bridge(clock=FAST) as house:
+        await two_workers(house)
+        call, line, _ = await house.ring()
+        _, other_line, other = await house.ring()
+        hosted = house.hosted(call)
+        hosted.checkpoint = Checkpoint(state=bytes(12_000_000))
+        await house.kill(hosted.worker)
+        await asyncio.wait_for(call.wait_closed(), 10)
+        assert call.voip.end is not None
+        assert call.voip.end.reason == "lost_worker"
+        assert line.heard_audio.endswith(GOODBYE)
+        assert "too much to tell" in caplog.text
+        message = speech(200)
+        other.post(message)
+        await until(lambda: other_line.heard_audio.endswith(message.data))
+        assert not any(each.handed_over for each in house.host.calls)
