@@ -14,6 +14,7 @@ from dialog.calls.events import (
     CallerSaid,
     CallEvent,
     CallMeasured,
+    CallProgressed,
     CallStarted,
     ErrorRaised,
     HandedOff,
@@ -109,7 +110,7 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
         raise ValueError("the events of a call begin with CallStarted")
     start = events[0]
     turns: dict[UUID, _Turn] = {}
-    by = start.agent
+    by, carrier_call_id = start.agent, start.carrier_call_id
     end_reason = ""
     metrics: SessionMetrics | None = None
     for event in events:
@@ -120,6 +121,8 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
             turn = turns.setdefault(event.turn, _Turn(by))
             turn.agent.append(event.text)
             turn.heard.append(event.heard)
+        elif isinstance(event, CallProgressed):
+            carrier_call_id = event.carrier_call_id or carrier_call_id  # of a call that was placed the carrier has told
         elif isinstance(event, HandedOff):
             by = event.to
         elif isinstance(event, Interrupted):
@@ -136,7 +139,7 @@ def make_report(events: Iterable[CallEvent]) -> SessionReport:
     return SessionReport(
         call_id=start.call_id,
         carrier=start.carrier,
-        carrier_call_id=start.carrier_call_id,
+        carrier_call_id=carrier_call_id,
         from_=start.from_,
         to=start.to,
         direction=start.direction,

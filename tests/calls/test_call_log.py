@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from calling import Caller
+from msgspec import structs
 from sqlalchemy import event, func, select, text, update
 
 from dialog.calls import events as ev
@@ -223,6 +224,22 @@ async def test_a_recording_that_comes_late_is_kept_with_its_call_and_nothing_sta
         assert found.recordings == ("https://carrier.example/1.wav",)
         assert found.ended_at is not None
         assert log._batches._known == set()
+
+
+async def test_a_call_that_was_placed_is_found_by_the_id_that_the_carrier_gave_it(url):
+    events = CallEvents()
+    async with CallLog(url) as log:
+        log.follow(events)
+        call = Caller(events, carrier_call_id="", direction="outbound").start()
+        await flushed(log)
+        call.metadata = structs.replace(call.metadata, carrier_call_id="CA17")
+        call.tell(ev.CallProgressed, state="dialling", carrier_call_id="CA17")
+        await flushed(log)
+        assert (await log.call(call.call_id)).carrier_call_id == "CA17"
+        call.end("no_answer")
+        await flushed(log)
+        assert (await log.call(call.call_id)).carrier_call_id == "CA17"
+        assert (await log.report(call.call_id)).carrier_call_id == "CA17"
 
 
 async def test_parties_whose_names_hold_what_postgresql_does_not_are_kept_without_it(url):

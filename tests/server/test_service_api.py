@@ -64,6 +64,20 @@ async def test_a_call_is_placed_in_the_shape_of_the_seed_and_its_agent_speaks() 
         assert (context["source"], context["order"], context["to"]) == ("api", 7, THEIRS)
 
 
+async def test_a_placed_call_stands_in_the_log_with_the_id_that_the_carrier_gave_it(tmp_path) -> None:
+    async with service_line(public=True, log=f"sqlite:///{tmp_path / 'calls.db'}") as line:
+        line.rest.callees[THEIRS] = Callee(light=True)
+        answer = await line.client.post("/call/start", placed())
+        session, log = line.service.session(UUID(answer.body["call_id"])), line.service.log
+        await until(lambda: session.transcript)
+        await line.client.post(f"/v1/calls/{session.call.call_id}/hangup")
+        await until(lambda: session.end is not None)
+        await log.flush()
+        (sid,) = (call.sid for call in line.rest.placed)
+        assert (await log.call(session.call.call_id)).carrier_call_id == sid
+        assert (await log.report(session.call.call_id)).carrier_call_id == sid
+
+
 async def test_a_machine_that_answers_is_hung_up_on_if_that_is_wanted() -> None:
     async with service_line(public=True) as line:
         line.rest.callees[THEIRS] = Callee(light=True, answered_by="machine_start", verdict_s=0.1)

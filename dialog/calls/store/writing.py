@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from dialog.calls.events import CallEnded, CallEvent, CallStarted, RecordingReady
+from dialog.calls.events import CallEnded, CallEvent, CallProgressed, CallStarted, RecordingReady
 from dialog.calls.publish import Notice
 from dialog.calls.report import SessionReport
 from dialog.calls.store import tables as t
@@ -120,6 +120,9 @@ class BatchWriter:
             if begun:
                 await self._begin(connection, list(begun.values()))
             await connection.execute(self._insert(t.events).on_conflict_do_nothing(), rows)
+            for notice in batch:
+                if isinstance(notice.event, CallProgressed) and notice.event.carrier_call_id:
+                    await _name(connection, notice.call.call_id, notice.event.carrier_call_id)
             if recordings:
                 await connection.execute(self._insert(t.recordings).on_conflict_do_nothing(), recordings)
             reports = {
@@ -224,6 +227,12 @@ class BatchWriter:
             ),
             chains,
         )
+
+
+async def _name(connection: AsyncConnection, call_id: UUID, carrier_call_id: str) -> None:
+    """A call that was placed had no id of the carrier's when it began."""
+    placed = sa.update(t.calls).where(t.calls.c.call_id == call_id)
+    await connection.execute(placed.values(carrier_call_id=storable(carrier_call_id)[:128]))
 
 
 def _made_by(maker: OutgoingMaker, notice: Notice, report: SessionReport | None) -> list[Outgoing]:
