@@ -58,6 +58,8 @@ class Child:
         )
         assert self.process.stdin is not None
         self.process.stdin.write(msgspec.json.encode(self.orders) + b"\n")
+        if self.told:  # while it was not there yet, so that it did not hear of it
+            self.tell()
 
     async def wait(self, start_s: float) -> int:
         """Wait for its end, and return how it ended; one that is not ready within ``start_s`` is killed."""

@@ -245,7 +245,7 @@ class Host:
             self.gone(node, f"not heard for {self._fabric.silence_s:g} s")
         beat = Heartbeat(len(self._calls), lag_ms=round(self._ticker.lag_ms(), 1))
         for known in self.directory:
-            if known.ours:
+            if known.held:  # also of calls that have ended: whoever is not heard is given up
                 self.send(known.node, Frame(NOBODY, 0, 0, beat))
         for call in self.calls:
             call.tick(now)

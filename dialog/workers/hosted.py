@@ -188,11 +188,12 @@ class Hosted(Participant):
             self._answer.set_result(Refused("gone", reason))
         if node != self.worker:
             return
-        logger.warning("call %s: its worker %s is lost: %s", self.call_id, node, reason)
-        self.withdraw()
-        if self.voip.state == "ended":
+        if self.voip.state == "ended":  # what it waited for there is told to nobody
+            self.withdraw()
             self.dispose()
             return
+        logger.warning("call %s: its worker %s is lost: %s", self.call_id, node, reason)
+        self.withdraw()
         self.handed_over += 1
         self._search.lost()
 

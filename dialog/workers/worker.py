@@ -8,7 +8,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from dialog.clock import SYSTEM_CLOCK, Clock
-from dialog.errors import UserCodeError
+from dialog.errors import DialogError, UserCodeError
 from dialog.message import CallEnd
 from dialog.providers.registry import find_class
 from dialog.scope import CallScope
@@ -311,7 +311,12 @@ class Worker:
         if former is not None:
             self._leaving.add(former)
             former.end("revoked", "the call was given to this worker again")
-        call = _RemoteCall(self, host, epoch, offer)
+        try:
+            call = _RemoteCall(self, host, epoch, offer)
+        except DialogError as exc:  # there is no such VoIP here
+            logger.error("call %s cannot be taken: %s", call_id, exc)  # noqa: TRY400
+            self._answer(host, call_id, epoch, Refused("error", str(exc)))
+            return
         self._calls[call_id] = call
         try:
             call.belongings.offer(take_expected(call_id) or self._on_voip)

@@ -166,6 +166,23 @@ async def test_a_process_that_cannot_be_started_now_is_started_later(monkeypatch
                 assert await running
 
 
+async def test_a_process_that_was_to_start_when_all_are_told_to_stop_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("dialog.workers.supervisor.backoff_s", lambda _: 0.5)
+    async with NatsServer() as server:
+        supervisor = Supervisor(Orders(node="", target=ANSWERING), NatsSettings(servers=(server.url,)))
+        stop, again = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(supervisor.run(stop, again))
+        try:
+            await until(lambda: supervisor._children)
+            stop.set()
+            async with asyncio.timeout(20):
+                assert await asyncio.shield(running)
+            assert not supervisor.pids
+        finally:
+            again.set()
+            await asyncio.wait([running])
+
+
 async def test_processes_whose_supervisor_is_killed_finish_their_calls_and_go():
     async with (
         NatsServer() as server,

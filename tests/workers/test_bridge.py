@@ -6,6 +6,7 @@ import asyncio
 from itertools import pairwise
 from uuid import uuid4
 
+import msgspec
 import pytest
 from bridges import bridge, until
 from steady import steady_clock
@@ -220,6 +221,23 @@ async def test_an_on_voip_that_raises_refuses_the_call_and_leaves_nothing():
         call.end("error")
         await asyncio.wait_for(call.wait_closed(), 5)
         await until(lambda: not worker.left)
+
+
+async def test_a_worker_that_does_not_have_the_carriers_package_says_so():
+    async with bridge(clock=FAST) as house:
+        worker = await house.worker("one")
+        taken = []
+
+        def take(voip: VoIP) -> None:
+            voip.metadata = msgspec.structs.replace(voip.metadata, carrier="faraway")
+            taken.append(house.host.take(voip))
+
+        call, _ = memory_call(take, clock=FAST)
+        with pytest.raises(UserCodeError, match="worker one: .*faraway"):
+            await asyncio.wait_for(taken[0].taken, 10)
+        call.end("test")
+        await call.wait_closed()
+        assert not worker.left
 
 
 async def test_slots_are_exact_whoever_offers():

@@ -29,6 +29,8 @@ from dialog.clock import SYSTEM_CLOCK
 from dialog.errors import ConfigurationError
 from dialog.loop import new_event_loop
 from dialog.message import Message
+from dialog.participant import Participant
+from dialog.scope import CallScope
 from dialog.testing.nats_server import NatsServer
 from dialog.voip.admission import NoWorker
 from dialog.voip.memory import memory_call
@@ -193,6 +195,30 @@ async def killed_again_and_again() -> None:
         for fabric in fabrics:
             await fabric.close()
         await until(lambda: not any("nats" in str(task.get_coro()) for task in asyncio.all_tasks() - ours))
+
+
+async def test_a_host_is_heard_for_as_long_as_a_call_of_its_waits_for_a_recording(monkeypatch, caplog):
+    monkeypatch.setattr(NatsFabric, "host_lost_s", 1.5)
+
+    class Waiting(Participant):
+        pass
+
+    def wait(voip: VoIP) -> None:
+        scope, waiting = CallScope.current(), Waiting()
+        assert scope is not None
+        voip.on(VoIP.ENDED, lambda _: scope.linger(waiting, 60.0))
+
+    async with bridge(clock=FAST) as house:
+        worker = await house.worker("one", wait)
+        _, line, voip = await house.ring()
+        line.hang_up()
+        await until(lambda: voip.end is not None and not worker.calls)
+        beats = worker._beats
+        await until(lambda: worker._beats > beats + 10)  # two seconds of both
+        assert worker.left == 1
+        assert worker.hears("host")
+        assert "is gone" not in caplog.text
+    assert "is lost" not in caplog.text, "a call that has ended has nothing to lose"
 
 
 async def test_no_call_is_offered_to_anybody_while_nats_is_away():
