@@ -233,7 +233,7 @@ async def test_a_worker_that_does_not_have_the_carriers_package_says_so():
             taken.append(house.host.take(voip))
 
         call, _ = memory_call(take, clock=FAST)
-        with pytest.raises(UserCodeError, match="worker one: .*faraway"):
+        with pytest.raises(UserCodeError, match=r"worker one: .*faraway"):
             await asyncio.wait_for(taken[0].taken, 10)
         call.end("test")
         await call.wait_closed()
