@@ -104,6 +104,8 @@ class Batch:
         self._rows: dict[str, Row] = {row.number: row for row in table.good}
         self._plan = DialPlan(self._rows, settings.retry)
         self._final: dict[str, Attempt] = {}
+        self._doubtful: dict[str, str] = {}
+        """Why it is not known what has come of a call of an earlier run: another run will ask again."""
         self._talking = 0
         self._stopping = asyncio.Event()
         self._step = asyncio.Event()
@@ -120,6 +122,8 @@ class Batch:
         bad = len(self._table.rows) - len(self._rows)
         if bad:
             outcomes["invalid"] = bad
+        if self._doubtful:
+            outcomes["unknown"] += len(self._doubtful)
         return Progress(
             total=len(self._table.rows),
             left=self._plan.left,
@@ -129,7 +133,7 @@ class Batch:
         )
 
     async def run(self) -> bool:
-        """Dial until nothing is left, or :meth:`stop`; whether nothing is left.
+        """Dial until nothing is left, or :meth:`stop`; whether nothing is left, not even for another run.
 
         Raises:
             UserCodeError: The code that takes the calls raised: none of the others would fare better.
@@ -153,7 +157,7 @@ class Batch:
                 call.cancel()
             if calls:
                 await asyncio.wait(calls)
-        return self._plan.finished
+        return self._plan.finished and not self._doubtful
 
     def results(self) -> list[dict[str, object]]:
         """What came of each row, by the names of :data:`RESULT_COLUMNS`, in their order."""
@@ -219,7 +223,10 @@ class Batch:
         except CarrierError as exc:
             if exc.status in _REFUSED_LOGIN:
                 raise AuthenticationError("twilio", str(exc)) from exc
-            await self._done(attempt.number, attempt, Outcome(outcome="unknown", detail=str(exc)))
+            # No outcome in the ledger: what is not known now may be known to another run.
+            self._doubtful[attempt.number] = str(exc)
+            self._plan.active.discard(attempt.number)
+            self._changed()
             return
         status = found.status.replace("-", "_")
         answered = status == "completed"
@@ -334,7 +341,8 @@ class Batch:
         if not attempts:
             return {"call_outcome": "not_dialled"}
         last = attempts[-1]
-        outcome = last.outcome or Outcome(outcome="unknown", detail="its end is not known yet")
+        doubt = self._doubtful.get(row.number, "its end is not known yet")
+        outcome = last.outcome or Outcome(outcome="unknown", detail=doubt)
         return {
             "call_outcome": outcome.outcome,
             "call_detail": outcome.detail,

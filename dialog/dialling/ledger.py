@@ -98,6 +98,7 @@ class Ledger:
         self.path = path
         self.attempts: dict[UUID, Attempt] = {}
         """All that count, oldest first."""
+        self._by_number: dict[str, list[Attempt]] = {}
         self._wall = wall
         self._lock = asyncio.Lock()
         try:
@@ -121,7 +122,7 @@ class Ledger:
 
     def of(self, number: str) -> list[Attempt]:
         """The attempts to reach a number, oldest first."""
-        return [attempt for attempt in self.attempts.values() if attempt.number == number]
+        return list(self._by_number.get(number, ()))
 
     async def placing(self, number: str, call_id: UUID) -> None:
         """The carrier is about to be asked; said again for the same call it is no news."""
@@ -170,11 +171,13 @@ class Ledger:
     def _take(self, entry: Entry) -> None:
         match entry:
             case Placing():
-                self.attempts[entry.call_id] = Attempt(entry.number, entry.call_id, entry.at)
+                attempt = self.attempts[entry.call_id] = Attempt(entry.number, entry.call_id, entry.at)
+                self._by_number.setdefault(entry.number, []).append(attempt)
             case Placed():
                 self.attempts[entry.call_id].call_sid = entry.call_sid
             case NotPlaced():
-                del self.attempts[entry.call_id]
+                attempt = self.attempts.pop(entry.call_id)
+                self._by_number[attempt.number].remove(attempt)
             case Done():
                 attempt = self.attempts[entry.call_id]
                 attempt.outcome, attempt.done_at = entry.outcome, entry.at
