@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from dialog.clock import Clock
-from dialog.errors import ConfigurationError, LimitError
+from dialog.errors import ConfigurationError, LimitError, StateError
 
 __all__ = ["CallPacer", "Pacer", "Pacing"]
 
@@ -143,6 +143,7 @@ class CallPacer:
 
         Raises:
             LimitError: It took longer than ``wait_s``.
+            StateError: The call has ended meanwhile.
         """
         self._pacer.refused(self._clock.now(), retry_after_s)
         self._pacer.ask(call, again=True)
@@ -153,8 +154,11 @@ class CallPacer:
         self._pacer.accepted()
 
     def over(self, call: int) -> None:
-        """A call has ended, or was never placed."""
+        """A call has ended, or was never placed; its wait, if there is one, ends with a :class:`StateError`."""
         self._pacer.withdraw(call)
+        turn = self._turns.get(call)
+        if turn is not None and not turn.done():
+            turn.set_exception(StateError("the call has ended while it waited to be placed"))
         self._grant()
 
     async def _wait(self, call: int) -> None:

@@ -260,6 +260,59 @@ async def test_a_call_that_waits_too_long_for_its_turn_is_not_placed():
         assert len(voips) == 1
 
 
+async def test_a_call_that_is_ended_while_too_many_requests_are_waited_for_is_not_placed():
+    async with outbound_line() as (gateway, account, voips):
+        account.faults = Faults(refuse=429, refuse_headers={"Retry-After": "30"})
+        placing = asyncio.create_task(place(gateway))
+        await until(lambda: voips and gateway._outbound._pacer.waiting)
+        await voips[0].hangup()
+        async with asyncio.timeout(5):
+            with pytest.raises(StateError, match="ended"):
+                await placing
+        account.faults = Faults()
+        assert voips[0].end.reason == "agent_hangup"
+        assert not account.placed
+        assert gateway._outbound._pacer.active == gateway._outbound._pacer.waiting == 0
+
+
+async def test_a_call_that_is_ended_right_before_twilio_is_asked_is_not_placed():
+    async with outbound_line() as (gateway, account, voips):
+        account.callees[THEIRS] = ANSWERS
+
+        async def before():
+            await voips[0].hangup()
+
+        with pytest.raises(StateError):
+            await place(gateway, before=before)
+        assert not account.placed
+
+
+async def test_a_call_whose_turn_comes_when_the_gateway_drains_is_not_placed():
+    pacing = Pacing(calls_per_s=1000.0, concurrency=1, wait_s=5.0)
+    async with outbound_line(pacing=pacing) as (gateway, account, voips):
+        account.any_callee = ANSWERS
+        first = await place(gateway)
+        second = asyncio.create_task(place(gateway, "+15550124"))
+        await until(lambda: gateway._outbound._pacer.waiting)
+        draining = asyncio.create_task(gateway.drain(5))
+        await asyncio.sleep(0)
+        await first.hangup()
+        with pytest.raises(StateError):
+            await second
+        assert await draining
+        assert len(account.placed) == len(voips) == 1
+
+
+async def test_a_phone_that_rings_when_the_gateway_closes_rings_no_more():
+    async with outbound_line() as (gateway, account, _voips):
+        account.callees[THEIRS] = Callee(ring_s=60)
+        await place(gateway)
+        await until(lambda: account.placed[0].status == "ringing")
+        await gateway.close()
+        async with asyncio.timeout(5):
+            await until(lambda: account.placed[0].status in ("canceled", "completed"))
+
+
 async def test_a_document_that_is_too_long_for_the_request_is_fetched():
     async with outbound_line(stream_parameters=("a", "b", "c", "d", "e", "f", "g", "h", "i")) as (
         gateway,

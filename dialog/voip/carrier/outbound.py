@@ -103,14 +103,18 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
         """
         self._check()
         self._switchboard.call_settings.destinations.check(wanted.to, f"call {wanted.call_id}")
-        if self._switchboard.closing or self._switchboard.draining:
-            raise StateError("the gateway takes no more calls")
+        self._check_open()
         turn = await self._pacer.turn()
         try:
+            self._check_open()
             return await self._place(wanted, site, turn, on_voip, before)
         except BaseException:
             self._pacer.over(turn)
             raise
+
+    def _check_open(self) -> None:
+        if self._switchboard.closing or self._switchboard.draining:
+            raise StateError("the gateway takes no more calls")
 
     async def _place(
         self,
@@ -141,8 +145,6 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
                 record.watch = AnswerWatch(voip, wanted.detection)
             if record.taken is not None:
                 await asyncio.shield(record.taken)
-            if call.state == "ended":
-                raise StateError(f"call {wanted.call_id}: it was ended before it was placed")  # noqa: TRY301
             await self._ask(record, self._placement(record, wanted), turn, before)
         except (CarrierError, LimitError) as exc:
             call.end("failed", str(exc))
@@ -165,6 +167,8 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
         for attempt in range(1, _REFUSALS + 1):
             if before is not None:
                 await before()
+            if call.state == "ended":
+                raise StateError(f"call {record.call_id}: it was ended before it was placed")
             try:
                 record.progressed("dialling", await self._request(placement))
             except CarrierError as exc:

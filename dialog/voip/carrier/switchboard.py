@@ -279,7 +279,9 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
 
     def _must_be_told(self, call: Call) -> bool:
         """Whether the carrier would keep a call that is here, if it were not told when we close."""
-        return call.state not in ("ended", "offered")
+        if call.state == "offered":  # one that came in finds no stream, but one that rings would be answered
+            return call.metadata.direction == "outbound"
+        return call.state != "ended"
 
     async def _admit(self, record: RecordT, metadata: CallMetadata, audio_format: AudioFormat | None = None) -> AnswerT:
         """Decide about a call that has come in; never raises. Its audio is as configured, or as its stream has it."""
