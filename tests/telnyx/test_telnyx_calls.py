@@ -386,6 +386,31 @@ async def test_a_call_whose_stream_does_not_come_back_is_hung_up():
         assert there.voip.end.reason == "lost"
 
 
+async def test_a_stream_that_telnyx_does_not_open_at_first_is_asked_for_again_when_the_old_one_has_stopped():
+    async with house() as there, there.telnyx.dial() as caller:
+        await until(lambda: there.voip.state == "live")
+        there.telnyx.refuse["streaming_start"] = (422, 10015)  # it does not know yet that the socket is gone
+        there.telnyx.late["streaming.stopped"] = 3600.0
+        await caller.drop()
+        await until(lambda: there.voip.state == "lost")
+        record = there.gateway._board.record(there.voip.metadata.call_id)
+        await until(lambda: record.asked == 1)
+        there.telnyx.refuse.clear()
+        there.telnyx.late.clear()
+        await there.telnyx.legs[caller.call_sid].tell("streaming.stopped")
+        await caller.wait_streaming(streams=2)
+        await until(lambda: there.voip.generation == 2)
+
+
+async def test_a_stream_that_telnyx_refuses_ends_the_call_at_once():
+    async with house(codec="L16", sample_rate=16000) as there:
+        there.telnyx.refuse["streaming_start"] = (422, 10015)
+        async with there.telnyx.dial() as caller:
+            await caller.wait_ended(timeout_s=40)
+            assert there.voip.end.reason == "never_connected"
+            assert "streaming start" in there.voip.end.detail
+
+
 async def test_a_call_that_is_over_when_its_stream_breaks_has_ended():
     async with house() as there, there.telnyx.dial() as caller:
         await until(lambda: there.voip.state == "live")

@@ -157,6 +157,19 @@ async def test_a_call_that_gives_no_sign_is_in_doubt(monkeypatch):
         await until(lambda: not there.gateway.calls)
 
 
+async def test_a_call_that_was_given_up_rings_nobody_for_long(monkeypatch):
+    monkeypatch.setattr("dialog.voip.carrier.outbound._DOUBT_S", 0.05)
+    async with house() as there:
+        there.telnyx.callees[TO] = Callee(ring_s=20)
+        there.telnyx.answers_lost = 1
+        there.telnyx.late["call.initiated"] = 2.0
+        with pytest.raises(CarrierError):
+            await there.gateway.call(TO, from_=FROM)
+        await there.telnyx.wait_hung_up()
+        assert there.actions == ["dial", "hangup"]
+        assert there.voip.end.reason == "failed"
+
+
 async def test_placing_calls_needs_the_application_and_an_address():
     async with house(connection_id="") as there:
         with pytest.raises(ConfigurationError, match="needs connection_id"):

@@ -71,6 +71,8 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
         self._reports = Reports()
         self._sayings: Recent[str, Say] = Recent(_SAYINGS)
         """What callers are to be told by Telnyx, by the call_control_id, once their call is answered."""
+        self._unwanted: Recent[UUID, None] = Recent(_SAYINGS)
+        """Calls that were given up while they were placed: if Telnyx has them all the same, they are hung up."""
 
     def check_account(self, fields: Fields) -> None:
         """Check that a request is of our application.
@@ -98,6 +100,10 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
             logger.debug("ignored Telnyx's %.60r, which names no call", event.event_type)
             return Response(status=200)
         call_id = query_call(fields) or call_id_of(carrier_call_id)
+        if call_id in self._unwanted and carrier_call_id:
+            del self._unwanted[call_id]
+            if event.event_type != "call.hangup":
+                self._spawn(self._quietly(self._rest.hangup(carrier_call_id)), f"hang up {call_id}")
         record = self._records.get(call_id)
         if event.event_type == "call.initiated" and event.payload.direction != "outgoing":
             self._offered(call_id, record, event, fields, site)
@@ -363,12 +369,19 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
             if exc.carrier_code == HAS_ENDED:
                 record.gone.set()
                 call.end("caller_hangup")
+            elif call.state == "offered" and not exc.in_doubt:
+                call.end("never_connected", str(exc))
+            else:
+                record.asked = call.generation  # it may be asked again when Telnyx says that the last one has stopped
 
     def _ended(self, record: TelnyxRecord, end: CallEnd) -> None:
         """Our end of a call is not Telnyx's: it is told, unless it knows."""
         if record.deciding or end.reason in _STAYS or record.gone.is_set():
             return
-        if not record.carrier_call_id or self._closing:
+        if not record.carrier_call_id:
+            self._unwanted[record.call_id] = None
+            return
+        if self._closing:
             return
         self._spawn(self._make_sure(record, end.reason), f"hang up {record.call_id}")
 
