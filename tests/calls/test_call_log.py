@@ -379,6 +379,27 @@ def test_a_url_that_is_not_understood_is_refused_and_not_shown(url):
         CallLog(url)
 
 
+@pytest.mark.parametrize(
+    ("place", "word"),
+    [
+        ("sqlite:///{}/nowhere/calls.db", "unable to open"),
+        ("sqlite:///{}/text", "not a database"),
+        ("postgresql://ada:secret@127.0.0.1:1/calls", "127.0.0.1:1/calls .*(refused|failed)"),
+        ("{postgres}", "does not exist"),
+    ],
+)
+async def test_a_database_that_cannot_be_used_is_named_with_the_reason(place, word, tmp_path, request):
+    (tmp_path / "text").write_text("This is a text of some length, and by no means a database. " * 20)
+    if place == "{postgres}":
+        place = request.getfixturevalue("postgres_server").get_uri(database="of_another")
+    log = CallLog(place.format(tmp_path))
+    with pytest.raises(ConfigurationError, match=f"the call log {place[:6]}.*{word}") as told:
+        await log.open()
+    assert "secret" not in str(told.value)
+    assert "\n" not in str(told.value)
+    await log.close()
+
+
 @pytest.mark.parametrize("options", [{"batch_s": 0}, {"buffer": 0}, {"keep_days": 0}, {"lost_after_s": 0}])
 def test_settings_are_checked(options):
     with pytest.raises(ConfigurationError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +68,30 @@ async def upgrade(engine: AsyncEngine) -> None:
     """Make the tables, or bring them up to date; several processes may try at the same time.
 
     Raises:
-        ConfigurationError: The tables are those of a newer version.
+        ConfigurationError: The tables are those of a newer version, or the database cannot be used.
     """
-    async with engine.begin() as connection:
+    async with _usable(engine), engine.begin() as connection:
         await connection.run_sync(_upgrade)
 
 
 async def current(engine: AsyncEngine) -> str:
-    """The revision that the tables have; empty: there are none."""
-    async with engine.connect() as connection:
+    """The revision that the tables have; empty: there are none.
+
+    Raises:
+        ConfigurationError: The database cannot be used.
+    """
+    async with _usable(engine), engine.connect() as connection:
         return await connection.run_sync(_revision)
+
+
+@asynccontextmanager
+async def _usable(engine: AsyncEngine) -> AsyncIterator[None]:
+    try:
+        yield
+    except (sqlexc.SQLAlchemyError, OSError) as exc:
+        reason = exc.orig if isinstance(exc, sqlexc.DBAPIError) else exc
+        url = engine.url.set(drivername=engine.url.get_backend_name()).render_as_string(hide_password=True)
+        raise ConfigurationError(f"the call log {url} cannot be used: {reason or type(exc).__name__}") from exc
 
 
 def _revision(connection: sa.Connection) -> str:

@@ -136,15 +136,19 @@ class CallLog:
         """Connect, make or upgrade the tables, and begin to write.
 
         Raises:
-            ConfigurationError: The tables are those of a newer version.
+            ConfigurationError: The tables are those of a newer version, or the database cannot be used: better now
+                than later.
             StateError: It was closed.
-            sqlalchemy.exc.SQLAlchemyError, OSError: The database cannot be used: better now than later.
         """
         if self._closed:
             raise StateError("this call log was closed: make another")
         if self._tasks:
             return
-        await upgrade(self.engine)
+        try:
+            await upgrade(self.engine)
+        except BaseException:
+            await self.engine.dispose()
+            raise
         self._batches = BatchWriter(self.engine, self.writer, self._tenant_of)
         self._batches.makers = self._makers
         self._keeper = Keeper(
