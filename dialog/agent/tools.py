@@ -20,7 +20,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -375,8 +375,8 @@ class Toolbox:
             return self._returned(call, job.result())
         if isinstance(exc, MCPToolError | ClientToolError | CallHungUp):
             return _failed(call, str(exc)[:_MAX_RESULT])  # a stranger's words: for the model, not for the log
-        if not isinstance(exc, Exception):
-            raise exc
+        if isinstance(exc, KeyboardInterrupt | SystemExit):
+            raise exc  # on the loop they are meant for the process
         logger.error("tool %s (%s) raised", call.name, call.id, exc_info=exc)
         return _failed(call, f"{type(exc).__name__}: {exc}"[:_MAX_REASON])
 
@@ -422,7 +422,14 @@ def _if_wanted(method: Callable[[], Any], wanted: Callable[[], bool], key: str) 
     if not wanted():
         raise _NotWantedError
     _key.set(key)  # in the thread
-    return method()
+    try:
+        return method()
+    except BaseException as exc:
+        if isinstance(exc, Exception) and not isinstance(exc, StopIteration | CancelledError):
+            raise
+        # A future of the loop refuses these, takes them for its own cancellation, or would let them end the
+        # process, which no thread does.
+        raise RuntimeError(f"the function raised {exc!r}") from exc
 
 
 def _finished(call: ToolCall, value: Any) -> ToolResult:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import enum
 import json
@@ -289,6 +290,32 @@ async def test_an_exception_becomes_a_result_and_a_log_line_with_its_traceback(
     assert (await run(Broken(), "cancel_itself")).state == "failed"
     assert "no table left" in caplog.text
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [StopIteration(), asyncio.CancelledError(), concurrent.futures.CancelledError(), GeneratorExit(), SystemExit(2)],
+    ids=lambda exc: f"{type(exc).__module__}.{type(exc).__name__}",
+)
+async def test_what_no_future_can_carry_out_of_a_thread_is_a_failure_like_any_other(exc: BaseException) -> None:
+    class Broken:
+        @tool
+        def fail(self) -> str:
+            raise exc
+
+    async with asyncio.timeout(5):
+        result = await run(Broken(), "fail")
+    assert result.state == "failed"
+    assert type(exc).__name__ in result.content
+
+
+async def test_an_exception_that_is_no_error_is_a_failure_too() -> None:
+    class Broken:
+        @tool
+        async def fail(self) -> str:
+            raise BaseExceptionGroup("both", [GeneratorExit(), ValueError()])
+
+    assert (await run(Broken(), "fail")).state == "failed"
 
 
 async def test_a_slow_coroutine_is_cancelled_and_reported_as_timed_out() -> None:
