@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from dialog.agent.turn import current_turn
 from dialog.agent.turns import signals as sig
 from dialog.agent.turns.settings import TurnSettings
 from dialog.agent.turns.taking import TurnTaking
@@ -75,4 +76,5 @@ class Decider:
     def _tick(self) -> None:
         self._timer = None
         self._timer_at = None
+        current_turn.set(None)  # the timer's own context may be that of a turn, for which this does not speak
         self.feed(sig.Tick())

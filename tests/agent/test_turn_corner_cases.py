@@ -14,6 +14,7 @@ from dialog.agent.agent import Agent
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.agent.turns.settings import BargeIn, Silence, TurnSettings
+from dialog.calls.events import AgentSaid
 from dialog.errors import ProviderError
 from dialog.message import Message
 from dialog.participant import Participant
@@ -353,6 +354,26 @@ def test_a_listener_that_gives_up_a_reply_whose_voice_breaks_leaves_the_line_fre
         assert talk.spoken()[-1] == ("assistant", "You said: hello", "")
 
     on_a_call(scenario, tts=kind())
+
+
+class Storyteller(Agent):
+    async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+        for number in range(20):
+            yield f"word{number} "
+            await self.voip.clock.sleep(0.3)
+
+
+def test_the_end_of_the_call_is_announced_after_a_reply_and_not_within_it():
+    async def scenario(talk):
+        talk.stt.heard("a story")  # the time until the announcement is counted from inside this turn
+        await talk.clock.sleep(8)
+        told, announced = talk(AgentSaid)
+        assert (told.heard.split()[-1], announced.heard) == ("word19", "Soon over.")
+        assert announced.turn != told.turn
+
+    silence = Silence(max_duration_s=12, warn_before_s=8)
+    settings = AgentSettings(turns=TurnSettings(silence=silence), duration_warning="Soon over.")
+    on_a_call(scenario, Storyteller, settings=settings)
 
 
 def test_a_timer_of_a_stream_that_was_cut_may_speak():
