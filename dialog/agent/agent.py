@@ -13,6 +13,7 @@ interruption, a history of what was heard, cleaning up) comes from here.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -101,6 +102,20 @@ class Agent(Participant):
     """Everything that happens in the call, typed and numbered."""
     REPORT: ClassVar[Event[SessionReport]] = Event("report")
     """The session report, once, when the call has ended."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a hook whose work nobody would wait for.
+
+        Raises:
+            ConfigurationError: It is an ``async def``.
+        """
+        super().__init_subclass__(**options)
+        for name in ("on_stt_ready", "state", "restore"):
+            if inspect.iscoroutinefunction(getattr(cls, name)):
+                raise ConfigurationError(
+                    f"{cls.__qualname__}.{name} must be a plain def: it is not waited for; start what takes time "
+                    "with self.spawn(...)"
+                )
 
     def __init__(
         self,
@@ -550,23 +565,29 @@ class Agent(Participant):
         :meth:`activate` or :meth:`set_stt` raises, and ``stt`` is not opened.
         """
 
-    def on_answered_by(self, answered_by: AnsweredBy) -> None:
+    def on_answered_by(self, answered_by: AnsweredBy) -> Coroutine[Any, Any, None] | None:
         """Somebody has taken a call that was placed: the default says what a machine is to be told, and hangs up.
 
         Called once, and again with ``late`` if the carrier's verdict comes after something was assumed. Without
-        machine detection ``who`` is ``unknown``. What is to be hung up on is, whatever you do here.
+        machine detection ``who`` is ``unknown``. What is to be hung up on is, whatever you do here. An override may be
+        an ``async def``.
         """
         if answered_by.then == "leave_message" and not answered_by.late:
             conversation = self._running
             conversation.engine.abort()  # the machine's greeting was no conversation
             conversation.engine.dispatch_message(answered_by.message, PartOptions(allow_interrupt=False))
             conversation.end_after("machine")
+        return None
 
-    def on_idle(self, count: int) -> None:
-        """Nobody has spoken for a while, for the ``count``-th time: the default asks what the settings say."""
+    def on_idle(self, count: int) -> Coroutine[Any, Any, None] | None:
+        """Nobody has spoken for a while, for the ``count``-th time: the default asks what the settings say.
+
+        An override may be an ``async def``.
+        """
         prompt = self._running.endings.prompt(count)
         if prompt:
             self._running.engine.dispatch_message(prompt, PartOptions(paraphrase=True))
+        return None
 
     @asynccontextmanager
     async def script(self, *, private: bool = False) -> AsyncGenerator[ScriptCall]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -74,6 +75,9 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=ev.CallEvent)
 
+Hooked: TypeAlias = Coroutine[Any, Any, None] | None
+"""What a hook returns: nothing, or what its work is, if it is an ``async def``."""
+
 _CONSULT_RING_S = 25.0
 _PRESS_S = 10.0
 """Keys wait so long for what is being said."""
@@ -96,8 +100,8 @@ class Owner(Protocol):
 
     def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]: ...  # noqa: D102
     def on_stt_ready(self, stt: STT) -> None: ...  # noqa: D102
-    def on_idle(self, count: int) -> None: ...  # noqa: D102
-    def on_answered_by(self, answered_by: AnsweredBy) -> None: ...  # noqa: D102
+    def on_idle(self, count: int) -> Hooked: ...  # noqa: D102
+    def on_answered_by(self, answered_by: AnsweredBy) -> Hooked: ...  # noqa: D102
     async def brief(self, voip: VoIP, summary: str) -> bool: ...  # noqa: D102
     def happened(self, event: ev.CallEvent) -> None: ...  # noqa: D102
     def reported(self, report: SessionReport) -> None: ...  # noqa: D102
@@ -608,7 +612,7 @@ class Conversation:
             late=answered_by.late,
             then=answered_by.then,
         )
-        self._owner.on_answered_by(answered_by)
+        self._run_hook(self._owner.on_answered_by(answered_by), "on_answered_by")
 
     # -- what the engine tells --------------------------------------------------------------------
 
@@ -674,7 +678,22 @@ class Conversation:
     def idle(self, count: int) -> None:
         """Nobody has spoken for a while."""
         self.happened(ev.IdlePrompted, count=count)
-        self._owner.on_idle(count)
+        self.prompt(count)
+
+    def prompt(self, count: int) -> None:
+        """Let the agent say something into a silence, for the ``count``-th time."""
+        self._run_hook(self._owner.on_idle(count), "on_idle")
+
+    def _run_hook(self, returned: Hooked, name: str) -> None:
+        """Run to its end what a hook has returned, if it is an ``async def``."""
+        if inspect.iscoroutine(returned):
+            self.spawn(self._hook(returned, name), name)
+
+    async def _hook(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except Exception as exc:  # the user's code: it costs the call nothing else
+            self.failed(as_failure(f"{name}() raised {exc!r}", exc))
 
     def used(self, turn: UUID | None, usage: Usage) -> None:
         """A provider tells what was used, by a turn or by none in particular."""

@@ -230,7 +230,7 @@ class TextSide:
             if self._prompts > _MOST_PROMPTS:
                 agent.hang_up("idle")
             else:
-                agent.on_idle(self._prompts)
+                agent._running.prompt(self._prompts)
 
     def _active(self) -> list[Agent]:
         """The agent that has the call now, if there is one."""

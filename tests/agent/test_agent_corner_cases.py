@@ -14,6 +14,7 @@ from dialog.agent.agent import Agent
 from dialog.agent.schematool import schema_tool
 from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
+from dialog.agent.turns.settings import Silence, TurnSettings
 from dialog.calls.events import CallEnded, CallerSaid, ErrorRaised, ReplyDropped
 from dialog.errors import ConfigurationError, StateError, UnsupportedFormat
 from dialog.llm.llm import LLM, Entry, Finish, TextDelta, ToolCall
@@ -83,6 +84,45 @@ def on_a_call(scenario, kind=Echo, **options):
         return talk
 
     return run_virtual(run)
+
+
+# Hooks.
+
+
+class Patient(Agent):
+    """Its hooks have to ask somebody first."""
+
+    async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+        yield "fine"
+
+    async def on_idle(self, count: int) -> None:
+        await self.voip.clock.sleep(0.5)
+        if count == 2:
+            raise ValueError("nobody knows")
+        self.dispatch_message("Still there?")
+
+
+def test_a_hook_may_be_a_coroutine_and_costs_nothing_else_when_it_raises():
+    async def scenario(talk):
+        await talk.clock.sleep(6)
+        assert talk.spoken() == [("assistant", "Still there?")]
+        await talk.clock.sleep(4)
+        assert talk.errors == ["on_idle() raised ValueError('nobody knows')"]
+        talk.stt.heard("hello")
+        await talk.listens()
+        assert talk.spoken()[-1] == ("assistant", "fine")
+
+    idle = AgentSettings(turns=TurnSettings(silence=Silence(idle_s=4.0, idle_count=3)))
+    on_a_call(scenario, Patient, settings=idle)
+
+
+@pytest.mark.parametrize("name", ["on_stt_ready", "state", "restore"])
+def test_a_hook_that_nobody_waits_for_is_no_coroutine(name):
+    async def hook(self, *given) -> None:
+        raise AssertionError
+
+    with pytest.raises(ConfigurationError, match=rf"Hasty\.{name} must be a plain def"):
+        type("Hasty", (Echo,), {name: hook, "__qualname__": "Hasty"})
 
 
 # A turn that never ends.
