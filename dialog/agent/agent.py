@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from dialog.agent.briefing import brief
+from dialog.agent.claim import is_elsewhere
 from dialog.agent.clienttools import ClientTools
 from dialog.agent.clips import make_clips
 from dialog.agent.conversation import Conversation
@@ -262,7 +263,7 @@ class Agent(Participant):
         """Take the call: open the providers, listen, greet. A call that is live or has ended is taken as it is.
 
         Raises:
-            StateError: The agent is active already, or was disposed of.
+            StateError: The agent is active already or was disposed of, or a provider was, or works for another call.
             ConfigurationError: A text call, and only a model that hears would answer.
             UnsupportedFormat: A provider shares no audio format with the call.
         """
@@ -518,11 +519,14 @@ class Agent(Participant):
             history: It knows what was said; otherwise it begins anew.
 
         Raises:
-            StateError: This agent is not active, or ``agent`` is not free for this call.
+            StateError: This agent is not active, or ``agent``, its voice or its STT is not free for this call.
+            ConfigurationError: ``agent`` was made for an ``s2s`` and the call has none, or the other way round.
+            UnsupportedFormat: Its voice or STT shares no audio format with the call.
         """
         conversation = self._running
         if agent is self or agent.voip is not self.voip or agent._conversation is not None or agent._disposed:
             raise StateError(f"{self.name}: hand_off() needs another agent of the same call that is not active")
+        own = agent._brings(conversation)
         if history:
             self.history.instruct(agent._system)
             agent.history = self.history
@@ -530,24 +534,50 @@ class Agent(Participant):
         agent.home = self.home
         agent._handed_off = False  # it may be the one that had the call before
         agent._events, agent._meter = conversation.events, conversation.meter
-        stt, tts = conversation.stt, conversation.tts
         agent._mcp.open()
         conversation.hand_over(agent, llm=agent.llm, toolbox=agent._toolbox, history=agent.history)
         agent._mcp.tell()
         agent._client_tools.tell()
         agent._vad, self._vad = self._vad or agent._vad, None
         self._handed_off = True
-        if self.voip.medium == "audio":
-            # Ears or a voice that were replaced since it had the call are gone for good.
-            if agent._stt is not None and agent._stt is not stt and not agent._stt.disposed:
-                agent.set_stt(agent._stt)
-            if agent._tts is not None and agent._tts is not tts and not agent._tts.disposed:
-                agent.set_tts(agent._tts)
+        for provider in own:
+            if isinstance(provider, STT):
+                agent.set_stt(provider)
+            else:
+                agent.set_tts(provider)
         agent._taken()
         if agent.greeting:
             agent.dispatch_message(agent.greeting)
         elif agent.llm is not None or conversation.s2s is not None:
             conversation.ask()
+
+    def _brings(self, conversation: Conversation) -> list[STT | TTS]:
+        """The ears and the voice with which this agent is to take over, where they are others than the call's.
+
+        Raises:
+            ConfigurationError: It cannot answer in this call.
+            StateError: They work for another call.
+            UnsupportedFormat: They share no audio format with it.
+        """
+        if self.voip.medium != "audio":
+            return []
+        if conversation.s2s is not None and self._s2s is not conversation.s2s:
+            raise ConfigurationError(
+                f"hand_off(): in this call {conversation.s2s.name} hears and speaks: make {self.name} with s2s=self.s2s"
+            )
+        if conversation.s2s is None and self._realtime and self.llm is None:
+            raise ConfigurationError(
+                f"hand_off(): this call has an stt and a tts: make {self.name} with them and an llm, not with an s2s"
+            )
+        # Ears or a voice that were replaced since it had the call are gone for good.
+        own = [
+            given
+            for given, present in ((self._stt, conversation.stt), (self._tts, conversation.tts))
+            if given is not None and given is not present and not given.disposed
+        ]
+        for given in own:
+            conversation.check(given)
+        return own
 
     def _hand_over(self, returned: object) -> str | None:
         """What a tool has returned, if it is an agent, takes the call, unless the tool has let it already."""
@@ -652,6 +682,7 @@ class Agent(Participant):
 
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old one stays.
+            StateError: It was disposed of (as the old one is then), or works for another call; likewise.
         """
         if self._conversation is not None and self.voip.medium == "audio":
             if stt is not self._conversation.stt:
@@ -664,8 +695,11 @@ class Agent(Participant):
     def set_tts(self, tts: TTS) -> None:
         """Speak with ``tts`` from the next part of speech on. A text call does not sound; it keeps ``tts`` closed.
 
+        The old one is disposed of once it has said what it had begun.
+
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old one stays.
+            StateError: It was disposed of, or works for another call; likewise.
         """
         if self._conversation is not None and self.voip.medium == "audio":
             if tts is not self._conversation.tts:
@@ -684,7 +718,7 @@ class Agent(Participant):
         owned = {
             participant
             for participant in (self.stt, self.tts, self._stt, self._tts, self._vad, self._s2s)
-            if participant is not None and not self._handed_off
+            if participant is not None and not self._handed_off and not is_elsewhere(participant, self.voip)
         }
         self.deactivate()
         super().dispose()

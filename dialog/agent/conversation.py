@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from dialog.agent.cascade import Cascade
+from dialog.agent.claim import claim
 from dialog.agent.digits import Digits, Keypad
 from dialog.agent.driver import as_failure
 from dialog.agent.ears import LocalHearing, last_words
@@ -33,6 +34,7 @@ from dialog.agent.speech import Part, PartOptions
 from dialog.agent.tools import Toolbox
 from dialog.agent.turn import Turn, current_turn
 from dialog.agent.turns import signals as sig
+from dialog.audio.convert import negotiate
 from dialog.calls import events as ev
 from dialog.calls.checkpoint import Checkpoint
 from dialog.calls.meter import CallMeter
@@ -305,7 +307,7 @@ class Conversation:
         if self.stt is not None:
             self._retire(self.stt)
         self.stt = stt
-        stt.on(Participant.ERROR, self._on_failure)
+        self._depend_on(stt)
         stt.on(STT.USAGE, self._on_usage)
 
     def set_tts(self, tts: TTS) -> None:
@@ -314,8 +316,18 @@ class Conversation:
         if self.tts is not None:
             self._retire(self.tts)
         self.tts = tts
-        tts.on(Participant.ERROR, self._on_failure)
+        self._depend_on(tts)
         tts.on(TTS.USAGE, self._on_usage)
+
+    def check(self, provider: STT | TTS) -> None:
+        """Refuse, before anything is changed, who could not take the place of the ears or the voice.
+
+        Raises:
+            StateError: It was disposed of, or works for another call.
+            UnsupportedFormat: It shares no audio format with the call.
+        """
+        claim(provider, self.voip)
+        negotiate(self.voip.audio_format, provider.formats)
 
     def _follow(self, toolbox: Toolbox) -> None:
         """A model that was told the tools is told again when there are others."""
@@ -323,6 +335,11 @@ class Conversation:
         self._toolbox = toolbox
         if (realtime := self._realtime) is not None:
             toolbox.changed = lambda: realtime.instruct(toolbox.specs)
+
+    def _depend_on(self, provider: STT | TTS) -> None:
+        """The call depends on a provider, perhaps again: where it fails for good, so does the call."""
+        provider.off(Participant.ERROR, self._on_retired_failure)
+        provider.on(Participant.ERROR, self._on_failure)
 
     def _retire(self, provider: STT | TTS) -> None:
         """A provider is being replaced: the call no longer depends on it."""

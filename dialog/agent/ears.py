@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from msgspec.structs import replace
 
+from dialog.agent.claim import claim
 from dialog.agent.turnjudge import AudioTurnModel, TurnJudge
 from dialog.agent.vadmode import Listening, VADMode, choose_vad
 from dialog.audio.convert import Converter, negotiate
@@ -235,9 +236,12 @@ class Ears:
 
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old one stays.
+            StateError: It was disposed of, or works for another call; likewise.
         """
-        converter, listening = self._wire(stt)
         old, waiting = self._stt, self._coming
+        if stt is waiting:
+            return
+        converter, listening = self._wire(stt)
         if old is None or old not in _opened:  # it has heard nothing, and has nothing to add
             self._take(stt, converter, listening)
             if old is not None:
@@ -246,6 +250,10 @@ class Ears:
         if waiting is not None:
             self._unwire(waiting)  # it has not heard anything yet
             waiting.dispose()
+            self._coming = None
+        self._leaving.discard(stt)
+        if stt is old:
+            return  # it stays after all
         self._coming = stt
         self._leaving.add(old)
         self._spawn(self._swap(old, stt, converter, listening), "swap of the STT")
@@ -265,7 +273,8 @@ class Ears:
                     await last.wait()
             except TimeoutError:
                 logger.debug("the old STT had no last words")
-        self._let_go(old)
+        if old in self._leaving and old is not self._stt:  # it has not come back
+            self._let_go(old)
 
     def _take(self, stt: STT, converter: Converter | None, listening: Listening) -> None:
         """From now on ``stt`` hears the caller."""
@@ -288,7 +297,9 @@ class Ears:
         if stt not in _opened:
             stt.manual_turns = listening.endpointing == "local"
         if listening.local_vad and self._vad is None:
-            vad = self._vad = self._make_vad()
+            vad = self._make_vad()
+            claim(vad, self._voip)
+            self._vad = vad
             self._when_reached(partial(self._open, vad, self.audio_format))
             vad.on(VAD.SPEECH, self._on_local_edge)
             self._played = PlayedAudio(self.audio_format)
@@ -318,6 +329,7 @@ class Ears:
             self._played.report(playback, self._clock.now())
 
     def _wire(self, stt: STT) -> tuple[Converter | None, Listening]:
+        claim(stt, self._voip)
         audio_format = negotiate(self.audio_format, stt.formats)
         listening = self._listen(stt)
         if stt not in _opened:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from dialog.agent.callerwords import CallerWords
 from dialog.agent.cascade import Cascade
+from dialog.agent.claim import claim
 from dialog.agent.draft import Draft
 from dialog.agent.ears import LocalHearing
 from dialog.agent.host import Host
@@ -103,6 +104,7 @@ class Realtime(Cascade):
 
     def start(self) -> None:
         """Open the model's session and listen to it."""
+        claim(self._s2s, self._voip)
         for event, listener in self._wiring:
             self._s2s.on(event, listener)
         super().start()

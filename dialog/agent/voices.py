@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 from uuid import UUID
 from weakref import WeakSet
 
+from dialog.agent.claim import claim
 from dialog.audio.convert import Converter, negotiate
 from dialog.message import Alignment, AudioFormat, Message
 from dialog.tts.tts import TTS, TTSCapabilities
@@ -72,9 +73,11 @@ class Voices:
 
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old voice stays.
+            StateError: It was disposed of, or works for another call; likewise.
         """
         self._format = self._wire(tts)
         old, self._tts = self._tts, tts
+        self._retired.pop(tts, None)  # it comes back while it still speaks
         speaking = {key for key, voice in self._of.items() if voice is old}
         if speaking:
             self._retired[old] = speaking
@@ -110,6 +113,7 @@ class Voices:
                 voice.dispose()
 
     def _wire(self, tts: TTS) -> AudioFormat:
+        claim(tts, self._voip)
         audio_format = negotiate(self._voip.audio_format, tts.formats)
         self._when_reached(partial(self._open, tts, audio_format))
         tts.on(TTS.MESSAGE, self._speaking.on_audio)

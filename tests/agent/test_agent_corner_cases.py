@@ -16,7 +16,7 @@ from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.agent.turns.settings import Silence, TurnSettings
 from dialog.calls.events import CallEnded, CallerSaid, ErrorRaised, ReplyDropped
-from dialog.errors import ConfigurationError, StateError, UnsupportedFormat
+from dialog.errors import ConfigurationError, StateError, UnsupportedFormat, UserCodeError
 from dialog.llm.llm import LLM, Entry, Finish, TextDelta, ToolCall
 from dialog.message import MULAW_8K, AudioFormat, Message
 from dialog.participant import Participant
@@ -84,6 +84,92 @@ def on_a_call(scenario, kind=Echo, **options):
         return talk
 
     return run_virtual(run)
+
+
+# Providers that come back, or that somebody else has.
+
+
+def test_a_voice_that_comes_back_while_it_still_speaks_stays():
+    async def scenario(talk):
+        first, second = talk.tts, HummingTTS()
+        talk.stt.heard("one two three")
+        await talk.clock.sleep(0.5)
+        talk.agent.set_tts(second)
+        talk.agent.set_tts(first)
+        await talk.listens()
+        talk.stt.heard("four")
+        await talk.listens()
+        assert talk.spoken()[-1] == ("assistant", "You said: four")
+        assert second.disposed
+        assert not first.disposed
+        first.fail(ConfigurationError("broken"))
+        assert talk.errors == ["broken"], "told once"
+
+    on_a_call(scenario)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1])
+def test_ears_that_come_back_before_they_have_left_stay(after_s):
+    async def scenario(talk):
+        first, second = talk.stt, ToldSTT()
+        first.speech_starts()
+        first.hears("one two")
+        talk.agent.set_stt(second)
+        if after_s:
+            first.speech_stops()  # the second one takes over, and the first has last words
+            await talk.clock.sleep(after_s)
+        talk.agent.set_stt(first)
+        first.heard("one two")
+        first.speech_stops()
+        await talk.listens()
+        await talk.clock.sleep(3)
+        first.heard("three")
+        await talk.listens()
+        said = [text for role, text in talk.spoken() if role == "user"]
+        assert said == ["one two", "three"]
+        assert second.disposed
+        assert not first.disposed
+        heard = len(first.audio)
+        talk.line.say(bytes(800))
+        await talk.clock.sleep(0.5)
+        assert len(first.audio) > heard
+
+    on_a_call(scenario)
+
+
+def test_a_provider_that_was_disposed_of_is_refused_and_the_old_one_stays():
+    async def scenario(talk):
+        stt, tts = ToldSTT(), HummingTTS()
+        stt.dispose()
+        tts.dispose()
+        with pytest.raises(StateError, match="ToldSTT was disposed of"):
+            talk.agent.set_stt(stt)
+        with pytest.raises(StateError, match="HummingTTS was disposed of"):
+            talk.agent.set_tts(tts)
+        talk.stt.heard("hello")
+        await talk.listens()
+        assert talk.spoken()[-1] == ("assistant", "You said: hello")
+
+    on_a_call(scenario)
+
+
+def test_the_providers_of_a_call_are_no_other_calls():
+    async def scenario(talk):
+        call, line = memory_call(lambda _: None, clock=talk.clock)
+        for given in ({"stt": talk.stt, "tts": HummingTTS()}, {"stt": ToldSTT(), "tts": talk.tts}):
+            other = Echo(voip=call.voip, **given)
+            with pytest.raises(StateError, match="works for another call already"):
+                other.activate()
+            other.dispose()
+        line.hang_up()
+        await call.wait_closed()
+        talk.stt.heard("hello")
+        await talk.listens()
+        assert talk.spoken()[-1] == ("assistant", "You said: hello")
+
+    talk = on_a_call(scenario)
+    with pytest.raises(UserCodeError, match="was disposed of"):
+        on_a_call(scenario, tts=talk.tts)
 
 
 # Hooks.

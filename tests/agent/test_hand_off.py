@@ -12,10 +12,12 @@ from dialog.agent.agent import Agent
 from dialog.agent.tools import tool
 from dialog.calls.events import CallEnded, CallStarted, HandedOff, ToolEnded
 from dialog.calls.report import make_report
-from dialog.errors import StateError
+from dialog.errors import ConfigurationError, StateError, UnsupportedFormat
 from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall
-from dialog.message import Message
+from dialog.message import AudioFormat, Message
+from dialog.s2s.cascade import CascadeS2S
 from dialog.testing.doubles import HummingTTS, ToldSTT
+from dialog.voip.memory import memory_call
 
 
 class Billing(Agent):
@@ -192,6 +194,36 @@ def test_only_a_free_agent_of_the_same_call_may_take_over():
             talk.agent.hand_off(talk.agent)
 
     on_a_call(scenario, Echo)
+
+
+class Odd(HummingTTS):
+    formats = (AudioFormat(encoding="s16le", sample_rate=1),)
+
+
+def test_who_cannot_speak_or_answer_in_this_call_does_not_get_it():
+    async def scenario(talk):
+        first = talk.agent
+        stt, elsewhere = ToldSTT(), HummingTTS()
+        s2s = CascadeS2S(stt=ToldSTT(), tts=HummingTTS(), llm=Model())
+        call, line = memory_call(
+            lambda voip: Echo(voip=voip, stt=ToldSTT(), tts=elsewhere).activate(), clock=talk.clock
+        )
+        for error, says, given in (
+            (UnsupportedFormat, "no format", {"stt": stt, "tts": Odd()}),
+            (StateError, "another call", {"stt": stt, "tts": elsewhere}),
+            (ConfigurationError, "this call has an stt and a tts", {"s2s": s2s}),
+        ):
+            second = Agent(voip=first.voip, greeting="Hello.", **given)
+            with pytest.raises(error, match=says):
+                first.hand_off(second)
+        assert talk(HandedOff) == []
+        talk.stt.heard("hello there")
+        await talk.quiet()
+        assert talk.spoken()[-1][1] == "You said: hello there", "the first one goes on, with its own ears and voice"
+        line.hang_up()
+        await call.wait_closed()
+
+    on_a_call(scenario)
 
 
 def test_a_call_that_comes_back_is_held_and_let_go_by_the_first():

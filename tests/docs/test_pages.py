@@ -112,7 +112,7 @@ INTERNAL = re.compile(
         __main__ | _\w+ | version | watchdog | cli\..* | \w+\._\w+ | calls\.(page_numbers | stages | tracer) | checks | recent |
         schemas |
         agent\.(
-            alignment | briefing | callerwords | cascade | clienttools | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
+            alignment | briefing | callerwords | cascade | claim | clienttools | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
             ledger | mcptools | menus | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recorded | responder | resume | resumer |
             scribe | scripts\.waiting | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn |
             vadmode | voices

@@ -313,6 +313,21 @@ def test_another_agent_takes_over_with_its_own_tools_and_instructions():
     on_a_call(scenario)
 
 
+def test_an_agent_without_this_calls_model_does_not_get_it():
+    async def scenario(talk):
+        given = ({"stt": ToldSTT(), "tts": HummingTTS()}, {"s2s": CascadeS2S(stt=ToldSTT(), tts=HummingTTS())})
+        for providers in given:
+            other = Agent(voip=talk.agent.voip, llm=RuleLLM(RULES), **providers)
+            with pytest.raises(ConfigurationError, match=r"with s2s=self\.s2s"):
+                talk.agent.hand_off(other)
+        talk.stt.heard("hello")
+        await talk.quiet()
+        assert talk.spoken()[-1] == ("assistant", "You said something.", "")
+
+    talk = on_a_call(scenario)
+    assert talk(HandedOff) == []
+
+
 def test_the_agent_that_a_tool_returns_takes_over():
     class Cashier(Agent):
         @tool
