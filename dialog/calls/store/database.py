@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ async def current(engine: AsyncEngine) -> str:
 
 
 @asynccontextmanager
-async def _usable(engine: AsyncEngine) -> AsyncIterator[None]:
+async def _usable(engine: AsyncEngine) -> AsyncGenerator[None]:
     try:
         yield
     except (sqlexc.SQLAlchemyError, OSError) as exc:
