@@ -88,13 +88,11 @@ class Outbound:
         Raises:
             LimitError: The other side takes nothing any more.
         """
-        if not self._waiting and (not audio_ms or self._under_way_ms < self._window_ms):
-            if not audio_ms:
-                self._count()
-            return self._number(body, now, audio_ms)
-        self._waiting.append((body, audio_ms))
         if not audio_ms:
             self._count()
+        if not self._waiting and (not audio_ms or self._under_way_ms < self._window_ms):
+            return self._number(body, now, audio_ms)
+        self._waiting.append((body, audio_ms))
         self._waiting_ms += audio_ms
         if self._waiting_ms > self._keep_ms:
             self._drop()
@@ -149,9 +147,9 @@ class Outbound:
         return numbered
 
     def _count(self) -> None:
-        self._control += 1
-        if self._control > _MAX_CONTROL:
+        if self._control >= _MAX_CONTROL:
             raise LimitError(f"{_MAX_CONTROL} messages wait for the other process, which takes none")
+        self._control += 1
 
     def _drop(self) -> None:
         kept: deque[tuple[CallBody, float]] = deque()

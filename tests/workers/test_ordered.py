@@ -47,8 +47,24 @@ def test_a_receiver_that_takes_nothing_ends_in_an_error_and_not_in_memory():
     out = outbound()
     for _ in range(20_000):
         out.push(DigitCame("1"), 0.0)
-    with pytest.raises(LimitError):
+    for _ in range(3):
+        with pytest.raises(LimitError):
+            out.push(DigitCame("1"), 0.0)
+    out.acknowledge(20_000, 0.0)
+    assert out.idle
+    for _ in range(20_000):
+        assert out.push(DigitCame("1"), 0.0) is not None, "what was refused takes no place"
+
+
+def test_what_is_refused_while_others_wait_does_not_wait_itself():
+    out = outbound(window_ms=20.0)
+    out.push(AUDIO, 0.0, 20.0)
+    out.push(AUDIO, 0.0, 20.0)
+    for _ in range(20_000):
         out.push(DigitCame("1"), 0.0)
+    with pytest.raises(LimitError):
+        out.push(DigitCame("#"), 0.0)
+    assert DigitCame("#") not in out.withdraw()
 
 
 def test_a_gap_is_asked_for_once_and_again_at_the_next_beat():
