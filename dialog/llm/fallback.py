@@ -11,7 +11,7 @@ from typing import Any, cast
 from dialog.errors import AuthenticationError, ConfigurationError, ProviderError, StateError
 from dialog.llm.continuation import Seam, continued
 from dialog.llm.llm import LLM, Entry, Finish, LLMEvent, LLMRequest, ModelSwitched, TextDelta, ToolCall
-from dialog.net.circuit import Circuit, shared_circuit
+from dialog.net.circuit import Circuit, chain_circuits
 from dialog.watchdog import Watchdog
 
 __all__ = ["FallbackLLM"]
@@ -72,10 +72,9 @@ class FallbackLLM(LLM):
     def circuits(self) -> tuple[Circuit, ...]:
         """Of each model, whether it is worth asking."""
         if not self._circuits:
-            self._circuits = tuple(
-                shared_circuit(llm.identity, failures=self._failures, probe_after_s=self._probe_after_s)
-                for llm in self._llms
-            )
+            identities = [llm.identity for llm in self._llms]
+            circuits = chain_circuits(identities, failures=self._failures, probe_after_s=self._probe_after_s)
+            self._circuits = tuple(circuits)
         return self._circuits
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[LLMEvent]:

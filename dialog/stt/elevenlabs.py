@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -33,6 +34,8 @@ DEFAULT_LANGUAGE = "en"
 
 _REPEATED_MS = 300.0
 """The shortest silence that ends an utterance: sooner than this the same words cannot be said again."""
+_OVERDUE = 8
+"""Texts whose times may still come when they have been told without."""
 
 
 class _Word(Struct):
@@ -157,6 +160,8 @@ class ElevenLabsSTT(TurnSTT):
         """Words came since then."""
         self._untimed: _Event | None = None
         """A final text that waits for its times."""
+        self._overdue: deque[str] = deque(maxlen=_OVERDUE)
+        """Texts that did not wait any longer: their times come too late."""
 
     def url_for(self, audio_format: AudioFormat) -> str:
         """Everything is said in the query; audio and commands are one kind of message."""
@@ -179,6 +184,7 @@ class ElevenLabsSTT(TurnSTT):
         super()._forget()
         self._committed = ("", 0.0)
         self._told_words = False
+        self._overdue.clear()
 
     def _receive(self, data: str | bytes) -> None:
         try:
@@ -193,7 +199,9 @@ class ElevenLabsSTT(TurnSTT):
         elif kind == "committed_transcript":
             self._commit(event, last=not self._waits_for_times)
         elif kind == "committed_transcript_with_timestamps":
-            if self._waits_for_times:
+            if event.text in self._overdue:
+                self._overdue.remove(event.text)
+            elif self._waits_for_times:
                 self._commit(event, last=True)
         elif kind == "session_time_limit_exceeded":
             self._renew()
@@ -211,7 +219,7 @@ class ElevenLabsSTT(TurnSTT):
             self._turn(event.text)
             self._untimed = event  # the times are bound to come, but not for ever
             self._stop_finalizing()
-            self._finalizing = asyncio.get_running_loop().call_later(self._timeout_s, self._commit_untimed)
+            self._finalizing = asyncio.get_running_loop().call_later(self._timeout_s, self._too_late)
             return
         self._untimed = None
         last_text, sent_ms = self._committed
@@ -222,6 +230,11 @@ class ElevenLabsSTT(TurnSTT):
         self._committed, self._told_words = (event.text, now_ms), False
         words = tuple(self._word(word) for word in event.words or () if word.type == "word")
         self._turn_ended(event.text, words=words, language=event.language_code)
+
+    def _too_late(self) -> None:
+        if self._untimed is not None:
+            self._overdue.append(self._untimed.text)
+            self._commit_untimed()
 
     def _commit_untimed(self) -> None:
         if self._untimed is not None:

@@ -271,6 +271,15 @@ async def test_what_one_call_has_learnt_the_next_one_knows() -> None:
     )
 
 
+async def test_of_two_that_are_behind_the_same_server_only_the_one_that_fails_is_left_out() -> None:
+    a, b = Model("A", DOWN, DOWN, identity="server"), Model("B", identity="server")  # with a key of its own each
+    llm = FallbackLLM([a, b])
+    for _ in range(3):
+        assert spoken(await collect(llm)) == "Hello from B."
+    assert len(a.requests) == 2
+    assert [circuit.closed for circuit in llm.circuits] == [False, True]
+
+
 async def test_when_all_have_failed_all_are_tried() -> None:
     a, b = Model("A", DOWN, DOWN), Model("B", DOWN, DOWN)
     llm = FallbackLLM([a, b])

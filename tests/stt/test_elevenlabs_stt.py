@@ -174,6 +174,22 @@ async def test_times_that_never_come_cost_no_words(listen):
         assert ear.finals == SENTENCES[:2]
 
 
+async def test_times_that_come_too_late_say_nothing_twice(listen):
+    async with ElevenLabsSTTEmulator(times=False) as scribe:
+        ear = await listen(scribe, options={"include_timestamps": True}, timeout_s=0.05)
+        await ear.utter(0)
+        await ear.hear(silence(1000))
+        words = [{"text": word, "start": 0.1, "end": 0.2, "type": "word"} for word in SENTENCES[0].split()]
+        again = speech(1, 1200)
+        await ear.hear(again[:4800])  # somebody speaks again
+        late = {"message_type": "committed_transcript_with_timestamps", "text": SENTENCES[0], "words": words}
+        await scribe.sockets[0].send(late)
+        await ear.hear(again[4800:] + silence(900))
+        await ear.until(lambda: len(ear.finals) >= 2)
+        await ear.settled()
+        assert ear.finals == SENTENCES[:2]
+
+
 async def test_a_text_that_waits_for_its_times_outlives_the_connection(listen):
     async with ElevenLabsSTTEmulator(times=False) as scribe:
         ear = await listen(scribe, options={"include_timestamps": True}, timeout_s=5.0)
