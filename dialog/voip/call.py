@@ -360,7 +360,7 @@ class Call:
                 ring_s = self.settings.transfer_s if back_within_s is None else back_within_s + 10.0
                 await self._redirect(command, "transfer", ring_s)
             case SendDigits():
-                await self._redirect(command, "digits", self.settings.digits_s)
+                await self._redirect(command, "digits", self.settings.digits_s + command.lasts_s)
             case Consult(tel=tel, within_s=within_s):
                 self._check_destination(tel)
                 await self._redirect(command, "consult", within_s)

@@ -61,7 +61,7 @@ class CallSettings(Struct, frozen=True, kw_only=True):
     lost_s: float = 5.0
     """How long a broken stream may be away."""
     digits_s: float = 15.0
-    """How long the stream may be away for sending digits."""
+    """How long the stream may be away for sending digits, beside the time that pressing them takes."""
     transfer_s: float = 40.0
     """How long a transfer may take when nobody names a bound."""
     rejoin_s: float = 10.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -29,6 +29,9 @@ __all__ = [
     "UseClientTool",
 ]
 
+_KEY_S: Final = 0.3
+_WAITS_S: Final = {"w": 0.5, "W": 1.0}
+
 
 class Hangup(Struct, frozen=True, tag="hangup"):
     """End the call now."""
@@ -48,6 +51,11 @@ class SendDigits(Struct, frozen=True, tag="send_digits"):
     """Press keys towards the other side: ``0-9 * # w`` (``w`` waits half a second)."""
 
     digits: str
+
+    @property
+    def lasts_s(self) -> float:
+        """How long pressing them takes at most."""
+        return sum(_WAITS_S.get(digit, _KEY_S) for digit in self.digits)
 
 
 class StartRecording(Struct, frozen=True, tag="start_recording"):

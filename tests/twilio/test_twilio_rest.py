@@ -261,6 +261,14 @@ async def test_a_recording_is_downloaded_in_pieces_once_it_is_there(account, res
     assert account.requests[-1].query == (("RequestedChannels", "2"),)
 
 
+@pytest.mark.parametrize("faults", [{"refuse": 500}, {"refuse": 502}, {"drop_after": 0}])
+async def test_a_recording_is_asked_for_again_if_the_carrier_has_trouble(account, rest, faults):
+    account.recording_wav = WAV
+    url, _ = await recorded(account, rest)
+    account.faults = Faults(times=2, **faults)
+    assert b"".join([piece async for piece in rest.download(url)]) == WAV
+
+
 async def test_a_mono_recording_is_downloaded_too(account, rest):
     url, recording = await recorded(account, rest)
     recording.channels = 1
@@ -463,6 +471,32 @@ async def test_a_refused_transfer_leaves_the_call_as_it_was():
         assert line.voip.state == "live"
         await line.socket.stop()
         await until(lambda: line.ends == ["caller_hangup"])
+
+
+async def test_a_transfer_whose_answer_was_lost_takes_its_course():
+    async with public() as (_, phone, rest, voips):
+        line = await live(phone, rest, voips)
+        rest.faults = Faults(refuse=500)
+        with pytest.raises(CarrierError, match="500"):
+            await line.voip.transfer_to("+15559990000", back_within_s=20)
+        rest.faults = Faults()
+        await line.socket.stop()
+        await until(lambda: line.voip.state == "moving")
+        action = f"{phone.url}/dial?call={line.voip.metadata.call_id}&back=1"
+        back = await line.post(action, DialCallStatus="busy", CallStatus="in-progress")
+        await phone.stream(back, line.sid)
+        await until(lambda: line.voip.state == "live")
+        assert (line.events[-1].generation, line.events[-1].resumed) == (2, "transfer_failed")
+
+
+async def test_many_digits_may_take_their_time():
+    async with public() as (gateway, phone, rest, voips):
+        line = await live(phone, rest, voips)
+        await line.voip.send_digits("1" + "w" * 60 + "2")
+        await line.socket.stop()
+        await until(lambda: line.voip.state == "moving")
+        call = gateway.find_call(line.voip.metadata.call_id)
+        assert call._life.deadline - call.clock.now() > 40
 
 
 async def test_digits_are_pressed_and_the_stream_comes_back():

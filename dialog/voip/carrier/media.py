@@ -69,16 +69,18 @@ class RecordingMedia:
             try:
                 response = await self._get(urls[0])
             except (aiohttp.ClientError, TimeoutError) as exc:
-                raise self._error(f"the recording cannot be fetched: {exc!r}") from exc
-            if response.status == 200:
-                return response
-            status = response.status
-            response.release()
-            if status == 400 and len(urls) > 1:
-                del urls[0]
-                continue
-            if status not in (404, 429, 503) or attempt == _ATTEMPTS:
-                break
+                if attempt == _ATTEMPTS:
+                    raise self._error(f"the recording cannot be fetched: {exc!r}") from exc
+            else:
+                if response.status == 200:
+                    return response
+                status = response.status
+                response.release()
+                if status == 400 and len(urls) > 1:
+                    del urls[0]
+                    continue
+                if (status not in (404, 429) and status < 500) or attempt == _ATTEMPTS:
+                    break
             await asyncio.sleep(self._retry_s * 2 ** (attempt - 1))
         advice = {
             401: "check the credentials",

@@ -86,8 +86,8 @@ class TwilioCommands:
                 await self._together().join(call, record, other)
             case TransferTo():
                 await self._transfer(call, record, command)
-            case SendDigits(digits):
-                await self._digits(call, record, digits)
+            case SendDigits():
+                await self._digits(call, record, command)
             case StartRecording(status_url):
                 url = status_url or self._site(record, "start_recording").url("recording", call=record.call_id)
                 record.recording_id = await self.rest.start_recording(record.carrier_call_id, status_url=url)
@@ -165,13 +165,13 @@ class TwilioCommands:
         await self.rest.redirect(record.carrier_call_id, document)
         call.moving("transfer", ring_s + _MARGIN_S)
 
-    async def _digits(self, call: Call, record: TwilioRecord, digits: str) -> None:
-        if not _DIGITS.fullmatch(digits):
+    async def _digits(self, call: Call, record: TwilioRecord, command: SendDigits) -> None:
+        if not _DIGITS.fullmatch(command.digits):
             raise CarrierError("twilio", record.carrier_call_id, "digits may be 0-9 A-D # * w W only")
         site = self._site(record, "send_digits")
         then = site.url("after", call=record.call_id, generation=call.generation)
-        await self.rest.redirect(record.carrier_call_id, twiml.play_digits(digits, then=then))
-        call.moving("digits", call.settings.digits_s)
+        await self.rest.redirect(record.carrier_call_id, twiml.play_digits(command.digits, then=then))
+        call.moving("digits", call.settings.digits_s + command.lasts_s)
 
     def _site(self, record: TwilioRecord, what: str) -> Site:
         if not record.site.public:
