@@ -14,6 +14,7 @@ from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.errors import CarrierError, MissingPublicURL, NotSupportedError, StateError
 from dialog.message import ALAW_8K, PCM_8K, Message, StreamStopped
+from dialog.scope import CallScope
 from dialog.testing.faults import CallFaults
 from dialog.testing.server import Faults
 from dialog.voip.admission import Accept, Document, Reject, Say
@@ -577,9 +578,11 @@ async def test_a_recording_comes_after_the_call():
 
 async def test_telnyx_transcribes_the_call():
     async with house() as there:
-        words = []
+        words, scopes = [], set()
         async with there.telnyx.dial() as caller:
+            scope = there.gateway.find_call(there.voip.metadata.call_id).scope
             there.voip.on(VoIP.TRANSCRIPT, words.append)
+            there.voip.on(VoIP.TRANSCRIPT, lambda _: scopes.add(CallScope.current()))
             await there.voip.start_transcription(language="de")
             asked = there.fields("transcription_start")
             assert (asked["transcription_engine"], asked["transcription_tracks"]) == ("Deepgram", "both")
@@ -591,6 +594,7 @@ async def test_telnyx_transcribes_the_call():
             ("content", "Guten Tag", "caller", True),
             ("stopped", "", "", False),
         ]
+        assert scopes == {scope}, "whoever hears it is in the call"
 
 
 async def test_a_text_message_is_sent_from_the_call():

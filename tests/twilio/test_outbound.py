@@ -16,6 +16,7 @@ from dialog.errors import (
     UserCodeError,
 )
 from dialog.message import Message
+from dialog.scope import CallScope
 from dialog.testing.callee import Callee
 from dialog.testing.server import Faults
 from dialog.voip.answering import MachineDetection
@@ -387,6 +388,27 @@ async def test_a_verdict_that_never_comes_is_assumed():
         with pytest.raises(CallNotAnswered):
             await voip.wait_answered()
         assert voip.end.reason == "machine"
+
+
+async def test_whoever_hears_a_verdict_a_recording_or_a_transcript_is_in_the_call():
+    async with outbound_line() as (gateway, account, _voips):
+        scopes = {}
+
+        def on_voip(voip):
+            for event in (VoIP.ANSWERED_BY, VoIP.RECORDING_URL, VoIP.TRANSCRIPT):
+                voip.on(event, lambda _, event=event: scopes.setdefault(event, set()).add(CallScope.current()))
+
+        gateway.on("voip", on_voip)
+        voip, _ = await detected(account, gateway, ANSWERS)
+        await voip.wait_answered()
+        await until(lambda: voip.state == "live")
+        await voip.start_recording()
+        await voip.start_transcription()
+        account.transcribe(account.placed[0].sid, "hello")
+        scope = gateway.find_call(voip.metadata.call_id).scope
+        await voip.hangup()
+        await until(lambda: len(scopes) == 3)
+        assert set().union(*scopes.values()) == {scope}
 
 
 async def test_a_machine_that_is_only_told_of_is_talked_to():
