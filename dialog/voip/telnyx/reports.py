@@ -32,6 +32,11 @@ class Reports:
 
     def take(self, record: TelnyxRecord, event: CallEvent) -> None:
         """Take a report; one that is unknown is ignored."""
+        if record.call is not None:
+            with record.call.scope.entered():
+                self._take(record, event)
+
+    def _take(self, record: TelnyxRecord, event: CallEvent) -> None:
         match event.event_type:
             case "call.machine.detection.ended" | "call.machine.premium.detection.ended":
                 self._verdict(record, event.payload.result or "", greeting_over=False)
@@ -50,7 +55,8 @@ class Reports:
         """The call is over, and with it its transcription, of which Telnyx does not tell."""
         if record.transcribed and record.call is not None:
             record.transcribed = False
-            record.call.voip.receive(VoIP.TRANSCRIPT, TranscriptStatus(state="stopped"))
+            with record.call.scope.entered():
+                record.call.voip.receive(VoIP.TRANSCRIPT, TranscriptStatus(state="stopped"))
 
     def _verdict(self, record: TelnyxRecord, result: str, *, greeting_over: bool) -> None:
         watch = record.watch

@@ -116,13 +116,14 @@ class Reports:
     def _verdict(self, fields: Fields) -> None:
         form = decode_form(AnsweredByForm, fields)
         call_id, record = named_record(self._records, fields)
-        if record is None or record.watch is None:
+        if record is None or record.call is None or record.watch is None:
             logger.info("call %s: who answered it (%s) is known too late", call_id, form.answered_by)
             return
         who = form.answered_by.partition("_")[0]
         # Beep, silence or something else: in all three cases it has said what it had to say.
         over = form.answered_by.startswith("machine_end")
-        record.watch.verdict(_ANSWERERS.get(who, "unknown"), greeting_over=over)
+        with record.call.scope.entered():
+            record.watch.verdict(_ANSWERERS.get(who, "unknown"), greeting_over=over)
 
     def _conference(self, fields: Fields) -> None:
         form = decode_form(ConferenceForm, fields)
@@ -139,18 +140,18 @@ class Reports:
         record.recording_id = form.recording_sid or record.recording_id
         if record.repeated(("recording", form.recording_sid, form.recording_status)):
             return
-        voip = record.call.voip
-        if form.recording_status == "completed" and form.recording_url:
-            voip.receive(VoIP.RECORDING_URL, form.recording_url)
-        elif form.recording_status in ("absent", "failed"):
-            voip.fail(
-                CarrierError(
-                    "twilio",
-                    record.carrier_call_id,
-                    f"the recording is {form.recording_status} (error {form.error_code or 'not given'}): "
-                    "there is nothing to fetch",
+        with record.call.scope.entered():
+            if form.recording_status == "completed" and form.recording_url:
+                record.call.voip.receive(VoIP.RECORDING_URL, form.recording_url)
+            elif form.recording_status in ("absent", "failed"):
+                record.call.voip.fail(
+                    CarrierError(
+                        "twilio",
+                        record.carrier_call_id,
+                        f"the recording is {form.recording_status} (error {form.error_code or 'not given'}): "
+                        "there is nothing to fetch",
+                    )
                 )
-            )
 
     def _transcription(self, fields: Fields) -> None:
         form = decode_form(TranscriptionForm, fields)
@@ -179,7 +180,8 @@ class Reports:
             confidence=confidence,
             at=form.timestamp,
         )
-        record.call.voip.receive(VoIP.TRANSCRIPT, status)
+        with record.call.scope.entered():
+            record.call.voip.receive(VoIP.TRANSCRIPT, status)
 
 
 def _nobody(_caller: UUID, _other: UUID, _event: str, _call_sid: str) -> None:
