@@ -128,6 +128,8 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
         names = [token.name for token in self.tokens]
         if len(set(names)) != len(names):
             raise ConfigurationError("two API tokens have the same name")
+        if len({token.digest for token in self.tokens}) != len(names):
+            raise ConfigurationError("two API tokens are the same secret: which of their rights would it have?")
 
 
 class PhoneNumber(Struct, frozen=True, kw_only=True):
@@ -257,6 +259,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
             raise ConfigurationError("webhook_path and stream_path must be two paths")
         if self.clients is not None and self.clients.path in (self.webhook_path, self.stream_path):
             raise ConfigurationError(f"{self.clients.path} cannot be a path of the carrier's and of clients at once")
+        if self.numbers and not self.tenants:
+            raise ConfigurationError("numbers are of a tenant, the account at the carrier, and there is none")
         for number_id, number in self.numbers.items():
             if number.assistant and number.assistant not in self.assistants:
                 raise ConfigurationError(f"number {number_id!r}: there is no assistant {number.assistant!r}")
@@ -266,6 +270,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
             strange = token.tenants - set(self.tenants)
             if strange:
                 raise ConfigurationError(f"API token {token.name!r}: there is no tenant {min(strange)!r}")
+        if len({endpoint.name for endpoint in self.webhooks}) != len(self.webhooks):
+            raise ConfigurationError("two webhook endpoints have the same name")
         if self.webhooks and not self.log:
             raise ConfigurationError("webhooks are delivered from the call log: give log=")
         if self.keep_days is not None and not (self.log and self.keep_days > 0):

@@ -264,6 +264,8 @@ class Service:
         """
         config, call_id = self.config, uuid4()
         listed = config.numbers.get(number)
+        if listed is not None and not allowed(config.tenant_of(listed)):
+            raise Unknown("there is no phone number of this id")  # nor does anybody decide about it
         known = listed is not None and assistant in config.assistants
         if config.resolver is None and not known:
             raise Unknown(f"there is no {'assistant' if listed is not None else 'phone number'} of this id")

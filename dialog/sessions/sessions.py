@@ -82,14 +82,15 @@ class Sessions:
                 return Reject()
             decision: object = request.wanted
         else:
+            bound = asyncio.timeout(self.resolver_timeout_s)
             try:
-                async with asyncio.timeout(self.resolver_timeout_s):
+                async with bound:
                     decision = await self._resolver(request)
-            except TimeoutError:
-                logger.error("session %s: the resolver took more than %g s", call_id, self.resolver_timeout_s)  # noqa: TRY400
-                return self._apology
-            except Exception:  # the host's code
-                logger.exception("session %s: the resolver raised", call_id)
+            except Exception:  # the host's code, which may have time-outs of its own
+                if bound.expired():
+                    logger.error("session %s: the resolver took more than %g s", call_id, self.resolver_timeout_s)  # noqa: TRY400
+                else:
+                    logger.exception("session %s: the resolver raised", call_id)
                 return self._apology
         if isinstance(decision, Declined):
             return decision

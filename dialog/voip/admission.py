@@ -109,14 +109,15 @@ async def decide(resolver: Resolver | None, offer: Offer, timeout_s: float) -> D
     if resolver is None:
         return Accept()
     call_id = offer.metadata.call_id
+    bound = asyncio.timeout(timeout_s)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with bound:
             decision: object = await resolver(offer)
-    except TimeoutError:
-        logger.error("call %s: the resolver took more than %g s", call_id, timeout_s)  # noqa: TRY400
-        return None
-    except Exception:
-        logger.exception("call %s: the resolver raised", call_id)
+    except Exception:  # it may have time-outs of its own
+        if bound.expired():
+            logger.error("call %s: the resolver took more than %g s", call_id, timeout_s)  # noqa: TRY400
+        else:
+            logger.exception("call %s: the resolver raised", call_id)
         return None
     if isinstance(decision, Accept | Reject | Say | Document):
         return decision

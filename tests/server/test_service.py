@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,15 @@ from dialog.errors import ConfigurationError
 from dialog.llm.llm import ToolResult
 from dialog.message import CallMetadata
 from dialog.server.callbacks import SessionCallbacks
-from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, TwilioTenant, config_from_env
+from dialog.server.config import (
+    ApiSettings,
+    ApiToken,
+    ClientSettings,
+    PhoneNumber,
+    ServiceConfig,
+    TwilioTenant,
+    config_from_env,
+)
 from dialog.sessions.config import AgentConfig, ProviderConfig
 from dialog.sessions.spec import SessionRequest, SessionSpec
 from dialog.telemetry import Tracing
@@ -253,6 +262,9 @@ async def test_calls_that_ended_long_ago_are_deleted_from_the_log(tmp_path) -> N
         assert (await line.client.get(f"/v1/calls/{old.call_id}")).status == 404
 
 
+HOOK = WebhookEndpoint(name="w", url="https://x.example", secrets=("s" * 24,))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -264,7 +276,12 @@ async def test_calls_that_ended_long_ago_are_deleted_from_the_log(tmp_path) -> N
         ({"numbers": {"a/b": PhoneNumber(number=OURS)}}, "cannot be an id"),
         ({"prefix": "voice"}, "prefix must begin"),
         ({"webhook_path": "/a", "stream_path": "/a"}, "two paths"),
-        ({"webhooks": (WebhookEndpoint(name="w", url="https://x.example", secrets=("s" * 24,)),)}, "call log"),
+        ({"webhooks": (HOOK,)}, "call log"),
+        ({"webhooks": (HOOK, HOOK), "log": "sqlite:///calls.db"}, "the same name"),
+        (
+            {"tenants": {}, "clients": ClientSettings(), "numbers": {"n": PhoneNumber(number=OURS)}},
+            "numbers are of a tenant",
+        ),
         ({"max_calls": 0}, "at least 1"),
         ({"keep_days": 30}, "call log"),
         ({"keep_days": 0, "log": "sqlite:///calls.db"}, "positive"),
@@ -294,6 +311,12 @@ def test_a_service_that_cannot_work_is_refused(changes, message) -> None:
 def test_a_token_that_protects_nothing_is_refused(settings) -> None:
     with pytest.raises(ConfigurationError):
         ApiToken(name="t", **settings)
+
+
+def test_two_tokens_are_two_secrets() -> None:
+    digest = hashlib.sha256(b"t" * 16).hexdigest()
+    with pytest.raises(ConfigurationError, match="the same secret"):
+        ApiSettings(tokens=(ApiToken(name="a", token="t" * 16), ApiToken(name="b", sha256=digest)))
 
 
 def test_secrets_stay_out_of_reprs() -> None:

@@ -18,6 +18,7 @@ from dialog.calls.publish import CallEvents
 from dialog.calls.spending import SpendLimit
 from dialog.calls.store.log import CallLog
 from dialog.message import CallMetadata
+from dialog.server.api.core import HttpRequest
 from dialog.server.config import ApiToken, PhoneNumber, TwilioTenant
 from dialog.sessions.config import AgentConfig
 from dialog.sessions.spec import SessionRequest, SessionSpec
@@ -130,6 +131,28 @@ async def test_a_resolver_knows_assistants_and_numbers_that_the_configuration_do
         assert (await line.client.post("/call/start", placed(assistantId="forbidden"))).status == 404
         assert (await line.client.post("/call/start", placed(assistantId="else"))).status == 404
         assert (await line.client.post("/call/start", placed(phoneNumberId="else"))).status == 404
+
+
+async def test_the_resolver_is_not_asked_about_numbers_of_others() -> None:
+    asked = []
+
+    async def resolve(request: SessionRequest):
+        asked.append(request.wanted.number)
+        return Reject("busy")
+
+    numbers = {"first": PhoneNumber(number=OURS, tenant="a"), "second": PhoneNumber(number=THEIRS, tenant="b")}
+    tenants = {
+        "a": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN),
+        "b": TwilioTenant(account_sid=OTHER, auth_token=TOKEN),
+    }
+    tokens = (ApiToken(name="a", token=SECRET, tenants=frozenset({"a"})),)
+    settings = {"tenants": tenants, "numbers": numbers, "resolver": resolve, "api": api(tokens=tokens)}
+    async with service_line(public=True, **settings) as line:
+        statuses = {
+            number: (await line.client.post("/call/start", placed(phoneNumberId=number))).status for number in numbers
+        }
+    assert statuses == {"first": 403, "second": 404}
+    assert asked == ["first"]
 
 
 async def test_a_session_that_the_resolver_does_not_want_is_forbidden() -> None:
@@ -374,6 +397,21 @@ async def test_the_events_of_one_call_come_over_a_websocket_up_to_its_end() -> N
         await until(lambda: line.service.api._feeds == 0)
 
 
+async def test_who_asks_for_a_call_in_the_moment_of_its_end_is_told_of_that_and_waits_for_nothing() -> None:
+    async with on_a_call() as (line, path, session):
+        api = line.service.api
+        asked = HttpRequest(
+            method="GET", path=f"{path}/events", query={}, headers={"authorization": f"Bearer {SECRET}"}, peer=""
+        )
+        feed = await api.feed(api.head(asked))
+        await line.client.post(f"{path}/hangup")
+        await until(lambda: session.end is not None)
+        async with asyncio.timeout(5):
+            kinds = [happened.kind async for happened in feed if happened is not None]
+        assert kinds == ["call.ended"]
+        assert api._feeds == 0
+
+
 async def test_a_reader_that_is_too_slow_is_dropped_with_a_marker() -> None:
     async with service_line(api=api(feed_limit=2)) as line:
         async with line.session.get(f"{line.origin}/v1/events", headers=HEADERS) as response:
@@ -473,7 +511,9 @@ async def test_a_token_of_one_tenant_sees_nothing_of_another() -> None:
             assert (await line.client.get(path + rest, headers=others)).status == 404
         for rest in ("hangup", "say", "whisper", "transfer"):
             assert (await line.client.post(f"{path}/{rest}", BODIES.get(rest), headers=others)).status == 404
-        assert (await line.client.post("/call/start", START, headers=others)).status == 404
+        for start in (START, placed(assistantId="nobody")):
+            answer = await line.client.post("/call/start", start, headers=others)
+            assert (answer.status, answer.body["detail"]) == (404, "there is no phone number of this id")
         message = {"to": THEIRS, "text": "x", "phone_number_id": "first"}
         assert (await line.client.post("/v1/messages", message, headers=others)).status == 404
         async with line.session.get(f"{line.origin}/v1/events", headers=others) as response:

@@ -16,7 +16,7 @@ from dialog.sessions.config import AgentConfig
 from dialog.sessions.sessions import Sessions, reason
 from dialog.sessions.spec import SessionRequest, SessionSpec
 from dialog.testing import HummingTTS, ScriptedLLM, ToldSTT
-from dialog.voip.admission import Document, Offer, Reject, Say
+from dialog.voip.admission import Document, Offer, Reject, Say, decide
 from dialog.voip.text import TextVoIP
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "twilio"))
@@ -109,6 +109,19 @@ async def test_a_resolver_that_fails_refuses_and_the_caller_is_told(resolver) ->
         document = await phone.ring()
         assert document.verbs == ["Say", "Hangup"]
         assert not voips
+
+
+@pytest.mark.parametrize("asked", ["sessions", "gateway"])
+async def test_a_time_out_within_the_resolver_is_told_as_its_own(asked, caplog) -> None:
+    async def resolve(_):
+        raise TimeoutError("the CRM does not answer")
+
+    if asked == "sessions":
+        assert isinstance(await Sessions({"desk": DESK}, resolver=resolve).decide(request()), Say)
+    else:
+        assert await decide(resolve, Offer(CallMetadata(call_id=uuid4())), 3.0) is None
+    assert "the resolver raised" in caplog.text
+    assert "the CRM does not answer" in caplog.text
 
 
 async def test_without_a_resolver_only_those_are_taken_for_whom_somebody_vouches() -> None:

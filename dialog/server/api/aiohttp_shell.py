@@ -89,13 +89,14 @@ class _Shell:
         feed = await self._api.feed(matched)
         socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=4096)
         self._enter()
-        await socket.prepare(request)
         try:
+            await socket.prepare(request)
             await while_there(_send(socket, feed), _until_closed(socket))
         finally:
             self._leave()
             await feed.aclose()
-            await socket.close()
+            if socket.prepared:
+                await socket.close()
         return socket
 
     def _enter(self) -> None:

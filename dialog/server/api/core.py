@@ -11,11 +11,11 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from dialog.calls.publish import EventReader
+from dialog.calls.publish import EventReader, Notice
 from dialog.errors import ConfigurationError, DialogError
 from dialog.server.api.auth import Doorkeeper
 from dialog.server.api.elsewhere import Elsewhere
-from dialog.server.api.feeds import Feed, everywhere, to_its_end, told_by
+from dialog.server.api.feeds import Feed, Told, everywhere, missed, to_its_end, told, told_by
 from dialog.server.api.handlers import Handlers
 from dialog.server.api.openapi import document
 from dialog.server.api.operations import OPERATIONS, Asked, Operation, locate
@@ -213,7 +213,18 @@ class Api:
         return everywhere(own, peers, lambda node: self.elsewhere.follow(node, _name_of(token)))
 
     def _own(self, call_id: UUID | None, token: ApiToken | None) -> Feed:
-        return told_by(lambda: self.reader(call_id), lambda call: self.handlers.may_see(token, call))
+        return told_by(
+            lambda: self.reader(call_id),
+            lambda call: self.handlers.may_see(token, call),
+            lambda: None if call_id is None else self._end_of(call_id),
+        )
+
+    def _end_of(self, call_id: UUID) -> Told | None:
+        """What is told of a call that has ended; ``None``: it goes on."""
+        session = self._service.session(call_id)
+        if session is None:
+            return missed(call_id)
+        return None if session.end is None else told(Notice(session.call, session.end))
 
     async def _count(self, feed: Feed) -> Feed:
         self._feeds += 1

@@ -15,7 +15,7 @@ from dialog.calls.publish import EventReader, Missed, Notice
 from dialog.message import CallMetadata
 from dialog.voip.peers import PeerLost, Peers
 
-__all__ = ["Batch", "Feed", "Followed", "Told", "everywhere", "missed", "to_its_end", "told_by"]
+__all__ = ["Batch", "Feed", "Followed", "Told", "everywhere", "missed", "to_its_end", "told", "told_by"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,19 @@ def told(happened: Notice | Missed) -> Told:
     return Told(str(event.__struct_config__.tag), happened.to_json(), event.seq)
 
 
-async def told_by(read: Callable[[], EventReader], may_see: Callable[[CallMetadata], bool]) -> Feed:
-    """The events of a reader, which is made when the first one is asked for and closed with the feed."""
+async def told_by(
+    read: Callable[[], EventReader], may_see: Callable[[CallMetadata], bool], last: Callable[[], Told | None]
+) -> Feed:
+    """The events of a reader, which is made when the first one is asked for and closed with the feed.
+
+    ``last``: the only one, if nothing comes any more: what it was asked for has ended before it was made.
+    """
     with read() as reader:
+        only = last()
         yield None
+        if only is not None:
+            yield only
+            return
         while True:
             try:
                 async with asyncio.timeout(_ALIVE_S):
