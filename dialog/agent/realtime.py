@@ -128,7 +128,7 @@ class Realtime(Cascade):
             SessionSpec(
                 input_format=audio_format,
                 output_format=output,
-                prompt=self._prompt,
+                system=self._system,
                 tools=self._tools,
                 vad=vad,
                 history=self._history,
@@ -138,10 +138,10 @@ class Realtime(Cascade):
     def instruct(self, tools: tuple[ToolSpec, ...]) -> None:
         """Another agent has the call: its instructions, which the history begins with, and its tools."""
         self._tools = tools
-        self._s2s.update(prompt=self._prompt, tools=tools)
+        self._s2s.update(system=self._system, tools=tools)
 
     @property
-    def _prompt(self) -> str:
+    def _system(self) -> str:
         return "\n\n".join(leading(self._host.history.items()))
 
     def _history(self) -> list[Item]:

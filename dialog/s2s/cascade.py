@@ -105,9 +105,9 @@ class CascadeS2S(S2S):
         if self._llm is not None:
             self._llm.warm()
 
-    def update(self, *, prompt: str, tools: tuple[ToolSpec, ...]) -> None:
+    def update(self, *, system: str, tools: tuple[ToolSpec, ...]) -> None:
         """See :meth:`S2S.update`."""
-        self._spec = replace(self._spec, prompt=prompt, tools=tools)
+        self._spec = replace(self._spec, system=system, tools=tools)
 
     def post(self, message: Message[bytes]) -> None:
         """See :meth:`S2S.post`."""
@@ -223,7 +223,7 @@ class CascadeS2S(S2S):
         if self._llm is None:
             raise ConfigurationError(f"{self.name} has no llm: give it one, or the agent an inference")
         spec = self._spec
-        prompt = (Entry(role="system", text=spec.prompt),) if spec.prompt else ()
+        prompt = (Entry(role="system", text=spec.system),) if spec.system else ()
         request = LLMRequest(items=(*prompt, *self._memory.items()), tools=spec.tools)
         spoken: Spoken | None = None
         unsaid = ""

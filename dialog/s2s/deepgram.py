@@ -130,7 +130,7 @@ class DeepgramAgentS2S(HostedS2S):
             },
             "think": {
                 "provider": {"type": self._llm, "model": self._model},
-                "prompt": "\n\n".join(filter(None, (spec.prompt, *self._notes))),
+                "prompt": "\n\n".join(filter(None, (spec.system, *self._notes))),
                 "functions": functions_of(spec.tools),
             },
             "speak": {"provider": {"type": "deepgram", "model": spec.voice or self._voice}},

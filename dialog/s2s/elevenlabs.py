@@ -148,8 +148,8 @@ class ElevenLabsAgentS2S(HostedS2S):
     def _greet(self) -> Iterable[str]:
         spec = self._spec
         agent: dict[str, Any] = {"first_message": "" if self._sessions else self._first_message}
-        if spec.prompt:
-            agent["prompt"] = {"prompt": spec.prompt}
+        if spec.system:
+            agent["prompt"] = {"prompt": spec.system}
         if self._language:
             agent["language"] = self._language
         override: dict[str, Any] = {"agent": agent}
@@ -163,7 +163,7 @@ class ElevenLabsAgentS2S(HostedS2S):
             self._send_note(text)
 
     def _send_update(self) -> bool:
-        self._send_note(f"From now on, follow these instructions: {self._spec.prompt}")
+        self._send_note(f"From now on, follow these instructions: {self._spec.system}")
         return False  # the prompt itself is that of the conversation
 
     def _send_words(self, text: str) -> None:

@@ -187,8 +187,8 @@ class GeminiLiveS2S(GeminiProtocol):
             # Else a session ends after 15 minutes.
             "contextWindowCompression": {"slidingWindow": {}},
         }
-        if spec.prompt:
-            setup["systemInstruction"] = {"parts": [{"text": spec.prompt}]}
+        if spec.system:
+            setup["systemInstruction"] = {"parts": [{"text": spec.system}]}
         if spec.tools:
             setup["tools"] = tools_of(spec.tools)
         if self._seeding:

@@ -107,7 +107,7 @@ class GrokS2S(RealtimeS2S):
         if self._language:
             transcription["language_hint"] = self._language
         return {
-            "instructions": spec.prompt,
+            "instructions": spec.system,
             "voice": spec.voice or self._voice,
             "turn_detection": self._detector(spec) or {"type": None},
             "tools": tools_of(spec.tools),

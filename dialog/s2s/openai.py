@@ -123,7 +123,7 @@ class OpenAIRealtimeS2S(RealtimeS2S):
         return {
             "type": "realtime",
             "output_modalities": ["audio"],
-            "instructions": spec.prompt,
+            "instructions": spec.system,
             "audio": {
                 "input": hearing,
                 "output": {

@@ -65,14 +65,15 @@ class SessionSpec(Struct, frozen=True, kw_only=True):
     """The caller's audio: one of :attr:`S2S.formats`."""
     output_format: AudioFormat = MULAW_8K
     """The model's audio: one of :attr:`S2S.output_formats`."""
-    prompt: str = ""
+    system: str = ""
+    """The model's instructions."""
     tools: tuple[ToolSpec, ...] = ()
     voice: str = ""
     """Empty: the one that the provider was made with."""
     vad: Literal["provider", "local"] = "provider"
     """``local``: turns are manual."""
     history: Callable[[], Sequence[Item]] = tuple
-    """Asked on every connection: the conversation so far, as far as it was heard, without the prompt."""
+    """Asked on every connection: the conversation so far, as far as it was heard, without its instructions."""
 
     def __repr__(self) -> str:
         return f"<SessionSpec {self.input_format} {self.output_format} {len(self.tools)} tools, vad={self.vad}>"
@@ -147,7 +148,7 @@ class S2S(Renewable):
         """Start connecting and return."""
 
     @abstractmethod
-    def update(self, *, prompt: str, tools: tuple[ToolSpec, ...]) -> None:
+    def update(self, *, system: str, tools: tuple[ToolSpec, ...]) -> None:
         """Go on with other instructions and tools, from the next reply on."""
 
     @abstractmethod

@@ -176,9 +176,9 @@ class SocketS2S(ReplyingS2S):
         )
         self._socket.open()
 
-    def update(self, *, prompt: str, tools: tuple[ToolSpec, ...]) -> None:
+    def update(self, *, system: str, tools: tuple[ToolSpec, ...]) -> None:
         """See :meth:`S2S.update`."""
-        self._spec = replace(self._spec, prompt=prompt, tools=tools)
+        self._spec = replace(self._spec, system=system, tools=tools)
         if self._ready and not self._send_update():
             self._renewal_due = True
             self._renew_if_quiet()

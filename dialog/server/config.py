@@ -368,7 +368,7 @@ def _agent_from(env: Mapping[str, str], provider: str, model: str, voice: str) -
         raise ConfigurationError(f"TWILIO_PROVIDER must be a name, llm.name or s2s.name, got {provider!r}")
     if not kind:
         kind = "llm" if name in BUILTIN["llm"] and name not in BUILTIN["s2s"] else "s2s"
-    instructions = value_of(env, variable("TWILIO_INSTRUCTIONS")) or value_of(env, variable("SYSTEM_PROMPT"))
+    system = value_of(env, variable("TWILIO_INSTRUCTIONS")) or value_of(env, variable("SYSTEM_PROMPT"))
     greeting = value_of(env, variable("TWILIO_INITIAL_GREETING")) or value_of(env, variable("GREETING"))
     chosen: dict[str, Any] = {"model": model} if model else {}
     spoken: dict[str, Any] = {"voice": voice} if voice else {}
@@ -378,16 +378,16 @@ def _agent_from(env: Mapping[str, str], provider: str, model: str, voice: str) -
             tts=ProviderConfig("", spoken),
             llm=ProviderConfig(name, chosen),
             env=env,
-            instructions=instructions,
+            system=system,
             greeting=greeting,
         )
     verbatim: bool = find_class("s2s", name).capabilities.verbatim  # type: ignore[attr-defined]  # an S2S
     if greeting and not verbatim:
-        instructions = f'{instructions}\nBegin the call with: "{greeting}"'.strip()
+        system = f'{system}\nBegin the call with: "{greeting}"'.strip()
     return AgentConfig(
         s2s=ProviderConfig(name, {**chosen, **spoken}),
         env=env,
-        instructions=instructions,
+        system=system,
         greeting=greeting if verbatim else "",
         settings=AgentSettings(model_opens=bool(greeting) and not verbatim),
     )

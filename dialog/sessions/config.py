@@ -78,7 +78,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
             stt=ProviderConfig("deepgram", {"api_key": "…"}),
             llm=ProviderConfig("openai", {"api_key": "…", "model": "gpt-4.1-mini"}),
             tts=ProviderConfig("cartesia", {"api_key": "…"}),
-            instructions="You answer the phone at Luigi's.",
+            system="You answer the phone at Luigi's.",
             greeting="Luigi's, good evening!",
         )
 
@@ -96,8 +96,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     of ``llm``, of which options such as ``model`` stay. It stays yours."""
     env: Mapping[str, str] | None = None
     """Where keys, models and voices are taken from that are not given; ``read_env()`` reads the environment."""
-    instructions: str = ""
-    """For the model: what :class:`~dialog.agent.agent.Agent` takes as ``system``."""
+    system: str = ""
+    """The model's instructions."""
     greeting: str = ""
     """Said first; empty: the caller speaks first, or with ``settings.model_opens`` the model."""
     tools: tuple[Tool, ...] = ()
@@ -161,8 +161,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
         if session.voice:
             voice: MadeKind = "s2s" if self.s2s is not None else "tts"
             changes[voice] = _with(changes.get(voice, getattr(self, voice)), voice, "voice", session.voice)
-        if session.instructions is not None:
-            changes["instructions"] = session.instructions
+        if session.system is not None:
+            changes["system"] = session.system
         if session.greeting is not None:
             changes["greeting"] = session.greeting
         if session.tools is not None:
@@ -184,7 +184,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
             tts=self._maker("tts", self.tts),
             s2s=self._maker("s2s", self.s2s),
             llm=self._make_llm(),
-            system=self.instructions,
+            system=self.system,
             greeting=self.greeting,
             settings=self.settings,
             tools=self.tools,

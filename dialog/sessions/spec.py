@@ -44,8 +44,8 @@ class SessionSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     """Name of the provider that speaks."""
     voice: str = ""
     """The voice, as its provider calls it."""
-    instructions: str | None = None
-    """For the model, instead of the assistant's; ``None``: those."""
+    system: str | None = None
+    """The model's instructions, instead of the assistant's; ``None``: those."""
     greeting: str | None = None
     """Said first, instead of the assistant's greeting; empty: nothing is; ``None``: that."""
     tools: tuple[str, ...] | None = None
@@ -123,7 +123,7 @@ SessionResolver: TypeAlias = Callable[[SessionRequest], Awaitable[SessionDecisio
 """What a host gives to decide; bounded in time. Nothing is connected before it has accepted."""
 
 
-_WISHES: Final = ("provider", "model", "stt", "tts", "voice", "instructions", "greeting")
+_WISHES: Final = ("provider", "model", "stt", "tts", "voice", "system", "greeting")
 _CLIENT: Final = "client."
 """Before the names of parameters that nobody but the client vouches for."""
 
@@ -131,7 +131,7 @@ _CLIENT: Final = "client."
 def request_of(call: CallMetadata, *, verified: bool) -> SessionRequest:
     """What is asked for by a call that has come in, from a telephone or from a client.
 
-    A client asks by its parameters: ``provider``, ``model``, ``voice``, ``instructions`` and so on, and ``context``, a
+    A client asks by its parameters: ``provider``, ``model``, ``voice``, ``system`` and so on, and ``context``, a
     JSON object. That it has a token says who it is, not what it may ask for: it is not ``verified``. It is if the token
     says what the session is to be like; then that is what is wanted, and what the client asks for is in
     ``context["client"]`` only.

@@ -58,7 +58,7 @@ class ToldS2S(S2S):
         self.spec = spec
         spec.history()
 
-    def update(self, *, prompt: str, tools: tuple[ToolSpec, ...]) -> None:
+    def update(self, *, system: str, tools: tuple[ToolSpec, ...]) -> None:
         """Nothing is thought here."""
 
     def post(self, message: Message[bytes]) -> None:

@@ -219,7 +219,7 @@ class Talker:
         self.spec = SessionSpec(
             input_format=self.s2s.formats[0],
             output_format=self.output_format,
-            prompt="Be brief.",
+            system="Be brief.",
             tools=(BOOK,),
             vad="local" if provider.manual else "provider",
             history=history,

@@ -221,7 +221,7 @@ async def test_other_instructions_keep_the_notes(open_):
         talker = await open_(emulator)
         talker.s2s.add(Entry(role="system", text="The kitchen closes."))
         await emulator.until(lambda: emulator.conversation == [("system", "The kitchen closes.")])
-        talker.s2s.update(prompt="Be kind.", tools=())
+        talker.s2s.update(system="Be kind.", tools=())
         await emulator.until(lambda: emulator.sessions[0].instructions == "Be kind.\n\nThe kitchen closes.")
         assert (emulator.sessions[0].tools, talker.s2s.session) == ([], 1)
 

@@ -281,7 +281,7 @@ async def test_a_new_conversation_is_told_the_old_one(open_):
 async def test_other_instructions_are_told_at_once_and_are_those_of_the_next_conversation(open_):
     async with ElevenLabsAgentEmulator() as emulator:
         talker = await open_(emulator)
-        talker.s2s.update(prompt="Be kind.", tools=())
+        talker.s2s.update(system="Be kind.", tools=())
         await talker.ready(2)
         await emulator.until(lambda: emulator.sessions[-1].instructions == "Be kind.")
         [told] = [frame.json() for frame in emulator.received() if '"contextual_update"' in str(frame.data)]

@@ -307,7 +307,7 @@ def test_another_agent_takes_over_with_its_own_tools_and_instructions():
         talk.agent = other
         talk.stt.heard("book it")
         await talk.quiet()
-        assert talk.s2s._spec.prompt == "You are the cashier."
+        assert talk.s2s._spec.system == "You are the cashier."
         assert talk.spoken()[-1] == ("assistant", "It is paid.", "")
 
     on_a_call(scenario)
@@ -350,7 +350,7 @@ def test_the_agent_that_a_tool_returns_takes_over():
         talk.line.join(talk.call)
         talk.stt.heard("i want to pay")
         await talk.quiet()
-        assert talk.s2s._spec.prompt == "You are the cashier."
+        assert talk.s2s._spec.system == "You are the cashier."
         assert [tool.name for tool in talk.s2s._spec.tools] == ["book_table"]
         assert [event.to for event in talk(HandedOff)] == ["Cashier"]
         assert "The cashier, hello." in [text for _, text, _ in talk.spoken()]

@@ -193,7 +193,7 @@ async def test_headers_options_and_query_are_passed_on(provider, open_):
         if not provider.declares_tools:
             return
         assert [tool["name"] for tool in emulator.sessions[0].tools] == ["book_table"]
-        talker.s2s.update(prompt="Be kind.", tools=())
+        talker.s2s.update(system="Be kind.", tools=())
         await emulator.until(lambda: emulator.sessions[-1].tools == [])
 
 

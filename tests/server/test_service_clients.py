@@ -90,14 +90,14 @@ async def test_a_client_may_come_by_webrtc(asgi) -> None:
 
 async def test_the_session_is_as_the_token_says_whatever_the_client_asks_for() -> None:
     async with service_line(clients=CLIENTS, assistants=DESKS, default_assistant="desk") as line:
-        signed = {"assistant": "night", "instructions": "You are kind.", "context": {"plan": "gold"}}
+        signed = {"assistant": "night", "system": "You are kind.", "context": {"plan": "gold"}}
         told = await token(line, session=signed)
-        wishes = {"instructions": "Obey me.", "context": '{"plan":"free"}', "provider": "openai"}
+        wishes = {"system": "Obey me.", "context": '{"plan":"free"}', "provider": "openai"}
         async with connect(line, told, agent="desk", parameters=wishes) as caller:
             assert await greeted(caller) == "Good night."
             (session,) = line.service.live.live
             spec = SessionSpec.from_json(session.call.session)
-            assert (spec.assistant, spec.instructions, spec.provider) == ("night", "You are kind.", "")
+            assert (spec.assistant, spec.system, spec.provider) == ("night", "You are kind.", "")
             assert session.call.context["plan"] == "gold"
             assert session.call.context["client"] == wishes, "it is told all the same"
         async with connect(line, await token(line)) as caller:
@@ -183,7 +183,7 @@ async def test_what_cannot_be_a_session_gets_no_token() -> None:
             ({"session": {"tools": ["none"]}}, 422),
             ({"session": {"max_duration_s": 0}}, 422),
             ({"session": {"colour": "red"}}, 422),
-            ({"session": {"instructions": "x" * 20_000}}, 422),
+            ({"session": {"system": "x" * 20_000}}, 422),
             ({"life_s": 3601}, 422),
         ):
             answer = await line.client.post("/v1/client-token", body)

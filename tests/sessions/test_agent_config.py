@@ -53,7 +53,7 @@ def taking(config: AgentConfig):
 
 
 async def test_an_agent_of_one_value_speaks_and_uses_its_tools() -> None:
-    config = text([ToolUse("book_table", {"people": 2}), "Booked."], tools=(BOOK, HOURS), instructions="Be brief.")
+    config = text([ToolUse("book_table", {"people": 2}), "Booked."], tools=(BOOK, HOURS), system="Be brief.")
     async with TextSession(taking(config)) as session:
         reply = await session.run("A table for two, please.")
         assert reply.text == "Booked."
@@ -108,13 +108,13 @@ async def test_an_injected_client_wins_over_provider_and_key() -> None:
 
 def test_a_session_changes_what_it_names_and_nothing_else() -> None:
     config = AgentConfig(
-        stt="deepgram", tts="cartesia", llm="openai", env=ENV, instructions="A", greeting="B", tools=(BOOK, HOURS)
+        stt="deepgram", tts="cartesia", llm="openai", env=ENV, system="A", greeting="B", tools=(BOOK, HOURS)
     )
     changed = config.with_session(
         SessionSpec(
             model="m",
             voice="v",
-            instructions="C",
+            system="C",
             tools=("hours",),
             vad="local",
             interruption="after_sentence",
@@ -123,7 +123,7 @@ def test_a_session_changes_what_it_names_and_nothing_else() -> None:
     )
     assert changed.llm == ProviderConfig("openai", {"model": "m"})
     assert changed.tts == ProviderConfig("cartesia", {"voice": "v"})
-    assert (changed.stt, changed.instructions, changed.greeting, changed.tools) == ("deepgram", "C", "B", (HOURS,))
+    assert (changed.stt, changed.system, changed.greeting, changed.tools) == ("deepgram", "C", "B", (HOURS,))
     assert changed.settings.vad == "local"
     assert changed.settings.turns.barge_in.mode == "after_sentence"
     assert changed.settings.turns.silence.max_duration_s == 60.0

@@ -35,7 +35,7 @@ async def test_the_resolver_chooses_the_agent_and_the_context_for_each_call() ->
 
     async def resolve(request: SessionRequest):
         seen.append(request)
-        return SessionSpec(assistant="night", instructions="Whisper.", context={"customer": 17})
+        return SessionSpec(assistant="night", system="Whisper.", context={"customer": 17})
 
     sessions = Sessions({"desk": DESK, "night": NIGHT}, resolver=resolve)
     agents = []
@@ -190,9 +190,9 @@ async def test_what_is_wanted_in_a_token_is_vouched_for_and_the_clients_own_wish
     spec = SessionSpec.from_json(decision.session)
     assert (spec.assistant, spec.greeting, spec.context["plan"]) == ("night", None, "gold")
     assert spec.context["client"] == {"greeting": "Obey me.", "context": '{"plan": "free"}'}
-    unnamed = replace(call, session=SessionSpec(instructions="Be kind.").to_json())
+    unnamed = replace(call, session=SessionSpec(system="Be kind.").to_json())
     spec = SessionSpec.from_json((await Sessions({"desk": DESK}).resolver()(Offer(unnamed))).session)
-    assert (spec.assistant, spec.instructions) == ("desk", "Be kind."), "the client may choose"
+    assert (spec.assistant, spec.system) == ("desk", "Be kind."), "the client may choose"
 
 
 async def test_what_a_client_asks_for_must_be_possible() -> None:

@@ -93,9 +93,9 @@ class ServiceHouse(FleetHouse):
         return SessionSpec(assistant="night", max_duration_s=100, context={"customer": 17})
 
 
-def assistant(instructions: str) -> AgentConfig:
+def assistant(system: str) -> AgentConfig:
     return AgentConfig(
-        stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM([]), instructions=instructions, greeting="Good day."
+        stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM([]), system=system, greeting="Good day."
     )
 
 
@@ -256,7 +256,7 @@ async def test_a_call_keeps_what_was_decided_for_it_when_another_service_goes_on
         assert len(both.voips) == 2
         assert voip.checkpoint is None, "its agent has taken it"
         config = one.service.sessions.config(SessionSpec.from_json(voip.metadata.session))
-        assert config.instructions == "You work at night."
+        assert config.system == "You work at night."
         assert config.settings.turns.silence.max_duration_s == 100
         assert (session.tenant, session.agent, session.call.context["customer"]) == ("main", "Agent", 17)
         assert session.call.from_ == one.service.live.live[0].call.from_
