@@ -12,7 +12,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from steady import SteadyLoop
+from hypothesis import HealthCheck, settings
+from steady import SteadyLoop, steady_time
+
+from dialog.clock import SYSTEM_CLOCK
 
 _RUN = "TESTS_OF_DIALOG"
 
@@ -56,8 +59,15 @@ def _no_process_left() -> Iterator[None]:
 
 
 def pytest_asyncio_loop_factories(config, item):
-    """Every test's loop keeps steady time."""
+    """Every test's loop keeps steady time, and so does what reads the system's clock."""
     return {"steady": SteadyLoop}
+
+
+SYSTEM_CLOCK._time = steady_time
+
+# How long an example takes is the machine's business.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 class _Unheard(logging.Filter):

@@ -13,7 +13,7 @@ import time
 
 from dialog.clock import Clock
 
-__all__ = ["SteadyLoop", "burn", "steady_clock"]
+__all__ = ["SteadyLoop", "burn", "steady_clock", "steady_time"]
 
 _LATE_S = 0.001
 """A timer may come so much late on an idle machine as well."""
@@ -59,16 +59,17 @@ class SteadyLoop(asyncio.SelectorEventLoop):
         return self._steady.time()
 
 
-def _time() -> float:
+def steady_time() -> float:
+    """The time of the test's loop."""
     loop = asyncio._get_running_loop()
     if not isinstance(loop, SteadyLoop):
         loop = SteadyLoop.newest  # in a thread, or on a loop that a test runs beside its own
-    return time.monotonic() if loop is None else loop.time()
+    return loop.time() if loop is not None and loop.is_running() else time.monotonic()
 
 
 def steady_clock(scale: float = 1.0) -> Clock:
     """A clock that runs ``scale`` times as fast as the time of the test's loop."""
-    return Clock(scale, _time)
+    return Clock(scale, steady_time)
 
 
 def burn(seconds: float) -> None:

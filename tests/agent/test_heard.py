@@ -276,7 +276,7 @@ def test_history_and_ear_differ_by_a_word_or_two(voice, timed, normalizes, allow
     assert p95 <= allowed, figures
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(0, 10_000), st.sampled_from(["tokens", "sentences"]), st.sampled_from(["all", "some", "none"]))
 def test_what_was_heard_grows_with_the_time_and_ends_where_a_word_does(seed, voice, timed):
     rng = random.Random(seed)

@@ -488,7 +488,7 @@ class Conversations(RuleBasedStateMachine):
 
 
 TestConversations = Conversations.TestCase
-TestConversations.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestConversations.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 @given(st.text(max_size=40), st.integers(0, 40), st.booleans())

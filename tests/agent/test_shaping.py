@@ -81,21 +81,21 @@ def places(pieces: list[Piece]) -> list[tuple[str, int, int]]:
     return found
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(TEXTS, SPLITS)
 def test_sentences_are_the_same_however_the_text_is_split(text, sizes):
     whole = pieces_of(shaper_for("sentences", normalizes=False), text)
     assert pieces_of(shaper_for("sentences", normalizes=False), *split(text, sizes)) == whole
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(TEXTS, SPLITS)
 def test_a_token_voice_is_told_the_same_however_the_text_is_split(text, sizes):
     whole = pieces_of(shaper_for("tokens", normalizes=False), text)
     assert places(pieces_of(shaper_for("tokens", normalizes=False), *split(text, sizes))) == places(whole)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(TEXTS, SPLITS, st.sampled_from(["tokens", "sentences"]), st.booleans())
 def test_spans_follow_each_other_and_name_the_text_that_is_spoken(text, sizes, voice, normalizes):
     pieces = pieces_of(shaper_for(voice, normalizes=normalizes), *split(text, sizes))
@@ -117,7 +117,7 @@ def test_spans_follow_each_other_and_name_the_text_that_is_spoken(text, sizes, v
     assert position <= len(text)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(TEXTS, SPLITS)
 def test_what_is_held_back_is_bounded(text, sizes):
     shaper = shaper_for("tokens", normalizes=False)
@@ -129,7 +129,7 @@ def test_what_is_held_back_is_bounded(text, sizes):
     assert fed - spoken <= 256, "a few filters hold back their bit each"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from(PLAIN), min_size=1, max_size=20),
     st.booleans(),

@@ -263,7 +263,7 @@ def test_at_whatever_event_the_agent_dies_nothing_is_lost_and_nothing_comes_twic
     assert deaths(play, gap_s=gap_s, check=check) > 100
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 120), st.integers(0, 30), st.integers(0, 30), st.sampled_from([0.0, 0.2, 0.9]))
 def test_the_next_one_may_die_too_at_any_event(first: int, second: int, third: int, gap_s: float):
     check(play(first, first + 1 + second, first + 2 + second + third, gap_s=gap_s))

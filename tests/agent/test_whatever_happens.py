@@ -392,7 +392,7 @@ _BARGE_INS = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     acts=st.lists(
         st.tuples(st.sampled_from(_ACTS), st.sampled_from([0, 0, 0.05, 0.2, 0.7, 2.0])), min_size=3, max_size=25

@@ -50,7 +50,7 @@ def test_a_tone_survives_every_conversion(source: AudioFormat, target: AudioForm
     cuts=st.lists(st.integers(0, 2000), max_size=10),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_output_does_not_depend_on_how_the_input_was_cut(pair, cuts: list[int], seed: int) -> None:
     source, target = pair
     data = in_format(source, tones.noise(60, level_dbfs=-10, seed=seed, sample_rate=source.sample_rate))

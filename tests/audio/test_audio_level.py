@@ -132,7 +132,7 @@ def test_reset_brings_the_gain_back_to_nought() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-60, 0), st.integers(1, 400)), min_size=1, max_size=60), st.randoms())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_sample_is_clipped_whatever_comes(shape: list[tuple[float, int]], random) -> None:
     limit = 32767 * 10 ** (-1 / 20)
     normaliser = LevelNormaliser(PCM_8K, most_gain_db=30)

@@ -207,7 +207,7 @@ def test_it_can_be_written_in_a_thread_while_the_call_goes_on(path: Path) -> Non
         st.tuples(st.sampled_from(["agent", "clear"]), st.integers(0, 400), st.integers(0, 60)), min_size=1, max_size=25
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_agent_track_is_what_a_line_would_have_played(steps: list[tuple[str, int, int]]) -> None:
     recorder = StereoRecorder(PCM_8K)
     tape: list[int] = []

@@ -95,7 +95,7 @@ def test_two_milliseconds_are_held_at_most(source: int, target: int) -> None:
     seed=st.integers(0, 1000),
     cuts=st.lists(st.integers(0, 3000), max_size=12),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_output_does_not_depend_on_how_the_input_was_cut(pair: tuple[int, int], seed: int, cuts: list[int]) -> None:
     pcm = tones.noise(60, level_dbfs=-6, seed=seed, sample_rate=pair[0])[:3000] + b"\x01"
     resampler = Resampler(*pair)

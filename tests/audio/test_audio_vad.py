@@ -209,7 +209,7 @@ def test_the_guard_fades_when_playing_ends() -> None:
 
 
 @given(cuts=st.lists(st.integers(0, 14_400), max_size=30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_edges_do_not_depend_on_how_the_audio_was_cut(cuts: list[int]) -> None:
     whole = run(LevelVAD(), SPEECH)
     assert len(whole) == 2

@@ -305,7 +305,7 @@ _ENTRIES: list[st.SearchStrategy[tuple[Any, dict[str, Any]]]] = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(_ENTRIES), max_size=60))
 def test_whatever_is_written_in_whatever_order_it_folds_and_travels(entries: list[tuple[Any, dict[str, Any]]]):
     log = Log()

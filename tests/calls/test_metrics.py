@@ -292,7 +292,7 @@ def _calls(draw: Any) -> list[Any]:
     return log.events
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(_calls())
 def test_no_silence_is_negative_outside_the_call_or_in_two_places(events: list[Any]):
     numbers = measure(events)

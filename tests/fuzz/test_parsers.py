@@ -14,9 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from targets import BETWEEN, CORPUS, TARGETS, seeds
 
-SHORT = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+SHORT = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 JUNK = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just([]) | st.just({})
 WILD = st.sampled_from(
     [2**63, "9" * 5000, -(2**64), 1e308, "1e999", "\0", "x" * 5000, [[[[]]]], {"": {"": 1}}, [None], "\ud800"]

@@ -178,9 +178,7 @@ def try_all(origin, document, call_id) -> None:
         if name in skipped:
             continue
 
-        @settings(
-            max_examples=15, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-        )
+        @settings(max_examples=15, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @schemathesis_cases(operation)
         def check(case):
             if "call_id" in case.path_parameters:

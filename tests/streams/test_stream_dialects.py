@@ -7,7 +7,7 @@ import json
 from base64 import b64encode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog.errors import RemoteProtocolError, StateError
@@ -115,7 +115,6 @@ def test_nobody_is_waited_for_who_does_not_say_who_they_are():
         DetectedStream().media(b"")
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.text(max_size=8) | st.lists(st.integers())))
 def test_whatever_a_first_message_has_it_breaks_nothing(fields):
     try:
@@ -239,7 +238,6 @@ async def test_a_clear_takes_the_rest_too():
     assert len(below.sent) == 2
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 900), max_size=12))
 def test_nothing_is_lost_or_changes_its_place(sizes):
     async def send() -> bytes:

@@ -169,7 +169,7 @@ def spoken(*utterances: list[int]) -> bytes:
 FAULT = st.tuples(st.sampled_from(["none", "die", "raise", "cut"]), st.integers(0, 120))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     first=st.lists(FAULT, max_size=4),
     second=st.lists(FAULT, max_size=2),

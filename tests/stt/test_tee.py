@@ -137,7 +137,7 @@ def readable(payload: object) -> object:
     return (payload.source, str(payload.error), payload.fatal) if hasattr(payload, "fatal") else payload
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(steps=STEPS, primary=GOOD, secondary=BAD, wedged=st.booleans(), warm=st.booleans())
 def test_the_primary_is_told_as_if_it_were_alone(steps, primary, secondary, wedged, warm) -> None:
     steps = ["open", *steps] if warm else steps

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 import telnyx as sdk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dialog.audio.g711 import alaw_to_mulaw, mulaw_to_alaw
@@ -171,13 +171,11 @@ def test_what_is_no_webhook_is_told(text):
         decode_event(text)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.text()))
 def test_what_telnyx_keeps_for_us_comes_back(parameters):
     assert decode_state(encode_state(parameters.items())) == parameters
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_what_somebody_else_has_given_it_is_nothing(text):
     assert isinstance(decode_state(text), dict)
@@ -346,14 +344,12 @@ def test_audio_without_numbers_is_taken_as_it_comes():
     assert chunks([0, 0, 0]) == [0, 0, 0]
 
 
-@settings(deadline=None)
 @given(st.permutations(range(1, 30)))
 def test_whatever_the_order_nothing_comes_twice_or_backwards(order):
     out = chunks(list(order))
     assert out == sorted(set(out))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=20, max_size=20))
 def test_small_swaps_lose_nothing(jitter):
     order = sorted(range(1, 21), key=lambda number: number + jitter[number - 1])

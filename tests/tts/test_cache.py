@@ -136,7 +136,7 @@ def test_other_text_goes_to_the_voice_as_it_is(texts) -> None:
     run_virtual(scenario)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     text=st.lists(st.sampled_from(["Hello.", "Hi there!", "Hi", "Bye.", "Well,"]), max_size=5).map(" ".join),
     cuts=st.lists(st.integers(0, 40), max_size=4),

@@ -152,7 +152,7 @@ class Listener:
 FAULT = st.tuples(st.sampled_from(["none", "refuse", "die", "stall", "drop"]), st.integers(0, 12))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     first=st.lists(FAULT, max_size=5), second=st.lists(FAULT, max_size=3), cuts=st.lists(st.integers(1, 90), max_size=5)
 )
@@ -176,7 +176,7 @@ def test_with_timings_every_part_is_said_once_and_ends_once(first, second, cuts)
     run_virtual(scenario)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(fault=st.sampled_from(["refuse", "die", "stall"]), after=st.integers(0, 21))
 def test_without_timings_nothing_is_lost_and_at_most_a_clause_is_said_twice(fault, after):
     async def scenario(_clock) -> None:

@@ -319,7 +319,7 @@ class Engine:
         raise AssertionError("never listening again")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.data())
 def test_no_utterance_is_lost_and_the_agent_always_listens_again(data):
     engine = Engine(data)
@@ -328,7 +328,7 @@ def test_no_utterance_is_lost_and_the_agent_always_listens_again(data):
     engine.settle()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_the_end_of_the_call_leaves_nothing_open(data):
     engine = Engine(data)

@@ -168,7 +168,7 @@ def test_parts_that_are_never_reported_are_forgotten() -> None:
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=20))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_levels_do_not_depend_on_how_the_audio_was_cut(cuts: list[int]) -> None:
     data, turn = LOUD + SOFT + LOUD, uuid4()
     whole, pieces = PlayedAudio(MULAW_8K), PlayedAudio(MULAW_8K)

@@ -61,7 +61,7 @@ def test_a_jump_stops_speech_unless_it_is_short() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_edges_take_turns_and_go_forward(probabilities: list[float]) -> None:
     edges = gate(probabilities)
     assert [state for state, _ in edges] == (["started", "stopped"] * 100)[: len(edges)]

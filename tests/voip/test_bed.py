@@ -5,7 +5,7 @@ import struct
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_memory_line import call_with_ear, finish, tone, virtual
 from test_playout import PCM_8K, A, B, Sim, actions, check_reports, drive, whole
@@ -234,7 +234,7 @@ class SmallSim(BedSim):
         super().post(uuid, max(0, min(ms, left)), part, done)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     steps=st.lists(bed_actions, min_size=3, max_size=25),
     delay=st.sampled_from([0.0, 0.02, 0.1]),

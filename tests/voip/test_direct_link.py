@@ -4,7 +4,7 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from steady import burn, steady_clock
 from test_memory_line import Ear, tone, virtual
@@ -34,7 +34,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(steps=steps, rtt=st.sampled_from([0.0, 0.04]), marks=st.booleans(), eager=st.booleans())
 def test_every_part_ends_once_whatever_happens(steps, rtt, marks, eager):
     async def main(clock):

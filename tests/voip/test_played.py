@@ -153,7 +153,7 @@ def test_in_a_text_call_a_part_is_played_when_it_is_complete():
     run_virtual(scenario)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     points=st.lists(st.tuples(st.integers(0, 2), st.one_of(st.none(), st.integers(0, 900))), min_size=1, max_size=8),
     pauses=st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), max_size=3),

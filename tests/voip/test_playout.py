@@ -5,7 +5,7 @@ import itertools
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dialog.message import MULAW_8K, PCM_8K, Message
@@ -722,7 +722,7 @@ def check_reports(sim):
     assert sim.playout.deadline is None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     steps=st.lists(actions, min_size=3, max_size=25),
     delay=st.sampled_from([0.0, 0.02, 0.1]),
@@ -748,7 +748,7 @@ def test_whatever_happens_each_part_is_heard_once_in_order_and_its_end_is_told_t
         assert not any(start + 1e-6 < at < end - 1e-6 for start, end in silent)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     steps=st.lists(actions, min_size=3, max_size=20),
     delay=st.sampled_from([0.0, 0.03]),

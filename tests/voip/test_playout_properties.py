@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_playout import RATE, A, B, C, Sim, actions, check_reports, drive, whole
 
-slow = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slow = settings(max_examples=100)
 holds = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=1, max_size=8)
 """Pauses: how long it plays before each, and how long each lasts, in ms."""
 delays = st.sampled_from([0.0, 0.02, 0.15])

@@ -94,9 +94,7 @@ class ServiceHouse(FleetHouse):
 
 
 def assistant(system: str) -> AgentConfig:
-    return AgentConfig(
-        stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM([]), system=system, greeting="Good day."
-    )
+    return AgentConfig(stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM([]), system=system, greeting="Good day.")
 
 
 class Town:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import gc
 import logging
-import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from nats.aio.client import Client
+from steady import burn
 from test_bridge import FAST, speech, tone
 
 from dialog.audio.sound import Sound
@@ -550,7 +550,7 @@ async def test_who_hears_nobody_is_not_attentive_however_busy_its_loop_is():
         told: list[bool] = []
         until_s = SYSTEM_CLOCK.now() + 2.0
         while SYSTEM_CLOCK.now() < until_s:
-            time.sleep(0.3)
+            burn(0.3)
             await asyncio.sleep(0.05)
             told.append(house.fabric.attentive(SYSTEM_CLOCK.now()))
         assert not any(told[2:])
