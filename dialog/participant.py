@@ -104,13 +104,17 @@ class Participant:
             self._emitter.remove_listener(event, listener)
             self._listeners[event] = self._registered(event)
 
+    def listened_to(self, event: Event[Any]) -> bool:
+        """Whether anybody listens to ``event``."""
+        return bool(self._listeners.get(event))
+
     def emit(self, event: Event[P_contra], payload: P_contra) -> None:
         """Hand ``payload`` to every listener of ``event``; nothing happens after dispose."""
         listeners = self._listeners.get(event)
         if not listeners:
             if isinstance(payload, Failure) and not self._disposed:
                 self._held_errors.append(payload)
-                logger.error("%s: %s", payload.source, payload.error, exc_info=payload.error.__cause__)
+                logger.error("%s: %s", payload.source, payload.error, exc_info=_trace(payload.error))
             return
         # Not the emitter's own way: it would stop at the first listener that raises, go on after
         # dispose, and costs twice as much.
@@ -209,6 +213,15 @@ class Participant:
             logger.error("listener %s of %s raised", where, self.name, exc_info=exc)
             return
         owner.fail(_as_dialog_error(exc, f"{where} raised"))
+
+
+def _trace(error: DialogError) -> BaseException | None:
+    """The cause of ``error``, if a log has to show where it was raised.
+
+    Of code that raised, that is what one looks for. Of a provider that is away or refuses, the message says it all,
+    and the trace is a page about sockets.
+    """
+    return error.__cause__ if isinstance(error, UserCodeError) or logger.isEnabledFor(logging.DEBUG) else None
 
 
 def _as_dialog_error(exc: BaseException, what: str) -> DialogError:

@@ -125,6 +125,8 @@ class Driver:
     ) -> None:
         if inspect.isawaitable(reply):
             returned = await cast("Awaitable[object]", reply)
+            if isinstance(returned, str):
+                raise UserCodeError("inference returned a text, which nobody says: yield it instead")
             if returned is not None:
                 raise UserCodeError(
                     f"inference returned {type(returned).__name__}: a coroutine dispatches by itself and returns "

@@ -112,7 +112,8 @@ class CallRecord:
         except CarrierError:
             logger.debug("call %s: not started; the VoIP has told why", self._voip.metadata.call_id)
         except DialogError as exc:
-            self._failed(exc)
+            if self._voip.state != "ended":  # else there is nothing to record any more
+                self._failed(exc)
         finally:
             if not expected:
                 over.set()

@@ -85,7 +85,7 @@ class FallbackLLM(LLM):
             StateError: After :meth:`close`.
         """
         if self._closed:
-            raise StateError("FallbackLLM: used after close")
+            raise StateError("FallbackLLM: used after close, which an agent does with its call: make one for each")
         self._probe()
         order = self._order()
         if order[0] != self._last:

@@ -213,7 +213,9 @@ class RemoteLLM(LLM):
     def _open(self) -> Transport:
         if self._transport is None:
             if self._closed:
-                raise StateError(f"{type(self).__name__}: used after close")
+                raise StateError(
+                    f"{type(self).__name__}: used after close, which an agent does with its call: make one for each"
+                )
             self._transport = self._connect()
         return self._transport
 

@@ -349,7 +349,7 @@ class ProviderSocket:
         details = "; ".join(filter(None, (*told, " ".join(body.split())[:300])))
         reason = f"handshake refused with {exc.status}{f' ({details})' if details else ''}"
         if exc.status in (401, 403):
-            return _Loss(_caused(AuthenticationError(self._provider, reason), exc))
+            return _Loss(_caused(AuthenticationError(self._provider, f"{reason}: check api_key"), exc))
         error = ProviderError(self._provider, reason, retryable=status_is_retryable(exc.status))
         return _Loss(_caused(error, exc), retry_after_s=_seconds(headers.get("Retry-After", "")))
 

@@ -192,7 +192,7 @@ class HttpTTS(StreamingTTS):
         reason, retryable = self._reason(status, body)
         told = f"refused with {status}: {reason[:200] or 'no reason given'}"
         if status in (401, 403):
-            return AuthenticationError(self.provider, told)
+            return AuthenticationError(self.provider, f"{told}: check api_key")
         return ProviderError(self.provider, told, retryable=retryable)
 
     def _broken(self, reason: str, cause: Exception) -> ProviderError:

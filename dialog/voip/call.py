@@ -64,6 +64,9 @@ logger = logging.getLogger(__name__)
 
 _DEFAULTS = CallSettings()
 
+_LISTENING_S = 3.0
+"""So long after its first stream somebody has to listen to a call: an agent may come after a look-up."""
+
 
 class CarrierCommands(Protocol):
     """What a gateway does for its calls at the carrier."""
@@ -143,6 +146,7 @@ class Call:
         self._audio_from: float | None = None
         self._audio_ms = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._listening: asyncio.TimerHandle | None = None
         self._arm()
 
     def __repr__(self) -> str:
@@ -305,12 +309,20 @@ class Call:
         now = self.clock.now()
         if self._audio_from is None:
             self._audio_from = now
+            self._listening = self.clock.call_at(now + _LISTENING_S, self._check_listening)
         offset_ms = max(self._audio_ms, (now - self._audio_from) * 1000.0)
         line = self._link.join(self._wire, offset_ms=offset_ms, taps=self._taps)
         self._joined = line
         self._wire = None
         self.voip.receive(VoIP.STREAMING_STARTED, started)
         line.start()
+
+    def _check_listening(self) -> None:
+        if self.state == "live" and not self.voip.listened_to(VoIP.MESSAGE):
+            logger.warning(
+                "call %s: nobody listens to the caller: on_voip has to make an agent, and to activate() it",
+                self.metadata.call_id,
+            )
 
     def _leave(self) -> None:
         line = self._link.line
@@ -320,8 +332,11 @@ class Call:
 
     def _ended(self, end: CallEnd) -> None:
         self._leave()
+        if self._listening is not None:
+            self._listening.cancel()
         self._link.finish()
-        logger.info("call %s ended: %s %s", self.metadata.call_id, end.reason, end.detail)
+        detail = f" ({end.detail})" if end.detail else ""
+        logger.info("call %s ended: %s%s", self.metadata.call_id, end.reason, detail)
         self.voip.receive(VoIP.ENDED, end)
         self._belongings.end()
 

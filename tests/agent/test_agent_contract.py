@@ -10,6 +10,7 @@ from typing import ClassVar
 import pytest
 
 from dialog.agent.agent import Agent
+from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.calls.events import CallEnded, ErrorRaised, ToolEnded
 from dialog.clock import Clock
@@ -237,6 +238,19 @@ def test_a_voice_that_was_replaced_may_fail_for_good():
 
     agent = on_a_call(scenario, tts=tts)
     assert sum(isinstance(event, ErrorRaised) for event in agent.events) == 1
+
+
+def test_a_call_that_ends_before_it_could_be_recorded_has_failed_only_once():
+    class Mute(HummingTTS):
+        def open(self, audio_format):
+            self.fail(ProviderError("humming", "the API key was refused", retryable=False), fatal=True)
+
+    async def scenario(agent, line, clock):
+        await clock.sleep(5)
+        assert agent.voip.state == "ended"
+
+    agent = on_a_call(scenario, tts=Mute(), settings=AgentSettings(record=True, transcribe=True))
+    assert [event.source for event in agent.events if isinstance(event, ErrorRaised)] == ["Mute"]
 
 
 # How it ends.

@@ -987,6 +987,19 @@ def test_an_inference_that_is_no_stream_of_text_fails_that_reply_and_says_how_to
     on_a_call(scenario, Plain)
 
 
+def test_an_inference_that_returns_its_text_is_told_to_yield_it():
+    class Returning(Agent):
+        async def inference(self, message: Message[str]):
+            return f"You said: {message.data}"
+
+    async def scenario(talk):
+        talk.stt.heard("hello")
+        await talk.listens()
+        assert talk.errors == ["inference returned a text, which nobody says: yield it instead"]
+
+    on_a_call(scenario, Returning)
+
+
 TICKET = schema_tool("ticket", lambda: "A1", description="Opens a ticket.")
 
 

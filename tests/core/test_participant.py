@@ -80,6 +80,19 @@ async def test_errors_before_anybody_listens_are_held(caplog):
     assert len(failures) == 1, "handed over once"
 
 
+async def test_only_of_code_that_raised_the_log_shows_where(caplog):
+    refused = ProviderError("deepgram", "cannot connect", retryable=True)
+    raised = UserCodeError("inference raised KeyError('x')")
+    for level, traced in ((logging.ERROR, [raised]), (logging.DEBUG, [refused, raised])):
+        caplog.clear()
+        with caplog.at_level(level, logger="dialog.participant"):
+            for error in (refused, raised):
+                error.__cause__ = KeyError("x")
+                Thing().fail(error, fatal=True)
+        assert [record.args[1] for record in caplog.records if record.exc_info] == traced
+        assert len(caplog.records) == 2
+
+
 async def test_what_may_come_with_every_message_is_told_once():
     one, other = Participant(), Participant()
     told: list[str] = []

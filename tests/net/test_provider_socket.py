@@ -127,6 +127,7 @@ async def test_a_refusal_that_stays_is_one_fatal_error_that_tells_all(owner, sta
         assert isinstance(failure.error, AuthenticationError) is (status in (401, 403))
         text = str(failure.error)
         assert all(part in text for part in (str(status), "no such thing", "abc", "because of me"))
+        assert text.endswith(": check api_key") is (status in (401, 403))
         assert "secret" not in text
         assert len(server.requests) == 1
 

@@ -111,6 +111,20 @@ def test_a_greeting_that_was_posted_before_the_stream_is_heard_whole():
     virtual(main)
 
 
+@pytest.mark.parametrize("late_s", [0.0, 2.0, 600.0])
+def test_a_call_that_nobody_listens_to_is_told_of(caplog, late_s):
+    async def main(clock):
+        call, line = memory_call(lambda voip: None, clock=clock)
+        await clock.sleep(late_s)
+        call.voip.on(VoIP.MESSAGE, lambda message: None)
+        await clock.sleep(10)
+        line.hang_up()
+        await call.wait_closed()
+
+    virtual(main)
+    assert ("nobody listens to the caller" in caplog.text) is (late_s > 3)
+
+
 def test_the_line_holds_three_tenths_of_a_second_and_no_more():
     async def main(clock):
         call, line, _ = call_with_ear(clock)
