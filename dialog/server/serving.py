@@ -14,6 +14,7 @@ from aiohttp import web
 from dialog.errors import MissingExtra
 from dialog.loop import calm_collector, new_event_loop
 from dialog.net.listening import listen
+from dialog.workers.blocked import LoopWatch
 
 __all__ = ["Gateway", "Probes", "add_metrics", "run", "serve"]
 
@@ -79,6 +80,8 @@ async def serve(
 
     With the extra ``metrics`` it answers ``GET /metrics``, too: see :class:`dialog.telemetry.Metrics`.
 
+    What blocks the event loop, and with it all calls, is logged with its stack.
+
     After the first signal ``/ready`` says 503. For ``leave_s`` calls are still taken: whoever sends them has to
     notice first. Then no more are, and those that are there may finish, for ``drain_s``. A second signal ends them.
 
@@ -115,6 +118,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
+    watch = LoopWatch()
     try:
         await runner.setup()
         for each in (port,) if own_port is None else (port, own_port):
@@ -128,6 +132,7 @@ async def serve(
         logger.info("leaving: calls are taken for another %g s, and may finish within %g s", leave_s, drain_s)
         return await _leave(gateway, again, leave_s, drain_s)
     finally:
+        watch.close()
         await runner.cleanup()  # bounded, and a signal that comes meanwhile changes nothing
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
