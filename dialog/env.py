@@ -3,7 +3,7 @@ r"""Settings of a program from its environment and a ``.env`` file.
 The library itself takes values and reads no environment; programs such as the examples do::
 
     env = read_env()
-    port = int(env.get("PORT", "8080"))
+    port = number(env, "PORT", 8080)
 
 The file holds ``NAME=value`` lines. ``export`` in front, blank lines, ``#`` comments and quotes are
 understood; a double-quoted value may contain ``\n`` and may span lines. Nothing is expanded.
@@ -11,14 +11,18 @@ understood; a double-quoted value may contain ``\n`` and may span lines. Nothing
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from dialog.errors import ConfigurationError
 
-__all__ = ["parse_env", "read_env", "required"]
+__all__ = ["number", "parse_env", "read_env", "required"]
+
+N = TypeVar("N", int, float)
 
 _LINE = re.compile(
     r"""^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*
@@ -71,3 +75,23 @@ def required(env: Mapping[str, str], *names: str) -> None:
             f"not set: {', '.join(missing)}. Set them in the environment or in .env "
             "(.env.template shows how); python -m dialog doctor checks them all"
         )
+
+
+def number(env: Mapping[str, str], name: str, default: N) -> N:
+    """The number that ``name`` is set to, a whole one if ``default`` is; ``default`` where it is not set.
+
+    Raises:
+        ConfigurationError: It is no such number.
+    """
+    value = env.get(name)
+    if not value:
+        return default
+    kind = type(default)
+    try:
+        found = kind(value)
+    except ValueError:
+        found = kind(-1)
+    if not 0 <= found < math.inf:
+        what = {int: "whole number", float: "number"}[kind]
+        raise ConfigurationError(f"{name} must be a {what}, 0 or more, got {value!r}")
+    return found

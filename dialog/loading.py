@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 
 from dialog.errors import ConfigurationError
 
-__all__ = ["load_function", "load_target"]
+__all__ = ["load_function", "load_on_voip", "load_target"]
 
 
 def load_function(target: str) -> Callable[..., Any]:
@@ -28,6 +31,25 @@ def load_function(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigurationError(f"{target} is no function but {type(found).__name__}")
     return found  # type: ignore[no-any-return]  # whatever the user named
+
+
+def load_on_voip(target: str) -> Callable[..., Any]:
+    """The function that takes calls; otherwise as :func:`load_function`.
+
+    Raises:
+        ConfigurationError: There is no such module or function, importing it failed, or it takes no call.
+    """
+    found = load_function(target)
+    try:
+        inspect.signature(found).bind(object())
+    except ValueError:  # it does not tell what it takes
+        return found
+    except TypeError as exc:
+        what = "an agent's class" if inspect.isclass(found) else "called otherwise"
+        raise ConfigurationError(
+            f"{target} is {what}: name the function that takes calls, def on_voip(voip), and activates an agent"
+        ) from exc
+    return found
 
 
 def load_target(target: str) -> Any:
@@ -69,7 +91,23 @@ def _load(where: str) -> ModuleType:
     except ConfigurationError:
         raise
     except Exception as exc:  # the user's module
-        raise ConfigurationError(f"importing {where} failed: {type(exc).__name__}: {exc}") from exc
+        if isinstance(exc, ModuleNotFoundError) and exc.name == where.partition(".")[0]:
+            raise ConfigurationError(
+                f"there is no module {exc.name} in {Path.cwd()}: go to where {exc.name}.py is, or name the file, as "
+                "path/to/main.py:on_voip"
+            ) from exc
+        raise ConfigurationError(f"importing {where} failed: {type(exc).__name__}: {exc}{_place(exc)}") from exc
+
+
+def _place(exc: Exception) -> str:
+    """Where in the user's code it was raised; a SyntaxError says so itself."""
+    if isinstance(exc, SyntaxError):
+        return ""
+    foreign = [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parent), "<frozen"]
+    for frame in reversed(traceback.extract_tb(exc.__traceback__)):
+        if not frame.filename.startswith(tuple(foreign)):
+            return f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return ""
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -83,7 +121,11 @@ def _load_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
     return module
 
 

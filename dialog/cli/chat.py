@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -19,8 +20,9 @@ from rich.text import Text
 from dialog.agent.agent import Agent
 from dialog.agent.textcall import TextCall
 from dialog.calls import events as ev
-from dialog.loading import load_function
-from dialog.message import Message
+from dialog.errors import UserCodeError
+from dialog.loading import load_on_voip
+from dialog.message import Failure, Message
 from dialog.scope import CallScope
 from dialog.voip.text import TextVoIP
 
@@ -39,7 +41,7 @@ async def run_chat(console: Console, target: str) -> int:
     Raises:
         ConfigurationError: ``target`` names no function, or it activates no agent.
     """
-    chat = Chat(console, load_function(target), interactive=sys.stdin.isatty())
+    chat = Chat(console, load_on_voip(target), interactive=sys.stdin.isatty())
     loop = asyncio.get_running_loop()
     lines = _Lines()
     with suppress(NotImplementedError):  # Windows: Ctrl-C ends the program
@@ -97,6 +99,7 @@ class Chat:
     def _listen_to(self, agent: Agent) -> None:
         self._agent = agent
         agent.on(Agent.EVENT, self._on_event)
+        agent.on(Agent.ERROR, self._on_error)  # what nobody listens to is logged, between the lines
 
     async def _talk(self, agent: Agent, lines: AsyncIterator[str]) -> None:
         over = asyncio.create_task(self._over.wait(), name="end of the call")
@@ -165,6 +168,12 @@ class Chat:
             self._settle(event.timeline.turn)
         elif isinstance(event, ev.CallEnded):
             self._note(event.reason.replace("_", " "))
+
+    def _on_error(self, failure: Failure) -> None:
+        """The event has told what; of the user's own code show where."""
+        if isinstance(failure.error, UserCodeError) and failure.error.__cause__ is not None:
+            trace = "".join(traceback.format_exception(failure.error.__cause__)).rstrip()
+            self._note(trace.replace("\n", "\n      "))
 
     def _settle(self, turn: UUID) -> None:
         self._pending.discard(turn)

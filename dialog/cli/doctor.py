@@ -55,7 +55,7 @@ async def run_doctor(console: Console, *, env_file: Path, local: bool = False) -
         else:
             findings.append(_env_file(env_file))
             findings += check_environment(env)
-            if env.get("WEBHOOK_URL"):
+            if any(finding.what == "WEBHOOK_URL" and finding.state != "wrong" for finding in findings):
                 findings.append(await check_url(env["WEBHOOK_URL"]))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for column in ("", "what", "detail"):
@@ -193,9 +193,14 @@ def _needed_by(variable: Variable) -> set[Kind]:
 
 def _webhook_url(variable: Variable, value: str) -> Finding:
     parts = urlsplit(value)
+    host = parts.hostname or ""
     if not value:
         return Finding("wrong", variable.name, "is not set", f"the {variable.what}")
-    if parts.scheme == "http" and not _is_local(parts.hostname or ""):
+    if host.endswith((".example", "example.com", "example.org", "example.net")):
+        return Finding("wrong", variable.name, f"{value} is an example", f"the {variable.what}")
+    if _is_local(host):
+        return Finding("note", variable.name, value, f"nobody else reaches it; for calls: the {variable.what}")
+    if parts.scheme == "http":
         return Finding("wrong", variable.name, value, "Twilio's media streams need https://")
     return Finding("ok", variable.name, value)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from dialog import logs
 from dialog.cli.needs import check_log, check_speech
 from dialog.errors import ConfigurationError
-from dialog.loading import load_function
+from dialog.loading import load_on_voip
 from dialog.message import StreamStarted
 from dialog.server.config import ApiSettings, ApiToken, ClientSettings, ServiceConfig
 from dialog.server.service import Service
@@ -152,7 +152,7 @@ async def run_talk(
     if targets:
         if len(set(targets)) < len(targets):
             raise ConfigurationError("an agent is named twice")
-        made = {each: load_function(each) for each in targets}
+        made = {each: load_on_voip(each) for each in targets}
     else:
         check_speech()
         from dialog.demo.web import AGENTS, on_voip

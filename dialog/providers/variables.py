@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from dialog.errors import ConfigurationError
+from dialog.logs import LEVELS
 from dialog.providers.builtin import BUILTIN, Kind
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
     "variable",
 ]
 
-Form = Literal["text", "key", "sid", "url", "port", "file", "tel", "nats"]
+Form = Literal["text", "key", "sid", "url", "port", "file", "tel", "nats", "level"]
 
 
 class Variable(Struct, frozen=True, kw_only=True):
@@ -297,7 +298,7 @@ VARIABLES: tuple[Variable, ...] = (
         what="database of calls, for `python -m dialog db`: `sqlite:///calls.db`, `postgresql://…`",
         form="key",  # it may have a password in it
     ),
-    Variable(name="LOG_LEVEL", what="debug, info, notice, warning, error …", default="info"),
+    Variable(name="LOG_LEVEL", what="debug, info, notice, warning, error …", default="info", form="level"),
 )
 """All of them, in the order of the documentation."""
 
@@ -340,6 +341,8 @@ def fault(variable: Variable, value: str) -> Fault | None:
         return Fault("is no number in E.164", "write + and the country first, without blanks: +15551230002")
     if variable.form == "port" and (not value.isdigit() or int(value) > 65_535):
         return Fault(f"is no port: {value}", "a number up to 65535")
+    if variable.form == "level" and value.lower() not in LEVELS:
+        return Fault(f"is no level: {value}", f"one of {', '.join(LEVELS)}")
     if variable.form == "nats" and not all(_is_address(part.strip(), ("nats", "tls")) for part in value.split(",")):
         return Fault("is no address of NATS servers", "write nats://host:4222, several with commas in between")
     if variable.form == "url":

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from dialog.errors import ConfigurationError, DialogError
-from dialog.loading import load_function
+from dialog.loading import load_function, load_on_voip
 from dialog.logs import LEVELS
 from dialog.loop import calm_collector, new_event_loop
 from dialog.voip.lifecycle import CallSettings
@@ -150,7 +150,7 @@ async def _work(orders: Orders, sock: socket.socket | None) -> bool:
 
 
 async def _serve(orders: Orders, sock: socket.socket | None, orphaned: asyncio.Event, over: asyncio.Event) -> bool:
-    on_voip = load_function(orders.target)
+    on_voip = load_on_voip(orders.target)
     await prewarm(orders.prewarm)
     sources = user_sources()
     calm_collector()

@@ -33,7 +33,7 @@ from dialog import (
     logs,
     play_on_speakers,
 )
-from dialog.env import read_env, required
+from dialog.env import number, read_env, required
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 CHOICE = answers.Choice(
@@ -144,7 +144,7 @@ async def live() -> None:
     line = Line(gateway, env["TWILIO_PHONE_NUMBER"], stt, tts, aloud=env.get("VOICE_MONITOR", "0") != "0")
     file = Path("appointments.csv")
     with logs.configure(env.get("LOG_LEVEL", "warning"), secrets=[env[key] for key in KEYS]):
-        await call_all(line, file, env.get("HOST_NAME", "127.0.0.1"), int(env.get("PORT", "8080")))
+        await call_all(line, file, env.get("HOST_NAME", "127.0.0.1"), number(env, "PORT", 8080))
 
 
 async def offline(speed: float) -> None:

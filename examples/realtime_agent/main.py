@@ -9,7 +9,7 @@ import sys
 from datetime import datetime
 
 from dialog import Agent, AgentSettings, OpenAILLM, TwilioGateway, VoIP, create_s2s, end_call_tool, logs, tool
-from dialog.env import read_env, required
+from dialog.env import number, read_env, required
 from dialog.errors import ConfigurationError
 from dialog.providers.variables import value_of, variable
 from dialog.server.serving import run
@@ -66,7 +66,7 @@ def main() -> None:
         run(
             make_gateway,
             host=env.get("HOST_NAME", "127.0.0.1"),
-            port=int(env.get("PORT", "8080")),
+            port=number(env, "PORT", 8080),
             tls=tls_context(env.get("CERT_FILE"), env.get("KEY_FILE")),
             leave_s=0.0,  # nobody sends calls here who would have to be told first
         )

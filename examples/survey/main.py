@@ -30,7 +30,7 @@ from dialog import (
     answers,
     logs,
 )
-from dialog.env import read_env, required
+from dialog.env import number, read_env, required
 
 COLUMNS = ("number", "outcome", "stars", "again", "message_s")
 AT_ONCE = 5
@@ -117,7 +117,7 @@ def live() -> None:
         base_url = env.get("CARTESIA_BASE_URL", "wss://api.cartesia.ai")
         return CartesiaTTS(api_key=env["CARTESIA_API_KEY"], base_url=base_url)
 
-    host, port = env.get("HOST_NAME", "127.0.0.1"), int(env.get("PORT", "8080"))
+    host, port = env.get("HOST_NAME", "127.0.0.1"), number(env, "PORT", 8080)
     aloud = env.get("VOICE_MONITOR", "0") != "0"
     server = BackgroundServer(gateway, stt=stt, tts=tts, host=host, port=port, monitor=aloud)
     with logs.configure(env.get("LOG_LEVEL", "warning"), secrets=[env[key] for key in KEYS]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from dialog import CartesiaTTS, ConfigurationError, DeepgramSTT, TwilioGateway, TwilioOpenAIAgent, VoIP, logs
-from dialog.env import read_env, required
+from dialog.env import number, read_env, required
 from dialog.server.serving import run
 from dialog.server.tls import tls_context
 
@@ -42,7 +42,7 @@ def main() -> None:
         run(
             make_gateway,
             host=env.get("HOST_NAME", "127.0.0.1"),
-            port=int(env.get("PORT", "8080")),
+            port=number(env, "PORT", 8080),
             tls=tls_context(env.get("CERT_FILE"), env.get("KEY_FILE")),
             leave_s=0.0,  # nobody sends calls here who would have to be told first
         )

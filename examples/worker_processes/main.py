@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from dialog import CartesiaTTS, ConfigurationError, DeepgramSTT, TwilioGateway, TwilioOpenAIAgent, VoIP, logs
-from dialog.env import read_env, required
+from dialog.env import number, read_env, required
 from dialog.server.serving import run
 from dialog.server.tls import tls_context
 from dialog.workers import WorkerPool
@@ -43,9 +43,9 @@ def main() -> None:
         run(
             make_gateway,
             host=env.get("HOST_NAME", "127.0.0.1"),
-            port=int(env.get("PORT", "8080")),
+            port=number(env, "PORT", 8080),
             tls=tls_context(env.get("CERT_FILE"), env.get("KEY_FILE")),
-            leave_s=float(env.get("LEAVE_S", "5")),
+            leave_s=number(env, "LEAVE_S", 5.0),
         )
 
 
@@ -56,7 +56,7 @@ def make_gateway() -> TwilioGateway:
         auth_token=env["TWILIO_AUTH_TOKEN"],
         webhook_url=env["WEBHOOK_URL"],
         base_url=env.get("TWILIO_BASE_URL"),
-        workers=WorkerPool(f"{__file__}:on_voip", processes=int(env.get("PROCESSES", "0")) or None),
+        workers=WorkerPool(f"{__file__}:on_voip", processes=number(env, "PROCESSES", 0) or None),
     )
 
 

@@ -13,10 +13,10 @@ from typing import ClassVar
 import pytest
 from rich.console import Console
 
-from dialog import Agent, Message
+from dialog import Agent, Message, OpenAIAgent
 from dialog.cli.chat import Chat
 from dialog.errors import ConfigurationError
-from dialog.loading import load_function
+from dialog.loading import load_on_voip
 from dialog.testing.openai import ChatReply, OpenAIEmulator, ToolUse
 from dialog.tts.text import TextTTS
 
@@ -102,6 +102,28 @@ async def test_a_failure_is_shown_and_the_conversation_goes_on() -> None:
     assert "no idea" in text
     assert "one, you said." in text
     assert not chat.failed
+
+
+async def test_a_failure_is_told_once_and_of_the_users_code_where(capsys, caplog) -> None:
+    text, _ = await talk("fail")
+    assert text.count("Echo: inference raised RuntimeError('no idea')") == 1
+    assert f"{Path(__file__).name}" in text
+    assert text.count("RuntimeError: no idea") == 1
+    assert not caplog.records
+    assert capsys.readouterr().err == ""
+
+
+async def test_a_model_that_cannot_be_reached_is_one_line(caplog) -> None:
+    async with OpenAIEmulator([]) as emulator:
+        address = emulator.base_url
+
+    def on_voip(voip) -> None:
+        OpenAIAgent(voip=voip, tts=unwanted, api_key="k", base_url=address).activate()
+
+    text, _ = await talk("hello", make=on_voip)
+    assert text.count("no answer from") == 1
+    assert "Traceback" not in text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_reply_can_be_stopped() -> None:
@@ -205,10 +227,14 @@ async def test_tools_are_shown(tmp_path: Path) -> None:
         ("main", "does not name a function"),
         ("no such thing:f", "neither a module nor a Python file"),
         ("missing.py:f", "there is no file"),
-        ("not_there_at_all:f", "No module named"),
-        ("broken.py:f", "ZeroDivisionError"),
-        ("fine.py:g", "it has f"),
+        ("not_there_at_all:f", "there is no module not_there_at_all in .*: go to where not_there_at_all.py is"),
+        ("broken.py:f", r"ZeroDivisionError: division by zero \(broken.py, line 1\)"),
+        ("broken:f", r"ZeroDivisionError: division by zero \(broken.py, line 1\)"),
+        ("lacking.py:f", r"No module named 'not_installed' \(lacking.py, line 2\)"),
+        ("fine.py:g", "it has Desk, f"),
         ("fine.py:x", "no function but int"),
+        ("fine.py:f", r"name the function that takes calls, def on_voip\(voip\)"),
+        ("fine.py:Desk", "an agent's class: name the function"),
     ],
 )
 def test_a_wrong_target_says_what_is_wrong(
@@ -217,6 +243,7 @@ def test_a_wrong_target_says_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "broken.py").write_text("1 / 0\n")
-    (tmp_path / "fine.py").write_text("x = 1\ndef f(): pass\n")
+    (tmp_path / "fine.py").write_text("x = 1\ndef f(): pass\nclass Desk:\n    def __init__(self, *, voip): pass\n")
+    (tmp_path / "lacking.py").write_text("import json\nimport not_installed\n")
     with pytest.raises(ConfigurationError, match=complaint):
-        load_function(target)
+        load_on_voip(target)

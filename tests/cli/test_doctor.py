@@ -18,7 +18,7 @@ GOOD = {
     "OPENAI_API_KEY": "sk-0penai",
     "DEEPGRAM_API_KEY": "k-deepgram",
     "CARTESIA_API_KEY": "k-cartesia",
-    "WEBHOOK_URL": "https://voice.example/twilio",
+    "WEBHOOK_URL": "https://voice.test/twilio",
 }
 
 
@@ -43,6 +43,7 @@ async def test_a_gateway_that_runs_with_good_settings_is_well(tmp_path: Path, mo
         code, text = await examined(tmp_path, monkeypatch, {**GOOD, "WEBHOOK_URL": url})
     assert (code, "All that is needed is there." in text) == (0, True)
     assert "a gateway is there" in text
+    assert "nobody else reaches it" in text
     for name, value in GOOD.items():
         assert name == "WEBHOOK_URL" or value not in text  # keys are never shown
 
@@ -64,8 +65,10 @@ def test_settings_that_look_wrong_are_told_apart() -> None:
     assert wrong(GOOD) == {}
     assert "32 hexadecimal" in wrong({**GOOD, "TWILIO_ACCOUNT_SID": "SK123"})["TWILIO_ACCOUNT_SID"]
     assert "quotes" in wrong({**GOOD, "OPENAI_API_KEY": '"sk"'})["OPENAI_API_KEY"]
-    assert "https://" in wrong({**GOOD, "WEBHOOK_URL": "http://voice.example/twilio"})["WEBHOOK_URL"]
-    assert "is no address" in wrong({**GOOD, "WEBHOOK_URL": "voice.example"})["WEBHOOK_URL"]
+    assert "https://" in wrong({**GOOD, "WEBHOOK_URL": "http://voice.test/twilio"})["WEBHOOK_URL"]
+    assert "is no address" in wrong({**GOOD, "WEBHOOK_URL": "voice.test"})["WEBHOOK_URL"]
+    assert "is an example" in wrong({**GOOD, "WEBHOOK_URL": "https://voice.example.com/twilio"})["WEBHOOK_URL"]
+    assert "emergency" in wrong({**GOOD, "LOG_LEVEL": "verbose"})["LOG_LEVEL"]
     assert wrong({**GOOD, "WEBHOOK_URL": "http://127.0.0.1:8080/twilio"}) == {}
     assert "65535" in wrong({**GOOD, "PORT": "70000"})["PORT"]
     assert "only one" in wrong({**GOOD, "CERT_FILE": "cert.pem"})["TLS"]

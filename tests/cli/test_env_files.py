@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dialog.env import parse_env, read_env, required
+from dialog.env import number, parse_env, read_env, required
 from dialog.errors import ConfigurationError
 
 
@@ -56,3 +56,16 @@ def test_all_missing_settings_are_named_at_once() -> None:
     required({"A": "1"}, "A")
     with pytest.raises(ConfigurationError, match="not set: B, C"):
         required({"A": "1"}, "A", "B", "C")
+
+
+def test_numbers_are_read_or_refused_by_name() -> None:
+    env = {"PORT": "80", "LEAVE_S": "0.5", "EMPTY": ""}
+    assert number(env, "PORT", 8080) == 80
+    assert number(env, "LEAVE_S", 5.0) == 0.5
+    assert (number(env, "PROCESSES", 2), number(env, "EMPTY", 2)) == (2, 2)
+    for value in ("eighty", "-1", "8.5"):
+        with pytest.raises(ConfigurationError, match=rf"PORT must be a whole number, 0 or more, got '{value}'"):
+            number({"PORT": value}, "PORT", 8080)
+    for value in ("nan", "inf", "-0.1", "soon"):
+        with pytest.raises(ConfigurationError, match=rf"LEAVE_S must be a number, 0 or more, got '{value}'"):
+            number({"LEAVE_S": value}, "LEAVE_S", 5.0)
