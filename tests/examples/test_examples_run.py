@@ -459,4 +459,5 @@ async def test_everybody_on_the_list_is_reminded_and_a_machine_gets_a_message(tm
     assert "+15550123,Ada,seven,answered" in results
     assert "+15550124,Bob,eight,message_left" in results
     assert heard["person"].duration_ms > 500
-    assert heard["machine"][-1].duration_ms == pytest.approx(len(message) * 30, rel=0.3)
+    # On a slow machine the agent has begun to greet before the verdict comes.
+    assert heard["machine"][-1].duration_ms > len(message) * 30 * 0.7
