@@ -112,9 +112,11 @@ class Hosted(Participant):
         self._stream: CallStream | None = None
         self._answer: asyncio.Future[Taken | Refused] | None = None
         self._missed: list[CallBody] = []
-        """What happened while no worker had the call, or reached none …"""
+        """What the next worker is told as soon as it has taken the call …"""
+        self._told_once: list[CallBody] = []
+        """… of that, what a lost one was told, and may have died of …"""
         self._told_again: list[CallBody] = []
-        """… and was told to the present one for the second time."""
+        """… and what the present one was told of that."""
         self._done = False
         """The worker has let go of the call."""
         self._slot = False
@@ -175,8 +177,7 @@ class Hosted(Participant):
                 if isinstance(body, Taken):
                     self.worker, self._done = sender, False
                     self._search.found()
-                else:
-                    self._told_again = []  # what came with the offer was not looked at
+                    self._tell_missed()
                 self._answer.set_result(body)
         elif stream.take(frame):
             self._act(stream, body)  # type: ignore[arg-type]  # what is numbered is about the call
@@ -394,7 +395,7 @@ class Hosted(Participant):
 
     def _send(self, body: CallBody, audio_ms: float = 0.0) -> None:
         stream = self._stream
-        if stream is None:
+        if stream is None or (not self.worker and isinstance(body, KEPT)):
             self._miss(body)
             return
         try:
@@ -428,12 +429,8 @@ class Hosted(Participant):
             self._placement.send(node, Frame(self.call_id, self.epoch, 0, offer))
         except FrameTooLong as exc:
             raise UserCodeError(f"call {self.call_id}: it has too much to tell another worker: {exc}") from exc
-        missed, self._missed = self._missed, []
-        self._told_again = missed
         for message in self._ring.since(self._safe_ms):
             self._send(CallerAudio(message.at_ms, message.data), len(message.data) * self._ms_per_byte)
-        for body in missed:
-            self._send(body)
         try:
             async with asyncio.timeout(self._settings.answer_s):
                 return await answer
@@ -460,15 +457,24 @@ class Hosted(Participant):
             self._placement.released(self._stream.peer)
             for body in self._stream.outbound.undelivered():
                 # Once more at most: what kills a worker must not kill one after the other.
-                if not any(body is told for told in self._told_again):
-                    self._miss(body)
+                if not _among(body, self._told_again) and self._miss(body):
+                    self._told_once.append(body)
         self._stream = None
         self.worker = ""
 
-    def _miss(self, body: CallBody) -> None:
-        """Keep what no worker was told for the next one: not more than it can take."""
-        if isinstance(body, KEPT) and len(self._missed) < _MISSED:
+    def _miss(self, body: CallBody) -> bool:
+        """Keep what no worker has acted upon for the next one, if it is worth it: not more than it can take."""
+        kept = isinstance(body, KEPT) and len(self._missed) < _MISSED
+        if kept:
             self._missed.append(body)
+        return kept
+
+    def _tell_missed(self) -> None:
+        """Tell the worker that has just taken the call what nobody has acted upon."""
+        missed, self._missed = self._missed, []
+        self._told_again, self._told_once = self._told_once, []
+        for body in missed:
+            self._send(body)
 
     def _revoke(self, node: str) -> None:
         self._placement.send(node, Frame(self.call_id, self.epoch, 0, Revoked()))
@@ -477,3 +483,8 @@ class Hosted(Participant):
         if self._stream is not None and self._slot:
             self._slot = False
             self._placement.ended(self._stream.peer)
+
+
+def _among(body: CallBody, bodies: list[CallBody]) -> bool:
+    """Whether it is one of these, and not only like one: a key may be pressed twice."""
+    return any(body is each for each in bodies)

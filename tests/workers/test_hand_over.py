@@ -382,6 +382,50 @@ async def test_keys_that_a_worker_was_offered_and_refused_with_its_call_are_told
         assert not full.calls
 
 
+async def test_keys_that_were_pressed_while_nobody_answered_are_told_to_the_one_that_does():
+    async with bridge(clock=FAST, settings=HostingSettings(resume_s=60.0, answer_s=0.2)) as house:
+        pressed: list[str] = []
+        await house.worker("one")
+        call, line, _ = await house.ring()
+        hosted = house.hosted(call)
+        mute = [await house.worker(node) for node in ("mute", "dumb")]
+        for worker in mute:
+            worker.fabric.receiver = None  # it lives, and nothing comes of what it reads
+        await house.kill("one")
+        await until(lambda: not hosted.worker)
+        for key in "123":
+            offers = hosted.epoch
+            line.press(key)
+            await until(lambda offers=offers: hosted.epoch > offers)
+        await house.worker("two", lambda voip: voip.on(VoIP.DTMF, pressed.append))
+        await until(lambda: hosted.worker == "two" and len(pressed) >= 3)
+        assert pressed == ["1", "2", "3"]
+        for worker in mute:
+            worker.fabric.receiver = worker
+
+
+async def test_a_key_that_two_workers_died_of_is_told_to_no_third():
+    async with bridge(clock=FAST, settings=HostingSettings(resume_s=60.0)) as house:
+        deaths: dict[str, asyncio.Task[None]] = {}
+
+        def dies(_: str) -> None:
+            node = house.hosted(call).worker
+            house.workers[node].fabric.send = lambda *_: None
+            deaths[node] = asyncio.create_task(house.kill(node))
+
+        await two_workers(house, lambda voip: voip.on(VoIP.DTMF, dies))
+        call, line, _ = await house.ring()
+        line.press("1")
+        await until(lambda: len(deaths) == 2)
+        survivor: list[str] = []
+        await house.worker("three", lambda voip: voip.on(VoIP.DTMF, survivor.append))
+        await until(lambda: house.hosted(call).worker == "three")
+        line.press("2")
+        await until(lambda: survivor)
+        assert survivor == ["2"]
+        await asyncio.gather(*deaths.values())
+
+
 async def test_audio_that_comes_when_its_part_was_lost_with_a_stream_keeps_no_apology_back():
     async with bridge(clock=FAST, settings=HostingSettings(resume_s=1.0)) as house:
         await house.worker("one", give_clips)
