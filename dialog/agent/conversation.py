@@ -173,6 +173,8 @@ class Conversation:
         self._ledger = Ledger(voip, checkpoint, history)
         self._scribe = self._ledger.scribe
         self._failing = False
+        self._answers = 0
+        """Replies to the caller that were begun for good."""
         self._reach = Reach(voip, self.failed)
         self._closed = False
         self._over = False
@@ -410,8 +412,14 @@ class Conversation:
         )
 
     def ask(self) -> None:
-        """Let the agent say something by itself, as soon as there is room."""
-        self.engine.ask(self._responder.respond)
+        """Let this agent say something by itself as soon as there is room, unless it answers the caller before that."""
+        responder, answers = self._responder, self._answers
+
+        def reply() -> AsyncIterator[str] | None:
+            wanted = responder is self._responder and answers == self._answers and not self.diverted
+            return responder.respond() if wanted else None
+
+        self.engine.ask(reply)
 
     @property
     def speaking(self) -> bool:
@@ -635,6 +643,8 @@ class Conversation:
 
     def infer(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
         """The agent's ``inference``, or the script that has the call."""
+        turn = current_turn.get()
+        self._answers += turn is not None and not turn.speculative
         if self._diversion is not None:
             return self._tell(message)
         return self._owner.inference(message)
@@ -688,6 +698,7 @@ class Conversation:
 
     def speculated(self, turn: Turn, *, saved_s: float | None) -> None:
         """A reply that was begun early is used, or thrown away."""
+        self._answers += saved_s is not None
         outcome = "wasted" if saved_s is None else "saved"
         saved_ms = round((saved_s or 0.0) * 1000.0, 1)
         self.happened(ev.SpeculationEnded, turn=turn.uuid, outcome=outcome, saved_ms=saved_ms)

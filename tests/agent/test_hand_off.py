@@ -196,6 +196,57 @@ def test_only_a_free_agent_of_the_same_call_may_take_over():
     on_a_call(scenario, Echo)
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_a_caller_who_speaks_before_the_others_first_words_is_answered_and_no_more_is_said(early):
+    class Chatty(Front):
+        async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+            yield "One moment please, I put you through."
+            self.other = Agent(voip=self.voip, stt=self.stt, tts=self.tts, llm=Model())
+            self.hand_off(self.other)
+
+    async def scenario(talk):
+        front = talk.agent
+        talk.stt.heard("my bill")
+        await talk.clock.sleep(0.5)
+        talk.agent = front.other
+        if early:
+            talk.stt.hears("and")
+            talk.stt.expects("and quickly")
+            await talk.clock.sleep(0.2)
+        talk.stt.heard("and quickly")
+        await talk.quiet()
+        await talk.clock.sleep(1)
+        await talk.quiet()
+        (request,) = talk.agent.llm.requests
+        assert request.items[-1].text == "and quickly"
+
+    on_a_call(scenario, Chatty)
+
+
+def test_who_has_handed_over_already_says_no_first_words():
+    class Passing(Echo):
+        async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+            yield "One moment please."
+            first, second = (Agent(voip=self.voip, stt=self.stt, tts=self.tts, llm=Model()) for _ in range(2))
+            self.hand_off(first)
+            first.hand_off(second)
+            self.models = (first.llm, second.llm)
+            talk.agent = second
+
+    async def scenario(given):
+        nonlocal talk
+        talk = given
+        front = talk.agent
+        talk.stt.heard("hello")
+        await talk.quiet()
+        await talk.clock.sleep(1)
+        await talk.quiet()
+        assert [len(model.requests) for model in front.models] == [0, 1]
+
+    talk = None
+    on_a_call(scenario, Passing)
+
+
 class Odd(HummingTTS):
     formats = (AudioFormat(encoding="s16le", sample_rate=1),)
 
