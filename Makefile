@@ -40,8 +40,9 @@ lint: $(STAMP) ## ruff, codespell and the layers of the architecture
 	$(BIN)/codespell dialog tests examples benchmarks docs *.md
 	$(BIN)/lint-imports
 
-typecheck: $(STAMP) ## mypy and basedpyright, both strict
+typecheck: $(STAMP) ## mypy and basedpyright, both strict; and the Python of the documentation
 	$(BIN)/mypy
+	$(BIN)/python docs/typecheck.py
 	$(BIN)/basedpyright
 
 bench: $(STAMP) ## the figures of the README, beside a bare bridge's from the same run; QUICK=1 for fewer calls

@@ -45,7 +45,8 @@ def run(page: str) -> dict[str, Any]:
     """All blocks of a page one after another, as a reader would paste them; the names that they leave."""
     names: dict[str, Any] = {"__name__": "page"}
     for number, source in enumerate(blocks(ROOT / page), 1):
-        exec(compile(source, f"{page}, block {number}", "exec"), names)
+        # Without this module's own __future__: annotations of a page are looked up as where they are pasted.
+        exec(compile(source, f"{page}, block {number}", "exec", dont_inherit=True), names)
     return names
 
 
