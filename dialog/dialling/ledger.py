@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import time
 from typing import IO, Final, TypeAlias
@@ -144,7 +145,8 @@ class Ledger:
 
     def close(self) -> None:
         """Let another process have it."""
-        self._file.close()
+        with suppress(OSError):  # nobody has acted on what could not be written
+            self._file.close()
 
     async def _write(self, entry: Entry) -> None:
         async with self._lock:
@@ -154,9 +156,14 @@ class Ledger:
             self._take(entry)
 
     def _append(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as exc:
+            raise ConfigurationError(
+                f"{self.path}: the ledger cannot be written, so nothing is dialled: {exc}"
+            ) from exc
 
     def _read(self, data: bytes) -> int:
         """Take what the file says; returns how much of it is whole."""

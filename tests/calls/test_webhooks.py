@@ -348,6 +348,28 @@ async def test_a_stop_in_the_middle_leaves_the_rest_for_the_next(url):
         assert far.by_call() == {str(call.call_id): WHOLE}
 
 
+async def test_what_cannot_be_sent_is_a_message_that_was_not_taken(sqlite_url, monkeypatch):
+    events, tried = CallEvents(), []
+    async with receiver() as far:
+        log = CallLog(sqlite_url, batch_s=0.01)
+        async with log, Webhooks(log, endpoint(far), retries=QUICK) as webhooks:
+            (courier,) = webhooks._couriers
+
+            class Session:
+                def post(self, url, **options):
+                    tried.append(url)
+                    if len(tried) < 3:
+                        raise TypeError("no header of this")
+                    return webhooks._session.value.post(url, **options)
+
+            monkeypatch.setattr(courier, "_session", Session())
+            log.follow(events)
+            call = Caller(events).start().end()
+            await empty_after(log)
+            assert courier.failed == 2
+        assert far.by_call() == {str(call.call_id): WHOLE}
+
+
 async def test_a_probe_whose_lease_is_over_before_it_begins_is_not_the_last_one(sqlite_url):
     events, slow = CallEvents(), []
     async with receiver() as far:
@@ -586,6 +608,9 @@ def test_whatever_is_wrong_with_a_webhook_is_found(headers, options):
         {"events": ("call.started",), "dialect": "vapi"},
         {"secrets": ("whsec_***",)},
         {"secrets": ("",)},
+        {"headers": {"X-Vapi-Secret": "from-a-file\n"}},
+        {"headers": {"X-Tenant": 17}},
+        {"headers": {"": "x"}},
     ],
 )
 def test_an_endpoint_that_cannot_work_is_refused(options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from contextlib import contextmanager
 from types import SimpleNamespace
 from uuid import uuid4
@@ -12,7 +13,7 @@ import pytest
 from dialog.dialling.batch import Batch, BatchSettings
 from dialog.dialling.ledger import Ledger
 from dialog.dialling.table import Row, Table
-from dialog.errors import CarrierError
+from dialog.errors import CarrierError, ConfigurationError
 from dialog.voip.twilio.placing import PlacedCall
 
 NUMBER = "+15550123"
@@ -77,3 +78,23 @@ async def test_what_could_not_be_found_out_is_asked_again_by_the_next_run(ledger
         (result,) = batch.results()
         assert (result["call_outcome"], result["call_duration_s"], result["call_attempts"]) == ("interrupted", "7", 1)
         assert len(ledger.attempts) == 1
+
+
+async def test_a_ledger_that_cannot_be_written_ends_the_run_before_anybody_is_called(tmp_path, monkeypatch):
+    called = []
+
+    class Gateway:
+        async def call(self, to, *, before, **_):
+            await before()
+            called.append(to)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ledger = Ledger(tmp_path / "numbers.ledger.jsonl")
+    monkeypatch.setattr("dialog.dialling.ledger.os.fsync", full)
+    batch = Batch(Gateway(), TABLE, ledger, BatchSettings(from_="+15550100"))
+    with pytest.raises(ConfigurationError, match=r"ledger cannot be written.*No space left"):
+        await batch.run()
+    assert not called
+    ledger.close()

@@ -164,13 +164,19 @@ class Courier:
                 self.delivered += 1
                 if self._circuit.succeeded():
                     logger.warning("webhooks to %s: it works again", self.endpoint.name)
-                    await self._outbox.hasten(self.endpoint.name, self._now())
+                    await self._hasten()
         finally:
             # Nothing was sent, perhaps: the lease was over as soon as it was had, of a database that took its time.
             self._circuit.abandoned()
             # Also when this is cancelled: what was delivered should not be sent again.
             settling = asyncio.get_running_loop().create_task(self._settle(chain, delivered, failed))
             await asyncio.shield(settling)
+
+    async def _hasten(self) -> None:
+        try:
+            await self._outbox.hasten(self.endpoint.name, self._now())
+        except Exception as exc:  # the database; what waits comes at its own time
+            logger.debug("webhooks to %s: %r", self.endpoint.name, exc)
 
     def _failed(self, chain: Chain, letter: Letter, outcome: Outcome, *, first: bool) -> Failed:
         self.failed += 1
@@ -224,5 +230,7 @@ class Courier:
                 )
         except TimeoutError:
             return Outcome(f"no answer within {endpoint.timeout_s:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
+        except (
+            Exception
+        ) as exc:  # of the network, or of what cannot be sent: either way it is tried again, and given up
             return Outcome(f"{type(exc).__name__}: {exc}")

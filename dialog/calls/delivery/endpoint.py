@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct, field
@@ -58,6 +58,12 @@ class WebhookEndpoint(Struct, frozen=True, kw_only=True):
             raise ConfigurationError("a webhook endpoint needs a name of 1 to 64 characters")
         check_several(f"webhook {self.name!r}: secrets", self.secrets)  # each letter would sign, and be guessed
         check_several(f"webhook {self.name!r}: events", self.events)
+        given: Mapping[Any, Any] = self.headers
+        for header, value in given.items():
+            if not (isinstance(header, str) and isinstance(value, str) and header and (header + value).isprintable()):
+                raise ConfigurationError(
+                    f"webhook {self.name!r}: header {header!r} must be one line of text: strip what comes from a file"
+                )
         if self.concurrency < 1 or self.timeout_s <= 0:
             raise ConfigurationError(f"webhook {self.name!r}: need concurrency >= 1 and timeout_s > 0")
         if self.dialect not in _RENDER:
