@@ -23,6 +23,7 @@ from dialog.voip.destinations import ANYWHERE, Destinations
 from dialog.voip.voip import CallState
 
 __all__ = [
+    "DOUBT_S",
     "Accepted",
     "CallSettings",
     "Closed",
@@ -45,7 +46,7 @@ __all__ = [
 MoveKind = Literal["transfer", "digits", "consult"]
 Resumed = Literal["", "transfer_failed", "digits_sent", "reconnected"]
 
-_DOUBT_S: Final = 5.0
+DOUBT_S: Final = 5.0
 """So long after an answer was lost the stream may stop because the carrier has done what it was asked for."""
 
 
@@ -271,7 +272,7 @@ class Lifecycle:
         self._order = None
         if self.state != "moving":
             if in_doubt:
-                self._order = _Order(kind, order.within_s, until=now + _DOUBT_S)
+                self._order = _Order(kind, order.within_s, until=now + DOUBT_S)
             return ()
         if not self._told:  # the socket broke while we asked
             self.state = "lost"

@@ -197,6 +197,17 @@ async def test_a_caller_who_leaves_while_waiting_ends_both_calls(transfer):
     await until(lambda: transfer.account.placed[0].status == "completed")
 
 
+async def test_an_agent_who_hangs_up_when_the_other_one_is_on_the_way_leaves_nobody_waiting(transfer, monkeypatch):
+    asked = await transfer.is_asked()
+    transfer.gateway._switchboard.reports.on_conference = lambda *_: None
+    await transfer.voip.join(asked)
+    await transfer.voip.hangup()
+    async with asyncio.timeout(10):
+        await until(lambda: asked.end is not None)
+        await until(lambda: transfer.account.placed[0].status == "completed")
+    assert (transfer.voip.end.reason, asked.end.reason) == ("agent_hangup", "caller_left")
+
+
 async def test_a_caller_who_leaves_when_the_other_one_is_on_the_way_leaves_nobody_waiting(transfer, monkeypatch):
     asked = await transfer.is_asked()
     transfer.before_redirects(monkeypatch, transfer.caller.hang_up)
@@ -321,6 +332,37 @@ async def test_whoever_gives_up_to_ask_somebody_gets_the_caller_back():
         with pytest.raises(asyncio.CancelledError):
             await asking
         await transfer.is_back()
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+async def test_whoever_gives_up_at_once_keeps_the_caller_or_gets_them_back(transfer, monkeypatch, carried_out):
+    for module in ("lifecycle", "twilio.consulting"):
+        monkeypatch.setattr(f"dialog.voip.{module}.DOUBT_S", 0.2)
+    switchboard = transfer.gateway._switchboard
+    redirect = switchboard.redirect
+    asked = asyncio.Event()
+
+    async def never_answered(carrier_call_id, document):
+        monkeypatch.setattr(switchboard, "redirect", redirect)
+        if carried_out:
+            await redirect(carrier_call_id, document)
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(switchboard, "redirect", never_answered)
+    asking = asyncio.create_task(transfer.consult())
+    await asked.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    consultations = transfer.gateway._commands.consultations
+    await until(lambda: not consultations._waiting)
+    if carried_out:
+        await until(lambda: transfer.caller.streams == 2 and transfer.voip.generation == 2)
+    assert transfer.voip.state == "live"
+    await transfer.caller.hang_up()
+    await until(lambda: transfer.voip.end is not None)
+    assert transfer.voip.end.reason == "caller_hangup"
 
 
 async def test_nobody_is_called_for_a_caller_who_has_left_before():

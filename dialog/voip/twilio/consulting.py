@@ -14,20 +14,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from dialog.errors import CarrierError, ConfigurationError, DialogError
+from dialog.message import StreamStopped
 from dialog.voip.call import Call
 from dialog.voip.carrier.outbound import OutgoingCall
 from dialog.voip.consults import CONSULT_OF, CONSULT_WORKER
+from dialog.voip.lifecycle import DOUBT_S
 from dialog.voip.link import Consult
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.outbound import TwilioOutbound
 from dialog.voip.twilio.record import TwilioRecord
 from dialog.voip.twilio.rest import has_ended
 from dialog.voip.twilio.switchboard import TwilioSwitchboard
+from dialog.voip.voip import VoIP
 
 __all__ = ["Consultations"]
 
@@ -86,8 +90,11 @@ class Consultations:
             call.moving("consult", command.within_s)
             voip = await self._outbound.place(wanted, site, before=waits)
         except BaseException as exc:
-            if not accepted and isinstance(exc, CarrierError) and (not exc.in_doubt or call.state == "live"):
+            if not accepted and isinstance(exc, CarrierError) and not exc.in_doubt:
                 self._waiting.pop(record.call_id, None)  # they never left
+                raise
+            if not accepted and call.state == "live":
+                self._spawn(self._mind(call, command.call_id), f"mind {record.call_id}")
                 raise
             coming = self.bring_back(record.call_id)
             if coming is None or not isinstance(exc, DialogError):
@@ -142,7 +149,6 @@ class Consultations:
         if event == "participant-leave":
             record = self._switchboard.record(call_id)
             if record is not None and record.call is not None and record.carrier_call_id == call_sid:
-                self._joined.difference_update((call_id, other_id))
                 record.call.end("caller_hangup", "while they waited")
         elif event == "conference-start":
             for one in (call_id, other_id):
@@ -162,6 +168,25 @@ class Consultations:
             return None
         call.returned("transfer_failed")
         return self._spawn(self._bring_back(call, record, call.generation), f"bring back {call_id}")
+
+    async def _mind(self, call: Call, other_id: UUID) -> None:
+        """Bring the caller back if they leave after all: whether Twilio was told is not known."""
+        call_id, left = call.metadata.call_id, asyncio.Event()
+
+        def stopped(_: StreamStopped) -> None:
+            left.set()
+
+        call.voip.on(VoIP.STREAMING_STOPPED, stopped)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(call.clock.real(DOUBT_S)):
+                await left.wait()
+        call.voip.off(VoIP.STREAMING_STOPPED, stopped)
+        if self._waiting.get(call_id) != other_id:
+            return
+        if left.is_set():
+            self.bring_back(call_id)
+        else:
+            del self._waiting[call_id]
 
     async def _bring_back(self, call: Call, record: TwilioRecord, generation: int) -> None:
         document = self._switchboard.document(record, generation + 1)
@@ -214,14 +239,14 @@ class Consultations:
         waited = self._waiting.get(record.call_id) == other_id
         if waited:
             del self._waiting[record.call_id]
-        other = self._switchboard.find(other_id)
-        joined = record.call_id in self._joined and (other is None or other.state != "live")
+        reason = call.voip.end.reason if call.voip.end is not None else ""
+        joined = record.call_id in self._joined
         self._joined.discard(record.call_id)
-        if joined:
-            return
+        other = self._switchboard.find(other_id)
+        if joined and reason in ("transferred", "lost") and (other is None or other.state != "live"):
+            return  # they have met, or may have
         if other is not None and other.state != "ended":
             self._spawn(self._dismiss(other, "caller_left"), f"hang up {other_id}")
-        reason = call.voip.end.reason if call.voip.end is not None else ""
         if waited and reason not in ("caller_hangup", "transferred"):
             self._spawn(self._hang_up(record), f"hang up {record.call_id}")  # else the music would never end
 
