@@ -118,7 +118,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
-    watch = LoopWatch()
+    watch: LoopWatch | None = None
     try:
         await runner.setup()
         for each in (port,) if own_port is None else (port, own_port):
@@ -127,12 +127,14 @@ async def serve(
         logger.info("Running on %s://%s:%d", "https" if tls is not None else "http", host, bound)
         if started is not None:
             started(bound)
+        watch = LoopWatch()  # only now: what is imported at the start keeps nobody waiting
         await told.wait()
         probes.leaving = True
         logger.info("leaving: calls are taken for another %g s, and may finish within %g s", leave_s, drain_s)
         return await _leave(gateway, again, leave_s, drain_s)
     finally:
-        watch.close()
+        if watch is not None:
+            watch.close()
         await runner.cleanup()  # bounded, and a signal that comes meanwhile changes nothing
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -15,6 +15,8 @@ __all__ = ["LoopWatch"]
 logger = logging.getLogger(__name__)
 
 _BEAT_S = 0.1
+_FRAMES = 12
+"""So many of the innermost frames are shown: the others are how the program was started."""
 
 
 class LoopWatch:
@@ -62,7 +64,7 @@ class LoopWatch:
             told = seen
             self.blockages += 1
             frame = sys._current_frames().get(self._thread_id)
-            stack = "".join(traceback.format_stack(frame)) if frame is not None else "unknown"
+            stack = "".join(traceback.format_stack(frame, limit=_FRAMES)) if frame is not None else "unknown"
             logger.error(
                 "the event loop has been blocked for %.1f s; every call of this process waits here:\n%s",
                 blocked_s,
