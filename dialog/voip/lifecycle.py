@@ -46,7 +46,7 @@ __all__ = [
 MoveKind = Literal["transfer", "digits", "consult"]
 Resumed = Literal["", "transfer_failed", "digits_sent", "reconnected"]
 
-DOUBT_S: Final = 5.0
+DOUBT_S: Final = 2.0
 """So long after an answer was lost the stream may stop because the carrier has done what it was asked for."""
 
 
