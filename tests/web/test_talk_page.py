@@ -278,6 +278,18 @@ async def test_a_token_that_is_refused_is_explained_and_ends_the_attempt(monkeyp
         assert not gateway.calls
 
 
+async def test_an_agent_that_cannot_be_made_is_told_of_and_no_used_token_instead():
+    def broken(voip):
+        raise KeyError("OPENAI_API_KEY")
+
+    async with serving(make_site({"a": broken}, names={})) as url, chromium() as page:
+        await page.goto(url)
+        await page.click("#talk")
+        await expect(page.locator("#problem")).to_have_text(
+            "an error has occurred: the server's log says which", timeout=SPEECH_MS
+        )
+
+
 async def test_two_tabs_are_two_calls():
     agents = []
     async with serving(make_site({"a": telling(agents)}, names={})) as url, chromium() as page:

@@ -170,7 +170,7 @@ class WebSession:
             self._break(refusal.close_code, refusal.code, str(refusal))
         except Exception:  # nobody waits for this task: the client is told here
             logger.exception("session %s could not be started", self.name)
-            self._break(1011, "error", "an error has occurred")
+            self._break(1011, "error", "an error has occurred: the server's log says which")
 
     def _break(self, close_code: int, code: str, message: str) -> None:
         if not self._wire.closed:

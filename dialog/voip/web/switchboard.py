@@ -439,7 +439,7 @@ class WebSwitchboard:
                 await asyncio.shield(session.taken)
         except UserCodeError as exc:
             logger.exception("call %s: nobody took it", metadata.call_id, exc_info=exc.__cause__)
-            raise Refusal(1011, "error", "an error has occurred") from exc
+            raise Refusal(1011, "error", "an error has occurred: the server's log says which") from exc
         except NoWorker as exc:
             logger.error("call %s: %s", metadata.call_id, exc)  # noqa: TRY400
             raise Refusal(4503, "busy", "no agent is free at the moment") from exc
@@ -475,7 +475,7 @@ class WebSwitchboard:
             raise  # it is not even declined: another gateway has the session
         except Exception as exc:
             logger.exception("call %s: the resolver raised", call_id)
-            raise Refusal(1011, "error", "an error has occurred") from exc
+            raise Refusal(1011, "error", "an error has occurred: the server's log says which") from exc
 
     def _offer(self, session: WebCall, voip: VoIP) -> None:
         assert isinstance(voip, WebVoIP)

@@ -27,7 +27,7 @@ export class DialogClient extends EventTarget {
    * @param {string} [options.url] Of the WebSocket; relative to the page.
    * @param {"websocket" | "webrtc" | "auto"} [options.transport] `auto`: WebRTC, and a WebSocket where that is not to be had.
    * @param {RTCIceServer[]} [options.iceServers] For WebRTC, where the page cannot reach the server directly.
-   * @param {() => (string | Promise<string>)} [options.token] Gets a fresh token; asked once per session.
+   * @param {() => (string | Promise<string>)} [options.token] Gets a fresh token; asked for every attempt to begin a session.
    * @param {string} [options.agent] Which agent.
    * @param {Record<string, string>} [options.parameters] For the agent.
    * @param {Record<string, {description: string, parameters?: object, timeout_s?: number, run: Function}>} [options.tools]
@@ -201,6 +201,7 @@ export class DialogClient extends EventTarget {
           await this._connect();
           return;
         }
+        if (this.token && !resume) start.token = await this.token(); // the other one may have been used
       }
     }
     await this._open(new SocketLink(this.url), start);

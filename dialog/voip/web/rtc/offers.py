@@ -126,7 +126,11 @@ class Offers:
             return _told(ErrorTold(code=refusal.code, message=str(refusal), fatal=True), status, shared)
         except Exception:  # nobody else tells the client
             logger.exception("an offer could not be answered")
-            return _told(ErrorTold(code="error", message="an error has occurred", fatal=True), 500, shared)
+            return _told(
+                ErrorTold(code="error", message="an error has occurred: the server's log says which", fatal=True),
+                500,
+                shared,
+            )
         return Answer(status=200, body=msgspec.json.encode(answer), headers=shared)
 
     async def close(self) -> None:
