@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
@@ -38,7 +39,8 @@ class CallFeed:
         """It was at another gateway before, which has told of its start."""
         self._live: StreamChanged | None = None
         """Media started without an agent that told of it; its ``seq`` is not known yet."""
-        self._over = False
+        self._over = asyncio.Event()
+        """The end of the call was told."""
         self._recordings: list[str] = []
         """Those that no event has told of yet."""
         voip.on(VoIP.EVENT, self._on_event)
@@ -50,8 +52,12 @@ class CallFeed:
         """Nothing of the call is left: nobody is going to tell of its end any more."""
         self._end(self._voip.end or CallEnd(reason="error", detail="the call was given up"))
 
+    async def wait_over(self) -> None:
+        """Wait until the end of the call was told: its agent has had the caller's last words, and made its report."""
+        await self._over.wait()
+
     def _on_event(self, event: CallEvent) -> None:
-        if self._over:
+        if self._over.is_set():
             return
         self._seq = event.seq
         if not self._started:  # with a CallStarted, unless the call was at another gateway before
@@ -59,9 +65,11 @@ class CallFeed:
             self._since = self._clock.now() - event.at_s
         elif isinstance(event, RecordingReady):
             self._recordings = [url for url in self._recordings if url != event.url]
-        self._over = isinstance(event, CallEnded)
+        over = isinstance(event, CallEnded)
+        if over:
+            self._over.set()
         self._publish(event)
-        if self._over:
+        if over:
             self._late_recordings()
 
     def _on_streaming_started(self, started: StreamStarted) -> None:
@@ -70,7 +78,7 @@ class CallFeed:
 
     def _on_recording(self, url: str) -> None:
         self._recordings.append(url)  # our listener is the first: an agent's own event takes it off again
-        if self._over:
+        if self._over.is_set():
             self._late_recordings()
 
     def _on_ended(self, end: CallEnd) -> None:
@@ -78,7 +86,7 @@ class CallFeed:
             self._end(end)
 
     def _end(self, end: CallEnd) -> None:
-        if self._over:
+        if self._over.is_set():
             return
         if not self._started and self._elsewhere:
             self._seq = max(self._seq, _ELSEWHERE)
@@ -86,7 +94,7 @@ class CallFeed:
             self._publish(_started(self._voip.metadata, self._came_at, self._next(), 0.0))
             if self._live is not None:
                 self._publish(replace(self._live, seq=self._next()))
-        self._over = True
+        self._over.set()
         self._publish(CallEnded(seq=self._next(), at_s=self._at_s(), reason=end.reason, detail=end.detail))
         self._late_recordings()
 

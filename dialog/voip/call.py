@@ -254,6 +254,11 @@ class Call:
         """Wait until the call has ended and only what waits for late callbacks is left of it."""
         await self._belongings.wait_settled()
 
+    async def wait_told(self) -> None:
+        """Wait until the end of the call was told of: its agent has had its say, and has made its report."""
+        if self._events is not None:
+            await self._events.wait_over()
+
     async def wait_closed(self) -> None:
         """Wait until the call has ended and nothing of it is left."""
         await self._belongings.wait_closed()

@@ -17,7 +17,10 @@ from service_line import ACCOUNT, OURS, TOKEN, api, assistant, service_line
 from sqlalchemy import update
 from twilio_phone import Phone, new_sid, until
 
+from dialog.agent.agent import Agent
 from dialog.agent.schematool import schema_tool
+from dialog.agent.settings import AgentSettings
+from dialog.calls import events as ev
 from dialog.calls.delivery.endpoint import WebhookEndpoint
 from dialog.calls.feed import declined
 from dialog.calls.publish import CallEvents
@@ -243,6 +246,26 @@ async def test_a_draining_service_takes_no_calls() -> None:
         assert (await line.phone.ring()).verbs == ["Reject"]
 
 
+async def test_a_call_that_the_end_of_the_server_cuts_has_its_numbers_and_its_report() -> None:
+    told, reports = [], []
+
+    def on_voip(voip) -> None:
+        agent = assistant(greeting="Good day to you.", settings=AgentSettings(record=True)).make(voip)
+        agent.on(Agent.REPORT, reports.append)
+        agent.activate()
+
+    async with service_line(assistants={"desk": on_voip}) as line:
+        line.service.events.on(lambda notice: told.append(notice.event))
+        await line.phone.call()
+        (session,) = line.service.live.live
+        await until(lambda: session.transcript)
+        await line.service.close()
+        assert line.service.calls == ()
+    assert [type(event) for event in told[-2:]] == [ev.CallMeasured, ev.CallEnded]
+    assert told[-1].reason == "shutdown"
+    assert [report.end_reason for report in reports] == ["shutdown"]
+
+
 async def test_calls_that_ended_long_ago_are_deleted_from_the_log(tmp_path) -> None:
     url = f"sqlite:///{tmp_path / 'calls.db'}"
     events, old, new = CallEvents(), CallMetadata(call_id=uuid4()), CallMetadata(call_id=uuid4())
@@ -349,8 +372,8 @@ def test_the_environment_alone_makes_a_service_in_realtime_mode() -> None:
     config = config_from_env(env)
     agent = config.assistants["default"]
     assert agent.s2s == ProviderConfig("gemini", {"model": "m", "voice": "v"})
-    assert "Be kind." in agent.instructions
-    assert "Hello there." in agent.instructions
+    assert "Be kind." in agent.system
+    assert "Hello there." in agent.system
     assert agent.settings.model_opens
     assert config.numbers["default"].number == OURS
     assert (config.webhook_path, config.stream_path, config.stream_url) == ("/in", "/media", "wss://media.example/ws")

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from uuid import UUID
@@ -273,7 +274,8 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
             call.end("shutdown", "the gateway was closed")
         for task in self._tasks:
             task.cancel()
-        waits = [asyncio.create_task(_let_go(call), name=f"close {call.metadata.call_id}") for call in calls]
+        told_s = self._settings.close_timeout_s / 2
+        waits = [asyncio.create_task(_let_go(call, told_s), name=f"close {call.metadata.call_id}") for call in calls]
         await wait_over((*hangups, *waits, *self._tasks), self._settings.close_timeout_s)
         self._records.clear()
 
@@ -435,8 +437,11 @@ class Switchboard(ABC, Generic[RecordT, AnswerT]):
         return task
 
 
-async def _let_go(call: Call) -> None:
+async def _let_go(call: Call, told_s: float) -> None:
     """Wait until nothing of a call is left, without the time that late callbacks would have had."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(told_s):
+            await call.wait_told()
     for participant in call.scope.members:
         participant.dispose()
     await call.wait_closed()
