@@ -213,6 +213,7 @@ class Call:
         self._voice, self._slow_s, self._local = voice, slow_s, local
         self._line = {"rtt_s": rtt_s, "echo_marks": echo_marks}
         self.voices: list[Numbered] = []
+        self.former_agents: list[Versatile] = []
 
         def on_voip(voip: VoIP) -> None:
             post = voip.post
@@ -228,11 +229,23 @@ class Call:
             self.agent = Versatile(
                 voip=voip, stt=self.ear(), tts=self.voice(), llm=Improvising(), greeting="Hello and welcome.", **options
             )
-            self.agent.on(Participant.ERROR, lambda failure: self.errors.append(str(failure.error)))
-            self.agent.on(Agent.EVENT, self.happens)
+            self.former_stt, self.former_tts = self.agent.stt, self.agent.tts
+            self.watch()
             self.agent.activate()
 
         self.call, _ = memory_call(on_voip, clock=clock, join=False)
+
+    def watch(self) -> None:
+        self.agent.on(Participant.ERROR, lambda failure: self.errors.append(str(failure.error)))
+        self.agent.on(Agent.EVENT, self.happens)
+
+    def set_stt(self, stt: ToldSTT) -> None:
+        self.former_stt = self.agent.stt
+        self.agent.set_stt(stt)
+
+    def set_tts(self, tts: Numbered) -> None:
+        self.former_tts = self.agent.tts
+        self.agent.set_tts(tts)
 
     def happens(self, event) -> None:
         if isinstance(event, ToolStarted):
@@ -336,9 +349,20 @@ class Call:
             case "up" if not self.live:
                 self.join()
             case "stt":
-                agent.set_stt(self.ear())
+                self.set_stt(self.ear())
             case "tts":
-                agent.set_tts(self.voice())
+                self.set_tts(self.voice())
+            case "stt back" if not self.former_stt.disposed:
+                self.set_stt(self.former_stt)
+            case "tts back" if not self.former_tts.disposed:
+                self.set_tts(self.former_tts)
+            case "hand off":
+                self.former_agents.append(agent)
+                self.agent = Versatile(
+                    voip=agent.voip, stt=agent.stt, tts=agent.tts, llm=Improvising(), system="Be helpful."
+                )
+                self.watch()
+                agent.hand_off(self.agent)
             case "again":
                 agent.deactivate()
                 agent.activate()
@@ -352,7 +376,8 @@ class Call:
         assert not any((engine._turns, voices._of, voices._retired, ears._leaving, ears._coming))
         assert not ears.muted
         assert not any(tools.running for tools in self.agent._conversation._tools)
-        assert not self.agent.llm.open
+        assert not any(each.llm.open for each in (self.agent, *self.former_agents))
+        assert not any(each.disposed for each in (self.agent.stt, self.agent.tts))
         thinking = engine._mouth._thinking
         assert thinking is None or not (thinking._on or thinking._timer)
         line = self.lines[-1].line
@@ -382,7 +407,7 @@ class Call:
 _ACTS = (
     "starts", "stops", "hears", "heard", "eager", "right", "withdrawn", "murmurs", "unfinished", "nothing", "key",
     "collect", "abort", "discard", "say", "notice", "sentence", "stubborn", "asks", "muted", "stream", "hang up",
-    "drop", "down", "up", "stt", "tts", "again", "voice", "voice", "silence", "wait", "heard", "stops", "wait",
+    "drop", "down", "up", "stt", "tts", "stt back", "tts back", "hand off", "again", "voice", "voice", "silence", "wait", "heard", "stops", "wait",
 )  # fmt: skip
 _BARGE_INS = [
     BargeIn(),
