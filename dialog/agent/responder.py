@@ -16,7 +16,7 @@ from dialog.agent.turn import Turn, current_turn
 from dialog.calls import events as ev
 from dialog.clock import Clock
 from dialog.errors import ConfigurationError, LimitError
-from dialog.llm.llm import LLM, LLMEvent, LLMRequest, ModelSwitched, TextDelta, ToolCall, Usage
+from dialog.llm.llm import CONNECTED, LLM, Entry, LLMEvent, LLMRequest, ModelSwitched, TextDelta, ToolCall, Usage
 
 __all__ = ["Engine", "Responder"]
 
@@ -91,7 +91,8 @@ class Responder:
             for step in range(1, self._host.settings.max_steps + 1):
                 # The last step gets no tools, so that it has to answer.
                 last = step == self._host.settings.max_steps
-                request = LLMRequest(items=turn.draft.items(), tools=() if last else self._toolbox.specs)
+                items = turn.draft.items() or (Entry(role="user", text=CONNECTED),)
+                request = LLMRequest(items=items, tools=() if last else self._toolbox.specs)
                 self.tools.told(turn)
                 if turn.reply is None or step > 1:  # nobody waits for what the agent says by itself
                     bridge.wait()

@@ -15,6 +15,7 @@ from msgspec import Struct
 from dialog.usage import Usage
 
 __all__ = [
+    "CONNECTED",
     "LLM",
     "Entry",
     "Finish",
@@ -28,6 +29,10 @@ __all__ = [
     "ToolSpec",
     "Usage",
 ]
+
+
+CONNECTED = "(call connected)"
+"""Stands where the caller has said nothing yet and something has to: no model answers nothing."""
 
 
 class Entry(Struct, frozen=True, kw_only=True, tag="entry"):

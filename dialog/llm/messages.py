@@ -13,14 +13,12 @@ import msgspec
 from msgspec import Struct
 
 from dialog.llm.decoding import CallParts, Decoder, brief, new_call_id, tool_calls
-from dialog.llm.llm import Finish, Item, LLMEvent, TextDelta, ToolCall, ToolResult, ToolSpec, Usage
+from dialog.llm.llm import CONNECTED, Finish, Item, LLMEvent, TextDelta, ToolCall, ToolResult, ToolSpec, Usage
 from dialog.llm.refusals import error_of, fields_of
 from dialog.llm.sse import ServerSentEvent
 
-__all__ = ["CONNECTED", "GO_ON", "MessagesDecoder", "conversation", "tool_fields"]
+__all__ = ["GO_ON", "MessagesDecoder", "conversation", "tool_fields"]
 
-CONNECTED = "(call connected)"
-"""Stands where the caller has said nothing yet: a conversation has to begin with a user."""
 GO_ON = "(go on)"
 """Stands behind the model's own words: models from 4.6 on refuse to continue an assistant's message."""
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from dialog.errors import ConfigurationError, DialogError, ProviderError, StateError, UserCodeError
-from dialog.llm.llm import LLM, Entry, Item, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolSpec
+from dialog.llm.llm import CONNECTED, LLM, Entry, Item, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolSpec
 from dialog.message import Alignment, Failure, Message, Playback, SpeechEdge, Utterance
 from dialog.participant import Participant
 from dialog.s2s.memory import Memory, Spoken
@@ -224,7 +224,8 @@ class CascadeS2S(S2S):
             raise ConfigurationError(f"{self.name} has no llm: give it one, or the agent an inference")
         spec = self._spec
         prompt = (Entry(role="system", text=spec.system),) if spec.system else ()
-        request = LLMRequest(items=(*prompt, *self._memory.items()), tools=spec.tools)
+        items = (*prompt, *self._memory.items()) or (Entry(role="user", text=CONNECTED),)
+        request = LLMRequest(items=items, tools=spec.tools)
         spoken: Spoken | None = None
         unsaid = ""
         calls: list[ToolCall] = []

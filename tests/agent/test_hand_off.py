@@ -9,6 +9,7 @@ import pytest
 from test_agent_on_a_line import Echo, heard_ms, on_a_call
 
 from dialog.agent.agent import Agent
+from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.calls.events import CallEnded, CallStarted, HandedOff, ToolEnded
 from dialog.calls.report import make_report
@@ -245,6 +246,16 @@ def test_who_has_handed_over_already_says_no_first_words():
 
     talk = None
     on_a_call(scenario, Passing)
+
+
+def test_a_model_without_instructions_is_not_asked_nothing():
+    async def scenario(talk):
+        await talk.quiet()
+        (request,) = talk.agent.llm.requests
+        assert [(item.role, item.text) for item in request.items] == [("user", "(call connected)")]
+        assert talk.spoken() == [("assistant", "You are with billing now.", "")]
+
+    on_a_call(scenario, Agent, llm=Model(), settings=AgentSettings(model_opens=True))
 
 
 class Odd(HummingTTS):

@@ -14,8 +14,8 @@ from vendors import ANTHROPIC, SPEC, Setup, collect
 from dialog.errors import ProviderError
 from dialog.llm import anthropic as module
 from dialog.llm.anthropic import AnthropicLLM
-from dialog.llm.llm import Entry, Finish, Item, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
-from dialog.llm.messages import CONNECTED, GO_ON, MessagesDecoder, conversation
+from dialog.llm.llm import CONNECTED, Entry, Finish, Item, LLMEvent, LLMRequest, TextDelta, ToolCall, ToolResult, Usage
+from dialog.llm.messages import GO_ON, MessagesDecoder, conversation
 from dialog.llm.response_events import ResponsesDecoder
 from dialog.testing.anthropic import conversation_error
 
