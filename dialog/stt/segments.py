@@ -6,6 +6,7 @@ Times are milliseconds on the call's audio clock.
 
 from __future__ import annotations
 
+from math import inf, nextafter
 from uuid import UUID, uuid4
 
 from msgspec import Struct
@@ -128,7 +129,8 @@ class SegmentCollector:
         segments = list(self._finals)
         if interim and self._interim is not None:
             segments.append(self._interim)
-            self._from_ms = max(self._from_ms, _end(self._interim))
+            # Beyond its end, since words that come faster than they were said may have no length.
+            self._from_ms = max(self._from_ms, nextafter(_end(self._interim), inf))
             self._interim = None
         utterance = self._utterance(self._uuid or uuid4(), segments) if segments else None
         self._finals.clear()

@@ -310,6 +310,8 @@ class StreamingSTT(TellingSTT):
 
     def _lost(self) -> None:
         self._ready = False
+        # Who has asked and was not answered is answered by the next connection, which hears it again.
+        self._unasked = self._unasked or self._finalizing is not None
         self._stop_renewals()
         self._withdraw()
 

@@ -44,6 +44,15 @@ def test_an_interim_that_counted_is_not_said_again_when_it_becomes_final():
     assert collector.finish().data == "table"
 
 
+def test_words_without_a_length_that_counted_are_not_said_again():
+    collector = SegmentCollector()
+    told = segment("a table for two", 600, 600)  # heard again faster than it was said
+    collector.add(told, final=False)
+    assert collector.finish(interim=True).data == "a table for two"
+    assert collector.add(told, final=True) is None
+    assert collector.finish() is None
+
+
 def test_restart_forgets_the_interim_and_keeps_the_finals_and_the_uuid():
     collector = SegmentCollector()
     first = collector.add(segment("one", 0, 300), final=True)

@@ -253,6 +253,20 @@ async def test_finalize_while_there_is_no_connection_brings_what_was_heard(provi
         assert ear.finals == [SENTENCES[0]]
 
 
+async def test_a_connection_that_breaks_when_it_was_asked_is_followed_by_one_that_is_asked_again(provider, listen):
+    async with provider.emulator() as emulator:
+        ear = await listen(emulator, timeout_s=0.05)
+        await ear.hear(silence(300) + speech(0, 1200) + silence(200))
+        emulator.sockets[-1].drop()
+        ear.stt.finalize()  # nobody knows yet
+        await ear.until(lambda: ear.finals)
+        await ear.connected(2)
+        await ear.hear(silence(900))
+        await ear.utter(1)
+        await ear.settled()
+        assert ear.finals == SENTENCES[:2]
+
+
 async def test_discard_forgets_what_was_said(provider, listen):
     if provider.manual and not provider.words_while_speaking:
         pytest.skip("tells nothing before it is asked")
