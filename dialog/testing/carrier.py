@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
@@ -37,6 +38,7 @@ __all__ = [
     "Warned",
     "is_loopback",
     "local_url",
+    "tls_trouble",
 ]
 
 CallStatus = Literal["queued", "ringing", "in-progress", "completed", "busy", "failed", "no-answer", "canceled"]
@@ -395,6 +397,20 @@ def _trouble(exc: Exception) -> str:
     if isinstance(exc, TimeoutError):
         return f"timed out after {WEBHOOK_TIMEOUT_S:g} s"
     cause = getattr(exc, "os_error", exc)
+    if isinstance(cause, ssl.SSLError):
+        return tls_trouble(cause)
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
         return os.strerror(cause.errno).lower()
     return f"{type(exc).__name__}: {exc}"
+
+
+_NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+"""What versions of OpenSSL say of an answer that is no TLS at all."""
+
+
+def tls_trouble(exc: ssl.SSLError) -> str:
+    """Why there is no TLS. Its ``errno`` is OpenSSL's: taken for the system's it would tell of permissions."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"the certificate is refused: {exc.verify_message}"
+    hint = " (does it speak http://?)" if exc.reason in _NO_TLS else ""
+    return f"no TLS: {(exc.reason or str(exc)).replace('_', ' ').lower()}{hint}"

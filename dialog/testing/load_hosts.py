@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import ssl
 import sys
 from typing import Final
 
 import aiohttp
 
-from dialog.testing.carrier import is_loopback
+from dialog.testing.carrier import is_loopback, tls_trouble
 
 __all__ = ["NamedHosts", "NotNamed", "allow_many_sockets", "connection_trouble"]
 
@@ -48,6 +49,8 @@ def connection_trouble(exc: BaseException | None) -> tuple[bool, str]:
     if isinstance(exc, NotNamed):
         return False, "a host that was not named"
     cause = getattr(exc, "os_error", exc)
+    if isinstance(cause, ssl.SSLError):
+        return False, tls_trouble(cause)
     if isinstance(cause, OSError) and cause.errno:
         name = errno.errorcode.get(cause.errno, str(cause.errno))
         return cause.errno in _OWN, name

@@ -219,6 +219,8 @@ async def test_a_refused_call_says_what_to_look_at(tmp_path: Path) -> None:
         assert (code, "--auth-token" in text) == (1, True)
         code, text = await dialled(plan._replace(url=house.url + "/nowhere"))
         assert (code, "nothing is at this path" in text) == (1, True)
+        code, text = await dialled(plan._replace(url=house.url.replace("http", "https", 1)))
+        assert (code, "no TLS: " in text, "does it speak http://?" in text) == (1, True, True)
 
 
 async def test_a_gateway_that_does_not_run_is_told_of_in_a_few_words(tmp_path: Path) -> None:
