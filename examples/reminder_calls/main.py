@@ -6,9 +6,10 @@ Run it with ``python -m dialog dial main.py:on_voip numbers.csv``; the settings 
 from __future__ import annotations
 
 from dialog import CartesiaTTS, DeepgramSTT, OpenAIAgent, VoIP, end_call_tool, tool
-from dialog.env import read_env
+from dialog.env import read_env, required
 
 env = read_env()
+required(env, "OPENAI_API_KEY", "DEEPGRAM_API_KEY", "CARTESIA_API_KEY")
 
 
 class Reminder(OpenAIAgent):

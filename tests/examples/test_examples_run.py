@@ -461,3 +461,37 @@ async def test_everybody_on_the_list_is_reminded_and_a_machine_gets_a_message(tm
     assert heard["person"].duration_ms > 500
     # On a slow machine the agent has begun to greet before the verdict comes.
     assert heard["machine"][-1].duration_ms > len(message) * 30 * 0.7
+
+
+async def test_reminders_without_keys_are_one_line_before_anybody_is_dialled(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "dialog", "dial", str(EXAMPLES / "reminder_calls" / "main.py") + ":on_voip"],
+        str(EXAMPLES / "reminder_calls" / "numbers.csv"),
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "OPENAI_API_KEY": "x", "TWILIO_PHONE_NUMBER": "+1"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        _, error = await process.communicate()
+    assert process.returncode == 1
+    assert "not set: DEEPGRAM_API_KEY, CARTESIA_API_KEY." in error.decode()
+
+
+@pytest.mark.parametrize("name", [*NAMES, REALTIME])
+async def test_a_port_that_is_none_is_one_line(name: str, tmp_path: Path) -> None:
+    needed = ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "WEBHOOK_URL", "OPENAI_API_KEY", "DEEPGRAM_API_KEY")
+    settings = {
+        **dict.fromkeys((*needed, "CARTESIA_API_KEY"), "x"),
+        "COLLEAGUES": "the shop=+15550101",
+        "PORT": "eighty",
+    }
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, str(EXAMPLES / name / "main.py")],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], **settings},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        _, error = await process.communicate()
+    assert process.returncode == 1
+    assert error.decode().strip() == "error: PORT must be a whole number, 0 or more, got 'eighty'"
