@@ -464,9 +464,10 @@ async def test_everybody_on_the_list_is_reminded_and_a_machine_gets_a_message(tm
 
 
 async def test_reminders_without_keys_are_one_line_before_anybody_is_dialled(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "reminder_calls" / "numbers.csv", tmp_path)
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "dialog", "dial", str(EXAMPLES / "reminder_calls" / "main.py") + ":on_voip"],
-        str(EXAMPLES / "reminder_calls" / "numbers.csv"),
+        "numbers.csv",
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "OPENAI_API_KEY": "x", "TWILIO_PHONE_NUMBER": "+1"},
         stderr=asyncio.subprocess.PIPE,
