@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 
 .PHONY: help setup demo demo-web test lint typecheck bench soak endurance fuzz docs build clean
 
+# Demo and tests start many processes: what Python has compiled once is kept for the next one, whoever has forbidden that.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
