@@ -17,7 +17,7 @@ from msgspec import Struct
 from dialog.dialling.ledger import Attempt, Ledger, Outcome
 from dialog.dialling.plan import DialPlan, Retry
 from dialog.dialling.table import Row, Table
-from dialog.errors import AuthenticationError, CarrierError, DialogError, UserCodeError
+from dialog.errors import AuthenticationError, CarrierError, DialogError, StateError, UserCodeError
 from dialog.message import CallProgress
 from dialog.voip.answering import MachineDetection
 from dialog.voip.twilio.voip import TwilioVoIP
@@ -133,7 +133,7 @@ class Batch:
         )
 
     async def run(self) -> bool:
-        """Dial until nothing is left, or :meth:`stop`; whether nothing is left, not even for another run.
+        """Dial until nothing is left, :meth:`stop`, or the gateway leaves; whether nothing is left for another run.
 
         Raises:
             UserCodeError: The code that takes the calls raised: none of the others would fare better.
@@ -275,7 +275,13 @@ class Batch:
             await self._ledger.placing(row.number, call_id)
             outcome = Outcome(outcome="unknown" if exc.in_doubt else "refused", detail=str(exc))
             await self._done(row.number, self._ledger.attempts[call_id], outcome)
-        except DialogError as exc:  # no worker, the account's limits, a gateway that drains
+        except DialogError as exc:  # no worker, the account's limits, a gateway that leaves
+            if isinstance(exc, StateError) and not self._gateway.ready:
+                logger.warning("no more numbers are dialled: %s", exc)
+                await self._ledger.not_placed(call_id)
+                self._plan.undone(row.number)
+                self.stop()
+                return
             await self._ledger.placing(row.number, call_id)
             outcome = Outcome(outcome="failed", detail=str(exc))
             await self._done(row.number, self._ledger.attempts[call_id], outcome)

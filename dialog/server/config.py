@@ -276,8 +276,9 @@ class ServiceConfig(Struct, frozen=True, kw_only=True):
             raise ConfigurationError("webhooks are delivered from the call log: give log=")
         if self.keep_days is not None and not (self.log and self.keep_days > 0):
             raise ConfigurationError("keep_days is for a call log (log=), and positive")
-        if self.keep_ended < 1 or (self.max_calls is not None and self.max_calls < 1):
-            raise ConfigurationError("keep_ended and max_calls must be at least 1")
+        limits = [self.max_calls, *(tenant.max_calls for tenant in self.tenants.values())]
+        if self.keep_ended < 1 or any(limit is not None and limit < 1 for limit in limits):
+            raise ConfigurationError("keep_ended and max_calls, also of a tenant, must be at least 1")
         self.sessions()
 
     def __repr__(self) -> str:

@@ -171,9 +171,11 @@ class Service:
 
     async def close(self) -> None:
         """Take no more calls, end those that are there, let go of everything; calling it again is harmless."""
-        await asyncio.gather(*(gateway.close() for gateway in self.doors))
-        await self.api.elsewhere.close()
-        await self._close_log()
+        try:
+            await asyncio.gather(*(gateway.close() for gateway in self.doors))
+            await self.api.elsewhere.close()
+        finally:
+            await self._close_log()  # whatever could not be closed before: what waits is to be written
 
     @property
     def ready(self) -> bool:
@@ -548,8 +550,10 @@ class Service:
         await self._begin()
 
     async def _on_cleanup(self, _: web.Application) -> None:
-        await self.api.elsewhere.close()
-        await self._close_log()
+        try:
+            await self.api.elsewhere.close()
+        finally:
+            await self._close_log()
 
 
 def _token_key(config: ServiceConfig) -> bytes | None:

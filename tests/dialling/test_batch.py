@@ -13,7 +13,7 @@ import pytest
 from dialog.dialling.batch import Batch, BatchSettings
 from dialog.dialling.ledger import Ledger
 from dialog.dialling.table import Row, Table
-from dialog.errors import CarrierError, ConfigurationError
+from dialog.errors import CarrierError, ConfigurationError, StateError
 from dialog.voip.twilio.placing import PlacedCall
 
 NUMBER = "+15550123"
@@ -97,4 +97,20 @@ async def test_a_ledger_that_cannot_be_written_ends_the_run_before_anybody_is_ca
     with pytest.raises(ConfigurationError, match=r"ledger cannot be written.*No space left"):
         await batch.run()
     assert not called
+    ledger.close()
+
+
+async def test_a_gateway_that_leaves_takes_no_number_with_it(tmp_path):
+    class Gateway:
+        ready = False
+
+        async def call(self, to, **_):
+            raise StateError("the gateway takes no more calls")
+
+    ledger = Ledger(tmp_path / "numbers.ledger.jsonl")
+    batch = Batch(Gateway(), TABLE, ledger, BatchSettings(from_="+15550100"))
+    async with asyncio.timeout(20):
+        assert not await batch.run(), "somebody is left"
+    assert [result["call_outcome"] for result in batch.results()] == ["not_dialled"]
+    assert not ledger.attempts
     ledger.close()

@@ -306,6 +306,7 @@ HOOK = WebhookEndpoint(name="w", url="https://x.example", secrets=("s" * 24,))
             "numbers are of a tenant",
         ),
         ({"max_calls": 0}, "at least 1"),
+        ({"tenants": {"main": TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN, max_calls=0)}}, "at least 1"),
         ({"keep_days": 30}, "call log"),
         ({"keep_days": 0, "log": "sqlite:///calls.db"}, "positive"),
         ({"tenants": {"x" * 65: TwilioTenant(account_sid=ACCOUNT, auth_token=TOKEN)}}, "too long"),
