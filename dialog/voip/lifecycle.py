@@ -97,7 +97,7 @@ class Ordered(Struct, frozen=True):
 
 
 class Accepted(Struct, frozen=True):
-    """The carrier accepted the redirect; something follows ``within_s``."""
+    """The carrier accepted the redirect that was ordered; something follows ``within_s``."""
 
     kind: MoveKind
     within_s: float
@@ -193,10 +193,12 @@ class Lifecycle:
             case Ordered(kind, within_s):
                 self._order = _Order(kind, within_s)
             case Accepted(kind, within_s):
-                self._order = _Order(kind, within_s, accepted=True)
-                self._resumed = ""
-                if self.state != "live":
-                    self.deadline = now + within_s
+                # What came of it may be over before the carrier's answer is here.
+                if self._order is not None and self._order.kind == kind:
+                    self._order = _Order(kind, within_s, accepted=True)
+                    self._resumed = ""
+                    if self.state != "live":
+                        self.deadline = now + within_s
             case Withdrawn(kind, in_doubt):
                 return self._withdraw(kind, in_doubt=in_doubt, now=now)
             case HangingUp(reason):
@@ -252,7 +254,7 @@ class Lifecycle:
         self._extended = False
         self._told = told
         order = self._order
-        if order is not None and order.until < inf:
+        if order is not None and (told or order.until < inf):
             done = told and now <= order.until
             order = self._order = _Order(order.kind, order.within_s, accepted=True) if done else None
         if order is not None:

@@ -507,6 +507,27 @@ async def test_a_caller_who_leaves_while_it_rings_elsewhere_has_left():
         assert there.voip.end.reason == "caller_hangup"
 
 
+async def test_a_caller_who_is_back_before_telnyx_answers_stays(monkeypatch):
+    async with house() as there, there.telnyx.dial(transfer="busy", transfer_s=0.1) as caller:
+        await until(lambda: there.voip.state == "live")
+        rest = there.gateway._commands.rest
+        command = rest.command
+
+        async def slow(call, action, fields=None):
+            await command(call, action, fields)
+            if action == "transfer":
+                await caller.drop()
+                await until(lambda: there.voip.generation == 2)
+
+        monkeypatch.setattr(rest, "command", slow)
+        await there.voip.transfer_to("+15550100", back_within_s=20)
+        assert there.voip.state == "live"
+        assert "streaming_stop" not in there.actions
+        await caller.hang_up()
+        await until(lambda: there.voip.end is not None)
+        assert there.voip.end.reason == "caller_hangup"
+
+
 async def test_a_transfer_that_telnyx_refuses_leaves_the_caller_with_the_agent():
     async with house() as there, there.telnyx.dial() as caller:
         await until(lambda: there.voip.state == "live")

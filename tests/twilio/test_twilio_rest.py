@@ -489,6 +489,25 @@ async def test_a_transfer_whose_answer_was_lost_takes_its_course():
         assert (line.events[-1].generation, line.events[-1].resumed) == (2, "transfer_failed")
 
 
+async def test_a_caller_who_is_back_before_twilio_answers_stays():
+    async with public() as (_, phone, rest, voips):
+        line = await live(phone, rest, voips)
+
+        async def fails_at_once(update):
+            await line.socket.stop()
+            await until(lambda: line.voip.state == "moving")
+            action = Document(update.twiml).root.find("Dial").get("action")
+            back = await line.post(action, DialCallStatus="failed", CallStatus="in-progress")
+            line.socket = await phone.stream(back, line.sid)
+            await until(lambda: line.voip.state == "live")
+
+        line.resource.on_update = fails_at_once
+        await line.voip.transfer_to("+15559990000", back_within_s=20)
+        assert (line.events[-1].generation, line.events[-1].resumed) == (2, "transfer_failed")
+        await line.socket.stop()
+        await until(lambda: line.ends == ["caller_hangup"])
+
+
 async def test_many_digits_may_take_their_time():
     async with public() as (gateway, phone, rest, voips):
         line = await live(phone, rest, voips)

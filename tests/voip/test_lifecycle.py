@@ -79,11 +79,17 @@ def describe(outcome):
             ],
         ),
         (  # the first stream comes when the call was told to go elsewhere already
-            [(1, Accepted("transfer", 20)), (2, Joined(1)), (3, Stopped()), (23, Tick())],
+            [(1, Ordered("transfer", 20)), (1, Accepted("transfer", 20)), (2, Joined(1)), (3, Stopped()), (23, Tick())],
             ["started 1", "stopped moving", "ended transferred (unconfirmed)"],
         ),
         (  # ... or nobody was there, and it is the caller who is back
-            [(1, Accepted("transfer", 20)), (2, Returned("transfer_failed")), (3, Joined(1)), (4, Stopped())],
+            [
+                (1, Ordered("transfer", 20)),
+                (1, Accepted("transfer", 20)),
+                (2, Returned("transfer_failed")),
+                (3, Joined(1)),
+                (4, Stopped()),
+            ],
             ["started 1 transfer_failed", "stopped ended", "ended caller_hangup"],
         ),
         ([(60, Tick())], ["ended never_connected"]),
@@ -106,6 +112,7 @@ def describe(outcome):
         (
             [
                 (1, Joined(1)),
+                (2, Ordered("transfer", 30)),
                 (2, Accepted("transfer", 30)),
                 (3, Stopped()),
                 (30, Returned("transfer_failed")),
@@ -117,6 +124,7 @@ def describe(outcome):
         (
             [
                 (1, Joined(1)),
+                (2, Ordered("transfer", 30)),
                 (2, Accepted("transfer", 30)),
                 (3, Stopped()),
                 (30, Returned("transfer_failed")),
@@ -125,11 +133,18 @@ def describe(outcome):
             ["started 1", "stopped moving", "ended lost"],
         ),
         (
-            [(1, Joined(1)), (2, Accepted("digits", 15)), (3, Closed()), (4, Joined(2)), (5, Stopped())],
+            [
+                (1, Joined(1)),
+                (2, Ordered("digits", 15)),
+                (2, Accepted("digits", 15)),
+                (3, Closed()),
+                (4, Joined(2)),
+                (5, Stopped()),
+            ],
             ["started 1", "stopped moving", "started 2 digits_sent", "stopped ended", "ended caller_hangup"],
         ),
         (
-            [(1, Joined(1)), (2, Accepted("digits", 15)), (3, Stopped()), (18, Tick())],
+            [(1, Joined(1)), (2, Ordered("digits", 15)), (2, Accepted("digits", 15)), (3, Stopped()), (18, Tick())],
             ["started 1", "stopped moving", "ended lost"],
         ),
         (
@@ -139,6 +154,30 @@ def describe(outcome):
         (
             [(1, Joined(1)), (2, Ordered("transfer", 30)), (3, Stopped()), (4, Withdrawn("transfer"))],
             ["started 1", "stopped moving", "ended caller_hangup"],
+        ),
+        (  # what came of it is over before the carrier's answer is here
+            [
+                (1, Joined(1)),
+                (2, Ordered("transfer", 30)),
+                (3, Stopped()),
+                (4, Returned("transfer_failed")),
+                (5, Joined(2)),
+                (6, Accepted("transfer", 30)),
+                (7, Stopped()),
+            ],
+            ["started 1", "stopped moving", "started 2 transfer_failed", "stopped ended", "ended caller_hangup"],
+        ),
+        (
+            [
+                (1, Joined(1)),
+                (2, Ordered("digits", 15)),
+                (3, Stopped()),
+                (4, Requested()),
+                (5, Joined(2)),
+                (6, Accepted("digits", 15)),
+                (7, Stopped()),
+            ],
+            ["started 1", "stopped moving", "started 2 digits_sent", "stopped ended", "ended caller_hangup"],
         ),
         (  # its answer was lost: the stream stopped because the carrier did it
             [
@@ -194,7 +233,14 @@ def describe(outcome):
         ([(1, Joined(2)), (2, Joined(2)), (3, Joined(1))], ["started 2"]),
         ([(1, End("rejected")), (2, Joined(1)), (3, End("again"))], ["ended rejected"]),
         (
-            [(1, Joined(1)), (2, Accepted("transfer", 9)), (3, Stopped()), (4, End("transferred")), (12, Tick())],
+            [
+                (1, Joined(1)),
+                (2, Ordered("transfer", 9)),
+                (2, Accepted("transfer", 9)),
+                (3, Stopped()),
+                (4, End("transferred")),
+                (12, Tick()),
+            ],
             ["started 1", "stopped moving", "ended transferred"],
         ),
     ],
@@ -207,7 +253,9 @@ def test_every_absence_has_a_deadline():
     assert life()[0].deadline == 60
     assert life((1, Joined(1)))[0].deadline is None
     assert life((1, Joined(1)), (2, Closed()))[0].deadline == 7
-    assert life((1, Joined(1)), (2, Accepted("digits", 15)), (4, Stopped()))[0].deadline == 19
+    assert (
+        life((1, Joined(1)), (2, Ordered("digits", 15)), (2, Accepted("digits", 15)), (4, Stopped()))[0].deadline == 19
+    )
     assert life((1, End("x")))[0].deadline is None
 
 

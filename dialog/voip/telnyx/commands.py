@@ -150,6 +150,8 @@ class TelnyxCommands:
             if call.state != "moving":  # else it is carried out all the same
                 record.transfer = None
             raise
+        if record.transfer is not command and not record.wants_back:
+            return  # it has failed already, and the answer comes late
         call.moving("transfer", ring_s + _MARGIN_S)
         # The agent has nothing to do with the ringing. If this fails, the stream ends with the transfer.
         try:
