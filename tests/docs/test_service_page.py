@@ -38,8 +38,11 @@ def desk() -> AgentConfig:
     return AgentConfig(stt=ToldSTT, tts=HummingTTS, llm=lambda: ScriptedLLM([]))
 
 
-def test_the_first_service_is_one(page) -> None:
-    config = page["config"](ENV)
+def test_the_first_service_is_one_that_the_command_beneath_it_serves(page, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in ENV.items():
+        monkeypatch.setenv(name, value)
+    config = page["config"]()
     assert isinstance(config, ServiceConfig)
     assert config.assistants["desk"].greeting == "Good evening!"
     first = text().split("```python\n")[1].split("```")[0]
