@@ -266,6 +266,7 @@ class Agent(Participant):
             StateError: The agent is active already or was disposed of, or a provider was, or works for another call.
             ConfigurationError: A text call, and only a model that hears would answer.
             UnsupportedFormat: A provider shares no audio format with the call.
+            MissingExtra: The package that converts between their formats is not installed.
         """
         if self._conversation is not None:
             raise StateError(f"{self.name}: activate() was called before, and the call is held already")

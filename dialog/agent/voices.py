@@ -115,6 +115,7 @@ class Voices:
     def _wire(self, tts: TTS) -> AudioFormat:
         claim(tts, self._voip)
         audio_format = negotiate(self._voip.audio_format, tts.formats)
+        Converter(audio_format, self._voip.audio_format)  # without the package for it nothing would ever be said
         self._when_reached(partial(self._open, tts, audio_format))
         tts.on(TTS.MESSAGE, self._speaking.on_audio)
         tts.on(TTS.ALIGNMENT, self._speaking.on_alignment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import AsyncIterator
 from typing import ClassVar
 from uuid import uuid4
@@ -16,7 +17,7 @@ from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.agent.turns.settings import Silence, TurnSettings
 from dialog.calls.events import CallEnded, CallerSaid, ErrorRaised, ReplyDropped
-from dialog.errors import ConfigurationError, StateError, UnsupportedFormat, UserCodeError
+from dialog.errors import ConfigurationError, MissingExtra, StateError, UnsupportedFormat, UserCodeError
 from dialog.llm.llm import LLM, Entry, Finish, TextDelta, ToolCall
 from dialog.message import MULAW_8K, AudioFormat, Message
 from dialog.participant import Participant
@@ -998,6 +999,24 @@ def test_an_inference_that_returns_its_text_is_told_to_yield_it():
         assert talk.errors == ["inference returned a text, which nobody says: yield it instead"]
 
     on_a_call(scenario, Returning)
+
+
+def test_a_voice_whose_audio_cannot_be_converted_is_refused_at_once(monkeypatch):
+    class HighVoice(HummingTTS):
+        # A ratio that no other test has put into the cache of tables.
+        formats = (AudioFormat("s16le", 64000),)
+
+    async def run(clock):
+        def on_voip(voip: VoIP) -> None:
+            with pytest.raises(MissingExtra, match=r"dialog\[audio\]"):
+                Echo(voip=voip, stt=ToldSTT(), tts=HighVoice()).activate()
+
+        call, line = memory_call(on_voip, clock=clock)
+        line.hang_up()
+        await call.wait_closed()
+
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    run_virtual(run)
 
 
 TICKET = schema_tool("ticket", lambda: "A1", description="Opens a ticket.")
