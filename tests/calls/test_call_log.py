@@ -6,6 +6,7 @@ import asyncio
 import gc
 import re
 import sqlite3
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -13,7 +14,7 @@ from uuid import uuid4
 import pytest
 from calling import Caller
 from msgspec import structs
-from sqlalchemy import event, func, select, text, update
+from sqlalchemy import delete, event, func, select, text, update
 
 from dialog.calls import events as ev
 from dialog.calls.delivery.endpoint import WebhookEndpoint
@@ -170,6 +171,32 @@ async def test_a_process_that_lives_keeps_its_calls(url):
         await other._keeper.end_lost()
         await flushed(other)
         assert (await other.call(call.call_id)).ended_at is None
+
+
+async def test_a_clock_that_is_set_forward_takes_no_call_from_a_process_that_lives(url, monkeypatch):
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=1)
+
+    events, now = CallEvents(), time.time
+    async with CallLog(url) as log, CallLog(url) as other:
+        log.follow(events)
+        call = Caller(events).start()
+        await flushed(log)
+        await other._keeper.round()
+        monkeypatch.setattr("dialog.calls.store.keeping.datetime", Later)
+        monkeypatch.setattr("dialog.calls.store.keeping.time.time", lambda: now() + 3600)
+        for keeper in (other._keeper, log._keeper, other._keeper):
+            await keeper.round()
+        await flushed(other)
+        assert (await log.call(call.call_id)).ended_at is None
+
+        async with log.engine.begin() as connection:  # it is gone after all
+            await connection.execute(delete(t.writers).where(t.writers.c.writer == log.writer))
+        await other._keeper.round()
+        await flushed(other)
+        assert (await log.call(call.call_id)).end_reason == LOST
 
 
 async def test_old_calls_are_deleted_with_all_that_is_kept_of_them(url):

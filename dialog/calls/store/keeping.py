@@ -52,21 +52,32 @@ class Keeper:
         self._keep_days = keep_days
         self._lost_after_s = lost_after_s
         self._lost = lost
+        self._pause_s = lost_after_s / 6.0
+        self._ahead_s: float | None = None
+        """How far the time of day is ahead of a clock that nobody sets, at the last round."""
+        self._swept = float("-inf")
 
     async def run(self) -> None:
         """Do it all, for ever."""
-        swept = float("-inf")
         while True:
             try:
-                await self.seen()
-                await self.end_lost()
-                now = asyncio.get_running_loop().time()
-                if self._keep_days is not None and now - swept >= _SWEEP_S:
-                    await self.sweep(self._keep_days)
-                    swept = now
+                await self.round()
             except Exception as exc:  # the database is away: whoever writes tells of it
                 logger.debug("call log: %r", exc)
-            await asyncio.sleep(self._lost_after_s / 6.0)
+            await asyncio.sleep(self._pause_s)
+
+    async def round(self) -> None:
+        """Do once what is due."""
+        before, self._ahead_s = self._ahead_s, time.time() - time.monotonic()
+        await self.seen()
+        if before is None or self._ahead_s - before < self._pause_s:
+            await self.end_lost()
+        else:  # the clock was set, or the machine has slept: others need a moment for their sign of life, too
+            logger.warning("call log: the time of day has gone %.0f s forward at once", self._ahead_s - before)
+        now = asyncio.get_running_loop().time()
+        if self._keep_days is not None and now - self._swept >= _SWEEP_S:
+            await self.sweep(self._keep_days)
+            self._swept = now
 
     async def seen(self) -> None:
         """Give a sign of life."""
