@@ -22,6 +22,7 @@ from dialog.calls import events as ev
 from dialog.calls.delivery.endpoint import WebhookEndpoint
 from dialog.calls.delivery.retries import Retries
 from dialog.calls.delivery.signature import WebhookInvalid, sign_webhook, verify_webhook
+from dialog.calls.delivery.vapi import vapi_messages
 from dialog.calls.delivery.webhooks import Webhooks
 from dialog.calls.publish import CallEvents
 from dialog.calls.redact import Redaction
@@ -501,6 +502,23 @@ async def test_a_session_of_the_hosts_own_costs_no_message_in_vapis_shape(sqlite
         types = [each["message"]["type"] for each in far.taken]
         assert types == ["status-update"] * 3 + ["end-of-call-report"]
         assert "assistantId" not in far.taken[-1]["message"]["call"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("booked", "assistant-ended-call"),
+        ("api_hangup", "manually-canceled"),
+        ("shutdown", "worker-shutdown"),
+        ("lost_worker", "pipeline-error-lost-worker"),
+    ],
+)
+def test_a_receiver_written_for_vapi_takes_no_hang_up_for_a_failure(reason, told):
+    events, ends = CallEvents(), []
+    events.on(lambda notice: ends.extend(vapi_messages(notice, None)))
+    Caller(events).start().end(reason)
+    for _, _, body in ends[-2:]:
+        assert json.loads(body)["message"]["endedReason"] == told
 
 
 async def test_a_message_that_cannot_be_made_costs_no_event(sqlite_url, caplog):

@@ -44,7 +44,14 @@ _REASONS = {
     "voicemail": "voicemail",
     "error": "assistant-error",
     "failed": "twilio-failed-to-connect-call",
+    "api_hangup": "manually-canceled",
+    "canceled": "manually-canceled",
+    "shutdown": "worker-shutdown",
 }
+_FAULTS = frozenset(
+    {"lost", "lost_worker", "lost_process", "no_worker", "revoked", "connection_failed", "transfer_failed", "declined"}
+)
+"""Reasons that Vapi has no word for; any other is the word that an agent has hung up with."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -98,11 +105,17 @@ def _fields(notice: Notice, report: SessionReport | None, at: datetime) -> Itera
             yield "in-progress", {"type": "user-interrupted"}
         case CallEnded():
             status, fields = _status("ended")
-            reason = _REASONS.get(event.reason, f"pipeline-error-{event.reason.replace('_', '-')}")
+            reason = _ended_reason(event.reason)
             yield status, {**fields, "endedReason": reason}
             yield status, {"type": "end-of-call-report", "endedReason": reason, **_report(report, at)}
         case _:
             return
+
+
+def _ended_reason(reason: str) -> str:
+    if reason in _FAULTS:
+        return f"pipeline-error-{reason.replace('_', '-')}"  # receivers take what begins so for a failure
+    return _REASONS.get(reason, "assistant-ended-call")
 
 
 def _status(status: str) -> _Message:
