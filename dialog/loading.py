@@ -16,7 +16,7 @@ from typing import Any
 
 from dialog.errors import ConfigurationError
 
-__all__ = ["load_function", "load_on_voip", "load_target"]
+__all__ = ["load_function", "load_on_voip", "load_target", "place_of"]
 
 
 def load_function(target: str) -> Callable[..., Any]:
@@ -96,10 +96,10 @@ def _load(where: str) -> ModuleType:
                 f"there is no module {exc.name} in {Path.cwd()}: go to where {exc.name}.py is, or name the file, as "
                 "path/to/main.py:on_voip"
             ) from exc
-        raise ConfigurationError(f"importing {where} failed: {type(exc).__name__}: {exc}{_place(exc)}") from exc
+        raise ConfigurationError(f"importing {where} failed: {type(exc).__name__}: {exc}{place_of(exc)}") from exc
 
 
-def _place(exc: Exception) -> str:
+def place_of(exc: Exception) -> str:
     """Where in the user's code it was raised; a SyntaxError says so itself."""
     if isinstance(exc, SyntaxError):
         return ""

@@ -20,11 +20,12 @@ from rich.text import Text
 from dialog.agent.agent import Agent
 from dialog.agent.textcall import TextCall
 from dialog.calls import events as ev
-from dialog.errors import UserCodeError
-from dialog.loading import load_on_voip
+from dialog.errors import DialogError, UserCodeError
+from dialog.loading import load_on_voip, place_of
 from dialog.message import Failure, Message
 from dialog.scope import CallScope
 from dialog.voip.text import TextVoIP
+from dialog.voip.voip import VoIP
 
 __all__ = ["Chat", "run_chat"]
 
@@ -40,8 +41,19 @@ async def run_chat(console: Console, target: str) -> int:
 
     Raises:
         ConfigurationError: ``target`` names no function, or it activates no agent.
+        UserCodeError: It raised.
     """
-    chat = Chat(console, load_on_voip(target), interactive=sys.stdin.isatty())
+    on_voip = load_on_voip(target)
+
+    def make(voip: VoIP) -> Any:
+        try:
+            return on_voip(voip)
+        except DialogError:
+            raise
+        except Exception as exc:  # the user's code
+            raise UserCodeError(f"{target} raised {type(exc).__name__}: {exc}{place_of(exc)}") from exc
+
+    chat = Chat(console, make, interactive=sys.stdin.isatty())
     loop = asyncio.get_running_loop()
     lines = _Lines()
     with suppress(NotImplementedError):  # Windows: Ctrl-C ends the program

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 from rich.console import Console
 
 from dialog import Agent, Message, OpenAIAgent
-from dialog.cli.chat import Chat
-from dialog.errors import ConfigurationError
+from dialog.cli.chat import Chat, run_chat
+from dialog.errors import ConfigurationError, UserCodeError
 from dialog.loading import load_on_voip
 from dialog.testing.openai import ChatReply, OpenAIEmulator, ToolUse
 from dialog.tts.text import TextTTS
@@ -153,6 +154,15 @@ async def test_a_reply_can_be_stopped() -> None:
 async def test_a_function_that_makes_no_agent_is_named_as_the_mistake() -> None:
     with pytest.raises(ConfigurationError, match="made no agent"):
         await talk("one", make=lambda voip: None)
+
+
+async def test_what_the_function_raises_is_one_line_that_says_where(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "raising_desk.py").write_text("import os\ndef on_voip(voip):\n    os.environ['NO_SUCH_KEY']\n")
+    target = f"{tmp_path / 'raising_desk.py'}:on_voip"
+    told = f"{target} raised KeyError: 'NO_SUCH_KEY' (raising_desk.py, line 3)"
+    with pytest.raises(UserCodeError, match=re.escape(told)):
+        await run_chat(Console(file=io.StringIO()), target)
 
 
 async def test_what_fails_before_the_agent_is_there_leaves_nothing_behind() -> None:
