@@ -94,7 +94,7 @@ def _load(where: str) -> ModuleType:
         if isinstance(exc, ModuleNotFoundError) and exc.name == where.partition(".")[0]:
             raise ConfigurationError(
                 f"there is no module {exc.name} in {Path.cwd()}: go to where {exc.name}.py is, or name the file, as "
-                "path/to/main.py:on_voip"
+                f"path/to/{exc.name}.py"
             ) from exc
         raise ConfigurationError(f"importing {where} failed: {type(exc).__name__}: {exc}{place_of(exc)}") from exc
 
