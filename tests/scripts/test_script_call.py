@@ -579,6 +579,17 @@ def test_a_script_that_fails_is_reported_and_the_caller_told():
     assert ["run raised ZeroDivisionError()" in str(failure.error) for failure in stage.errors] == [True]
 
 
+def test_a_script_that_waits_for_something_cancelled_has_failed_too():
+    async def run(call):
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        asyncio.get_running_loop().call_later(1.0, task.cancel)
+        await task
+
+    stage = play(run)
+    assert stage.said == [stage.script.settings.failure]
+    assert ["run raised CancelledError()" in str(failure.error) for failure in stage.errors] == [True]
+
+
 class Dying(ToldSTT):
     def dies(self):
         self.fail(ProviderError("toldstt", "is gone", retryable=False), fatal=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 
@@ -80,7 +81,11 @@ class Script(Agent):
             await self.run(call)
         except (CallHungUp, CallNotAnswered) as exc:
             logger.info("%s: %s", self.name, exc)
-        except Exception as exc:  # the user's code, or a provider's end that it did not expect
+        except (Exception, asyncio.CancelledError) as exc:  # the user's code, or a provider's end it did not expect
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            # Not cancelled itself, it has waited for something that was: speech that was dropped, a task.
             if not call.is_disconnected:
                 self._failed(as_failure(f"run raised {exc!r}", exc))
                 await conversation.give_up(exc.provider if isinstance(exc, SpeechFailed) else "")
