@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,13 +96,13 @@ class ChatExchange:
     connection: int
     """Number of the TCP connection it came on, from 0: requests with the same number reused it."""
     at: float
-    """When it came, by ``time.monotonic()``."""
+    """When it came, by ``loop.time()``."""
     sent: int = 0
     """Text tokens and tool fragments written so far."""
     state: Literal["streaming", "finished", "dropped", "disconnected"] = "streaming"
     """``disconnected``: the client stopped listening at token ``sent``; ``dropped``: a fault cut it."""
     ended_at: float = 0.0
-    """When the client disconnected or the stream ended, by ``time.monotonic()``."""
+    """When the client disconnected or the stream ended, by ``loop.time()``."""
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -192,7 +191,7 @@ class ModelEmulator(EmulatorServer):
         if isinstance(reply, str):
             reply = ChatReply(text=reply)
         number = self._connections.setdefault(request.transport, len(self._connections))
-        exchange = ChatExchange(fields=fields, connection=number, at=time.monotonic())
+        exchange = ChatExchange(fields=fields, connection=number, at=asyncio.get_running_loop().time())
         self.exchanges.append(exchange)
         self.changed()
         if not fields.get("stream"):
@@ -224,7 +223,7 @@ class ModelEmulator(EmulatorServer):
             exchange.state = "disconnected"
             raise
         finally:
-            exchange.ended_at = time.monotonic()
+            exchange.ended_at = asyncio.get_running_loop().time()
             self.changed()
         return response
 

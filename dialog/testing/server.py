@@ -13,7 +13,6 @@ WebSocket through :meth:`~EmulatorServer.websocket` and streamed bodies through
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -88,7 +87,7 @@ class Request:
     """An HTTP request that arrived, handshakes included."""
 
     at: float
-    """When, by ``time.monotonic()``."""
+    """When, by ``loop.time()``."""
     method: str
     path: str
     query: tuple[tuple[str, str], ...]
@@ -109,7 +108,7 @@ class Frame:
     """A WebSocket message that arrived or was sent."""
 
     at: float
-    """When, by ``time.monotonic()``."""
+    """When, by ``loop.time()``."""
     data: bytes | str
     connection: int
     """Number of the connection, from 0."""
@@ -204,7 +203,8 @@ class EmulatorSocket:
             await self.close(faults.close_code, faults.close_reason)
             raise FaultDrop
         for item in (*await self._gate.before(), message):
-            self._server.record(Frame(at=time.monotonic(), data=item, connection=self.number, sent=True))
+            now = asyncio.get_running_loop().time()
+            self._server.record(Frame(at=now, data=item, connection=self.number, sent=True))
             try:
                 if isinstance(item, bytes):
                     await self._ws.send_bytes(item)
@@ -262,7 +262,7 @@ class EmulatorSocket:
         data: bytes | str = message.data
         self.received_count += 1
         self.received_bytes += len(data)
-        self._server.record(Frame(at=time.monotonic(), data=data, connection=self.number))
+        self._server.record(Frame(at=asyncio.get_running_loop().time(), data=data, connection=self.number))
         if _reached(faults.drop_after_bytes, self.received_bytes):
             raise FaultDrop
         return data
@@ -485,7 +485,7 @@ class EmulatorServer:
             body = await request.read() if request.can_read_body else b""
             self.requests.append(
                 Request(
-                    at=time.monotonic(),
+                    at=asyncio.get_running_loop().time(),
                     method=request.method,
                     path=request.path,
                     query=tuple(request.query.items()),

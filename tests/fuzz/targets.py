@@ -450,7 +450,7 @@ def _s2s(make: Callable[[], S2S]) -> Callable[[bytes], None]:
     def prepare(s2s: S2S) -> None:
         telephone = MULAW_8K in s2s.formats and MULAW_8K in s2s.output_formats
         into, out = (MULAW_8K, MULAW_8K) if telephone else (PCM_16K, PCM_24K)
-        s2s.open(SessionSpec(input_format=into, output_format=out, prompt="Be kind."))
+        s2s.open(SessionSpec(input_format=into, output_format=out, system="Be kind."))
         s2s._connected()
         s2s.post(Message(uuid=NOBODY, data=bytes(into.size(200)), at_ms=0.0))
 

@@ -201,6 +201,7 @@ def singing(voips, reports=None):
     return take
 
 
+@pytest.mark.alone
 async def test_what_is_cleared_over_webrtc_is_silent_at_once_and_counted_as_heard():
     voips, reports = [], []
     async with serving(make_site({"a": singing(voips, reports)}, names={})) as url, chromium() as page:
