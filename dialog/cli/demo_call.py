@@ -21,6 +21,7 @@ from dialog.demo.front_desk import GREETING, SYSTEM, VOICE, FrontDesk
 from dialog.demo.phrases import GRAMMAR
 from dialog.demo.script import Step
 from dialog.errors import StateError
+from dialog.net.listening import unlisten
 from dialog.stt.pocketsphinx import PocketsphinxSTT
 from dialog.testing.caller import CallEnded, Caller, NothingHeard
 from dialog.testing.twilio_rest import CallUpdate, TwilioRestEmulator
@@ -95,7 +96,7 @@ async def hold_call(steps: Sequence[Step], *, clock: Clock, on_event: Callable[[
         except TimeoutError:
             call.problems.append("the agent did not notice the end of the call")
         finally:
-            await runner.cleanup()
+            await unlisten(runner)
     return call
 
 

@@ -21,7 +21,7 @@ from dialog.dialling.table import read_table, write_results
 from dialog.env import read_env, required
 from dialog.errors import ConfigurationError
 from dialog.loading import load_target
-from dialog.net.listening import listen
+from dialog.net.listening import listen, unlisten
 from dialog.server.tls import tls_context
 from dialog.voip.answering import MachineDetection
 from dialog.voip.listening_in import play_on_speakers
@@ -96,7 +96,7 @@ async def run_dial(console: Console, options: DialOptions) -> int:
                     await asyncio.to_thread(write_results, out, table, RESULT_COLUMNS, batch.results())
                     console.print(f"results: {out}", highlight=False, soft_wrap=True)
             finally:
-                await runner.cleanup()
+                await unlisten(runner)
     finally:
         ledger.close()
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from dialog import logs
 from dialog.cli.fleet import settings_from
 from dialog.env import read_env
-from dialog.net.listening import listen
+from dialog.net.listening import listen, unlisten
 from dialog.workers.process import Orders
 from dialog.workers.supervisor import Load, Supervisor
 
@@ -116,7 +116,7 @@ async def _probes(supervisor: Supervisor, host: str, port: int) -> AsyncGenerato
         await listen(runner, host, port)
         yield
     finally:
-        await runner.cleanup()
+        await unlisten(runner)
 
 
 def _exposition(load: Load) -> str:

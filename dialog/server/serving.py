@@ -13,7 +13,7 @@ from aiohttp import web
 
 from dialog.errors import MissingExtra
 from dialog.loop import calm_collector, new_event_loop
-from dialog.net.listening import listen
+from dialog.net.listening import listen, unlisten
 from dialog.workers.blocked import LoopWatch
 
 __all__ = ["Gateway", "Probes", "add_metrics", "run", "serve"]
@@ -135,7 +135,7 @@ async def serve(
     finally:
         if watch is not None:
             watch.close()
-        await runner.cleanup()  # bounded, and a signal that comes meanwhile changes nothing
+        await unlisten(runner)  # bounded, and a signal that comes meanwhile changes nothing
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 

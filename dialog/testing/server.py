@@ -23,10 +23,9 @@ from typing import Any, ClassVar, Self
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-__all__ = ["EmulatorServer", "EmulatorSocket", "EmulatorStream", "FaultDrop", "FaultGate", "Faults", "Frame", "Request"]
+from dialog.net.listening import unlisten
 
-_ACCEPTING = 4
-"""Rounds of the loop from accepting a socket to a connection that the server knows."""
+__all__ = ["EmulatorServer", "EmulatorSocket", "EmulatorStream", "FaultDrop", "FaultGate", "Faults", "Frame", "Request"]
 
 _GARBAGE = "\u2603 this is not JSON {{{"
 
@@ -380,11 +379,7 @@ class EmulatorServer:
         for socket in tuple(self.sockets):
             socket.drop()
         if self._runner is not None:
-            for site in tuple(self._runner.sites):
-                await site.stop()
-            for _ in range(_ACCEPTING):
-                await asyncio.sleep(0)  # who was accepted just now becomes a connection first, which is closed then
-            await self._runner.cleanup()
+            await unlisten(self._runner)
             self._runner = None
 
     async def __aenter__(self) -> Self:

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from dialog.net.listening import unlisten
+
 
 class Receiver:
     """Takes what comes to ``/``, and answers what it is told to."""
@@ -37,7 +39,7 @@ class Receiver:
 
     async def down(self) -> None:
         if self._runner is not None:
-            await self._runner.cleanup()
+            await unlisten(self._runner)
             self._runner = None
 
     async def _take(self, request: web.Request) -> web.Response:

@@ -20,6 +20,7 @@ from dialog import AgentSettings, TwilioGateway
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.calls.events import AgentSaid
+from dialog.net.listening import unlisten
 from dialog.testing.caller import Caller
 from dialog.testing.cartesia import CartesiaEmulator
 from dialog.testing.deepgram import DeepgramEmulator
@@ -101,7 +102,7 @@ class House:
                     async with asyncio.timeout(20):
                         await asyncio.gather(*(call.wait_closed() for call in gateway.calls))
                 finally:
-                    await runner.cleanup()
+                    await unlisten(runner)
 
     def gateway(self) -> TwilioGateway:
         gateway = TwilioGateway(

@@ -14,6 +14,7 @@ from dialog.agent.tools import tool
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.llm.llm import Entry
+from dialog.net.listening import unlisten
 from dialog.presets import OpenAIAgent
 from dialog.stt.deepgram import DeepgramSTT
 from dialog.testing.caller import Caller
@@ -94,7 +95,7 @@ class House:
             try:
                 yield self
             finally:
-                await runner.cleanup()
+                await unlisten(runner)
 
     def dial(self, **options):
         return Caller.dial(self.url, auth_token=TOKEN, account_sid=ACCOUNT, clock=self.clock, **options)

@@ -13,6 +13,7 @@ from steady import steady_clock
 from dialog.agent.record import save_to
 from dialog.calls.events import AgentSaid, CallEnded, DigitPressed, ErrorRaised, StreamChanged
 from dialog.message import Playback
+from dialog.net.listening import unlisten
 from dialog.participant import Participant
 from dialog.presets import TwilioOpenAIAgent
 from dialog.testing.caller import CallEnded as CallOver
@@ -75,7 +76,7 @@ class Office:
             try:
                 yield self
             finally:
-                await runner.cleanup()
+                await unlisten(runner)
 
     @asynccontextmanager
     async def call(self, **options):

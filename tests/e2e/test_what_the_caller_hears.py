@@ -20,6 +20,7 @@ from dialog.audio.g711 import mulaw_decode, mulaw_encode
 from dialog.audio.recorder import StereoRecorder
 from dialog.errors import StateError
 from dialog.message import Message, Playback
+from dialog.net.listening import unlisten
 from dialog.testing.caller import Caller, CallFaults
 from dialog.voip.twilio.gateway import TwilioGateway
 from dialog.voip.voip import VoIP
@@ -48,7 +49,7 @@ async def a_line(*, on_voip=None, **options):
             yield caller, voips[0], gateway
             await caller.hang_up()
     finally:
-        await runner.cleanup()
+        await unlisten(runner)
 
 
 def ear(caller: Caller) -> bytes:

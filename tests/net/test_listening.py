@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
 
 from dialog.errors import ConfigurationError
 from dialog.loop import new_event_loop
-from dialog.net.listening import listen
+from dialog.net.listening import listen, unlisten
 
 
 async def listened(host: str, port: int) -> str:
@@ -22,7 +23,7 @@ async def listened(host: str, port: int) -> str:
     except ConfigurationError as exc:
         return str(exc)
     finally:
-        await runner.cleanup()
+        await unlisten(runner)
     return ""
 
 
@@ -40,3 +41,19 @@ def test_why_an_address_cannot_be_listened_at_is_one_line(loop) -> None:
 @pytest.mark.parametrize("port", [-1, 65_536, 99_999])
 async def test_a_number_that_is_no_port_is_not_cut_to_one(port: int) -> None:
     assert await listened("127.0.0.1", port) == f"{port} is no port: it is a number up to 65535"
+
+
+@pytest.mark.parametrize("rounds", range(8))
+async def test_who_is_being_accepted_is_closed_with_the_rest(rounds: int) -> None:
+    loop = asyncio.get_running_loop()
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    await listen(runner, "127.0.0.1", 0)
+    with socket.create_connection(runner.addresses[0]) as caller:
+        caller.setblocking(False)
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        await unlisten(runner)
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                assert await loop.sock_recv(caller, 1) == b""

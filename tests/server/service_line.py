@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import aiohttp
 from aiohttp import web
 
+from dialog.net.listening import unlisten
 from dialog.server.config import ApiSettings, ApiToken, PhoneNumber, ServiceConfig, TwilioTenant
 from dialog.server.service import Service
 from dialog.sessions.config import AgentConfig
@@ -85,7 +86,7 @@ async def serving_at(listening, app):
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
-        await runner.cleanup()
+        await unlisten(runner)
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.errors import CarrierError, ConfigurationError, NotSupportedError
 from dialog.message import Message
+from dialog.net.listening import unlisten
 from dialog.testing.faults import CallFaults, bad_messages
 from dialog.testing.stream_call import dial_stream
 from dialog.voip.admission import Accept, Reject, Say
@@ -67,7 +68,7 @@ async def house(on_voip=None, **settings):
     try:
         yield there
     finally:
-        await runner.cleanup()
+        await unlisten(runner)
 
 
 @pytest.mark.parametrize("carrier", ["plivo", "exotel", "compatible"])

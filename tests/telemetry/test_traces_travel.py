@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from test_tracing import USAGE, Desk, Model, Traced
 
 from dialog.llm.llm import ToolCall
+from dialog.net.listening import unlisten
 from dialog.telemetry import Tracing
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.voip.memory import memory_call
@@ -46,7 +47,7 @@ class Collector:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._runner is not None
-        await self._runner.cleanup()
+        await unlisten(self._runner)
 
     async def _take(self, request: web.Request) -> web.Response:
         assert request.headers["Content-Type"] == "application/x-protobuf"

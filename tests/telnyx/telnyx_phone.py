@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from steady import steady_clock
 
+from dialog.net.listening import unlisten
 from dialog.testing.telnyx import TelnyxEmulator
 from dialog.voip.call import CallSettings
 from dialog.voip.telnyx.gateway import TelnyxGateway
@@ -80,4 +81,4 @@ async def house(on_voip=None, **options):
         try:
             yield there
         finally:
-            await runner.cleanup()
+            await unlisten(runner)

@@ -14,6 +14,7 @@ from telnyx_phone import CLOCK, SETTINGS, house, until
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.message import Message, StreamStarted
+from dialog.net.listening import unlisten
 from dialog.testing.telnyx import TelnyxEmulator
 from dialog.voip.peers import Adoption
 from dialog.voip.telnyx.gateway import TelnyxGateway
@@ -109,7 +110,7 @@ async def neighbours(peers: type[FabricPeers] = FabricPeers):
             yield telnyx, one, two
         finally:
             for runner in runners:
-                await runner.cleanup()
+                await unlisten(runner)
             await one.fabric.close()
             await two.fabric.close()
 

@@ -18,6 +18,7 @@ from dialog.agent.tools import tool
 from dialog.calls.events import HandedOff
 from dialog.errors import ConfigurationError, UserCodeError
 from dialog.llm.rules import Rule, RuleLLM
+from dialog.net.listening import unlisten
 from dialog.s2s.cascade import CascadeS2S
 from dialog.testing import ReadingSTT, ScriptedLLM, SpellingTTS, ToolUse, TwilioRestEmulator, run_virtual
 from dialog.testing.agent_caller import dial_with_agent
@@ -410,7 +411,7 @@ async def test_an_agent_dials_a_gateway_over_the_carriers_protocol():
             async with asyncio.timeout(10):
                 await asyncio.gather(*(call.wait_closed() for call in gateway.calls))
         finally:
-            await runner.cleanup()
+            await unlisten(runner)
     assert [(line.who, line.text) for line in talk.lines] == [
         ("agent", GREETING),
         ("caller", "At seven please."),

@@ -18,6 +18,7 @@ from aiohttp import WSMsgType, web
 from steady import steady_clock
 from twilio.request_validator import RequestValidator
 
+from dialog.net.listening import unlisten
 from dialog.testing.caller import CallEnded, Caller, CallFaults, NothingHeard, Refused, bad_messages
 
 TOKEN = "the-auth-token"
@@ -135,7 +136,7 @@ async def serving() -> AsyncIterator[Server]:
     try:
         yield one
     finally:
-        await runner.cleanup()
+        await unlisten(runner)
 
 
 def dial(server: Server, **settings: Any) -> Any:

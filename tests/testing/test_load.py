@@ -21,6 +21,7 @@ from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.cli.load import LoadOptions, run_load
 from dialog.errors import ConfigurationError, StateError
+from dialog.net.listening import unlisten
 from dialog.testing.heard import is_silent
 from dialog.testing.load import Limit, Load, LoadPlan
 from dialog.testing.load_metronome import Metronome
@@ -172,7 +173,7 @@ class Desk:
             yield self
         finally:
             self.webhook_delay.set()
-            await runner.cleanup()
+            await unlisten(runner)
 
     def plan(self, **more) -> LoadPlan:
         usual = {"url": self.url, "auth_token": TOKEN, "calls": 3, "calls_per_s": 20.0, "turns": 1, "call_s": 60.0}

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 from twilio.request_validator import RequestValidator
 
+from dialog.net.listening import unlisten
 from dialog.testing.twilio_rest import TwilioRestEmulator
 from dialog.voip.pacing import Pacing
 from dialog.voip.twilio import TwilioGateway
@@ -180,7 +181,7 @@ async def serving(gateway, app=None):
     try:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
-        await runner.cleanup()
+        await unlisten(runner)
 
 
 @asynccontextmanager
@@ -207,7 +208,7 @@ async def outbound_line(*, on_voip=None, rest=None, **settings):
                     await call.voip.hangup()
             await account.wait_hung_up()
         finally:
-            await runner.cleanup()
+            await unlisten(runner)
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from dialog.audio.tones import sine
 from dialog.clock import Clock
 from dialog.errors import StateError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_24K, AudioFormat
+from dialog.net.listening import unlisten
 from dialog.testing.call import CallEnded
 from dialog.testing.caller import Caller
 from dialog.testing.sip import SIPPhone
@@ -277,7 +278,7 @@ async def twilio(on_voip: OnVoip):
                     if updates:
                         await asyncio.wait(updates)
         finally:
-            await runner.cleanup()
+            await unlisten(runner)
 
 
 class _Telnyx(_Phone):

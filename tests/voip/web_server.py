@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from aiohttp import web
 
+from dialog.net.listening import unlisten
 from dialog.voip.web.gateway import WebGateway
 
 __all__ = ["serving", "until"]
@@ -34,7 +35,7 @@ async def serving(gateway: WebGateway, *, asgi: bool = False):
             await web.SockSite(runner, sock).start()
             yield url
         finally:
-            await runner.cleanup()
+            await unlisten(runner)
         return
     config = uvicorn.Config(gateway.asgi(), log_config=None, ws="websockets-sansio", lifespan="on")
     server = uvicorn.Server(config)

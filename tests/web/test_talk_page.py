@@ -25,6 +25,7 @@ from dialog.cli.talk import TalkSite, make_site
 from dialog.demo.web import AGENTS, on_voip
 from dialog.errors import ConfigurationError
 from dialog.message import Message
+from dialog.net.listening import unlisten
 from dialog.testing.doubles import HummingTTS
 from dialog.voip.voip import VoIP
 from dialog.voip.web.gateway import WebGateway
@@ -60,7 +61,7 @@ async def serving(*sites, port=0, below=""):
         await web.SockSite(runner, sock).start()
         yield f"http://127.0.0.1:{sock.getsockname()[1]}{below}/talk"
     finally:
-        await runner.cleanup()
+        await unlisten(runner)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from dialog.agent.scripts.script import Script
 from dialog.agent.settings import AgentSettings
 from dialog.errors import ConfigurationError, StateError, Timeout
 from dialog.loop import new_event_loop
-from dialog.net.listening import listen
+from dialog.net.listening import listen, unlisten
 from dialog.stt.stt import STT
 from dialog.tts.tts import TTS
 from dialog.voip.answering import MachineDetection
@@ -267,7 +267,7 @@ class BackgroundServer:
             await runner.setup()
             await listen(runner, self._host, self._port, tls=self._tls)
         except BaseException:
-            await runner.cleanup()
+            await unlisten(runner)
             raise
         self._runner = runner
         self.bound_port = runner.addresses[0][1]
@@ -281,7 +281,7 @@ class BackgroundServer:
             if not call.is_disconnected:
                 call.request_disconnect("shutdown")
         if runner is not None:
-            await runner.cleanup()  # which closes the gateway
+            await unlisten(runner)  # which closes the gateway
         for call in made:
             await call.wait_over(_LEAVE_S)
 
