@@ -24,7 +24,7 @@ from xml.sax.saxutils import escape, quoteattr
 import msgspec
 from msgspec import Struct
 
-from dialog.clock import Clock
+from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError
 from dialog.llm.llm import LLM
 from dialog.stt.stt import STT
@@ -267,7 +267,7 @@ async def evaluate(
         MissingExtra: ``own_speech`` needs the ``local`` extra.
     """
     seed = random.randrange(1_000_000) if seed is None else seed
-    clock = Clock(speed)
+    clock = Clock(speed, SYSTEM_CLOCK.now)
     free = asyncio.Semaphore(parallel)
     cast = Cast(llm=customer_llm, stt=customer_stt, tts=customer_tts, judge=LLMJudge(*judges) if judges else None)
 

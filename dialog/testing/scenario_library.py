@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
-from dialog.clock import Clock
+from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.testing.scenario_case import Case
 from dialog.testing.scenario_check import check
 from dialog.testing.scenario_house import serve
@@ -45,7 +45,7 @@ async def play(
         parallel: So many calls at once.
         attempts: So often a case is played while it fails and the machine stands still meanwhile.
     """
-    clock = Clock(scale)
+    clock = Clock(scale, SYSTEM_CLOCK.now)
     free = asyncio.Semaphore(parallel)
 
     async def once(case: Case) -> Outcome:

@@ -27,6 +27,7 @@ let latencies = [];
 let since = null;
 let muted = false;
 let atEnd = true; // of the transcript, unless somebody reads further up
+let seen = ""; // sizes of the transcript at its last scroll event
 
 async function token() {
   const response = await fetch(body.dataset.token, { method: "POST" });
@@ -53,10 +54,15 @@ find("talk").addEventListener("click", async () => {
   }
 });
 find("log").addEventListener("scroll", ({ target: log }) => {
-  atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  // A phone that is turned, or shows its keyboard, is no reader who has scrolled up.
+  const sizes = `${log.scrollHeight} ${log.clientHeight}`;
+  if (sizes === seen) atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  else follow();
+  seen = sizes;
 });
-// A phone that is turned, or shows its keyboard, is no reader who has scrolled up.
-new ResizeObserver(() => along(() => {})).observe(find("log"));
+const resized = new ResizeObserver(follow);
+resized.observe(find("log"));
+resized.observe(transcript);
 find("mute").addEventListener("click", () => setMuted(!muted));
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("select, input, textarea");
@@ -160,6 +166,11 @@ function explain(error) {
 function along(change) {
   change();
   find("empty").hidden = transcript.childElementCount > 0;
+  follow();
+}
+
+/** Shows what is said last, unless the reader has scrolled up. */
+function follow() {
   if (atEnd) find("log").scrollTop = find("log").scrollHeight;
 }
 
