@@ -120,8 +120,12 @@ def _upgrade(connection: sa.Connection) -> None:
 def _sqlite_connected(connection: Any, _: object) -> None:
     connection.isolation_level = None  # transactions are begun below, not by the driver as it likes
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+            cursor.execute(f"PRAGMA {pragma}")
+    except Exception:  # it is no database: who has connected forgets the connection, and leaves its thread behind
+        connection.close()
+        raise
     cursor.close()
 
 
