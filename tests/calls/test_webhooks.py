@@ -448,7 +448,9 @@ async def test_whatever_a_receiver_answers_all_comes_in_the_end_and_in_order(sql
     async with receiver() as far:
         far.answer = answer
         log = CallLog(sqlite_url, batch_s=0.01)
-        async with log, Webhooks(log, endpoint(far, events=("*",)), retries=QUICK):
+        # One that fails again and again is left alone for seconds each time.
+        clock, retries = steady_clock(20.0), Retries(first_s=0.4, limit_s=2.0)
+        async with log, Webhooks(log, endpoint(far, events=("*",), timeout_s=200.0), retries=retries, clock=clock):
             log.follow(events)
             calls = [Caller(events).start().turn().end() for _ in range(4)]
             await empty_after(log)
