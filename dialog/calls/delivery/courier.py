@@ -230,7 +230,5 @@ class Courier:
                 )
         except TimeoutError:
             return Outcome(f"no answer within {endpoint.timeout_s:g} s")
-        except (
-            Exception
-        ) as exc:  # of the network, or of what cannot be sent: either way it is tried again, and given up
+        except Exception as exc:  # of the network, or what cannot be sent: it is tried again, and given up in the end
             return Outcome(f"{type(exc).__name__}: {exc}")
