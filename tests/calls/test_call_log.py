@@ -6,6 +6,7 @@ import asyncio
 import gc
 import re
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from dialog.calls.publish import CallEvents
 from dialog.calls.redact import Redaction
 from dialog.calls.store import database
 from dialog.calls.store import tables as t
-from dialog.calls.store.database import current, make_engine, upgrade
+from dialog.calls.store.database import _to_wal, current, make_engine, upgrade
 from dialog.calls.store.log import CallLog
 from dialog.calls.store.writing import LOST
 from dialog.errors import ConfigurationError, StateError
@@ -425,6 +426,35 @@ async def test_a_database_that_cannot_be_used_is_named_with_the_reason(place, wo
     assert "secret" not in str(told.value)
     assert "\n" not in str(told.value)
     await log.close()
+    # aiosqlite leaves the thread of a connection that it could not make to itself; it still tells this loop of its end.
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 10)
+
+
+class Busy:
+    """A new file, and a connection to it, while somebody else is about to make it."""
+
+    def __init__(self, refusals: list[str]) -> None:
+        self.refusals = refusals
+        self.pauses = 0
+
+    def execute(self, statement: str) -> None:
+        assert statement == "PRAGMA journal_mode=WAL"
+        if self.refusals:
+            raise sqlite3.OperationalError(self.refusals.pop())
+
+    def run_async(self, _: object) -> None:
+        self.pauses += 1
+
+
+def test_a_file_that_another_process_is_just_making_is_asked_again():
+    busy = Busy(["database is locked"] * 3)
+    _to_wal(busy, busy)
+    assert busy.pauses == 3
+    for refusals in (["file is not a database"], ["database is locked"] * 1000):
+        with pytest.raises(sqlite3.OperationalError):
+            _to_wal(Busy(refusals), Busy(refusals))
 
 
 @pytest.mark.parametrize("options", [{"batch_s": 0}, {"buffer": 0}, {"keep_days": 0}, {"lost_after_s": 0}])

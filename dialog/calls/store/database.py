@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +33,8 @@ HEAD = "0002"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _LOCK = 0x6469616C6F67
 """Of PostgreSQL's advisory lock while tables are made."""
+_WAL_TRIES = 100
+_WAL_PAUSE_S = 0.05
 
 
 def make_engine(url: str) -> AsyncEngine:
@@ -121,12 +125,30 @@ def _sqlite_connected(connection: Any, _: object) -> None:
     connection.isolation_level = None  # transactions are begun below, not by the driver as it likes
     cursor = connection.cursor()
     try:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-            cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute("PRAGMA busy_timeout=10000")
+        _to_wal(connection, cursor)
+        cursor.execute("PRAGMA synchronous=FULL")
     except Exception:  # it is no database: who has connected forgets the connection, and leaves its thread behind
         connection.close()
         raise
     cursor.close()
+
+
+def _to_wal(connection: Any, cursor: Any) -> None:
+    """Several processes may do so at once to a new file: SQLite refuses all but one, and does not wait for that."""
+    for left in reversed(range(_WAL_TRIES)):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as exc:
+            if not left or "locked" not in str(exc):
+                raise
+            connection.run_async(_pause)
+        else:
+            return
+
+
+async def _pause(_: object) -> None:
+    await asyncio.sleep(_WAL_PAUSE_S)
 
 
 def _sqlite_begins(connection: sa.Connection) -> None:
