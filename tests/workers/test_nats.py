@@ -15,7 +15,7 @@ from uuid import uuid4
 import nkeys
 import pytest
 from bridges import Bridge, bridge, hang, until
-from cable import cable
+from cable import Cable, cable
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -57,6 +57,13 @@ def whole(heard: list[Message[bytes]]) -> bytes:
     for before, after in pairwise(heard):
         assert after.at_ms == pytest.approx(before.at_ms + len(before.data) / 8, abs=0.5)
     return b"".join(each.data for each in heard)
+
+
+async def go_by(way: Cable, house: Bridge) -> None:
+    """Let the host reach NATS by a way that can be cut."""
+    await hang(house.fabric)
+    house.fabric.settings = nats_settings(way.url)
+    await house.fabric.connect()
 
 
 async def restart(house: Bridge, away_s: float) -> None:
@@ -143,9 +150,7 @@ async def test_a_worker_that_is_cut_off_loses_its_call_and_is_not_heard_when_it_
 
 async def test_a_host_that_is_cut_off_blames_no_worker():
     async with bridge(clock=FAST) as house, cable(house.nats.port) as way:
-        await hang(house.fabric)
-        house.fabric.settings = nats_settings(way.url)
-        await house.fabric.connect()
+        await go_by(way, house)
         await house.worker("one")
         call, line, voip = await house.ring()
         heard = listen(voip)
@@ -541,9 +546,7 @@ async def test_the_time_a_node_is_away_counts_against_nobody(monkeypatch):
 async def test_who_hears_nobody_is_not_attentive_however_busy_its_loop_is():
     """A loop that is held up at every beat might take its own delay for the reason of the silence."""
     async with bridge(clock=FAST) as house, cable(house.nats.port) as way:
-        await hang(house.fabric)
-        house.fabric.settings = nats_settings(way.url)
-        await house.fabric.connect()
+        await go_by(way, house)
         await house.worker("one")
         _, _, voip = await house.ring()
         way.cut()
