@@ -61,7 +61,7 @@ def load_target(target: str) -> Any:
     where, _, name = target.rpartition(":")
     if not where or not name:
         raise ConfigurationError(
-            f"{target!r} does not name a function: write module:function, for instance main:on_voip"
+            f"{target!r} does not say what to take of which module: write module:name, for instance main:on_voip"
         )
     module = _load(where)
     found: Any = module

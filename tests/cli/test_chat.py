@@ -234,7 +234,7 @@ async def test_tools_are_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "complaint"),
     [
-        ("main", "does not name a function"),
+        ("main", "does not say what to take of which module: write module:name"),
         ("no such thing:f", "neither a module nor a Python file"),
         ("missing.py:f", "there is no file"),
         ("not_there_at_all:f", "there is no module not_there_at_all in .*: go to where not_there_at_all.py is"),
