@@ -19,7 +19,7 @@ import asyncio
 import logging
 import re
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,6 +57,9 @@ _ACTIONS: Final = frozenset(
         "streaming_start",
         "streaming_stop",
         "send_dtmf",
+        "bridge",
+        "playback_start",
+        "playback_stop",
         "record_start",
         "record_stop",
         "speak",
@@ -151,6 +154,8 @@ class TelnyxEmulator(EmulatorServer):
         """How often a recording is answered 404 before it is there."""
         self.messages: list[dict[str, Any]] = []
         """Every text message that was taken."""
+        self.messaging_url: str = ""
+        """Where messages to the account are told, as configured for its messaging profile."""
         self._clock = clock
         self._transfers: dict[str, tuple[TransferOutcome, float]] = {}
         self._callers: dict[str, TelnyxCaller] = {}
@@ -240,6 +245,27 @@ class TelnyxEmulator(EmulatorServer):
         leg = self.legs[call_control_id]
         words = {"transcript": text, "confidence": 0.97, "is_final": final, "transcription_track": track}
         await leg.tell("call.transcription", transcription_data=words)
+
+    async def text(
+        self, text: str, *, from_: str = "+15551230001", to: str = "+15551230002", media: Iterable[str] = ()
+    ) -> int:
+        """Send a text message to a number of the account; returns the status of the webhook's answer."""
+        message = {
+            "record_type": "message",
+            "direction": "inbound",
+            "id": str(uuid4()),
+            "type": "MMS" if media else "SMS",
+            "messaging_profile_id": str(uuid4()),
+            "from": {"phone_number": from_, "carrier": "T-MOBILE USA, INC.", "line_type": "Wireless"},
+            "to": [{"phone_number": to, "status": "webhook_delivered", "carrier": "Telnyx", "line_type": "Wireless"}],
+            "cc": [],
+            "text": text,
+            "media": [{"url": url, "content_type": "image/jpeg", "size": 1024} for url in media],
+            "encoding": "GSM-7",
+            "parts": 1,
+            "received_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        }
+        return await self.webhook(self.messaging_url, "message.received", message)
 
     async def wait_hung_up(self, timeout_s: float = 10.0) -> None:
         """Wait until nobody is on a telephone that was called, and all has been told.
@@ -434,6 +460,8 @@ class TelnyxEmulator(EmulatorServer):
         problem = _problem(action, fields)
         if problem:
             return _error(422, 10015, "Invalid value", problem)
+        if action == "bridge" and not self._can_be_bridged(fields):
+            return _error(422, 90018, "Call has already ended", "The call to bridge with is not active.")
         if command_id:
             self._seen.add((call, command_id))
         self.commands.append(TelnyxCommand(call_control_id=call, action=action, fields=fields))
@@ -459,6 +487,14 @@ class TelnyxEmulator(EmulatorServer):
                 leg.on_stop()
             case "speak":
                 leg.spawn(leg.speak(fields, self._clock.sleep), "speak")
+            case "playback_start":
+                leg.playback = fields
+                leg.spawn(leg.tell("call.playback.started", media_url=fields.get("audio_url", "")), "playback")
+            case "playback_stop":
+                leg.stop_playback()
+            case "bridge":
+                other = self.legs[str(fields["call_control_id"])]
+                self._spawn(self._bridge(leg, other), f"bridge {leg.leg.call_sid}")
             case "transfer":
                 self._spawn(self._transfer(leg, fields), f"transfer {leg.leg.call_sid}")
             case "record_start":
@@ -471,6 +507,24 @@ class TelnyxEmulator(EmulatorServer):
                 leg.transcribes = True
             case _:
                 leg.note(action, str(fields.get("digits", "")))
+
+    def _can_be_bridged(self, fields: dict[str, Any]) -> bool:
+        other = self.legs.get(str(fields.get("call_control_id", "")))
+        return other is not None and other.answered and not other.over
+
+    async def _bridge(self, leg: TelnyxLeg, other: TelnyxLeg) -> None:
+        """Connect two calls; when one of them is over so is the other."""
+        leg.bridged_with, other.bridged_with = other, leg
+        for each in (leg, other):
+            await each.tell("call.bridged")
+        legs = [asyncio.ensure_future(each.wait_over()) for each in (leg, other)]
+        try:
+            await asyncio.wait(legs, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in legs:
+                waiting.cancel()
+        for each in (leg, other):
+            each.finish("completed")
 
     async def _transfer(self, leg: TelnyxLeg, fields: dict[str, Any]) -> None:
         """Dial the other side; if it answers, bridge the two."""
@@ -614,9 +668,33 @@ def _problem(action: str, fields: dict[str, Any]) -> str:
         return "The 'digits' parameter is not valid."
     if action == "speak" and not (fields.get("payload") and fields.get("voice")):
         return "The 'payload' and 'voice' parameters are required."
+    if action == "playback_start":
+        return _playback_problem(fields)
     if fields.get("stream_url") and fields.get("stream_bidirectional_mode") not in (None, "rtp", "mp3"):
         return "The 'stream_bidirectional_mode' parameter is not valid."
     return ""
+
+
+def _playback_problem(fields: dict[str, Any]) -> str:
+    sources = [name for name in ("audio_url", "media_name", "playback_content") if fields.get(name)]
+    if len(sources) != 1:
+        return "Exactly one of 'audio_url', 'media_name' and 'playback_content' is required."
+    if sources == ["audio_url"] and not re.fullmatch(r"https?://\S+", str(fields["audio_url"])):
+        return "The 'audio_url' parameter must be an HTTP(S) URL."
+    if sources == ["playback_content"] and not _is_audio(str(fields["playback_content"])):
+        return "The 'playback_content' parameter must be a base64 encoded MP3 or WAV file."
+    loop = fields.get("loop", 1)
+    if loop != "infinity" and not (isinstance(loop, int) and 1 <= loop <= 100):
+        return "The 'loop' parameter must be an integer between 1 and 100, or infinity."
+    return ""
+
+
+def _is_audio(content: str) -> bool:
+    try:
+        data = b64decode(content, validate=True)
+    except ValueError:
+        return False
+    return (data[:4] == b"RIFF" and data[8:12] == b"WAVE") or data[:3] == b"ID3" or data[:1] == b"\xff"
 
 
 def _call(leg: TelnyxLeg) -> dict[str, Any]:

@@ -59,6 +59,10 @@ class TelnyxLeg(CarrierSide):
         """Why it ended, if not as its status says."""
         self.recording_id = ""
         self.transcribes: bool = False
+        self.playback: dict[str, Any] | None = None
+        """The fields of the command by which a file is played to it."""
+        self.bridged_with: TelnyxLeg | None = None
+        """Whom it is connected to."""
         self.on_stream: Callable[[dict[str, Any]], object] | None = None
         """Opens a stream by the fields of a command."""
         self.on_stop: Callable[[], object] | None = None
@@ -129,6 +133,12 @@ class TelnyxLeg(CarrierSide):
         await self.tell("call.speak.started")
         await seconds(_SPEAK_S)
         await self.tell("call.speak.ended", status="completed")
+
+    def stop_playback(self) -> None:
+        """Play no file any more."""
+        if self.playback is not None:
+            self.playback = None
+            self.spawn(self.tell("call.playback.ended", status="cancelled"), "playback")
 
     async def end(self) -> None:
         """Tell that it has ended."""

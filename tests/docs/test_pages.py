@@ -150,7 +150,7 @@ INTERNAL = re.compile(
         vad\.played |
         weak |
         voip\.(
-            aiosocket | asgisocket | bed | belongings | closing | consults | direct | lifecycle | line | lineclock | lineops | link | listeners | pacer | part |
+            aiosocket | asgisocket | bed | belongings | closing | consults | direct | inbox | lifecycle | line | lineclock | lineops | link | listeners | pacer | part |
             played | playout | rescues | wires | wrapup
         ) |
         voip\.carrier\.(?!gateway$)\w+ |

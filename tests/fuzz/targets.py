@@ -68,7 +68,7 @@ from dialog.voip.sip.messages import Incoming, parse, reply
 from dialog.voip.sip.switchboard import SIPSettings, SIPSwitchboard
 from dialog.voip.sip.transactions import Transactions
 from dialog.voip.streams.detect import DetectedStream
-from dialog.voip.telnyx.events import decode_event, metadata_of
+from dialog.voip.telnyx.events import decode_event, decode_message, metadata_of
 from dialog.voip.telnyx.signature import TelnyxSignature
 from dialog.voip.telnyx.stream import TelnyxStream, decode_state
 from dialog.voip.twilio import forms
@@ -123,6 +123,8 @@ def telnyx_webhook(data: bytes) -> None:
             decode_state(event.payload.client_state)
         with suppress(RemoteProtocolError):
             metadata_of(NOBODY, text)
+        with suppress(RemoteProtocolError):
+            decode_message(text)
     TELNYX.fault({"telnyx-timestamp": "1700000000", "telnyx-signature-ed25519": data.decode("latin-1")}, data)
 
 

@@ -19,6 +19,7 @@ from dialog.testing.faults import CallFaults
 from dialog.testing.server import Faults
 from dialog.voip.admission import Accept, Document, Reject, Say
 from dialog.voip.carrier.record import call_id_of
+from dialog.voip.link import UseClientTool
 from dialog.voip.telnyx.gateway import TelnyxGateway
 from dialog.voip.voip import VoIP
 
@@ -630,8 +631,8 @@ async def test_a_text_message_is_sent_from_the_call():
 async def test_what_is_not_there_says_so():
     async with house() as there, there.telnyx.dial():
         await until(lambda: there.voip.state == "live")
-        with pytest.raises(NotSupportedError, match="Consult is not there for calls over Telnyx"):
-            await there.voip.consult("+15550100")
+        with pytest.raises(NotSupportedError, match="UseClientTool is not there for calls over Telnyx"):
+            await there.voip.execute(UseClientTool(name="look", arguments="{}", timeout_s=1.0))
         assert there.voip.state == "live"
 
 

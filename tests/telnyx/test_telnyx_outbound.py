@@ -196,6 +196,15 @@ async def test_the_official_client_steers_a_call_of_the_emulator():
             assert answer.data.result == "ok"
             with pytest.raises(sdk.UnprocessableEntityError, match="10015"):
                 await client.calls.actions.transfer(call, to="nobody")
+            for wrong in ({}, {"audio_url": "music.mp3"}, {"audio_url": "https://x/1.mp3", "loop": 0}):
+                with pytest.raises(sdk.UnprocessableEntityError, match="10015"):
+                    await client.calls.actions.start_playback(call, **wrong)
+            await client.calls.actions.start_playback(call, audio_url="https://x/1.mp3", loop="infinity")
+            await until(lambda: there.told("call.playback.started"))
+            await client.calls.actions.stop_playback(call)
+            await until(lambda: there.told("call.playback.ended"))
+            with pytest.raises(sdk.UnprocessableEntityError, match="90018"):
+                await client.calls.actions.bridge(call, call_control_id_to_bridge_with="v3:nobody")
             await client.calls.actions.start_recording(call, format="wav", channels="dual")
             await client.calls.actions.hangup(call, command_id="once")
             await caller.wait_ended()

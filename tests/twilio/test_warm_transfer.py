@@ -228,7 +228,7 @@ async def test_whoever_hangs_up_on_the_way_to_the_caller_brings_the_caller_back(
 
 
 async def test_a_gateway_that_closes_leaves_nobody_who_brings_a_caller_back(transfer, monkeypatch):
-    monkeypatch.setattr("dialog.voip.twilio.consulting._CLOSE_S", 0.05)
+    monkeypatch.setattr("dialog.voip.carrier.consulting._CLOSE_S", 0.05)
     asked = await transfer.consult()
     await asked.wait_answered()
     await until(lambda: asked.state == "live")
@@ -336,7 +336,7 @@ async def test_whoever_gives_up_to_ask_somebody_gets_the_caller_back():
 
 @pytest.mark.parametrize("carried_out", [True, False])
 async def test_whoever_gives_up_at_once_keeps_the_caller_or_gets_them_back(transfer, monkeypatch, carried_out):
-    for module in ("lifecycle", "twilio.consulting"):
+    for module in ("lifecycle", "carrier.consulting"):
         monkeypatch.setattr(f"dialog.voip.{module}.DOUBT_S", 0.2)
     switchboard = transfer.gateway._switchboard
     redirect = switchboard.redirect
@@ -380,7 +380,7 @@ async def test_nobody_is_called_for_a_caller_who_has_left_before():
 
 
 async def test_two_who_have_met_are_transferred_although_nobody_tells(transfer, monkeypatch):
-    monkeypatch.setattr("dialog.voip.twilio.consulting._JOIN_S", 0.2)
+    monkeypatch.setattr("dialog.voip.carrier.consulting._JOIN_S", 0.2)
     transfer.gateway._switchboard.reports.on_conference = lambda *_: None
     asked = await transfer.is_asked()
     await transfer.voip.join(asked)

@@ -101,7 +101,7 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
             StateError: The gateway takes no calls any more.
             DestinationRefused: The settings do not let calls reach it.
         """
-        self._check()
+        self.check()
         self._switchboard.call_settings.destinations.check(wanted.to, f"call {wanted.call_id}")
         self._check_open()
         turn = await self._pacer.turn()
@@ -198,7 +198,7 @@ class OutboundCalls(ABC, Generic[RecordT, PlacementT]):
         except TimeoutError:
             await self._look_up(record, placement, since, doubt)
 
-    def _check(self) -> None:  # most need nothing more
+    def check(self) -> None:  # most need nothing more
         """Check that calls can be placed at all.
 
         Raises:

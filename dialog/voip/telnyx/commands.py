@@ -6,14 +6,16 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dialog.errors import CarrierError, MissingPublicURL, NotSupportedError
 from dialog.voip.call import Call
 from dialog.voip.link import (
     Command,
     CommandResult,
+    Consult,
     Hangup,
+    JoinCalls,
     RemoveRecording,
     SendDigits,
     SendSMS,
@@ -24,6 +26,9 @@ from dialog.voip.link import (
 )
 from dialog.voip.telnyx.record import TelnyxRecord
 from dialog.voip.telnyx.rest import HAS_ENDED, TelnyxRest
+
+if TYPE_CHECKING:
+    from dialog.voip.telnyx.consulting import TelnyxConsultations
 
 __all__ = ["TelnyxCommands"]
 
@@ -42,6 +47,8 @@ class TelnyxCommands:
         self.rest = rest
         self.record_of: Callable[[Call], TelnyxRecord | None] = lambda _: None
         """Set by the switchboard."""
+        self.consultations: TelnyxConsultations | None = None
+        """Set by the gateway."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def execute(self, call: Call, command: Command) -> CommandResult:
@@ -64,6 +71,11 @@ class TelnyxCommands:
         if not ours:
             raise CarrierError("telnyx", str(call.metadata.call_id), "Telnyx has no id for the call yet: wait for it")
         match command:
+            case Consult():
+                self._check_public(record, "consult")
+                await self._together().consult(call, record, command)
+            case JoinCalls(other):
+                await self._together().join(call, record, other)
             case TransferTo():
                 await self._transfer(call, record, command)
             case SendDigits(digits):
@@ -109,7 +121,20 @@ class TelnyxCommands:
         """Wait for what is under way, which has its own bound, and close the connections."""
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
+        if self.consultations is not None:
+            await self.consultations.close()
         await self.rest.close()
+
+    def _together(self) -> TelnyxConsultations:
+        assert self.consultations is not None, "set by the gateway"
+        return self.consultations
+
+    def _check_public(self, record: TelnyxRecord, what: str) -> None:
+        if not record.site.public:
+            raise MissingPublicURL(
+                f"call {record.call_id}: {what} needs an address that Telnyx can call back: give TelnyxGateway "
+                "its webhook_url"
+            )
 
     async def _hangup(self, call: Call, record: TelnyxRecord, reason: str) -> None:
         # The end comes first: it closes the socket. The request outlives whoever waits for it, since the end of
@@ -132,11 +157,7 @@ class TelnyxCommands:
             logger.info("%s failed: %s", task.get_name(), error)  # whoever waits for it hears of it too
 
     async def _transfer(self, call: Call, record: TelnyxRecord, command: TransferTo) -> None:
-        if not record.site.public:
-            raise MissingPublicURL(
-                f"call {record.call_id}: transfer_to needs an address that Telnyx can call back: give TelnyxGateway "
-                "its webhook_url"
-            )
+        self._check_public(record, "transfer_to")
         ring_s = _RING_S if command.back_within_s is None else command.back_within_s
         fields: dict[str, Any] = {
             "to": command.tel,

@@ -1,8 +1,8 @@
-"""The webhooks of Telnyx's Call Control, typed and validated.
+"""The webhooks of Telnyx's Call Control and Messaging, typed and validated.
 
 Unknown fields are ignored and missing ones have defaults, because Telnyx adds and leaves out some without notice.
 
-Source: Telnyx API v2, Call Control, callbacks.
+Source: Telnyx API v2, Call Control, callbacks; Messaging, receiving webhooks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,19 @@ import msgspec
 from msgspec import Struct, field
 
 from dialog.errors import RemoteProtocolError
-from dialog.message import CallMetadata
+from dialog.message import CallMetadata, ReceivedSMS
 from dialog.net.malformed import UNDECODABLE
 
-__all__ = ["CallEvent", "Payload", "RecordingURLs", "TranscriptionData", "decode_event", "delivered_to", "metadata_of"]
+__all__ = [
+    "CallEvent",
+    "Payload",
+    "RecordingURLs",
+    "TranscriptionData",
+    "decode_event",
+    "decode_message",
+    "delivered_to",
+    "metadata_of",
+]
 
 _REASONS: Final = {
     "user_busy": "busy",
@@ -112,6 +121,31 @@ class _RawEnvelope(Struct, frozen=True):
     data: _Raw
 
 
+class _Party(Struct, frozen=True):
+    phone_number: str
+
+
+class _Medium(Struct, frozen=True):
+    url: str = ""
+
+
+class _Message(Struct, frozen=True, kw_only=True):
+    id: str
+    from_: _Party = field(name="from")
+    to: tuple[_Party, ...]
+    text: str | None = None
+    media: tuple[_Medium, ...] | None = None
+
+
+class _MessageEvent(Struct, frozen=True):
+    event_type: str
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _MessageEnvelope(Struct, frozen=True):
+    data: _MessageEvent
+
+
 class _Meta(Struct, frozen=True):
     delivered_to: str = ""
 
@@ -123,6 +157,9 @@ class _Delivery(Struct, frozen=True):
 _decoder: Final = msgspec.json.Decoder(_Envelope, strict=False)
 _delivery: Final = msgspec.json.Decoder(_Delivery)
 _raw_decoder: Final = msgspec.json.Decoder(_RawEnvelope)
+_message_events: Final = msgspec.json.Decoder(_MessageEnvelope)
+_messages: Final = msgspec.json.Decoder(_Message)
+_RECEIVED: Final = "message.received"
 
 
 def decode_event(text: str) -> CallEvent:
@@ -135,6 +172,32 @@ def decode_event(text: str) -> CallEvent:
         return _decoder.decode(text).data
     except UNDECODABLE as exc:
         raise RemoteProtocolError(f"Telnyx sent a malformed webhook: {exc}") from exc
+
+
+def decode_message(text: str) -> ReceivedSMS | None:
+    """The text message in the body of a webhook; ``None`` if it tells of one of ours that was sent.
+
+    Raises:
+        RemoteProtocolError: It is malformed.
+    """
+    try:
+        event = _message_events.decode(text).data
+        if event.event_type != _RECEIVED:
+            return None
+        message = _messages.decode(event.payload)
+        values = msgspec.json.decode(event.payload, type=dict[str, Any])
+    except UNDECODABLE as exc:
+        raise RemoteProtocolError(f"Telnyx sent a malformed message: {exc}") from exc
+    if not (message.id and message.to):
+        raise RemoteProtocolError("Telnyx sent a malformed message: it has no id, or is to nobody")
+    return ReceivedSMS(
+        message_sid=message.id,
+        from_=message.from_.phone_number,
+        to=message.to[0].phone_number,
+        text=message.text or "",
+        media=tuple(each.url for each in message.media or () if each.url),
+        parameters=tuple((name, value) for name, value in values.items() if isinstance(value, str)),
+    )
 
 
 def delivered_to(body: bytes) -> str:

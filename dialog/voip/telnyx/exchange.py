@@ -7,7 +7,7 @@ from uuid import UUID
 from dialog.errors import RemoteProtocolError
 from dialog.message import CallMetadata
 from dialog.voip.carrier.exchange import Exchange
-from dialog.voip.carrier.http import Endpoint, Fields, Refusal, query_call
+from dialog.voip.carrier.http import Endpoint, Fields, Refusal, Response, Site, query_call
 from dialog.voip.carrier.record import call_id_of
 from dialog.voip.telnyx.events import CallEvent, decode_event, metadata_of
 from dialog.voip.telnyx.stream import decode_state
@@ -35,6 +35,12 @@ def event_of(fields: Fields) -> CallEvent:
 
 class TelnyxExchange(Exchange):
     """Webhooks name their call by our own id in the URL, once the call was answered; or by its call_control_id."""
+
+    async def respond(self, endpoint: Endpoint, fields: Fields, site: Site) -> Response:
+        """See :meth:`Exchange.respond`; what tells of messages is of no call."""
+        if endpoint == "sms":
+            return await self._switchboard.respond(endpoint, fields, site)
+        return await super().respond(endpoint, fields, site)
 
     def _call_of(self, fields: Fields) -> UUID | None:
         named = query_call(fields)

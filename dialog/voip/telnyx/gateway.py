@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, overload
 from dialog.calls.publish import CallEvents
 from dialog.clock import SYSTEM_CLOCK, Clock
 from dialog.errors import ConfigurationError
+from dialog.message import ReceivedSMS
 from dialog.participant import Event
 from dialog.voip.admission import Declined, Reject, Resolver, Workers
 from dialog.voip.call import CallSettings
@@ -17,9 +18,11 @@ from dialog.voip.carrier.session import MediaSession
 from dialog.voip.carrier.stream import StreamSession
 from dialog.voip.carrier.switchboard import SwitchboardSettings
 from dialog.voip.carrier.token import StreamTokens, derive_key
+from dialog.voip.inbox import SMSListener
 from dialog.voip.listeners import Listeners
 from dialog.voip.pacing import Pacing
 from dialog.voip.telnyx.commands import TelnyxCommands
+from dialog.voip.telnyx.consulting import TelnyxConsultations
 from dialog.voip.telnyx.exchange import TelnyxExchange
 from dialog.voip.telnyx.outbound import TelnyxOutbound
 from dialog.voip.telnyx.rest import TelnyxRest
@@ -35,6 +38,7 @@ __all__ = ["TelnyxGateway"]
 
 Listener = Callable[[TelnyxVoIP], object]
 ListenerT = TypeVar("ListenerT", bound=Listener)
+SMSListenerT = TypeVar("SMSListenerT", bound=SMSListener)
 
 _DEFAULT_PATH = "/telnyx"
 _DEFAULT_SETTINGS = CallSettings()
@@ -65,6 +69,9 @@ class TelnyxGateway(PhoneGateway[TelnyxVoIP]):
 
     VOIP: ClassVar[Event[TelnyxVoIP]] = Event("voip")
     """A call was accepted; once per call, inside the call's scope."""
+
+    SMS: ClassVar[Event[ReceivedSMS]] = Event("sms")
+    """A text message has come to ``webhook_url`` + ``/sms``; the text that a listener returns is sent as the answer."""
 
     def __init__(
         self,
@@ -183,13 +190,16 @@ class TelnyxGateway(PhoneGateway[TelnyxVoIP]):
             events=events,
             clock=clock,
         )
+        outbound = TelnyxOutbound(switchboard, rest, pacing, clock)
+        commands.consultations = TelnyxConsultations(switchboard, outbound, rest)
+        switchboard.on_bridged = commands.consultations.bridged
         super().__init__(
             webhooks=webhooks,
             commands=commands,
             switchboard=switchboard,
             exchange=TelnyxExchange(switchboard, webhooks),
-            outbound=TelnyxOutbound(switchboard, rest, pacing, clock),
-            listeners=Listeners("TelnyxGateway"),
+            outbound=outbound,
+            listeners=Listeners("TelnyxGateway", switchboard.inbox),
             workers=workers,
             max_message=max_message,
             body_timeout_s=body_timeout_s,
@@ -197,19 +207,32 @@ class TelnyxGateway(PhoneGateway[TelnyxVoIP]):
         )
 
     @overload
-    def on(self, event: Event[TelnyxVoIP] | Literal["voip"]) -> Callable[[ListenerT], ListenerT]: ...
+    def on(self, event: Event[TelnyxVoIP] | Literal["voip"]) -> Callable[[ListenerT], ListenerT]: ...  # type: ignore[overload-overlap]  # no name is both
     @overload
     def on(self, event: Event[TelnyxVoIP] | Literal["voip"], listener: ListenerT) -> ListenerT: ...
+    @overload
+    def on(self, event: Event[ReceivedSMS] | Literal["sms"]) -> Callable[[SMSListenerT], SMSListenerT]: ...
+    @overload
+    def on(self, event: Event[ReceivedSMS] | Literal["sms"], listener: SMSListenerT) -> SMSListenerT: ...
     def on(self, event: str, listener: Any = None) -> Any:
-        """Call ``listener`` with the :class:`TelnyxVoIP` of every call; also a decorator.
+        """Call ``listener`` with the :class:`TelnyxVoIP` of every call, or with every text message; also a decorator.
 
-        If one raises, the caller hears ``error_text`` and the call ends.
+        If one for calls raises, the caller hears ``error_text`` and the call ends. One for ``sms`` may be a coroutine
+        function; the text that it returns within 10 s is sent as the answer, ``None`` is none.
 
         Raises:
             ValueError: There is no such event.
             TypeError: ``listener`` is a coroutine function, which nobody would wait for.
         """
         return self._listeners.on(event, listener)
+
+    @overload
+    def off(self, event: Event[TelnyxVoIP] | Literal["voip"], listener: Listener) -> None: ...
+    @overload
+    def off(self, event: Event[ReceivedSMS] | Literal["sms"], listener: SMSListener) -> None: ...
+    def off(self, event: str, listener: Any) -> None:
+        """Stop calling ``listener``; one that does not listen is ignored."""
+        self._listeners.off(event, listener)
 
     def _open_media(
         self,

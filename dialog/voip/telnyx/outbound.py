@@ -35,7 +35,8 @@ class TelnyxOutbound(OutboundCalls[TelnyxRecord, Placement]):
         self._streams = switchboard
         self._rest = rest
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """See :meth:`OutboundCalls.check`."""
         if not self._switchboard.account_id:
             raise ConfigurationError(
                 "to place calls TelnyxGateway needs connection_id, that of a Call Control application"

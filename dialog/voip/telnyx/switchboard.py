@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from dialog.errors import CarrierError, RemoteProtocolError
-from dialog.message import PCM_8K, CallEnd, StreamStopped
+from dialog.message import PCM_8K, CallEnd, ReceivedSMS, StreamStopped
 from dialog.recent import Recent
 from dialog.voip.admission import Accept, Declined, Reject, Say
 from dialog.voip.call import Call
@@ -23,8 +23,9 @@ from dialog.voip.carrier.http import Endpoint, Fields, Refusal, Response, Site, 
 from dialog.voip.carrier.record import call_id_of
 from dialog.voip.carrier.switchboard import MAX_ATTEMPTS, Switchboard, SwitchboardSettings
 from dialog.voip.carrier.token import StreamTokens
+from dialog.voip.inbox import Inbox
 from dialog.voip.telnyx.commands import TelnyxCommands
-from dialog.voip.telnyx.events import CallEvent, Payload, metadata_of
+from dialog.voip.telnyx.events import CallEvent, Payload, decode_message, metadata_of
 from dialog.voip.telnyx.exchange import body_of, event_of
 from dialog.voip.telnyx.record import TelnyxRecord
 from dialog.voip.telnyx.reports import Reports
@@ -69,10 +70,13 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
         self._streams_at_once = codec != "L16" or settings.audio_format == PCM_8K
         """The answer itself can ask for the stream; it takes no sample rate."""
         self._reports = Reports()
+        self.inbox = Inbox()
         self._sayings: Recent[str, Say] = Recent(_SAYINGS)
         """What callers are to be told by Telnyx, by the call_control_id, once their call is answered."""
         self._unwanted: Recent[UUID, None] = Recent(_SAYINGS)
         """Calls that were given up while they were placed: if Telnyx has them all the same, they are hung up."""
+        self.on_bridged: Callable[[UUID], object] = lambda _: None
+        """Told of calls that Telnyx has connected with another one; set by the gateway."""
 
     def check_account(self, fields: Fields) -> None:
         """Check that a request is of our application.
@@ -93,6 +97,9 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
         """
         if endpoint == "media":
             raise Refusal(400, "this is a WebSocket endpoint")
+        if endpoint == "sms":
+            self._take_message(fields)
+            return Response(status=200)
         self.check_account(fields)
         event = event_of(fields)
         carrier_call_id = event.payload.call_control_id
@@ -129,6 +136,12 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
             fields["stream_bidirectional_sampling_rate"] = audio_format.sample_rate
         return fields
 
+    def let_back(self, record: TelnyxRecord) -> None:
+        """The caller was not connected: they get a stream again, as soon as the old one has stopped."""
+        record.wants_back = True
+        if record.call is not None and record.call.state == "moving":
+            self._reopen(record)
+
     async def hang_up(self, carrier_call_id: str) -> None:
         """Tell Telnyx that a call is over.
 
@@ -164,6 +177,29 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
         else:
             call.voip.on(VoIP.ENDED, lambda end: self._ended(record, end))
         return call
+
+    async def close(self) -> None:
+        """End all calls and wait, within a bound, until nothing of them is left."""
+        self._closing = True
+        await self.inbox.close()
+        await super().close()
+
+    # A text message that comes in.
+
+    def _take_message(self, fields: Fields) -> None:
+        """Let the listeners answer it; Telnyx does not wait for that."""
+        if self._closing:
+            raise Refusal(503, "the gateway is closing")
+        try:
+            message = decode_message(body_of(fields))
+        except RemoteProtocolError as exc:
+            raise Refusal(400, str(exc)) from exc
+        if message is not None and not self.inbox.knows(message.message_sid):
+            self._spawn(self._answer_message(message), f"answer {message.message_sid}")
+
+    async def _answer_message(self, message: ReceivedSMS) -> None:
+        for text in await self.inbox.receive(message):
+            await self._quietly(self._rest.send_message(to=message.from_, text=text, from_=message.to))
 
     # A call that comes in.
 
@@ -270,6 +306,8 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
                 self._answered(record, payload)
             case "call.bridged" if record.transfer is not None and call is not None:
                 call.end("transferred")
+            case "call.bridged":
+                self.on_bridged(record.call_id)
             case "call.hangup":
                 self._hung_up(record, payload)
             case "streaming.stopped" if call is not None and call.state == "lost":
@@ -325,9 +363,7 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
                 call.end("transfer_failed", event.payload.hangup_cause or "")
                 return
             call.returned("transfer_failed")
-            record.wants_back = True
-            if call.state == "moving":
-                self._reopen(record)
+            self.let_back(record)
 
     def _stream_stopped(self, record: TelnyxRecord, stopped: StreamStopped) -> None:
         if stopped.reason == "lost" or (stopped.reason == "moving" and record.wants_back):
@@ -371,6 +407,8 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
                 call.end("caller_hangup")
             elif call.state == "offered" and not exc.in_doubt:
                 call.end("never_connected", str(exc))
+            elif call.state == "moving" and not exc.in_doubt:  # the old one has stopped: nothing more will be told
+                call.end("lost", str(exc))
             else:
                 record.asked = call.generation  # it may be asked again when Telnyx says that the last one has stopped
 

@@ -23,7 +23,7 @@ class TelnyxWebhooks(Webhooks):
     """JSON, signed together with its timestamp; the upgrade of a media socket is not signed."""
 
     carrier: ClassVar[str] = "Telnyx"
-    endpoints: ClassVar[frozenset[Endpoint]] = frozenset({"voice", "media"})
+    endpoints: ClassVar[frozenset[Endpoint]] = frozenset({"voice", "sms", "media"})
     methods: ClassVar[Mapping[Endpoint, tuple[str, ...]]] = {"media": ("GET",)}
     content_type: ClassVar[str] = "application/json"
     signature_header: ClassVar[str] = "Telnyx-Signature-Ed25519"

@@ -31,7 +31,7 @@ from dialog.voip.twilio.record import TwilioRecord
 from dialog.voip.twilio.rest import TwilioRest
 
 if TYPE_CHECKING:
-    from dialog.voip.twilio.consulting import Consultations
+    from dialog.voip.twilio.consulting import TwilioConsultations
 
 __all__ = ["TwilioCommands"]
 
@@ -55,7 +55,7 @@ class TwilioCommands:
         self.rest = rest
         self.record_of: Records = lambda _: None
         """Set by the gateway."""
-        self.consultations: Consultations | None = None
+        self.consultations: TwilioConsultations | None = None
         """Likewise."""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,7 +110,7 @@ class TwilioCommands:
         """The bytes of a recording."""
         return self.rest.download(url)
 
-    def _together(self) -> Consultations:
+    def _together(self) -> TwilioConsultations:
         assert self.consultations is not None, "set by the gateway"
         return self.consultations
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct, field
 
 from dialog.errors import RemoteProtocolError
-from dialog.message import CallMetadata
+from dialog.message import CallMetadata, ReceivedSMS
 from dialog.net.malformed import UNDECODABLE
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "VoiceForm",
     "decode_form",
     "decode_transcription_data",
+    "message_of",
     "metadata_of",
 ]
 
@@ -222,6 +223,24 @@ def decode_form(form: type[_FormT], fields: Sequence[tuple[str, str]]) -> _FormT
         if info.required and not values.get(info.encode_name):
             raise RemoteProtocolError(f"Twilio sent a malformed {form.__name__}: {info.encode_name} is empty")
     return decoded
+
+
+def message_of(fields: Sequence[tuple[str, str]]) -> ReceivedSMS:
+    """The text message of a webhook.
+
+    Raises:
+        RemoteProtocolError: It lacks what it needs.
+    """
+    form = decode_form(MessageForm, fields)
+    values = dict(reversed(fields))
+    return ReceivedSMS(
+        message_sid=form.message_sid,
+        from_=form.from_,
+        to=form.to,
+        text=form.body,
+        media=tuple(values.get(f"MediaUrl{number}", "") for number in range(min(form.num_media, 10))),
+        parameters=tuple(fields),
+    )
 
 
 _transcription_data = msgspec.json.Decoder(TranscriptionData, strict=False)

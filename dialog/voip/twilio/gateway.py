@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from ipaddress import ip_address
 from typing import Any, ClassVar, Literal, TypeVar, overload
 from urllib.parse import urlsplit
@@ -21,12 +20,12 @@ from dialog.voip.carrier.http import Fields, Site
 from dialog.voip.carrier.session import MediaSession
 from dialog.voip.carrier.switchboard import SwitchboardSettings
 from dialog.voip.carrier.token import StreamTokens, derive_key
+from dialog.voip.inbox import SMSListener
 from dialog.voip.listeners import Listeners
 from dialog.voip.pacing import Pacing
 from dialog.voip.twilio.commands import TwilioCommands
-from dialog.voip.twilio.consulting import Consultations
+from dialog.voip.twilio.consulting import TwilioConsultations
 from dialog.voip.twilio.exchange import TwilioExchange
-from dialog.voip.twilio.inbox import SMSListener
 from dialog.voip.twilio.outbound import TwilioOutbound
 from dialog.voip.twilio.placing import PlacedCalls
 from dialog.voip.twilio.rest import TwilioRest
@@ -198,7 +197,7 @@ class TwilioGateway(PhoneGateway[TwilioVoIP]):
             clock=clock,
         )
         self._outbound = TwilioOutbound(self._switchboard, PlacedCalls(commands.rest), pacing, clock)
-        consultations = commands.consultations = Consultations(self._switchboard, self._outbound)
+        consultations = commands.consultations = TwilioConsultations(self._switchboard, self._outbound)
         self._switchboard.reports.on_conference = consultations.conference
         self._switchboard.on_returned = consultations.returned
         super().__init__(
@@ -207,7 +206,7 @@ class TwilioGateway(PhoneGateway[TwilioVoIP]):
             switchboard=self._switchboard,
             exchange=TwilioExchange(self._switchboard, webhooks),
             outbound=self._outbound,
-            listeners=Listeners("TwilioGateway"),
+            listeners=Listeners("TwilioGateway", self._switchboard.inbox),
             workers=workers,
             max_message=max_message,
             body_timeout_s=body_timeout_s,
@@ -234,13 +233,6 @@ class TwilioGateway(PhoneGateway[TwilioVoIP]):
             ValueError: There is no such event.
             TypeError: ``listener`` is a coroutine function, which nobody would wait for.
         """
-        if event == self.SMS:
-            if listener is None:
-                return partial(self.on, TwilioGateway.SMS)
-            self._switchboard.inbox.listeners.append(listener)
-            return listener
-        if event != self.VOIP:
-            raise ValueError(f"TwilioGateway has no event {event!r}, only 'voip' and 'sms'")
         return self._listeners.on(event, listener)
 
     @overload
@@ -249,8 +241,6 @@ class TwilioGateway(PhoneGateway[TwilioVoIP]):
     def off(self, event: Event[ReceivedSMS] | Literal["sms"], listener: SMSListener) -> None: ...
     def off(self, event: str, listener: Any) -> None:
         """Stop calling ``listener``; one that does not listen is ignored."""
-        if event == self.SMS and listener in self._switchboard.inbox.listeners:
-            self._switchboard.inbox.listeners.remove(listener)
         self._listeners.off(event, listener)
 
     @property

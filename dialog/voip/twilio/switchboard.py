@@ -13,10 +13,18 @@ from dialog.voip.carrier.http import Endpoint, Fields, Refusal, Response, Site, 
 from dialog.voip.carrier.record import call_id_of
 from dialog.voip.carrier.switchboard import MAX_ATTEMPTS, Switchboard, SwitchboardSettings
 from dialog.voip.carrier.token import StreamTokens
+from dialog.voip.inbox import Inbox
 from dialog.voip.twilio import twiml
 from dialog.voip.twilio.commands import TwilioCommands
-from dialog.voip.twilio.forms import FINAL_STATUSES, AfterForm, DialForm, VoiceForm, decode_form, metadata_of
-from dialog.voip.twilio.inbox import Inbox
+from dialog.voip.twilio.forms import (
+    FINAL_STATUSES,
+    AfterForm,
+    DialForm,
+    VoiceForm,
+    decode_form,
+    message_of,
+    metadata_of,
+)
 from dialog.voip.twilio.record import TwilioRecord
 from dialog.voip.twilio.reports import Reports, end_reason, named_record
 from dialog.voip.twilio.voip import TwilioVoIP
@@ -75,7 +83,7 @@ class TwilioSwitchboard(Switchboard[TwilioRecord, str]):
                 case "dial":
                     return xml(self._dial(fields))
                 case "sms":
-                    return xml(await self.inbox.receive(fields))
+                    return xml(twiml.messages(*await self.inbox.receive(message_of(fields))))
                 case "media":
                     raise Refusal(400, "this is a WebSocket endpoint")
                 case _:

@@ -12,9 +12,6 @@ from typing import Final, TypeAlias
 from dialog.errors import ConfigurationError
 from dialog.message import ReceivedSMS
 from dialog.sms.sms import check_text
-from dialog.voip.carrier.http import Fields
-from dialog.voip.twilio import twiml
-from dialog.voip.twilio.forms import MessageForm, decode_form
 
 __all__ = ["Inbox", "SMSListener"]
 
@@ -24,7 +21,7 @@ SMSListener: TypeAlias = Callable[[ReceivedSMS], "str | Awaitable[str | None] | 
 """Takes a message; the text that it returns is the answer."""
 
 _ANSWER_S: Final = 10.0
-"""Twilio waits 15 s."""
+"""Twilio waits 15 s for it."""
 _REMEMBERED: Final = 1000
 
 
@@ -33,30 +30,18 @@ class Inbox:
 
     def __init__(self) -> None:
         self.listeners: list[SMSListener] = []
-        self._answers: OrderedDict[str, asyncio.Task[str]] = OrderedDict()
+        self._answers: OrderedDict[str, asyncio.Task[tuple[str, ...]]] = OrderedDict()
 
-    async def receive(self, fields: Fields) -> str:
-        """Take the message of a webhook, and return the TwiML that answers it.
+    def knows(self, message_sid: str) -> bool:
+        """Whether a message was received before: it is delivered again because the answer was late or lost."""
+        return message_sid in self._answers
 
-        A message that is delivered again, because the first answer came too late or was lost, is answered alike.
-
-        Raises:
-            RemoteProtocolError: It lacks what it needs.
-        """
-        form = decode_form(MessageForm, fields)
-        values = dict(reversed(fields))
-        message = ReceivedSMS(
-            message_sid=form.message_sid,
-            from_=form.from_,
-            to=form.to,
-            text=form.body,
-            media=tuple(values.get(f"MediaUrl{number}", "") for number in range(min(form.num_media, 10))),
-            parameters=tuple(fields),
-        )
-        answer = self._answers.get(form.message_sid)
+    async def receive(self, message: ReceivedSMS) -> tuple[str, ...]:
+        """Give a message to the listeners, and return their answers; those of one that is known are the same."""
+        answer = self._answers.get(message.message_sid)
         if answer is None:
             answer = asyncio.get_running_loop().create_task(self._answer(message), name="answer an SMS")
-            self._answers[form.message_sid] = answer
+            self._answers[message.message_sid] = answer
             if len(self._answers) > _REMEMBERED:
                 self._answers.popitem(last=False)
         return await asyncio.shield(answer)
@@ -69,7 +54,7 @@ class Inbox:
         if pending:
             await asyncio.wait(pending)
 
-    async def _answer(self, message: ReceivedSMS) -> str:
+    async def _answer(self, message: ReceivedSMS) -> tuple[str, ...]:
         texts: list[str] = []
         for listener in tuple(self.listeners):
             try:
@@ -82,7 +67,7 @@ class Inbox:
                 logger.exception("SMS %s: a listener failed", message.message_sid)
         if not self.listeners:
             logger.warning("SMS %s: nobody listens: gateway.on('sms', …)", message.message_sid)
-        return twiml.messages(*texts)
+        return tuple(texts)
 
 
 def _checked(text: object) -> str:
