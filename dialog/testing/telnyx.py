@@ -489,7 +489,7 @@ class TelnyxEmulator(EmulatorServer):
                 leg.spawn(leg.speak(fields, self._clock.sleep), "speak")
             case "playback_start":
                 leg.playback = fields
-                leg.spawn(leg.tell("call.playback.started", media_url=fields.get("audio_url", "")), "playback")
+                leg.spawn(leg.play(fields, self._clock.sleep), "playback")
             case "playback_stop":
                 leg.stop_playback()
             case "bridge":

@@ -6,8 +6,11 @@ Facts: Telnyx API v2, Call Control commands and callbacks; "Stream call media ov
 from __future__ import annotations
 
 import asyncio
+import wave
+from base64 import b64decode
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
@@ -35,6 +38,7 @@ CAUSES: Final[dict[str, tuple[str, str]]] = {
 }
 """How Telnyx calls the ends of calls, and their SIP code."""
 _SPEAK_S: Final = 0.5
+_FILE_S: Final = 30.0
 
 
 class Deliver(Protocol):
@@ -133,6 +137,17 @@ class TelnyxLeg(CarrierSide):
         await self.tell("call.speak.started")
         await seconds(_SPEAK_S)
         await self.tell("call.speak.ended", status="completed")
+
+    async def play(self, fields: dict[str, Any], seconds: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        """Play a file, as often as was asked for: one at an address lasts for half a minute."""
+        await self.tell("call.playback.started", media_url=fields.get("audio_url", ""))
+        loop = fields.get("loop", 1)
+        if loop == "infinity":
+            return
+        await seconds(_wav_s(str(fields.get("playback_content", ""))) * int(loop))
+        if self.playback is fields:
+            self.playback = None
+            await self.tell("call.playback.ended", status="completed")
 
     def stop_playback(self) -> None:
         """Play no file any more."""
@@ -303,6 +318,14 @@ class TelnyxCaller(Caller):
 
     def _upgrade_headers(self, url: str) -> dict[str, str]:  # noqa: ARG002
         return {}
+
+
+def _wav_s(content: str) -> float:
+    try:
+        with wave.open(BytesIO(b64decode(content))) as file:
+            return float(file.getnframes() / file.getframerate())
+    except (wave.Error, EOFError):
+        return _FILE_S
 
 
 def _iso(when: datetime) -> str:

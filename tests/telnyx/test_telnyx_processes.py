@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from aiohttp import web
 from telnyx_phone import CLOCK, SETTINGS, house, until
 
@@ -15,6 +16,7 @@ from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
 from dialog.message import Message, StreamStarted
 from dialog.net.listening import unlisten
+from dialog.testing.callee import Callee
 from dialog.testing.telnyx import TelnyxEmulator
 from dialog.voip.peers import Adoption
 from dialog.voip.telnyx.gateway import TelnyxGateway
@@ -150,6 +152,24 @@ async def test_a_call_whose_gateway_is_gone_goes_on_elsewhere():
         assert isinstance(voip, TelnyxVoIP)
         assert voip.call_control_id == caller.call_sid
         assert voip.generation >= 2  # the other one is not dead here, and asks for a stream of its own
+        await caller.hang_up()
+        await until(lambda: not two.gateway.calls)
+
+
+@pytest.mark.parametrize("somebody", [True, False])
+async def test_a_caller_who_waits_for_somebody_when_the_gateway_is_gone_is_not_left_in_silence(monkeypatch, somebody):
+    monkeypatch.setattr("dialog.voip.telnyx.consulting._LOOPS", 1)  # four seconds of music
+    async with neighbours(Adopting if somebody else FabricPeers) as (telnyx, one, two), telnyx.dial() as caller:
+        await until(lambda: one.voips and one.voips[0].state == "live")
+        telnyx.callees["+15550123"] = Callee(outcome="no-answer")
+        await one.voips[0].consult("+15550123")
+        await until(lambda: telnyx.legs[caller.call_sid].playback)
+        two.fabric._connections["one"].transport.abort()
+        if somebody:
+            await caller.wait_streaming(streams=2)
+            await until(lambda: two.peers.adopted[0].state == "live")
+        else:
+            await until(lambda: any(command.action == "speak" for command in telnyx.commands))
         await caller.hang_up()
         await until(lambda: not two.gateway.calls)
 

@@ -9,6 +9,7 @@ import logging
 import wave
 from base64 import b64encode
 from io import BytesIO
+from math import ceil
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,6 +31,9 @@ _NOTES_HZ: Final = (523.25, 659.26, 783.99)
 _NOTE_MS: Final = 450.0
 _REST_MS: Final = 2650
 _RATE: Final = 8000
+_MUSIC_S: Final = (len(_NOTES_HZ) * _NOTE_MS + _REST_MS) / 1000.0
+_LOOPS: Final = 100
+"""Telnyx counts to this."""
 
 
 class TelnyxConsultations(Consultations[TelnyxRecord]):
@@ -51,11 +55,13 @@ class TelnyxConsultations(Consultations[TelnyxRecord]):
     async def _hold(self, record: TelnyxRecord, command: Consult) -> None:
         ours = record.carrier_call_id
         await self._rest.command(ours, "streaming_stop")
-        music: dict[str, Any] = {"audio_url": command.hold_url}
+        music: dict[str, Any] = {"audio_url": command.hold_url, "loop": _LOOPS}
         if not command.hold_url:  # Telnyx has none of its own
-            music = {"playback_content": self._music, "audio_type": "wav"}
+            # It ends when the caller has waited for too long: if this gateway is gone by then, another one hears of it.
+            loops = min(_LOOPS, ceil(command.within_s / _MUSIC_S))
+            music = {"playback_content": self._music, "audio_type": "wav", "loop": loops}
         try:
-            await self._rest.command(ours, "playback_start", {**music, "loop": "infinity"})
+            await self._rest.command(ours, "playback_start", music)
         except CarrierError as exc:
             logger.warning("call %s: its caller waits in silence: %s", record.call_id, exc)
 

@@ -76,6 +76,8 @@ class Payload(Struct, frozen=True, kw_only=True):
     failure_reason: str | None = None
     """Of a stream, or a recording."""
     reason: str | None = None
+    status: str | None = None
+    """Of a file that was played: ``completed`` if it came to its end."""
     transcription_data: TranscriptionData | None = None
 
     def __repr__(self) -> str:
@@ -98,6 +100,13 @@ class CallEvent(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<CallEvent {self.event_type}>"
+
+    @property
+    def leaves_alone(self) -> bool:
+        """The caller is there, and hears nothing from now on: no stream any more, or no music."""
+        if self.event_type == "call.playback.ended":
+            return self.payload.status == "completed"
+        return self.event_type in ("streaming.stopped", "streaming.failed")
 
 
 class _Envelope(Struct, frozen=True):

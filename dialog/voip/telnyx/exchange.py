@@ -61,4 +61,4 @@ class TelnyxExchange(Exchange):
         return int(text) if text.isdecimal() and len(text) < 10 else 1
 
     def _wants_more(self, endpoint: Endpoint, fields: Fields) -> bool:  # noqa: ARG002  # there is but one
-        return event_of(fields).event_type in ("streaming.stopped", "streaming.failed")
+        return event_of(fields).leaves_alone

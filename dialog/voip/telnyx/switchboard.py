@@ -270,7 +270,7 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
         elif event.event_type == "call.speak.ended" and say is not None:
             del self._sayings[ours]
             self._spawn(self._quietly(self._rest.hangup(ours)), f"hang up {call_id}")
-        elif event.event_type in ("streaming.stopped", "streaming.failed"):
+        elif event.leaves_alone:
             apology = self._finished.get(call_id)
             if isinstance(apology, Say):  # nobody goes on with it
                 self._finished.add(call_id, self._over())
@@ -310,10 +310,10 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
                 self.on_bridged(record.call_id)
             case "call.hangup":
                 self._hung_up(record, payload)
-            case "streaming.stopped" if call is not None and call.state == "lost":
-                self._reopen(record)
             case "streaming.failed":
                 self._failed(record, payload)
+            case _ if event.leaves_alone and call is not None and call.state == "lost":
+                self._reopen(record)
             case _:
                 self._reports.take(record, event)
 
