@@ -210,13 +210,13 @@ async def test_a_hundred_calls_one_after_the_other_leave_nothing_to_the_next():
     def program(there: House, server: BackgroundServer, results: list):
         for number in range(100):
             with server.accept(60) as call:
-                digits = call.gather(2, timeout_s=60).digits
+                digits = call.gather(2, timeout_s=600).digits
                 with pytest.raises(Timeout):
                     call.gather(1, timeout_s=0.05)
                 call.post_text(f"Goodbye {number}.")
                 results.append((digits, call.metadata.from_, there.voices[-1].texts and number))
                 if number % 2:
-                    call.wait_played(30)
+                    call.wait_played(600)
 
     clock = steady_clock(20.0)
     results: list = []

@@ -53,7 +53,7 @@ class TelnyxConsultations(Consultations[TelnyxRecord]):
                 return
 
     async def _hold(self, record: TelnyxRecord, command: Consult) -> None:
-        ours = record.carrier_call_id
+        ours, record.wants_back = record.carrier_call_id, False
         await self._rest.command(ours, "streaming_stop")
         music: dict[str, Any] = {"audio_url": command.hold_url, "loop": _LOOPS}
         if not command.hold_url:  # Telnyx has none of its own
