@@ -383,6 +383,8 @@ class Call:
                 await self._redirect(command, "digits", self.settings.digits_s + command.lasts_s)
             case Consult(tel=tel, within_s=within_s):
                 self._check_destination(tel)
+                if self._life.consulting:
+                    raise StateError(f"call {self.metadata.call_id}: the caller waits for somebody already")
                 await self._redirect(command, "consult", within_s)
             case StartRecording() | StartTranscription():
                 self._check_alive(command)

@@ -23,6 +23,7 @@ SMSListener: TypeAlias = Callable[[ReceivedSMS], "str | Awaitable[str | None] | 
 _ANSWER_S: Final = 10.0
 """Twilio waits 15 s for it."""
 _REMEMBERED: Final = 1000
+_CLOSE_S: Final = 1.0
 
 
 class Inbox:
@@ -32,19 +33,20 @@ class Inbox:
         self.listeners: list[SMSListener] = []
         self._answers: OrderedDict[str, asyncio.Task[tuple[str, ...]]] = OrderedDict()
 
-    def knows(self, message_sid: str) -> bool:
-        """Whether a message was received before: it is delivered again because the answer was late or lost."""
-        return message_sid in self._answers
+    def begin(self, message: ReceivedSMS) -> bool:
+        """Give a message to the listeners; False: it is delivered again, because the answer was late or lost."""
+        if message.message_sid in self._answers:
+            return False
+        answer = asyncio.get_running_loop().create_task(self._answer(message), name="answer an SMS")
+        self._answers[message.message_sid] = answer
+        if len(self._answers) > _REMEMBERED:
+            self._answers.popitem(last=False)
+        return True
 
     async def receive(self, message: ReceivedSMS) -> tuple[str, ...]:
-        """Give a message to the listeners, and return their answers; those of one that is known are the same."""
-        answer = self._answers.get(message.message_sid)
-        if answer is None:
-            answer = asyncio.get_running_loop().create_task(self._answer(message), name="answer an SMS")
-            self._answers[message.message_sid] = answer
-            if len(self._answers) > _REMEMBERED:
-                self._answers.popitem(last=False)
-        return await asyncio.shield(answer)
+        """The listeners' answers to a message; those to one that was given to them before are the same."""
+        self.begin(message)
+        return await asyncio.shield(self._answers[message.message_sid])
 
     async def close(self) -> None:
         """Give up what is being answered."""
@@ -52,7 +54,8 @@ class Inbox:
         for answer in pending:
             answer.cancel()
         if pending:
-            await asyncio.wait(pending)
+            logger.warning("%d text messages stay without an answer", len(pending))
+            await asyncio.wait(pending, timeout=_CLOSE_S)
 
     async def _answer(self, message: ReceivedSMS) -> tuple[str, ...]:
         texts: list[str] = []
@@ -63,6 +66,11 @@ class Inbox:
                     text: object = await said if inspect.isawaitable(said) else said
                 if text is not None:
                     texts.append(_checked(text))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                logger.exception("SMS %s: a listener waited for what was cancelled", message.message_sid)
             except Exception:  # the user's code: the others are asked all the same
                 logger.exception("SMS %s: a listener failed", message.message_sid)
         if not self.listeners:

@@ -170,6 +170,11 @@ class Lifecycle:
         self._told = False
         """The carrier said that the newest stream is over."""
 
+    @property
+    def consulting(self) -> bool:
+        """The caller waits for somebody who is asked."""
+        return self.state == "moving" and self._order is not None and self._order.kind == "consult"
+
     def refusal(self, generation: int) -> str:
         """Why a stream of ``generation`` cannot join; empty when it can."""
         if self.state == "ended":

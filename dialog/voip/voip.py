@@ -343,6 +343,7 @@ class VoIP(Participant):
 
         Raises:
             CarrierError: The carrier refused. If it took the caller away before, they come back.
+            StateError: The caller waits for somebody already.
             NotSupportedError: This carrier cannot do that.
         """
         call_id = uuid4()

@@ -163,6 +163,7 @@ async def test_a_caller_who_waits_for_somebody_when_the_gateway_is_gone_is_not_l
         await until(lambda: one.voips and one.voips[0].state == "live")
         telnyx.callees["+15550123"] = Callee(outcome="no-answer")
         await one.voips[0].consult("+15550123")
+        await until(lambda: any(told.event_type == "streaming.stopped" for told in telnyx.delivered))
         await until(lambda: telnyx.legs[caller.call_sid].playback)
         two.fabric._connections["one"].transport.abort()
         if somebody:

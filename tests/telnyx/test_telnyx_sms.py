@@ -9,8 +9,6 @@ import pytest
 import telnyx as sdk
 from telnyx_phone import house, until
 
-from dialog.testing.server import Faults
-
 PERSON, OURS = "+15550123", "+15550100"
 
 
@@ -28,7 +26,7 @@ async def test_the_text_that_a_listener_returns_is_sent_back():
             got.append(message)
             return "Until ten."
 
-        assert await texting(there, media=["https://media.telnyx.example/1.jpg"]) == 200
+        assert await texting(there, media=["https://media.telnyx.example/1.jpg", None]) == 200
         await until(lambda: there.telnyx.messages)
         [sent] = there.telnyx.messages
         assert (sent["from"]["phone_number"], sent["to"][0]["phone_number"]) == (OURS, PERSON)
@@ -158,19 +156,40 @@ async def test_a_gateway_that_closes_leaves_nothing_and_takes_no_more():
         await texting(there)
         await begun.wait()
         await there.gateway._board.close()
-        assert given_up.is_set()
+        assert given_up.is_set(), "after a while"
         assert await texting(there, "Still there?") == 503
 
 
-async def test_messages_share_their_gateway_with_calls_and_faults_of_theirs():
-    async with house() as there, there.telnyx.dial(light=True) as caller:
-        there.gateway.on("sms", lambda _: "Yes.")
+async def test_a_message_that_was_taken_is_answered_before_the_gateway_closes():
+    async with house() as there:
+        begun, may_go = asyncio.Event(), asyncio.Event()
+
+        async def slow(message):
+            begun.set()
+            await may_go.wait()
+            return "Just in time."
+
+        there.gateway.on("sms", slow)
+        await texting(there)
+        await begun.wait()
+        closing = asyncio.create_task(there.gateway._board.close())
+        asyncio.get_running_loop().call_soon(may_go.set)
+        await closing
+        assert [message["text"] for message in there.telnyx.messages] == ["Just in time."]
+
+
+async def test_a_listener_that_waited_for_what_was_cancelled_costs_only_its_answer(caplog):
+    async with house() as there:
+
+        async def gives_up(message):
+            raise asyncio.CancelledError
+
+        there.gateway.on("sms", gives_up)
+        there.gateway.on("sms", lambda _: "fine")
         await texting(there)
         await until(lambda: there.telnyx.messages)
-        there.telnyx.faults = Faults(refuse=500, times=1)
-        await texting(there, "And now?")
-        assert there.voip.end is None
-        await caller.hang_up()
+        assert there.telnyx.messages[0]["text"] == "fine"
+        assert any("waited for what was cancelled" in record.message for record in caplog.records)
 
 
 def test_there_are_two_events():

@@ -13,7 +13,7 @@ from telnyx_phone import house, until
 
 from dialog.agent.agent import Agent
 from dialog.audio.level import level_dbfs
-from dialog.errors import CallNotAnswered, CarrierError, MissingPublicURL
+from dialog.errors import CallNotAnswered, CarrierError, MissingPublicURL, StateError
 from dialog.testing.callee import Callee
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.voip.telnyx.rest import HAS_ENDED
@@ -90,6 +90,7 @@ async def test_the_caller_waits_while_somebody_is_asked_and_then_they_meet():
         assert transfer.voip.end.detail == "", "Telnyx has said so"
         assert transfer.side(transfer.voip).bridged_with is transfer.side(asked)
         assert not transfer.side(asked).over
+        await until(lambda: transfer.side(transfer.voip).playback is None)
         assert transfer.done(transfer.voip) == ["answer", "streaming_stop", "playback_start", "bridge", "playback_stop"]
         assert transfer.states == ["started", "answered"]
         await transfer.caller.hang_up()
@@ -110,6 +111,30 @@ async def test_callers_hear_soft_notes_unless_something_else_is_named():
         asked = transfer.there.fields("playback_start")
         assert asked["audio_url"] == "https://voice.example/music.mp3"
         assert "playback_content" not in asked
+
+
+async def test_notes_take_the_place_of_what_cannot_be_played_any_more():
+    async with transferring() as transfer:
+        await transfer.consult(hold_url="https://voice.example/music.mp3")
+        side = transfer.side(transfer.voip)
+        side.playback = None
+        await side.tell("call.playback.ended", status="file_not_found", media_url="https://voice.example/music.mp3")
+        await until(lambda: side.playback is not None)
+        assert "playback_content" in side.playback
+        notes = side.playback
+        for status in ("cancelled", "failed"):  # by us; or there is no way to play them
+            await side.tell("call.playback.ended", status=status)
+        await side.tell("call.playback.ended", status="completed")
+        await until(lambda: side.playback is not notes)
+        assert transfer.done(transfer.voip).count("playback_start") == 3
+
+
+async def test_notes_are_played_where_telnyx_refuses_an_address():
+    async with transferring() as transfer:
+        asked = await transfer.consult(hold_url="music.mp3")
+        assert "playback_content" in transfer.side(transfer.voip).playback
+        await asked.hangup()
+        await transfer.is_back()
 
 
 async def test_a_caller_whose_music_cannot_be_played_is_helped_all_the_same():
@@ -171,6 +196,33 @@ async def test_somebody_else_can_be_asked_after_a_refusal():
         assert transfer.voip.end.reason == "transferred"
 
 
+async def test_the_next_one_is_asked_when_the_caller_is_back():
+    async with transferring() as transfer:
+        transfer.there.telnyx.refuse["dial"] = (403, 10010)
+        for _ in range(3):
+            with pytest.raises(CarrierError, match="place a call"):
+                await transfer.consult()
+        transfer.there.telnyx.refuse.clear()
+        asked = await transfer.is_asked()
+        assert transfer.voip.generation == 4, "each time they came back before they were taken away again"
+        assert transfer.voip.state == "moving"
+        assert transfer.side(transfer.voip).playback is not None
+        await transfer.voip.join(asked)
+        await until(lambda: transfer.voip.end is not None)
+        assert transfer.voip.end.reason == "transferred"
+
+
+async def test_only_one_is_asked_at_a_time():
+    async with transferring() as transfer:
+        asked = await transfer.is_asked()
+        await until(lambda: transfer.voip.state == "moving")
+        with pytest.raises(StateError, match="waits for somebody already"):
+            await transfer.consult()
+        await transfer.voip.join(asked)
+        await until(lambda: transfer.voip.end is not None)
+        assert transfer.voip.end.reason == "transferred"
+
+
 async def test_a_number_that_cannot_be_called_leaves_the_caller_or_brings_them_back():
     async with transferring() as transfer:
         with pytest.raises(CarrierError, match=r"E\.164"):
@@ -228,6 +280,48 @@ async def test_a_caller_who_cannot_be_brought_back_is_not_left_with_the_music():
         await asked.hangup(reason="refused")
         await until(lambda: transfer.voip.end is not None and transfer.caller.ended)
         assert transfer.voip.end.reason == "lost"
+
+
+async def test_a_caller_who_is_not_brought_back_at_first_is_asked_for_again():
+    async with transferring() as transfer:
+        asked = await transfer.is_asked()
+        transfer.there.telnyx.refuse["streaming_start"] = (422, 10015)
+        record = transfer.there.gateway._board.record(transfer.voip.metadata.call_id)
+        await asked.hangup(reason="refused")
+        await until(lambda: record.attempts == 1)
+        del transfer.there.telnyx.refuse["streaming_start"]
+        await transfer.is_back()
+
+
+async def test_late_news_of_an_old_stream_leave_a_caller_who_waits():
+    async with transferring() as transfer:
+        asked = await transfer.is_asked()
+        await until(lambda: transfer.voip.state == "moving")
+        await transfer.side(transfer.voip).tell("streaming.failed", failure_reason="connection_failed")
+        assert "streaming_start" not in transfer.done(transfer.voip)
+        await transfer.voip.join(asked)
+        await until(lambda: transfer.voip.end is not None)
+        assert transfer.voip.end.reason == "transferred"
+
+
+async def test_whoever_wants_them_to_meet_and_is_gone_leaves_no_music(monkeypatch):
+    async with transferring() as transfer:
+        asked = await transfer.is_asked()
+        rest = transfer.there.gateway._commands.rest
+        command = rest.command
+
+        async def never_answered(call, action, fields=None):
+            await command(call, action, fields)
+            if action == "bridge":
+                await asyncio.Event().wait()
+
+        monkeypatch.setattr(rest, "command", never_answered)
+        joining = asyncio.create_task(transfer.voip.join(asked))
+        await until(lambda: transfer.voip.end is not None)
+        joining.cancel()
+        await until(lambda: transfer.side(transfer.voip).playback is None)
+        assert (transfer.voip.end.reason, asked.end.reason) == ("transferred", "transferred")
+        assert "hangup" not in transfer.there.actions
 
 
 async def test_a_bridge_that_telnyx_refuses_leaves_both_where_they_are():

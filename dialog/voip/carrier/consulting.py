@@ -89,8 +89,8 @@ class Consultations(ABC, Generic[RecordT]):
             waits = partial(self._check_waits, call_id, other_id)
             voip = await self._outbound.place(wanted, record.site, before=waits)
         except BaseException as exc:
-            await self._give_back(call_id, exc)
-            if isinstance(exc, DialogError) and not isinstance(exc, CarrierError):
+            comes = await self._give_back(call_id, exc)
+            if comes and isinstance(exc, DialogError) and not isinstance(exc, CarrierError):
                 raise self._error(call_id, f"nobody could be asked: {exc}") from exc
             raise
         if self._waiting.get(call_id) == other_id:
@@ -131,11 +131,12 @@ class Consultations(ABC, Generic[RecordT]):
             raise
         call.moving("consult", command.within_s)
 
-    async def _give_back(self, call_id: UUID, exc: BaseException) -> None:
-        """Nobody is asked: whoever wanted it hears of that when the caller is on the way back."""
+    async def _give_back(self, call_id: UUID, exc: BaseException) -> bool:
+        """Nobody is asked: whoever wanted it hears of that when the caller is on the way back; whether they are."""
         coming = self.bring_back(call_id)
         if coming is not None and isinstance(exc, DialogError):
             await asyncio.shield(coming)
+        return coming is not None
 
     async def join(self, call: Call, record: RecordT, other_id: UUID) -> None:
         """Bring the one who was asked to the caller who waits.

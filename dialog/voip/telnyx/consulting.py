@@ -5,6 +5,7 @@ Source: Telnyx API v2, Call Control, ``playback_start``, ``playback_stop`` and `
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import wave
 from base64 import b64encode
@@ -18,10 +19,12 @@ from dialog.errors import CarrierError
 from dialog.voip.call import Call
 from dialog.voip.carrier.consulting import Consultations
 from dialog.voip.link import Consult
+from dialog.voip.telnyx.events import Payload
 from dialog.voip.telnyx.outbound import TelnyxOutbound
 from dialog.voip.telnyx.record import TelnyxRecord
 from dialog.voip.telnyx.rest import HAS_ENDED, TelnyxRest
 from dialog.voip.telnyx.switchboard import TelnyxSwitchboard
+from dialog.voip.voip import VoIP
 
 __all__ = ["TelnyxConsultations"]
 
@@ -49,25 +52,70 @@ class TelnyxConsultations(Consultations[TelnyxRecord]):
         """Telnyx has connected a call with another one."""
         for caller, asked in self._waiting.items():
             if call_id in (caller, asked):
+                record = self._switchboard.record(caller)
                 self.met(caller, asked)
+                if record is not None:  # whoever wanted them to meet has ended by now
+                    self._spawn(self._quietly(record, "playback_stop"), f"silence {caller}")
                 return
 
+    def played(self, record: TelnyxRecord, payload: Payload) -> None:
+        """A file is not played to a caller any more: who waits on hears our notes."""
+        if record.call_id not in self._waiting or record.call_id in self._joined:
+            return
+        cancelled = (payload.status or "").startswith(("cancelled", "call_hangup"))
+        notes_failed = payload.status != "completed" and not payload.media_url
+        if not cancelled and not notes_failed:
+            self._spawn(self._play_notes(record, _LOOPS), f"play to {record.call_id}")
+
     async def _hold(self, record: TelnyxRecord, command: Consult) -> None:
-        ours, record.wants_back = record.carrier_call_id, False
-        await self._rest.command(ours, "streaming_stop")
-        music: dict[str, Any] = {"audio_url": command.hold_url, "loop": _LOOPS}
-        if not command.hold_url:  # Telnyx has none of its own
-            # It ends when the caller has waited for too long: if this gateway is gone by then, another one hears of it.
-            loops = min(_LOOPS, ceil(command.within_s / _MUSIC_S))
-            music = {"playback_content": self._music, "audio_type": "wav", "loop": loops}
+        await self._wait_there(record)
+        record.wants_back = False
+        await self._rest.command(record.carrier_call_id, "streaming_stop")
+        if command.hold_url and await self._play(record, {"audio_url": command.hold_url, "loop": _LOOPS}):
+            return
+        # They end when the caller has waited long: if this gateway is gone by then, another one hears of it.
+        await self._play_notes(record, ceil(command.within_s / _MUSIC_S))
+
+    async def _wait_there(self, record: TelnyxRecord) -> None:
+        """Wait until a stream that Telnyx was just asked for is there: only then can it be stopped.
+
+        Raises:
+            CarrierError: It does not come.
+        """
+        call = record.call
+        if call is None or record.asked <= call.generation:
+            return
+        there = asyncio.Event()
+
+        def started(_: object) -> None:
+            there.set()
+
+        call.voip.on(VoIP.STREAMING_STARTED, started)
+        call.voip.on(VoIP.ENDED, started)
         try:
-            await self._rest.command(ours, "playback_start", music)
+            async with asyncio.timeout(call.clock.real(call.settings.rejoin_s)):
+                await there.wait()
+        except TimeoutError:
+            raise CarrierError("telnyx", record.carrier_call_id, "consult: the caller is not there (yet)") from None
+        finally:
+            call.voip.off(VoIP.STREAMING_STARTED, started)
+            call.voip.off(VoIP.ENDED, started)
+
+    async def _play(self, record: TelnyxRecord, fields: dict[str, Any]) -> bool:
+        """Play something to a caller who waits; whether Telnyx does."""
+        try:
+            await self._rest.command(record.carrier_call_id, "playback_start", fields)
         except CarrierError as exc:
             logger.warning("call %s: its caller waits in silence: %s", record.call_id, exc)
+            return False
+        return True
+
+    async def _play_notes(self, record: TelnyxRecord, loops: int) -> None:
+        notes = {"playback_content": self._music, "audio_type": "wav", "loop": min(_LOOPS, loops)}
+        await self._play(record, notes)
 
     async def _meet(self, record: TelnyxRecord, other: TelnyxRecord) -> None:
         await self._rest.command(record.carrier_call_id, "bridge", {"call_control_id": other.carrier_call_id})
-        await self._quietly(record, "playback_stop")
         await self._quietly(other, "streaming_stop")
 
     async def _fetch(self, call: Call, record: TelnyxRecord, generation: int) -> None:  # noqa: ARG002  # it knows

@@ -77,7 +77,9 @@ class Payload(Struct, frozen=True, kw_only=True):
     """Of a stream, or a recording."""
     reason: str | None = None
     status: str | None = None
-    """Of a file that was played: ``completed`` if it came to its end."""
+    """Of a file that was played: ``completed`` if it came to its end …"""
+    media_url: str | None = None
+    """… and where it was; empty of one that came with its command."""
     transcription_data: TranscriptionData | None = None
 
     def __repr__(self) -> str:
@@ -135,7 +137,7 @@ class _Party(Struct, frozen=True):
 
 
 class _Medium(Struct, frozen=True):
-    url: str = ""
+    url: str | None = None
 
 
 class _Message(Struct, frozen=True, kw_only=True):

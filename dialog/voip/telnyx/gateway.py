@@ -193,6 +193,7 @@ class TelnyxGateway(PhoneGateway[TelnyxVoIP]):
         outbound = TelnyxOutbound(switchboard, rest, pacing, clock)
         commands.consultations = TelnyxConsultations(switchboard, outbound, rest)
         switchboard.on_bridged = commands.consultations.bridged
+        switchboard.on_played = commands.consultations.played
         super().__init__(
             webhooks=webhooks,
             commands=commands,

@@ -23,7 +23,9 @@ from dialog.voip.carrier.http import Endpoint, Fields, Refusal, Response, Site, 
 from dialog.voip.carrier.record import call_id_of
 from dialog.voip.carrier.switchboard import MAX_ATTEMPTS, Switchboard, SwitchboardSettings
 from dialog.voip.carrier.token import StreamTokens
+from dialog.voip.closing import wait_over
 from dialog.voip.inbox import Inbox
+from dialog.voip.peers import Adoption, Orphan
 from dialog.voip.telnyx.commands import TelnyxCommands
 from dialog.voip.telnyx.events import CallEvent, Payload, decode_message, metadata_of
 from dialog.voip.telnyx.exchange import body_of, event_of
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _CONFIRM_S: Final = 2.0
 """So long after a stream has stopped by itself Telnyx may take to say that its call is over, before it is told so."""
+_AGAIN_S: Final = 1.0
 _SAYINGS: Final = 1000
 _CAUSES: Final[dict[str, str]] = {"busy": "USER_BUSY", "rejected": "CALL_REJECTED"}
 _STAYS: Final = frozenset({"transferred"})
@@ -71,12 +74,16 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
         """The answer itself can ask for the stream; it takes no sample rate."""
         self._reports = Reports()
         self.inbox = Inbox()
+        self._replies: set[asyncio.Task[None]] = set()
+        """Text messages that are being answered."""
         self._sayings: Recent[str, Say] = Recent(_SAYINGS)
         """What callers are to be told by Telnyx, by the call_control_id, once their call is answered."""
         self._unwanted: Recent[UUID, None] = Recent(_SAYINGS)
         """Calls that were given up while they were placed: if Telnyx has them all the same, they are hung up."""
         self.on_bridged: Callable[[UUID], object] = lambda _: None
         """Told of calls that Telnyx has connected with another one; set by the gateway."""
+        self.on_played: Callable[[TelnyxRecord, Payload], object] = lambda _record, _payload: None
+        """Told of files that are not played any more; likewise."""
 
     def check_account(self, fields: Fields) -> None:
         """Check that a request is of our application.
@@ -138,7 +145,7 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
 
     def let_back(self, record: TelnyxRecord) -> None:
         """The caller was not connected: they get a stream again, as soon as the old one has stopped."""
-        record.wants_back = True
+        record.wants_back, record.attempts = True, 0
         if record.call is not None and record.call.state == "moving":
             self._reopen(record)
 
@@ -181,8 +188,15 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
     async def close(self) -> None:
         """End all calls and wait, within a bound, until nothing of them is left."""
         self._closing = True
+        await wait_over(self._replies, self._settings.close_timeout_s / 2)  # Telnyx does not deliver them again
         await self.inbox.close()
         await super().close()
+
+    async def adopt(self, orphan: Orphan, adoption: Adoption, site: Site) -> None:
+        """See :meth:`Switchboard.adopt`; whoever waited for somebody hears the agent, and no music."""
+        silence = self._rest.command(orphan.metadata.carrier_call_id, "playback_stop")
+        self._spawn(self._quietly(silence), f"silence {orphan.metadata.call_id}")
+        await super().adopt(orphan, adoption, site)
 
     # A text message that comes in.
 
@@ -194,8 +208,10 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
             message = decode_message(body_of(fields))
         except RemoteProtocolError as exc:
             raise Refusal(400, str(exc)) from exc
-        if message is not None and not self.inbox.knows(message.message_sid):
-            self._spawn(self._answer_message(message), f"answer {message.message_sid}")
+        if message is not None and self.inbox.begin(message):
+            reply = self._spawn(self._answer_message(message), f"answer {message.message_sid}")
+            self._replies.add(reply)
+            reply.add_done_callback(self._replies.discard)
 
     async def _answer_message(self, message: ReceivedSMS) -> None:
         for text in await self.inbox.receive(message):
@@ -312,7 +328,9 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
                 self._hung_up(record, payload)
             case "streaming.failed":
                 self._failed(record, payload)
-            case _ if event.leaves_alone and call is not None and call.state == "lost":
+            case "call.playback.ended" if call is not None and call.state == "moving":
+                self.on_played(record, payload)
+            case _ if event.leaves_alone and call is not None and (call.state == "lost" or record.wants_back):
                 self._reopen(record)
             case _:
                 self._reports.take(record, event)
@@ -375,6 +393,8 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
         logger.warning("call %s: Telnyx's stream failed: %.200s", record.call_id, payload.failure_reason)
         if call is None or call.state in ("ended", "live"):
             return
+        if call.state == "moving" and record.asked <= call.generation:
+            return  # no other one was asked for: it is the old one that has failed
         record.attempts += 1
         if record.attempts >= MAX_ATTEMPTS and call.generation == 0:
             call.end("never_connected", "Telnyx could not open the stream")
@@ -382,6 +402,8 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
         if record.attempts <= MAX_ATTEMPTS:
             record.asked = call.generation  # that one will never come
             self._reopen(record)
+        elif call.state == "moving":
+            call.end("lost", "Telnyx could not open the stream")
 
     def _reopen(self, record: TelnyxRecord) -> None:
         """Let Telnyx open the next stream, once."""
@@ -407,10 +429,21 @@ class TelnyxSwitchboard(Switchboard[TelnyxRecord, Accept | Declined]):
                 call.end("caller_hangup")
             elif call.state == "offered" and not exc.in_doubt:
                 call.end("never_connected", str(exc))
-            elif call.state == "moving" and not exc.in_doubt:  # the old one has stopped: nothing more will be told
-                call.end("lost", str(exc))
             else:
                 record.asked = call.generation  # it may be asked again when Telnyx says that the last one has stopped
+                if call.state == "moving":
+                    await self._try_again(record, call, exc)
+
+    async def _try_again(self, record: TelnyxRecord, call: Call, refused: CarrierError) -> None:
+        """Ask for the stream of a caller who comes back once more, as they hear nothing until then."""
+        record.attempts += 1
+        if record.attempts >= MAX_ATTEMPTS:
+            call.end("lost", str(refused))
+            return
+        record.wants_back = True  # Telnyx may say first that the last one has stopped
+        await self._clock.sleep(_AGAIN_S)
+        if record.wants_back and call.state == "moving":
+            self._reopen(record)
 
     def _ended(self, record: TelnyxRecord, end: CallEnd) -> None:
         """Our end of a call is not Telnyx's: it is told, unless it knows."""
