@@ -520,3 +520,44 @@ async def test_a_log_whose_end_cannot_be_noted_is_closed_all_the_same(sqlite_url
     await log.close()
     assert "its end could not be noted" in caplog.text
     assert log.engine.pool.checkedin() == 0
+
+
+async def threads_are(before):
+    """Wait until no connection to SQLite is left, each of which has a thread."""
+    async with asyncio.timeout(10):
+        while set(threading.enumerate()) - before:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_connection_that_is_in_use_when_the_log_closes_is_closed_as_well(tmp_path):
+    before = set(threading.enumerate())
+    log = CallLog(f"sqlite:///{tmp_path}/calls.db")
+    await log.open()
+    reads, may_go = asyncio.Event(), asyncio.Event()
+
+    async def read():
+        async with log.engine.connect() as connection:
+            await connection.execute(select(func.count()).select_from(t.calls))
+            reads.set()
+            await may_go.wait()
+
+    reading = asyncio.create_task(read())
+    await reads.wait()
+    closing = asyncio.create_task(log.close())
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    assert not closing.done()
+    may_go.set()
+    await asyncio.gather(reading, closing)
+    await threads_are(before)
+
+
+async def test_a_log_that_cannot_be_opened_leaves_no_connection(tmp_path, monkeypatch):
+    async def raises(self):
+        raise OSError("the disk is full")
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr("dialog.calls.store.keeping.Keeper.seen", raises)
+    with pytest.raises(OSError, match="full"):
+        await CallLog(f"sqlite:///{tmp_path}/calls.db").open()
+    await threads_are(before)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, async_playwright, expect
 
 from dialog.audio.g711 import mulaw_decode
 from dialog.testing.voice import espeak
 
 __all__ = ["Loudspeaker", "chromium", "record_microphone", "transcript"]
+
+expect.set_options(timeout=20_000)  # milliseconds: several browsers share the machine
 
 _FLAGS = (
     "--no-sandbox",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dialog.calls.store.sql import (
 )
 from dialog.errors import ConfigurationError, MissingExtra
 
-__all__ = ["HEAD", "current", "make_engine", "upgrade"]
+__all__ = ["HEAD", "current", "disconnect", "make_engine", "upgrade"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,23 @@ async def current(engine: AsyncEngine) -> str:
     """
     async with _usable(engine), engine.connect() as connection:
         return await connection.run_sync(_revision)
+
+
+async def disconnect(engine: AsyncEngine, timeout_s: float) -> None:
+    """Close all connections; those that somebody uses when they are given back, which may take ``timeout_s``.
+
+    A pool that is disposed of closes nothing that comes back to it later: that would be left to the collector.
+    """
+    pool = engine.sync_engine.pool
+    returned = asyncio.Event()
+    sqlevent.listen(pool, "checkin", lambda *_: returned.set())
+    if isinstance(pool, sa.pool.QueuePool):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while pool.checkedout():
+                    returned.clear()
+                    await returned.wait()
+    await engine.dispose()
 
 
 @asynccontextmanager

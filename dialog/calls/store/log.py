@@ -19,7 +19,7 @@ from dialog.calls.publish import CallEvents, Notice
 from dialog.calls.report import SessionReport
 from dialog.calls.store import reading
 from dialog.calls.store.buffer import Buffer
-from dialog.calls.store.database import make_engine, upgrade
+from dialog.calls.store.database import disconnect, make_engine, upgrade
 from dialog.calls.store.keeping import Keeper, delete_calls
 from dialog.calls.store.reading import CallRecord
 from dialog.calls.store.search import CallSearch, search
@@ -144,17 +144,18 @@ class CallLog:
             raise StateError("this call log was closed: make another")
         if self._tasks:
             return
-        try:
-            await upgrade(self.engine)
-        except BaseException:
-            await self.engine.dispose()
-            raise
         self._batches = BatchWriter(self.engine, self.writer, self._tenant_of)
         self._batches.makers = self._makers
         self._keeper = Keeper(
             self.engine, self.writer, keep_days=self._keep_days, lost_after_s=self._lost_after_s, lost=self._take
         )
-        await self._keeper.seen()
+        try:
+            await upgrade(self.engine)
+            await self._keeper.seen()
+        except BaseException:
+            self._batches = self._keeper = None
+            await self.engine.dispose()
+            raise
         self._start(self._write(), "writer")
         self._start(self._keeper.run(), "keeper")
 
@@ -186,7 +187,7 @@ class CallLog:
         except Exception as exc:  # the database is away: others see by themselves that this process is gone
             logger.warning("call log: its end could not be noted: %r", exc)
         finally:
-            await self.engine.dispose()
+            await disconnect(self.engine, _CLOSE_S)
 
     async def __aenter__(self) -> Self:
         await self.open()
