@@ -536,7 +536,7 @@ async def test_a_connection_that_is_in_use_when_the_log_closes_is_closed_as_well
     reads, may_go = asyncio.Event(), asyncio.Event()
 
     async def read():
-        async with log.engine.connect() as connection:
+        async with log.engine.execution_options(reading=True).connect() as connection:  # it keeps no writer waiting
             await connection.execute(select(func.count()).select_from(t.calls))
             reads.set()
             await may_go.wait()
