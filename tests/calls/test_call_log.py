@@ -561,3 +561,15 @@ async def test_a_log_that_cannot_be_opened_leaves_no_connection(tmp_path, monkey
     with pytest.raises(OSError, match="full"):
         await CallLog(f"sqlite:///{tmp_path}/calls.db").open()
     await threads_are(before)
+
+
+async def test_a_connection_that_is_never_given_back_does_not_keep_the_log_from_closing(tmp_path, monkeypatch, caplog):
+    log = CallLog(f"sqlite:///{tmp_path}/calls.db")
+    await log.open()
+    monkeypatch.setattr("dialog.calls.store.log._CLOSE_S", 0.2)
+    async with log.engine.execution_options(reading=True).connect() as connection:
+        await connection.execute(select(func.count()).select_from(t.calls))
+        async with asyncio.timeout(10):
+            await log.close()
+        assert "1 connections are in use for longer than 0.2 s" in caplog.text
+        await connection.invalidate()

@@ -169,6 +169,8 @@ async def test_a_caller_who_waits_for_somebody_when_the_gateway_is_gone_is_not_l
         if somebody:
             await caller.wait_streaming(streams=2)
             await until(lambda: two.peers.adopted[0].state == "live")
+            # No music under the agent's voice.
+            await until(lambda: any(command.action == "playback_stop" for command in telnyx.commands))
         else:
             await until(lambda: any(command.action == "speak" for command in telnyx.commands))
         await caller.hang_up()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,13 @@ async def disconnect(engine: AsyncEngine, timeout_s: float) -> None:
     returned = asyncio.Event()
     sqlevent.listen(pool, "checkin", lambda *_: returned.set())
     if isinstance(pool, sa.pool.QueuePool):
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(timeout_s):
                 while pool.checkedout():
                     returned.clear()
                     await returned.wait()
+        except TimeoutError:
+            logger.warning("call log: %d connections are in use for longer than %g s", pool.checkedout(), timeout_s)
     await engine.dispose()
 
 

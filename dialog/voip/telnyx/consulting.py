@@ -135,7 +135,7 @@ class TelnyxConsultations(Consultations[TelnyxRecord]):
 
 
 def _music() -> str:
-    """Three soft notes and a rest, as a WAV file in base64, 64 kB."""
+    """Three soft notes and a rest, as a WAV file of 64 kB, in base64."""
     notes = b"".join(pluck(hz, _NOTE_MS, level_dbfs=-16.0, sample_rate=_RATE) for hz in _NOTES_HZ)
     with BytesIO() as out:
         with wave.open(out, "wb") as file:
