@@ -24,6 +24,7 @@ from dialog.message import (
 )
 from dialog.scope import CallScope
 from dialog.voip.belongings import Belongings
+from dialog.voip.consults import CONSULT_OF
 from dialog.voip.direct import DirectLink
 from dialog.voip.lifecycle import (
     Accepted,
@@ -323,7 +324,8 @@ class Call:
         line.start()
 
     def _check_listening(self) -> None:
-        if self.state == "live" and not self.voip.listened_to(VoIP.MESSAGE):
+        briefed = self.metadata.parameter(CONSULT_OF)  # who is asked about a caller is spoken to, and presses keys
+        if self.state == "live" and not briefed and not self.voip.listened_to(VoIP.MESSAGE):
             logger.warning(
                 "call %s: nobody listens to the caller: on_voip has to make an agent, and to activate() it",
                 self.metadata.call_id,

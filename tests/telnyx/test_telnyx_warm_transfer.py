@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 
 import pytest
-from telnyx_phone import house, until
+from telnyx_phone import CLOCK, house, until
 
 from dialog.agent.agent import Agent
 from dialog.audio.level import level_dbfs
@@ -96,6 +96,15 @@ async def test_the_caller_waits_while_somebody_is_asked_and_then_they_meet():
         await transfer.caller.hang_up()
         await until(lambda: transfer.side(asked).over)
         assert "hangup" not in transfer.there.actions, "they are left alone"
+
+
+async def test_nobody_has_to_listen_to_the_one_who_is_asked(caplog):
+    async with transferring() as transfer:
+        asked = await transfer.is_asked()
+        await CLOCK.sleep(4.0)
+        about = [record.message for record in caplog.records if str(asked.metadata.call_id) in record.message]
+        assert not any("nobody listens" in message for message in about)
+        await asked.hangup()
 
 
 async def test_callers_hear_soft_notes_unless_something_else_is_named():
