@@ -30,7 +30,7 @@ class Watchdog:
         self._fired = False
 
     def __enter__(self) -> None:
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         assert self._task is not None
         self._cancelling = self._task.cancelling()
         self._since = self._loop.time()

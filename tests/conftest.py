@@ -63,7 +63,7 @@ def pytest_asyncio_loop_factories(config, item):
     return {"steady": SteadyLoop}
 
 
-SYSTEM_CLOCK._time = steady_time
+SYSTEM_CLOCK.now = steady_time
 
 # How long an example takes is the machine's business.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])

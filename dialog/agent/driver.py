@@ -123,7 +123,7 @@ class Driver:
     async def _run(
         self, turn: Turn, reply: AsyncIterator[str] | Coroutine[Any, Any, None], patience: asyncio.Timeout
     ) -> None:
-        if inspect.isawaitable(reply):
+        if not inspect.isasyncgen(reply) and inspect.isawaitable(reply):
             returned = await cast("Awaitable[object]", reply)
             if isinstance(returned, str):
                 raise UserCodeError("inference returned a text, which nobody says: yield it instead")

@@ -79,7 +79,8 @@ class Bridge:
         self._fill = fill
         self._silent = silent
         self._waited: Sequence[Waited] = ()
-        self._left = len(rotation)
+        self._texts = len(rotation)
+        self._left = self._texts
         """General fillers that this silence may still have: each once."""
         self._said = False
         self._since: float | None = clock.now()
@@ -97,7 +98,7 @@ class Bridge:
         self._cancel()
         self._said = False
         self._since = None
-        self._left = len(self._rotation)
+        self._left = self._texts
 
     def _cancel(self) -> None:
         if self._timer is not None:

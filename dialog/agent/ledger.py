@@ -65,7 +65,7 @@ class Ledger:
 
     def note(self, event: Callable[..., J], /, **fields: Any) -> J:
         """Make an event, or an entry for the journal alone, with its number and time."""
-        made = event(seq=self._seq, at_s=round(self.elapsed_s, 4), **fields)
+        made = event(seq=self._seq, at_s=round(self._clock.now() - self.since, 4), **fields)
         self._seq += 1
         if self._journal is not None:
             self._journal.append(made)

@@ -327,6 +327,7 @@ class SpeechQueue:
         self.voice: str = ""
         """Who speaks the parts that begin from now on, as far as they do not say; empty: the TTS's own voice."""
         self.on_text: Callable[[], None] | None = None
+        """Called once, when the voice is given the first text that is no filler."""
         self._new_part = new_part
         self._opened = opened
         self._tell = tell
@@ -439,7 +440,7 @@ class SpeechQueue:
 
     def pump(self) -> None:
         """Give the voice what it may have now."""
-        if not self.granted or self._pumping:
+        if not self.granted or self._pumping or self._next >= len(self.parts):
             return  # a voice that answers at once may bring us here again
         self._pumping = True
         try:
@@ -461,7 +462,8 @@ class SpeechQueue:
                 self._spend(part, piece.end)
                 self._sentence = 0 if piece.ends_sentence else self._sentence + len(piece.spoken)
                 if self.on_text is not None and not part.options.filler:
-                    self.on_text()
+                    on_text, self.on_text = self.on_text, None
+                    on_text()
                 if not own:
                     self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken, voice=voice))
             if part.recording is not None and not self._play(part):

@@ -68,7 +68,7 @@ class CallFeed:
         over = isinstance(event, CallEnded)
         if over:
             self._over.set()
-        self._publish(event)
+        self._events.publish(self._voip.metadata, event)
         if over:
             self._late_recordings()
 

@@ -48,7 +48,8 @@ class SSEParser:
         # Nothing is scanned again and again while a long line trickles in.
         if self._rest and b"\n" not in data and b"\r" not in data and not self._rest.endswith(b"\r"):
             self._rest += data
-            self._check(len(self._rest))
+            if len(self._rest) > self._limit:
+                raise self._too_long()
             return []
         data = self._rest + data
         if not self._started:
@@ -68,7 +69,8 @@ class SSEParser:
         events: list[ServerSentEvent] = []
         for line in lines:
             self._line(line, events)
-        self._check(self._size + len(self._rest))
+        if self._size + len(self._rest) > self._limit:
+            raise self._too_long()
         return events
 
     def close(self) -> list[ServerSentEvent]:
@@ -100,6 +102,5 @@ class SSEParser:
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
 
-    def _check(self, size: int) -> None:
-        if size > self._limit:
-            raise LimitError(f"a server-sent event is longer than {self._limit} bytes")
+    def _too_long(self) -> LimitError:
+        return LimitError(f"a server-sent event is longer than {self._limit} bytes")

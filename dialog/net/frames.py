@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha1
 from random import getrandbits
+from struct import Struct
 from typing import Final
 
 try:  # in C, where aiohttp was compiled, and three times as fast as what can be done here; but it is aiohttp's own
@@ -47,6 +48,10 @@ PONG: Final = 10
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTINUATION: Final = 0
 _KNOWN: Final = frozenset((_CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_SHORT: Final = Struct(">BB").pack
+_MEDIUM: Final = Struct(">BBH").pack
+_LONG: Final = Struct(">BBQ").pack
+_MASK: Final = Struct(">I").pack
 _CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 """Codes that may travel; 3000 to 4999 belong to applications."""
 
@@ -64,16 +69,16 @@ def encode_frame(opcode: int, payload: bytes, *, masked: bool) -> bytes:
     size = len(payload)
     bit = 0x80 if masked else 0
     if size < 126:
-        head = bytes((0x80 | opcode, bit | size))
+        head = _SHORT(0x80 | opcode, bit | size)
     elif size < 65536:
-        head = bytes((0x80 | opcode, bit | 126, size >> 8, size & 0xFF))
+        head = _MEDIUM(0x80 | opcode, bit | 126, size)
     else:
-        head = bytes((0x80 | opcode, bit | 127)) + size.to_bytes(8)
+        head = _LONG(0x80 | opcode, bit | 127, size)
     if not masked:
         return head + payload
-    mask, data = getrandbits(32).to_bytes(4), bytearray(payload)
+    mask, data = _MASK(getrandbits(32)), bytearray(payload)
     _mask_in_place(mask, data)
-    return head + mask + data
+    return b"".join((head, mask, data))
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
@@ -135,49 +140,45 @@ class FrameReader:
                 return
             data = bytes(self._buffer)
             self._buffer.clear()
+        start, size, masked = 0, len(data), self._masked
         try:
-            self._read(data)
+            while start < size and not self._stopped:
+                at = start + 2
+                if at > size:
+                    self._keep(data, start, 2)
+                    return
+                first, length = data[start], data[start + 1]
+                if length >> 7 != masked:
+                    raise FrameError(1002, "a frame is masked and must not be, or is not and must be")
+                length &= 0x7F
+                if length > 125:
+                    width = 2 if length == 126 else 8
+                    at += width
+                    if at > size:
+                        self._keep(data, start, 2 + width)
+                        return
+                    length = int.from_bytes(data[at - width : at])
+                text = first == 0x81 and not self._opcode and length <= self._max
+                if not text:
+                    self._check(first, length)
+                if masked:
+                    at += 4
+                end = at + length
+                if end > size:
+                    self._keep(data, start, end - start)
+                    return
+                payload: bytes | bytearray = data[at:end]
+                if masked:
+                    payload = bytearray(payload)
+                    _mask_in_place(data[at - 4 : at], payload)
+                start = end
+                if text:
+                    self._receive(TEXT, _text(payload))
+                else:
+                    self._take(first, bytes(payload))
         except FrameError:
             self.stop()
             raise
-
-    def _read(self, data: bytes) -> None:
-        start, size, masked = 0, len(data), self._masked
-        while start < size and not self._stopped:
-            at = start + 2
-            if at > size:
-                self._keep(data, start, 2)
-                return
-            first, length = data[start], data[start + 1]
-            if length >> 7 != masked:
-                raise FrameError(1002, "a frame is masked and must not be, or is not and must be")
-            length &= 0x7F
-            if length > 125:
-                width = 2 if length == 126 else 8
-                at += width
-                if at > size:
-                    self._keep(data, start, 2 + width)
-                    return
-                length = int.from_bytes(data[at - width : at])
-            text = first == 0x81 and not self._opcode and length <= self._max
-            if not text:
-                self._check(first, length)
-            if masked:
-                at += 4
-            end = at + length
-            if end > size:
-                self._keep(data, start, end - start)
-                return
-            payload = data[at:end]
-            if masked:
-                unmasked = bytearray(payload)
-                _mask_in_place(data[at - 4 : at], unmasked)
-                payload = bytes(unmasked)
-            start = end
-            if text:
-                self._receive(TEXT, _text(payload))
-            else:
-                self._take(first, payload)
 
     def _keep(self, data: bytes, start: int, need: int) -> None:
         self._buffer += data[start:]
@@ -219,7 +220,7 @@ class FrameReader:
         self._receive(opcode, _text(payload) if opcode == TEXT else payload)
 
 
-def _text(payload: bytes) -> str:
+def _text(payload: bytes | bytearray) -> str:
     try:
         return payload.decode()
     except UnicodeDecodeError as exc:

@@ -128,11 +128,13 @@ class WebSocket:
 
     def send(self, data: str | bytes) -> int:
         """Write a text or binary message and return :attr:`unwritten`; what a closed connection is given is lost."""
-        if isinstance(data, str):
-            self._write(TEXT, data.encode())
-        else:
-            self._write(BINARY, data)
-        return self._transport.get_write_buffer_size()
+        transport = self._transport
+        if not self._closing and not transport.is_closing():
+            if isinstance(data, str):
+                transport.write(encode_frame(TEXT, data.encode(), masked=True))
+            else:
+                transport.write(encode_frame(BINARY, data, masked=True))
+        return transport.get_write_buffer_size()
 
     async def wait_closed(self) -> None:
         """Wait until nothing comes any more.

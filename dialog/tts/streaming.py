@@ -129,10 +129,12 @@ class StreamingTTS(TTS):
         if not self._opened:
             raise StateError(f"{self.name}.post was called before open")
         key = (message.uuid, message.part)
-        if key in self._ended or self.disposed or not (message.data or message.done):
+        if self._disposed or not (message.data or message.done):
             return
         part = self._parts.get(key)
         if part is None:
+            if key in self._ended:
+                return
             part = self._parts[key] = SpokenPart(key, message.voice)
         part.take(message.data, done=message.done)
         if self._gone or not part.speakable:

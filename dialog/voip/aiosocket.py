@@ -132,12 +132,14 @@ class _Socket:
     def _receive(self, opcode: int, data: str | bytes) -> None:
         if opcode == TEXT:
             self._session.receive(data)
-            self._enter()
+            if not self._in_call:
+                self._enter()
         elif isinstance(data, str):
             return
         elif opcode == BINARY:
             self._session.receive_binary(data)
-            self._enter()
+            if not self._in_call:
+                self._enter()
         elif opcode == PONG:
             self._wire.receive_pong()
         elif opcode == CLOSE:
@@ -147,9 +149,9 @@ class _Socket:
             self._wire.answer_ping(data)
 
     def _enter(self) -> None:
-        if not self._in_call and self._session.scope is not None:
+        """From when the call is known on, whatever listeners create belongs to it."""
+        if self._session.scope is not None:
             self._in_call = True
-            # Whatever listeners create belongs to the call.
             CallScope.adopt(self._session.scope)
 
 

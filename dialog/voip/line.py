@@ -156,9 +156,19 @@ class Line:
             return
         if CallScope.current() is not self._scope:
             with self._scope.entered():
-                self._receive(data, timestamp_ms)
-        else:
-            self._receive(data, timestamp_ms)
+                self.receive_audio(data, timestamp_ms)
+            return
+        if timestamp_ms is not None:
+            if self._first_timestamp is None:
+                self._first_timestamp = timestamp_ms
+            gap = timestamp_ms - self._first_timestamp - self._bytes * self._ms_per_byte - self._skipped_ms
+            if gap >= _MIN_GAP_MS:
+                self._fill_gap(gap)
+        at_ms = self._offset_ms + self._bytes * self._ms_per_byte + self._skipped_ms
+        self._bytes += len(data)
+        if self._taps:
+            self._tell_taps(lambda tap: tap.caller(at_ms, data))
+        self.voip.emit(VoIP.MESSAGE, Message(uuid=self._call_id, data=data, at_ms=at_ms))
 
     def receive_mark(self, name: str) -> None:
         """Take the echo of a mark."""
@@ -287,22 +297,9 @@ class Line:
     def _audio_ms(self, when: float) -> float:
         return max(0.0, self._offset_ms + (when - self._opened_at) * 1000.0)
 
-    def _receive(self, data: bytes, timestamp_ms: float | None) -> None:
-        if timestamp_ms is not None:
-            if self._first_timestamp is None:
-                self._first_timestamp = timestamp_ms
-            gap = timestamp_ms - self._first_timestamp - self._bytes * self._ms_per_byte - self._skipped_ms
-            if gap >= _MIN_GAP_MS:
-                self._fill_gap(gap)
-        at_ms = self._offset_ms + self._bytes * self._ms_per_byte + self._skipped_ms
-        self._bytes += len(data)
-        if self._taps:
-            self._tell_taps(lambda tap: tap.caller(at_ms, data))
-        self.voip.emit(VoIP.MESSAGE, Message(uuid=self._call_id, data=data, at_ms=at_ms))
-
     def _fill_gap(self, gap_ms: float) -> None:
         if gap_ms <= _MAX_FILL_MS:
-            self._receive(self.voip.audio_format.silence(gap_ms), None)
+            self.receive_audio(self.voip.audio_format.silence(gap_ms), None)
             return
         self._skipped_ms += gap_ms
         logger.warning(
