@@ -92,6 +92,7 @@ class Cascade:
             failed=self._reply_failed,
             fault=host.failed,
             inside=self._inside,
+            prepares=host.settings.filters is None,  # else it is the user's code that would run ahead
         )
         self._parting = Parting(host, voip, self._mouth, scribe=scribe, unmute=self._unmute, forgotten=self._forgotten)
         self._stopped = False
@@ -156,7 +157,7 @@ class Cascade:
         Raises:
             UnsupportedFormat: It shares no audio format with the call; the old voice stays.
         """
-        self._mouth.voices.replace(tts)
+        self._mouth.replace(tts)
 
     def set_stt(self, stt: STT) -> None:
         """Let ``stt`` listen, from the next pause of the caller on; the old one's last words still count.

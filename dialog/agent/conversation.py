@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
@@ -179,6 +180,8 @@ class Conversation:
         self._closed = False
         self._over = False
         """CallEnded was noted: nothing comes after it."""
+        self._noticed: deque[tuple[Callable[..., ev.CallEvent], float, dict[str, Any]]] = deque()
+        """Events that are told as soon as nobody waits, and when they happened, on the call's clock."""
         self._realtime: Realtime | None = None
         self.engine: Engine
         if s2s is not None:
@@ -439,10 +442,30 @@ class Conversation:
         Returns:
             Its number.
         """
+        if self._noticed:
+            self._tell_noticed()
+        return self._happened(event, None, fields)
+
+    def _notice(self, event: Callable[..., E], **fields: Any) -> None:
+        """As :meth:`happened`, but told a little later, before anything else is: a caller waits for what follows."""
+        if self._ledger.kept:
+            self.happened(event, **fields)
+            return
+        if not self._noticed:
+            # Behind what is begun in this step of the loop, which may be the answer.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._tell_noticed)
+        self._noticed.append((event, self._clock.now(), fields))
+
+    def _tell_noticed(self) -> None:
+        while self._noticed:
+            self._happened(*self._noticed.popleft())
+
+    def _happened(self, event: Callable[..., ev.CallEvent], now: float | None, fields: dict[str, Any]) -> int:
         if self._over:
             return -1
         self._over = event is ev.CallEnded
-        made = self._ledger.note(event, **fields)
+        made = self._ledger.note(event, now=now, **fields)
         self.meter.feed(made)
         if len(self.events) < _MAX_EVENTS or isinstance(made, ev.CallMeasured | ev.CallEnded):
             self.events.append(made)
@@ -667,11 +690,11 @@ class Conversation:
 
     def caller_spoke(self, edge: SpeechEdge) -> None:
         """The caller's voice started or stopped."""
-        self.happened(ev.CallerSpoke, state=edge.state, at_ms=edge.at_ms)
+        self._notice(ev.CallerSpoke, state=edge.state, at_ms=edge.at_ms)
 
     def caller_said(self, utterance: Utterance, *, final: bool) -> None:
         """The caller says, or has said, something."""
-        self.happened(
+        self._notice(
             ev.CallerSaid,
             turn=utterance.uuid,
             text=utterance.data,

@@ -6,9 +6,9 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
+from dialog.agent.patience import Patience
 from dialog.agent.speech import Part, inside_speech
 from dialog.agent.streams import closing
 from dialog.agent.turn import Turn, current_turn
@@ -36,6 +36,7 @@ class Driver:
         failed: Told when ``inference`` failed.
         fault: Told of a failure that costs one part only.
         inside: Makes what the user's code of a turn runs inside of; it is told what that is.
+        prepares: The part that the first text goes into may be made before there is any.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Driver:
         failed: Callable[[Turn, DialogError], None],
         fault: Callable[[DialogError], None],
         inside: Callable[[Turn, str], AbstractContextManager[None]],
+        prepares: bool,
     ) -> None:
         self._infer = infer
         self._clock = clock
@@ -54,6 +56,7 @@ class Driver:
         self._failed = failed
         self._fault = fault
         self._inside = inside
+        self._prepares = prepares
 
     async def run(
         self,
@@ -64,10 +67,11 @@ class Driver:
     ) -> None:
         """Run ``inference``, or read ``reply``, from start to close, all in this one task; then call ``ended``."""
         current_turn.set(turn)
+        if self._prepares:
+            asyncio.get_running_loop().call_soon(turn.speech.prepare)  # when the model has been asked
         try:
-            with self._inside(turn, "inference"):
-                async with self._patience(turn, "inference") as patience:
-                    await self._run(turn, self._infer(message) if reply is None else reply, patience)
+            with self._inside(turn, "inference"), self._patience(turn, "inference") as patience:
+                await self._run(turn, self._infer(message) if reply is None else reply, patience)
         except asyncio.CancelledError as exc:
             if turn.speech.closed:
                 raise
@@ -90,8 +94,8 @@ class Driver:
         current_turn.set(turn)
         inside_speech(part)
         try:
-            with self._inside(turn, "stream"):
-                async with self._patience(turn, "a dispatched stream") as patience, closing(stream):
+            with self._inside(turn, "stream"), self._patience(turn, "a dispatched stream") as patience:
+                async with closing(stream):
                     async for text in stream:
                         if part.sealed:
                             return
@@ -117,27 +121,19 @@ class Driver:
         turn.alive_until = self._clock.now() + _ALIVE_S
         until = asyncio.get_running_loop().time() + self._clock.real(self._patience_s + turn.slow_s)
         for patience in turn.patience:
-            if patience.when() is not None and not patience.expired():
-                patience.reschedule(until)
+            if patience.running:
+                patience.move(until)
 
-    async def _run(
-        self, turn: Turn, reply: AsyncIterator[str] | Coroutine[Any, Any, None], patience: asyncio.Timeout
-    ) -> None:
-        if not inspect.isasyncgen(reply) and inspect.isawaitable(reply):
-            returned = await cast("Awaitable[object]", reply)
-            if isinstance(returned, str):
-                raise UserCodeError("inference returned a text, which nobody says: yield it instead")
-            if returned is not None:
+    async def _run(self, turn: Turn, reply: AsyncIterator[str] | Coroutine[Any, Any, None], patience: Patience) -> None:
+        if not inspect.isasyncgen(reply):
+            if inspect.isawaitable(reply):
+                await _dispatches(reply)
+                return
+            if not isinstance(reply, AsyncIterable):
                 raise UserCodeError(
-                    f"inference returned {type(returned).__name__}: a coroutine dispatches by itself and returns "
-                    "nothing; to hand over a stream, yield from it or leave out the 'async'"
+                    f"inference returned {type(reply).__name__}, which is no stream of text: write 'async def', "
+                    "and yield what is to be said"
                 )
-            return
-        if not isinstance(reply, AsyncIterable):
-            raise UserCodeError(
-                f"inference returned {type(reply).__name__}, which is no stream of text: write 'async def', "
-                "and yield what is to be said"
-            )
         async with closing(reply) as stream:
             pieces = 0
             async for text in stream:
@@ -155,46 +151,30 @@ class Driver:
                     if turn.speech.backlog > _TEXT_LIMIT:
                         await self._room(turn, patience)
 
-    async def _room(self, turn: Turn, patience: asyncio.Timeout) -> None:
+    async def _room(self, turn: Turn, patience: Patience) -> None:
         """Wait until the voice has caught up with a source of text that never stops."""
-        if patience.expired():
+        if patience.expired:
             return  # it is being given up
-        patience.reschedule(None)
+        patience.stop()
         await turn.speech.room(_TEXT_LIMIT // 2)
-        patience.reschedule(asyncio.get_running_loop().time() + self._clock.real(self._patience_s))
+        patience.move(asyncio.get_running_loop().time() + self._clock.real(self._patience_s))
 
-    def _patience(self, turn: Turn, what: str) -> _Patience:
+    def _patience(self, turn: Turn, what: str) -> Patience:
         """Bound how long the turn may show no sign of life while ``what`` is run."""
         turn.alive_until = self._clock.now() + _ALIVE_S
-        return _Patience(turn, asyncio.timeout(self._clock.real(self._patience_s)), what, self._patience_s)
+        return Patience(turn.patience, self._clock.real(self._patience_s), f"{what} said nothing", self._patience_s)
 
 
-class _Patience:
-    """A time limit that a turn can :meth:`Driver.extend`; beyond it the block raises :class:`UserCodeError`."""
-
-    def __init__(self, turn: Turn, limit: asyncio.Timeout, what: str, seconds: float) -> None:
-        self._turn = turn
-        self._limit = limit
-        self._what = what
-        self._seconds = seconds
-
-    async def __aenter__(self) -> asyncio.Timeout:
-        self._turn.patience.append(self._limit)
-        return await self._limit.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._turn.patience.remove(self._limit)
-        try:
-            await self._limit.__aexit__(kind, error, trace)
-        except TimeoutError as exc:
-            raise self._failure() from exc
-        if isinstance(error, TimeoutError) and self._limit.expired():
-            raise self._failure() from error  # what it interrupted has made one of its own of it
-
-    def _failure(self) -> UserCodeError:
-        return UserCodeError(f"{self._what} said nothing for {self._seconds:g} s")
+async def _dispatches(reply: Awaitable[object]) -> None:
+    """Run an ``inference`` that dispatches by itself."""
+    returned = await reply
+    if isinstance(returned, str):
+        raise UserCodeError("inference returned a text, which nobody says: yield it instead")
+    if returned is not None:
+        raise UserCodeError(
+            f"inference returned {type(returned).__name__}: a coroutine dispatches by itself and returns "
+            "nothing; to hand over a stream, yield from it or leave out the 'async'"
+        )
 
 
 def checked(text: str) -> str:

@@ -63,9 +63,15 @@ class Ledger:
         """Seconds since an agent took the call."""
         return self._clock.now() - self.since
 
-    def note(self, event: Callable[..., J], /, **fields: Any) -> J:
-        """Make an event, or an entry for the journal alone, with its number and time."""
-        made = event(seq=self._seq, at_s=round(self._clock.now() - self.since, 4), **fields)
+    @property
+    def kept(self) -> bool:
+        """Somebody writes down what happens, in the order in which it is noted."""
+        return self._journal is not None
+
+    def note(self, event: Callable[..., J], /, *, now: float | None = None, **fields: Any) -> J:
+        """Make an event, or an entry for the journal alone, with its number and time: ``now``, on the call's clock."""
+        at_s = round((self._clock.now() if now is None else now) - self.since, 4)
+        made = event(seq=self._seq, at_s=at_s, **fields)
         self._seq += 1
         if self._journal is not None:
             self._journal.append(made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from math import inf
@@ -14,7 +13,7 @@ from dialog.agent.driver import as_failure
 from dialog.agent.heard import SpeechRate
 from dialog.agent.scribe import Scribe
 from dialog.agent.settings import AgentSettings
-from dialog.agent.shaping import Shaper, shaper_for
+from dialog.agent.shaping import shaper_for
 from dialog.agent.speech import Part, PartOptions, SpeechQueue
 from dialog.agent.thinking import ThinkingSound
 from dialog.agent.turn import Turn
@@ -23,7 +22,7 @@ from dialog.audio.convert import Converter
 from dialog.errors import DialogError
 from dialog.message import Alignment, AudioFormat, Message, Utterance
 from dialog.recent import Recent
-from dialog.tts.tts import TTS, TTSCapabilities
+from dialog.tts.tts import TTS
 from dialog.voip.voip import VoIP
 
 __all__ = ["Mouth"]
@@ -79,8 +78,6 @@ class Mouth:
         # In a text call nothing takes time to say.
         self._rate = SpeechRate() if voip.medium == "audio" else SpeechRate(inf)
         self._spent = _spent.setdefault(voip, Recent(_REMEMBERED_TURNS))
-        self._spare: tuple[TTSCapabilities, Shaper] | None = None
-        """Made ahead for the next part, and for which voice."""
         self._thinking: ThinkingSound | None = None
         if settings.thinking_sound is not None and voip.medium == "audio":
             self._thinking = ThinkingSound(voip, settings.thinking_sound, after_s=settings.thinking_after_s)
@@ -96,6 +93,12 @@ class Mouth:
         if self._thinking is not None:
             self._thinking.stop()
         self.voices.stop()
+
+    def replace(self, tts: TTS) -> None:
+        """Let ``tts`` speak every part that begins from now on; see :meth:`Voices.replace`."""
+        self.voices.replace(tts)
+        for turn in self.turns.values():
+            turn.speech.unprepare()  # it was made for the voice before
 
     # -- turns and their parts --------------------------------------------------------------------
 
@@ -187,22 +190,9 @@ class Mouth:
     def _new_part(self, number: int, options: PartOptions) -> Part:
         if options.model:  # what was said is taken as it is
             return Part(number, shaper_for("tokens", (), normalizes=True), self._rate, options)
-        return Part(number, self._shaper(), self._rate, options, sounds=self._voip.medium == "audio")
-
-    def _shaper(self) -> Shaper:
-        """What a new part is shaped by; without filters of yours the next one is made when nobody waits for it."""
-        voice, filters = self.voices.capabilities, self._settings.filters
-        made_for, shaper = self._spare or (None, None)
-        self._spare = None
-        if filters is None:
-            asyncio.get_running_loop().call_soon(self._make_spare)
-        if shaper is None or made_for is not voice:
-            shaper = shaper_for(voice.text, filters, normalizes=voice.normalizes)
-        return shaper
-
-    def _make_spare(self) -> None:
         voice = self.voices.capabilities
-        self._spare = (voice, shaper_for(voice.text, normalizes=voice.normalizes))
+        shaper = shaper_for(voice.text, self._settings.filters, normalizes=voice.normalizes)
+        return Part(number, shaper, self._rate, options, sounds=self._voip.medium == "audio")
 
     def _part_opened(self, turn: Turn, part: Part) -> None:
         self._spent[turn.uuid] = part.number + 1
@@ -252,9 +242,12 @@ class Mouth:
 
     def _gate(self) -> bool:
         """Whether the voice may have another sentence: not too much waits to be heard already."""
-        rate = self._rate.chars_per_s
-        ahead = sum(part.ahead_ms(rate) for turn in self.turns.values() for part in turn.speech.parts)
-        return ahead < self._settings.text_ahead_ms
+        ahead_ms, rate = 0.0, self._rate.chars_per_s
+        for turn in self.turns.values():
+            for part in turn.speech.parts:
+                if part.posted_chars or part.audio_ms:
+                    ahead_ms += part.ahead_ms(rate)
+        return ahead_ms < self._settings.text_ahead_ms
 
     def on_audio(self, message: Message[bytes]) -> None:
         """A voice has made audio of a part."""

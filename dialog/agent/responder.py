@@ -102,12 +102,12 @@ class Responder:
                         if not isinstance(event, TextDelta):
                             self._note(event, turn, answer)
                             continue
+                        yield event.text  # before all else: the caller waits for the voice, and it for this
                         if silent and event.text.strip():
                             silent = False
                             answer.spoken = True
                             bridge.stop()
                             self._engine.unfill(turn)
-                        yield event.text
                 if not answer.calls:
                     return
                 if last:

@@ -336,6 +336,8 @@ class SpeechQueue:
         self._play = play
         self._gate = gate
         self._open: Part | None = None
+        self._prepared: Part | None = None
+        """Made ahead."""
         self._next = 0
         """The first part whose text is not wholly posted."""
         self._sentence = 0
@@ -359,6 +361,15 @@ class SpeechQueue:
                 self.tell()
         else:
             self.write_to(self._open, text)
+
+    def prepare(self) -> None:
+        """Make the part for the first text, while there is none yet: then nobody waits for it."""
+        if not self.closed and not self.parts:
+            self._prepared = self._new_part(self.first, _PLAIN)
+
+    def unprepare(self) -> None:
+        """What was made ahead does not fit any more."""
+        self._prepared = None
 
     def seal(self) -> None:
         """End the open part."""
@@ -386,7 +397,12 @@ class SpeechQueue:
     def _open_part(self, options: PartOptions) -> Part:
         if self.voice and not options.voice:
             options = replace(options, voice=self.voice)
-        part = self._new_part(self.first + len(self.parts), options)
+        number, prepared = self.first + len(self.parts), self._prepared
+        self._prepared = None
+        if prepared is not None and prepared.number == number and options is _PLAIN:
+            part = prepared
+        else:
+            part = self._new_part(number, options)
         self.parts.append(part)
         if self.granted:
             self._begin(part)

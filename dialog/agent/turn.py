@@ -9,6 +9,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from dialog.agent.draft import Draft
+from dialog.agent.patience import Patience
 from dialog.agent.speech import Part, SpeechQueue
 from dialog.calls.timeline import TurnTimeline
 from dialog.message import Message, Utterance
@@ -75,7 +76,7 @@ class Turn:
         say; ``None``: that there is nothing to say any more."""
         self.feeders: dict[asyncio.Task[Any], Part] = {}
         """Read the streams that were dispatched, each into its part."""
-        self.patience: list[asyncio.Timeout] = []
+        self.patience: list[Patience] = []
         """Bound how long inference, and each stream, may say nothing."""
         self.alive_until: float = 0.0
         """No sign of life before this needs to be noted, on the call's clock."""

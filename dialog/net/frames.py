@@ -140,45 +140,48 @@ class FrameReader:
                 return
             data = bytes(self._buffer)
             self._buffer.clear()
-        start, size, masked = 0, len(data), self._masked
         try:
-            while start < size and not self._stopped:
-                at = start + 2
-                if at > size:
-                    self._keep(data, start, 2)
-                    return
-                first, length = data[start], data[start + 1]
-                if length >> 7 != masked:
-                    raise FrameError(1002, "a frame is masked and must not be, or is not and must be")
-                length &= 0x7F
-                if length > 125:
-                    width = 2 if length == 126 else 8
-                    at += width
-                    if at > size:
-                        self._keep(data, start, 2 + width)
-                        return
-                    length = int.from_bytes(data[at - width : at])
-                text = first == 0x81 and not self._opcode and length <= self._max
-                if not text:
-                    self._check(first, length)
-                if masked:
-                    at += 4
-                end = at + length
-                if end > size:
-                    self._keep(data, start, end - start)
-                    return
-                payload: bytes | bytearray = data[at:end]
-                if masked:
-                    payload = bytearray(payload)
-                    _mask_in_place(data[at - 4 : at], payload)
-                start = end
-                if text:
-                    self._receive(TEXT, _text(payload))
-                else:
-                    self._take(first, bytes(payload))
+            self._read(data)
         except FrameError:
             self.stop()
             raise
+
+    def _read(self, data: bytes) -> None:
+        start, size, masked = 0, len(data), self._masked
+        while start < size and not self._stopped:
+            at = start + 2
+            if at > size:
+                self._keep(data, start, 2)
+                return
+            first, length = data[start], data[start + 1]
+            if length >> 7 != masked:
+                raise FrameError(1002, "a frame is masked and must not be, or is not and must be")
+            length &= 0x7F
+            if length > 125:
+                width = 2 if length == 126 else 8
+                at += width
+                if at > size:
+                    self._keep(data, start, 2 + width)
+                    return
+                length = int.from_bytes(data[at - width : at])
+            text = first == 0x81 and not self._opcode and length <= self._max
+            if not text:
+                self._check(first, length)
+            if masked:
+                at += 4
+            end = at + length
+            if end > size:
+                self._keep(data, start, end - start)
+                return
+            payload: bytes | bytearray = data[at:end]
+            if masked:
+                payload = bytearray(payload)
+                _mask_in_place(data[at - 4 : at], payload)
+            start = end
+            if text:
+                self._receive(TEXT, _text(payload))
+            else:
+                self._take(first, bytes(payload))
 
     def _keep(self, data: bytes, start: int, need: int) -> None:
         self._buffer += data[start:]

@@ -24,6 +24,7 @@ _MAX_INFLATED: Final = 16 * 1024 * 1024
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?")
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_HEX: Final = b"0123456789ABCDEFabcdef"
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _UNSAFE: Final = re.compile(r"[\r\n\0]")
 
@@ -202,10 +203,12 @@ class ResponseReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _begin_chunk(self, line: bytes) -> None:
-        size = _SIZE.fullmatch(line)
-        if size is None:
-            raise BadResponseError("the answer has a malformed chunk")
-        self._left = int(size[1], 16)
+        if not 0 < len(line) < 16 or line.strip(_HEX):  # not as all servers write it
+            size = _SIZE.fullmatch(line)
+            if size is None:
+                raise BadResponseError("the answer has a malformed chunk")
+            line = size[1]
+        self._left = int(line, 16)
         if not self._left:
             self._trailers = 0
 

@@ -87,11 +87,20 @@ class Echo:
         said = _words(utterance.data)
         if len(said) < at_least:
             return False
+        needed = _ALIKE * len(said)
         from_ms = utterance.at_ms - self._discard_ms - _NEAR_MS - late_ms
         until_ms = utterance.end_ms + _NEAR_MS
-        ours = _words(" ".join([text for at_ms, text in self._ours if from_ms <= at_ms <= until_ms]))
-        needed = _ALIKE * len(said)
-        # Their order is looked at only when enough of them are ours: a caller who says something else waits for this.
+        near: list[str] = []
+        for at_ms, text in reversed(self._ours):
+            if at_ms < from_ms:
+                break
+            if at_ms <= until_ms:
+                near.append(text)
+        told = " ".join(reversed(near)).casefold()
+        # More is looked at only when enough of them are ours: a caller who says something else waits for this.
+        if sum([word in told for word in said]) < needed:
+            return False
+        ours = _WORD.findall(told)
         if _in_common(said, ours) < needed:
             return False
         matcher = SequenceMatcher(None, said, ours, autojunk=False)

@@ -161,16 +161,17 @@ class SegmentCollector:
 
     @staticmethod
     def _utterance(uuid: UUID, segments: list[Segment]) -> Utterance:
-        words = tuple(word for segment in segments for word in segment.words)
+        first, last = segments[0], segments[-1]
+        words = first.words if first is last else tuple([word for segment in segments for word in segment.words])
         speakers = {word.speaker for word in words}
         confidences = [segment.confidence for segment in segments if segment.confidence is not None]
         return Utterance(
             uuid=uuid,
-            data=" ".join(segment.text for segment in segments),
-            at_ms=words[0].start_ms if words else segments[0].start_ms,
-            end_ms=_end(segments[-1]),
+            data=first.text if first is last else " ".join([segment.text for segment in segments]),
+            at_ms=words[0].start_ms if words else first.start_ms,
+            end_ms=_end(last),
             words=words,
-            language=segments[-1].language,
+            language=last.language,
             speaker=speakers.pop() if len(speakers) == 1 else None,
             confidence=sum(confidences) / len(confidences) if confidences else None,
         )

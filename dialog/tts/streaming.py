@@ -200,7 +200,7 @@ class StreamingTTS(TTS):
 
     def _admit(self) -> None:
         """Let the parts that waited longest speak, as far as there are slots."""
-        if not self._opened or self.disposed or not self._connected:
+        if not self._opened or self._disposed or not self._connected:
             return
         now = self._loop.time()
         for key, context in self._contexts.admit(now):

@@ -240,16 +240,15 @@ class Line:
 
     def _scoped(self, ops: list[LineOp]) -> None:
         """Act on ``ops`` inside the call's scope, so that what listeners create belongs to the call."""
+        if ops:
+            if CallScope.current() is self._scope:
+                self._act(ops)
+            else:
+                with self._scope.entered():
+                    self._act(ops)
         if self._pacer is None and self._playout.deadline is not None:
             self._pacer = Pacer.of(self._clock)
             self._pacer.add(self)
-        if not ops:
-            return
-        if CallScope.current() is self._scope:
-            self._act(ops)
-        else:
-            with self._scope.entered():
-                self._act(ops)
 
     def _act(self, ops: list[LineOp]) -> None:
         # A listener that hears a report may post or abort again: its operations wait for their turn.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 import pytest
 
@@ -13,13 +14,22 @@ from dialog.agent.settings import AgentSettings
 from dialog.agent.tools import tool
 from dialog.agent.turn import Turn
 from dialog.agent.turns.settings import BargeIn, TurnSettings
-from dialog.calls.events import CallEnded, Interrupted, ReplyDropped, ResumedAfterPause, TurnMeasured
+from dialog.calls.events import (
+    AgentSaid,
+    CallEnded,
+    CallerSaid,
+    Interrupted,
+    ReplyDropped,
+    ResumedAfterPause,
+    TurnMeasured,
+)
 from dialog.errors import ProviderError, StateError
 from dialog.llm.llm import LLM, Entry, Finish, LLMRequest, TextDelta, ToolCall, ToolResult
 from dialog.message import MULAW_8K, Message
 from dialog.participant import Participant
 from dialog.testing.doubles import HummingTTS, ToldSTT
 from dialog.testing.virtual import run_virtual
+from dialog.tts.tts import TTSCapabilities
 from dialog.voip.memory import memory_call
 from dialog.voip.voip import VoIP
 
@@ -639,6 +649,70 @@ def test_a_voice_swapped_in_mid_call_speaks_the_next_part_and_the_old_finishes_i
         await talk.quiet()
         assert fresh.texts[turn, 0] == "You said: again "
         assert heard_ms(talk) == (len("You said: tell me some more ") + len("You said: again ")) * 50
+
+    on_a_call(scenario)
+
+
+class Thoughtful(Agent):
+    """Thinks before it speaks, token by token."""
+
+    async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+        await self.voip.clock.sleep(0.5)
+        for token in ("Of ", "course. ", "For ", "two."):
+            yield token
+
+
+class Sentences(HummingTTS):
+    """Takes whole sentences, and keeps what it was given."""
+
+    capabilities: ClassVar[TTSCapabilities] = TTSCapabilities(timings=True, parallel_parts=8)
+
+    def post(self, message: Message[str]) -> None:
+        self.given = [*getattr(self, "given", ()), message.data]
+        super().post(message)
+
+
+def test_a_voice_set_while_the_model_thinks_is_given_the_text_as_it_likes_it():
+    async def scenario(talk):
+        talk.stt.heard("a table")
+        await talk.clock.sleep(0.2)
+        fresh = Sentences()
+        talk.agent.set_tts(fresh)
+        await talk.quiet()
+        assert [text.strip() for text in fresh.given if text.strip()] == ["Of course.", "For two."]
+
+    on_a_call(scenario, Thoughtful)
+
+
+def test_what_the_caller_said_is_told_when_the_answer_has_been_begun_and_before_all_that_follows():
+    order = []
+
+    class Asked(Agent):
+        async def inference(self, message: Message[str]) -> AsyncIterator[str]:
+            order.append("asked")
+            yield f"You said: {message.data}"
+
+    async def scenario(talk):
+        talk.agent.on(Agent.EVENT, lambda event: order.append(type(event).__name__))
+        talk.stt.heard("a table")
+        await talk.quiet()
+        assert order[:2] == ["asked", "CallerSaid"]
+        assert order.count("CallerSaid") == 1
+        events = talk.agent.events
+        assert [event.seq for event in events] == list(range(len(events)))
+        assert [event.at_s for event in events] == sorted(event.at_s for event in events)
+        (said,) = talk(CallerSaid)
+        assert said.at_s < talk(AgentSaid)[0].at_s
+
+    on_a_call(scenario, Asked)
+
+
+def test_what_the_caller_said_last_is_told_before_the_call_ends():
+    async def scenario(talk):
+        talk.stt.heard("bye")
+        await talk.over()
+        kinds = [type(event).__name__ for event in talk.agent.events]
+        assert kinds.index("CallerSaid") < kinds.index("CallEnded") == len(kinds) - 1
 
     on_a_call(scenario)
 

@@ -104,6 +104,7 @@ def test_who_repeats_the_agent_a_while_after_it_is_heard():
         await talk.quiet()
         await talk.clock.sleep(1.4)
         talk.stt.utters("a table for two at seven", 1200)
+        await talk.clock.sleep(0.01)
         assert said(talk) == ["hello", "a table for two at seven"]
         await talk.quiet()
 

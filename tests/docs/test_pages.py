@@ -113,7 +113,7 @@ INTERNAL = re.compile(
         schemas |
         agent\.(
             alignment | briefing | callerwords | cascade | claim | clienttools | clips | conversation | decider | driver | ears | endings | engine | filler | heard | host |
-            ledger | mcptools | menus | mode | modelparts | modelvoice | mouth | ownvoice | parting | reach | realtime | recorded | responder | resume | resumer |
+            ledger | mcptools | menus | mode | modelparts | modelvoice | mouth | ownvoice | parting | patience | reach | realtime | recorded | responder | resume | resumer |
             scribe | scripts\.waiting | speakers | speakingmodel | streams | textcall | thinking | threads | toolrunner | toolschema | turn |
             vadmode | voices
         ) |

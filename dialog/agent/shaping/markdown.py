@@ -60,6 +60,8 @@ class Markdown:
 
     def feed(self, text: str) -> Sequence[Edit]:
         """See :meth:`TextFilter.feed`."""
+        if self._at is _At.LINE_START and not self._held and text[:1].isalpha():
+            self._at = _At.TEXT  # as most replies begin, whose first word somebody waits for
         if self._at is _At.TEXT and not self._held and _MARK.search(text) is None:
             self._before = text[-1]
             return (text,)
