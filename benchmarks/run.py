@@ -59,12 +59,17 @@ class Awake:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> None:
-        spin = "import os\nstarter = os.getppid()\nwhile os.getppid() == starter:\n    for _ in range(1 << 20): pass"
+        # It steps back by itself, before all else: what it inherits goes before everybody, its starter too.
+        spin = (
+            "import os, sys\n"
+            "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n"
+            "os.sched_setaffinity(0, {int(sys.argv[1])})\n"
+            "starter = os.getppid()\n"
+            "while os.getppid() == starter:\n"
+            "    for _ in range(1 << 20): pass"
+        )
         for core in range(min(2, os.cpu_count() or 1)):
-            process = subprocess.Popen([sys.executable, "-c", spin])
-            self._processes.append(process)
-            os.sched_setaffinity(process.pid, {core})
-            os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+            self._processes.append(subprocess.Popen([sys.executable, "-c", spin, str(core)]))
         Awake.pids = tuple(process.pid for process in self._processes)
 
     def __exit__(self, *_: object) -> None:
