@@ -394,7 +394,9 @@ missed, and then the end: it slows nobody down, and can begin anew from
 `log.events(call_id, after=seq)`.
 
 Every call is told of from a `call.started` to exactly one `call.ended`, also one that was declined, that never had an
-agent, or whose worker died. Within the process of the agent there is `agent.on(Agent.EVENT, …)` besides.
+agent, or whose worker died. Within the process of the agent there is `agent.on(Agent.EVENT, …)` besides. A caller waits
+for the model and not for listeners: what was said is told right behind the request that it leads to, in its order and
+with its own time.
 
 ## Redaction
 

@@ -242,11 +242,15 @@ class Agent(Participant):
     @property
     def events(self) -> tuple[CallEvent, ...]:
         """The events of the call so far, also after its end."""
+        if self._conversation is not None:
+            self._conversation.tell_noticed()
         return tuple(self._events)
 
     @property
     def metrics(self) -> SessionMetrics:
         """The numbers of the call so far, also after its end."""
+        if self._conversation is not None:
+            self._conversation.tell_noticed()
         return self._meter.metrics
 
     @property

@@ -443,7 +443,7 @@ class Conversation:
             Its number.
         """
         if self._noticed:
-            self._tell_noticed()
+            self.tell_noticed()
         return self._happened(event, None, fields)
 
     def _notice(self, event: Callable[..., E], **fields: Any) -> None:
@@ -454,10 +454,11 @@ class Conversation:
         if not self._noticed:
             # Behind what is begun in this step of the loop, which may be the answer.
             loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._tell_noticed)
+            loop.call_soon(loop.call_soon, self.tell_noticed)
         self._noticed.append((event, self._clock.now(), fields))
 
-    def _tell_noticed(self) -> None:
+    def tell_noticed(self) -> None:
+        """Tell of what was only noticed so far; done before anybody looks at what has happened."""
         while self._noticed:
             self._happened(*self._noticed.popleft())
 
@@ -606,6 +607,7 @@ class Conversation:
             if participant is not None:
                 self._guarded(participant.dispose)
         await asyncio.gather(self._finish_script(), *(tools.close() for tools in self._tools))
+        self.tell_noticed()
         metrics = self.meter.metrics_at(round(self.elapsed_s, 4))
         self.happened(ev.CallMeasured, metrics=metrics)
         self.happened(ev.CallEnded, reason=end.reason, detail=end.detail)
@@ -849,6 +851,7 @@ class Conversation:
         turn = current_turn.get()
         if turn is not None and turn.draft.user_text:
             return turn.draft.user_text
+        self.tell_noticed()
         said = (event.text for event in reversed(self.events) if isinstance(event, ev.CallerSaid) and event.final)
         return next(said, "")
 

@@ -697,11 +697,15 @@ def test_what_the_caller_said_is_told_when_the_answer_has_been_begun_and_before_
         talk.stt.heard("a table")
         await talk.quiet()
         assert order[:2] == ["asked", "CallerSaid"]
-        assert order.count("CallerSaid") == 1
+        talk.stt.heard("for two")
+        assert talk(CallerSaid)[-1].text == "for two", "who looks at the events finds it at once"
+        assert talk.agent.metrics.caller_turns == 2
+        await talk.quiet()
+        assert order.count("CallerSaid") == 2
         events = talk.agent.events
         assert [event.seq for event in events] == list(range(len(events)))
         assert [event.at_s for event in events] == sorted(event.at_s for event in events)
-        (said,) = talk(CallerSaid)
+        said, _ = talk(CallerSaid)
         assert said.at_s < talk(AgentSaid)[0].at_s
 
     on_a_call(scenario, Asked)
