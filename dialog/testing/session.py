@@ -48,6 +48,7 @@ _UNANSWERED_S = 4.0
 """Words that have led to nothing for so long were not meant to: a backchannel, for instance."""
 _LOOK_S = 0.1
 _SETTLE = 10
+_MOMENT_S = 1e-6
 
 
 class _Scope(CallScope):
@@ -398,6 +399,8 @@ class TextSession:
     async def _breathe() -> None:
         for _ in range(_SETTLE):
             await asyncio.sleep(0)
+        # Virtual time stands still while a thread works, which may lead to something more that is said.
+        await asyncio.sleep(_MOMENT_S)
 
     async def _close(self) -> None:
         try:
