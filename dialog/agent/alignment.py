@@ -95,10 +95,6 @@ class Clock:
         at_ms = start_ms + done * self._ms_each
         return at_ms + self._pause_ms if at_ms > self._pause_from_ms else at_ms
 
-    def half_heard(self, unit: Unit, heard_ms: float) -> bool:
-        """Whether half of ``unit`` was heard when so much of the audio was."""
-        return (self.at(unit.start) + self.at(unit.end)) / 2 <= heard_ms
-
 
 def runs_of(pieces: Iterable[Piece]) -> list[Run]:
     """The stretches of all pieces."""

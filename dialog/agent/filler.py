@@ -79,8 +79,7 @@ class Bridge:
         self._fill = fill
         self._silent = silent
         self._waited: Sequence[Waited] = ()
-        self._texts = len(rotation)
-        self._left = self._texts
+        self._left = len(rotation)
         """General fillers that this silence may still have: each once."""
         self._said = False
         self._since: float | None = clock.now()
@@ -98,7 +97,7 @@ class Bridge:
         self._cancel()
         self._said = False
         self._since = None
-        self._left = self._texts
+        self._left = len(self._rotation)
 
     def _cancel(self) -> None:
         if self._timer is not None:

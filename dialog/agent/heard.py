@@ -87,8 +87,6 @@ class HeardMap:
         """How many pieces the units and weights are of."""
         self._version = 0
         """Changes with the text and with its timings."""
-        self._found = 0
-        """How many of the units were half heard when that was looked for last."""
         self._clock_of: tuple[object, ...] = ()
         self._made: Clock | None = None
         """The last clock, and what it was made of."""
@@ -181,23 +179,15 @@ class HeardMap:
         if heard_ms <= 0 or (not self.timed and heard_ms < _LITTLE_MS):
             return 0
         clock = self._clock(total_ms)
-        units, high = self._units, len(self._units)
-        # It is asked for four times a second, and then it is the one of the last time or soon behind it.
-        low = min(self._found, high)
-        if low and not clock.half_heard(units[low - 1], heard_ms):
-            low, high = 0, low - 1
-        elif low < high and not clock.half_heard(units[low], heard_ms):
-            high = low
         # Times rise with the text, so the last unit that was half heard is found by halving.
-        step = 1
+        low, high = 0, len(self._units)
         while low < high:
-            middle = min(low + step, (low + high + 1) // 2) - 1
-            if clock.half_heard(units[middle], heard_ms):
+            middle = (low + high) // 2
+            unit = self._units[middle]
+            if (clock.at(unit.start) + clock.at(unit.end)) / 2 <= heard_ms:
                 low = middle + 1
-                step *= 4
             else:
                 high = middle
-        self._found = low
         return low
 
     def spoken(self, heard_ms: float, total_ms: float | None) -> str:

@@ -68,7 +68,7 @@ class CallFeed:
         over = isinstance(event, CallEnded)
         if over:
             self._over.set()
-        self._events.publish(self._voip.metadata, event)
+        self._publish(event)
         if over:
             self._late_recordings()
 

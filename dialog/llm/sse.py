@@ -48,8 +48,7 @@ class SSEParser:
         # Nothing is scanned again and again while a long line trickles in.
         if self._rest and b"\n" not in data and b"\r" not in data and not self._rest.endswith(b"\r"):
             self._rest += data
-            if len(self._rest) > self._limit:
-                raise self._too_long()
+            self._check(len(self._rest))
             return []
         data = self._rest + data
         if not self._started:
@@ -69,8 +68,7 @@ class SSEParser:
         events: list[ServerSentEvent] = []
         for line in lines:
             self._line(line, events)
-        if self._size + len(self._rest) > self._limit:
-            raise self._too_long()
+        self._check(self._size + len(self._rest))
         return events
 
     def close(self) -> list[ServerSentEvent]:
@@ -102,5 +100,6 @@ class SSEParser:
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
 
-    def _too_long(self) -> LimitError:
-        return LimitError(f"a server-sent event is longer than {self._limit} bytes")
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise LimitError(f"a server-sent event is longer than {self._limit} bytes")

@@ -80,8 +80,7 @@ class HttpReply:
         data = self._body.popleft() if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         self._unread = 0
-        if self._connection.paused:
-            self._connection.resume()
+        self._connection.resume()
         return data
 
     async def begun(self) -> None:
@@ -146,8 +145,7 @@ class _Connection(asyncio.Protocol):
         self.origin = origin
         self.idle_since = 0.0
         self._owner = owner
-        self.paused = False
-        """The server waits until the body was read."""
+        self._paused = False
         self._reply: HttpReply | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -183,13 +181,13 @@ class _Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Let the server wait until the body was read."""
-        if not self.paused and self.usable and self._transport is not None:
-            self.paused = True
+        if not self._paused and self.usable and self._transport is not None:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self.paused and self.usable and self._transport is not None:
-            self.paused = False
+        if self._paused and self.usable and self._transport is not None:
+            self._paused = False
             self._transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

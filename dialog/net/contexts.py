@@ -54,7 +54,7 @@ class Contexts:
 
     def admit(self, now: float) -> Iterator[tuple[PartKey, str]]:
         """Give free slots to the parts that waited longest: each with the id of its new context."""
-        while self._waiting and len(self._open) + len(self._cancelled) < self.slots:
+        while self._waiting and self.free > 0:
             part = next(iter(self._waiting))
             del self._waiting[part]
             k = self._counters.get(part, 0)

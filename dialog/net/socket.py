@@ -55,8 +55,6 @@ class SocketSettings:
     keep_alive: str = ""
     """Text that is sent whenever nothing else was sent for :attr:`keep_alive_s`; empty: none."""
     keep_alive_s: float = 4.0
-    at_once: bool = True
-    """See :class:`~dialog.net.websocket.WebSocket`."""
     audio_between: tuple[str, str] | None = None
     """Texts that begin and end so hold audio. They are dropped as binary frames are, and other texts are not."""
     farewell: str = ""
@@ -263,13 +261,7 @@ class ProviderSocket:
             return _Loss(_caused(ProviderError(self._provider, reason + within, retryable=True), exc))
         policy.connected(asyncio.get_running_loop().time())
         early = self._early = []
-        ws = WebSocket(
-            response,
-            self._receive,
-            max_message=settings.max_message,
-            ping_s=settings.ping_s,
-            at_once=settings.at_once,
-        )
+        ws = WebSocket(response, self._receive, max_message=settings.max_message, ping_s=settings.ping_s)
         self._early = None
         self._ws = ws
         try:

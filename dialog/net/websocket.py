@@ -78,8 +78,6 @@ class WebSocket:
         receive: Called with every text or binary message; what it raises ends the connection.
         max_message: Largest message in bytes.
         ping_s: After so long without a byte the peer is pinged; half of it later it is given up.
-        at_once: A message leaves in the step that sends it, and not behind everything else that the loop has just
-            read: sooner, but the loop has more to do when many send at the same time.
     """
 
     def __init__(
@@ -89,7 +87,6 @@ class WebSocket:
         *,
         max_message: int,
         ping_s: float | None,
-        at_once: bool = True,
     ) -> None:
         connection = response.connection
         assert connection is not None
@@ -112,8 +109,8 @@ class WebSocket:
         """What the peer said to its code."""
         self.error: BaseException | None = None
         """Why it ended, if neither side closed it in good order."""
-        if at_once:
-            self._transport.set_write_buffer_limits(high=0)
+        # Frames leave in the step that sends them, not behind everything else that the loop has just read.
+        self._transport.set_write_buffer_limits(high=0)
         self._watch()
         assert connection.protocol is not None
         # aiohttp hands the bytes behind an upgrade to a parser like this one; so it does with its own.
@@ -131,13 +128,11 @@ class WebSocket:
 
     def send(self, data: str | bytes) -> int:
         """Write a text or binary message and return :attr:`unwritten`; what a closed connection is given is lost."""
-        transport = self._transport
-        if not self._closing and not transport.is_closing():
-            if isinstance(data, str):
-                transport.write(encode_frame(TEXT, data.encode(), masked=True))
-            else:
-                transport.write(encode_frame(BINARY, data, masked=True))
-        return transport.get_write_buffer_size()
+        if isinstance(data, str):
+            self._write(TEXT, data.encode())
+        else:
+            self._write(BINARY, data)
+        return self._transport.get_write_buffer_size()
 
     async def wait_closed(self) -> None:
         """Wait until nothing comes any more.

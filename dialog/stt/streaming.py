@@ -97,7 +97,6 @@ class StreamingSTT(TellingSTT):
             keep_alive=self.keep_alive,
             keep_alive_s=self.keep_alive_s,
             farewell=self.farewell,
-            at_once=False,  # the frames of all calls come in at the same time
             backoff=backoff or Backoff(),
         )
         self._session_s = session_s
