@@ -321,14 +321,15 @@ def webrtc_description(data: bytes) -> None:
 
 
 def webrtc_packets(data: bytes) -> None:
-    """Sequence numbers of two bytes each: nothing comes twice or out of its order, or waits for long."""
-    reorder, newest = Reorder(), None
-    for at in range(0, len(data) - 1, 2):
-        packet = SimpleNamespace(sequence_number=int.from_bytes(data[at : at + 2]), timestamp=at, _data=b"x")
-        before = reorder._out
+    """Packets of seven bytes each: none comes twice or before its time, time goes on, and nothing waits for long."""
+    reorder, heard, newest = Reorder(), set[int](), None
+    for at in range(0, len(data) - 6, 7):
+        sequence, timestamp = int.from_bytes(data[at : at + 2]), int.from_bytes(data[at + 2 : at + 6])
+        packet = SimpleNamespace(ssrc=data[at + 6], sequence_number=sequence, timestamp=timestamp, _data=at)
         _, frame = reorder.add(packet)
         assert len(reorder._waiting) <= 3
         if frame is not None:
-            assert frame.timestamp != newest
+            assert frame.data not in heard
+            assert newest is None or frame.timestamp >= newest
+            heard.add(frame.data)
             newest = frame.timestamp
-            assert before is None or reorder._out is not None

@@ -365,17 +365,18 @@ def _check(speech, put, taken, marks):
         del marks[name]
 
 
-def packets(numbers):
-    for number in numbers:
-        packet = RtpPacket(payload_type=96, sequence_number=number % 2**16, timestamp=number * 960 % 2**32)
-        packet._data = b"%d" % number
-        yield packet
+def a_packet(number, timestamp=None, ssrc=1):
+    timestamp = number * 960 if timestamp is None else timestamp
+    packet = RtpPacket(payload_type=96, sequence_number=number % 2**16, timestamp=timestamp % 2**32, ssrc=ssrc)
+    packet._data = b"%d" % number
+    return packet
 
 
-def handed_out(numbers):
+def handed_out(packets):
+    """The numbers of what is handed out, and its times in packets since the first."""
     reorder = Reorder()
-    frames = [reorder.add(packet)[1] for packet in packets(numbers)]
-    return [int(frame.data) for frame in frames if frame is not None]
+    frames = [frame for _, frame in map(reorder.add, packets) if frame is not None]
+    return [int(frame.data) for frame in frames], [(each.timestamp - frames[0].timestamp) / 960 for each in frames]
 
 
 @given(st.integers(0, 2**16 - 1), st.lists(st.tuples(st.booleans(), st.integers(0, 40)), min_size=1, max_size=200))
@@ -383,15 +384,36 @@ def test_packets_come_in_order_and_only_what_is_lost_or_late_is_missing(first, f
     """Each may be lost, or up to 40 ms late."""
     sent = [(at * 20 + late, first + at) for at, (lost, late) in enumerate(fates) if not lost]
     came = [number for _, number in sorted(sent)]
-    out = handed_out(came)
+    out, times = handed_out(map(a_packet, came))
     assert out == sorted(set(out))
     assert out == sorted(came)[: len(out)], "nothing that came is missing"
     assert len(came) - len(out) <= 3
+    assert times == [number - out[0] for number in out]
 
 
-def test_a_packet_that_comes_after_its_turn_or_twice_is_dropped_and_a_sender_may_count_anew():
-    assert handed_out([1, 2, 4, 5, 6, 7, 3, 8, 8, 9]) == [1, 2, 4, 5, 6]
-    assert handed_out([5000, 5001, 5002, 5003, 5004, 10, 11, 12, 13, 14]) == [5000, 5001, 10, 11]
+def test_a_packet_that_comes_after_its_turn_or_twice_is_dropped():
+    assert handed_out(map(a_packet, [1, 2, 4, 5, 6, 7, 3, 8, 8, 9]))[0] == [1, 2, 4, 5, 6]
+
+
+def test_what_waited_for_seconds_on_a_path_that_was_given_up_is_late():
+    """Both sockets are read in turn: packets of now, and those of five seconds ago."""
+    now, then = range(1000, 1050), range(743, 793)
+    out, times = handed_out(a_packet(each) for pair in zip(now, then, strict=True) for each in pair)
+    assert out == [*range(1000, 1047)]
+    assert times == [*range(47)]
+
+
+def test_the_time_goes_on_where_a_sender_counts_anew():
+    anew = [a_packet(each, 7_000_000 + each * 960, ssrc=2) for each in range(10, 15)]
+    again = [a_packet(each, 2**31 + each * 960, ssrc=2) for each in range(9000, 9005)]
+    out, times = handed_out([*map(a_packet, range(5000, 5005)), *anew, *again, *map(a_packet, range(5005, 5010))])
+    assert out == [*range(5000, 5005), *range(10, 15), *range(9000, 9005), *range(5005, 5007)]
+    assert times == [*range(17)]
+
+
+def test_who_sends_nothing_while_nothing_is_said_goes_on_later():
+    out, times = handed_out(a_packet(each, (each + 5000 * (each > 5)) * 960) for each in range(11))
+    assert (out, times) == ([*range(8)], [0, 1, 2, 3, 4, 5, 5006, 5007])
 
 
 def test_silence_is_recognised_without_looking_at_it():

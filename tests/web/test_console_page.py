@@ -45,9 +45,12 @@ async def sign_in(page: Page, line, token=SECRET) -> None:
 
 
 @asynccontextmanager
-async def console(*, token=SECRET, view=WIDE, **settings):
+async def console(*, token=SECRET, view=WIDE, listens=False, **settings):
     """A service, and a browser that is signed in to its console: ``(line, page)``."""
-    async with service_line(**{"assistants": DESK, **settings}) as line, chromium(**view, **CALM) as page:
+    async with (
+        service_line(**{"assistants": DESK, **settings}) as line,
+        chromium(listens=listens, **view, **CALM) as page,
+    ):
         await sign_in(page, line, token)
         yield line, page
         assert not page.problems
@@ -343,7 +346,7 @@ async def speak(socket, seconds: float) -> None:
 
 @pytest.mark.alone
 async def test_who_listens_in_hears_the_call():
-    async with console() as (line, page):
+    async with console(listens=True) as (line, page):
         call_id, socket = await on_a_call(line)
         await open_call(page, call_id)
         await page.click("text=Listen in")
@@ -533,7 +536,7 @@ async def test_the_list_is_filtered():
 @pytest.mark.parametrize("width", [360, 1280])
 async def test_it_is_readable_everywhere(width, tmp_path):
     view = {"viewport": {"width": width, "height": 860}}
-    async with service_line(assistants=DESK) as line, chromium(**view, **CALM) as page:
+    async with service_line(assistants=DESK) as line, chromium(listens=listens, **view, **CALM) as page:
         await page.goto(f"{line.origin}/console")
         await looks_well(page, tmp_path / "sign-in", width)
         await sign_in(page, line)

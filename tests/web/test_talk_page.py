@@ -120,7 +120,7 @@ async def said(page, who, text, timeout_ms=SPEECH_MS):
 @pytest.mark.parametrize("transport", ["WebSocket", "WebRTC"])
 async def test_a_whole_conversation_is_spoken_and_answered_aloud(tmp_path, transport):
     microphone = await record_microphone(tmp_path / "microphone.wav", 6.0, QUESTION, 8.0)
-    async with serving(demo(transport)) as url, chromium(microphone) as page:
+    async with serving(demo(transport)) as url, chromium(microphone, listens=True) as page:
         await page.goto(url)
         await page.click("#talk")
         await said(page, "agent", "Welcome to Luigi's. How can I help you?")
@@ -143,7 +143,7 @@ async def test_who_speaks_over_the_agent_silences_it(tmp_path):
     microphone = await record_microphone(
         tmp_path / "microphone.wav", 6.0, "what can you do for me", 2.5, "one moment i have a question", 6.0
     )
-    async with serving(demo()) as url, chromium(microphone) as page:
+    async with serving(demo()) as url, chromium(microphone, listens=True) as page:
         await page.goto(url)
         await page.click("#talk")
         await said(page, "you", "what can you do for me")
@@ -205,7 +205,7 @@ def singing(voips, reports=None):
 @pytest.mark.alone
 async def test_what_is_cleared_over_webrtc_is_silent_at_once_and_counted_as_heard():
     voips, reports = [], []
-    async with serving(make_site({"a": singing(voips, reports)}, names={})) as url, chromium() as page:
+    async with serving(make_site({"a": singing(voips, reports)}, names={})) as url, chromium(listens=True) as page:
         await page.goto(url)
         await page.click("#talk")
         await expect(page.locator("#via")).to_have_text("WebRTC", timeout=SPEECH_MS)

@@ -11,41 +11,65 @@ from heapq import heappop, heappush
 from typing import Any, Final
 
 from dialog.voip.web.rtc.library import JitterFrame
+from dialog.voip.web.rtc.opus import RATE
+from dialog.voip.web.rtc.speech import FRAME_MS
 
 __all__ = ["Reorder"]
 
 _DEPTH: Final = 3
 """Packets that wait, 60 ms: so much later than its successor one may come."""
-_RESTART: Final = 100
-"""A packet that is so far behind is not late: its sender has begun to count anew."""
+_TICKS: Final = RATE * FRAME_MS // 1000
+_SERIES: Final = 60 * RATE
+"""Ticks. A packet so far from the one before is not late, nor were so many lost: its sender counts anew.
+Unless it is the next one: for so long nothing was said."""
 
 
 class Reorder:
-    """In the place of aiortc's ``JitterBuffer``."""
+    """In the place of aiortc's ``JitterBuffer``.
+
+    What it hands out has timestamps of one series without end, whoever sends, and whatever their own begin with.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, Any]] = []
-        self._newest = 0
-        self._out: int | None = None
-        """The packet that was handed out last; numbers go on where those on the wire begin again."""
+        self._waiting: list[tuple[int, int, Any]] = []
+        """Number, timestamp of ours, and packet."""
+        self._ssrc: int | None = None
+        self._sequence = self._timestamp = 0
+        """Of the newest packet, as on the wire …"""
+        self._newest = self._newest_at = 0
+        """… and as we count."""
+        self._out = self._out_at = 0
+        """The packet that was handed out last."""
 
     def add(self, packet: Any) -> tuple[bool, JitterFrame | None]:
         """Take a packet; the one whose turn it is, with ``False`` for "no key frame is needed"."""
-        out, newest = self._out, self._newest
-        if out is None:
-            number, fresh = int(packet.sequence_number), True
-        else:
-            step = (packet.sequence_number - newest) % 2**16
-            number = newest + (step if step < 2**15 else step - 2**16)
-            fresh = not -_RESTART < number - out < 2**14
-        if out is None or fresh:
-            self._waiting.clear()
-            out, newest = number - _DEPTH - 1, number  # the first that comes need not be the first
-        self._out, self._newest = out, max(newest, number)
-        if number <= out or any(number == each for each, _ in self._waiting):
+        number, at = self._place(packet)
+        if number <= self._out or any(number == each for each, _, _ in self._waiting):
             return False, None
-        heappush(self._waiting, (number, packet))
+        heappush(self._waiting, (number, at, packet))
         if len(self._waiting) <= _DEPTH:
             return False, None
-        self._out, first = heappop(self._waiting)
-        return False, JitterFrame(data=first._data, timestamp=first.timestamp)
+        self._out, at, first = heappop(self._waiting)
+        self._out_at = max(self._out_at, at)  # what aiortc takes for a counter that begins again
+        return False, JitterFrame(data=first._data, timestamp=self._out_at)
+
+    def _place(self, packet: Any) -> tuple[int, int]:
+        """Which packet it is, and when it sounds."""
+        step = _signed(packet.sequence_number - self._sequence, 16)
+        ticks = _signed(packet.timestamp - self._timestamp, 32)
+        if self._ssrc is None:
+            step = ticks = 0
+            self._out = -_DEPTH - 1  # the first that comes need not be the first
+        elif packet.ssrc != self._ssrc or (abs(ticks) > _SERIES and step != 1) or step * ticks < 0:
+            step, ticks = 1, _TICKS
+        number, at = self._newest + step, self._newest_at + ticks
+        if step > 0 or self._ssrc is None:
+            self._ssrc, self._sequence, self._timestamp = packet.ssrc, packet.sequence_number, packet.timestamp
+            self._newest, self._newest_at = number, at
+        return number, at
+
+
+def _signed(difference: int, bits: int) -> int:
+    """What two counters that begin again at ``2**bits`` are apart."""
+    difference %= 1 << bits
+    return difference - (1 << bits) if difference >> bits - 1 else difference
