@@ -30,7 +30,7 @@ LIBRARY: tuple[Case, ...] = LISTENING + INTERRUPTING + LEAVING + WORKING
 
 
 _STALL_MS = 75.0
-"""A machine that stands still for so long on the scenarios' clock does so again and again: their times are worthless."""
+"""A machine that stands still for so long on the scenarios' clock does so again and again: their times mean nothing."""
 
 
 async def play(

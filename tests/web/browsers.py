@@ -50,11 +50,8 @@ registerProcessor("ear", class extends AudioWorkletProcessor {
   }
 });
 """
-_EAVESDROP = (
-    f"""
-const hearing = new Blob([{json.dumps(_EAR)}], {{ type: "text/javascript" }});
-"""
-    + """
+_EAVESDROP = """
+const hearing = new Blob([EAR], { type: "text/javascript" });
 const connect = AudioNode.prototype.connect;
 const ears = new Map();
 window.heard = { rate: 0, chunks: [] };
@@ -72,8 +69,7 @@ AudioNode.prototype.connect = function (target, ...rest) {
   }
   return connect.call(this, target, ...rest);
 };
-"""
-)
+""".replace("EAR", json.dumps(_EAR))
 _TOLD = """
 async () => {
   const { rate, chunks } = window.heard;

@@ -536,7 +536,7 @@ async def test_the_list_is_filtered():
 @pytest.mark.parametrize("width", [360, 1280])
 async def test_it_is_readable_everywhere(width, tmp_path):
     view = {"viewport": {"width": width, "height": 860}}
-    async with service_line(assistants=DESK) as line, chromium(listens=listens, **view, **CALM) as page:
+    async with service_line(assistants=DESK) as line, chromium(**view, **CALM) as page:
         await page.goto(f"{line.origin}/console")
         await looks_well(page, tmp_path / "sign-in", width)
         await sign_in(page, line)
