@@ -12,16 +12,22 @@ export class History {
       event.preventDefault();
       location.hash = this._hash();
     });
-    this.form.addEventListener("reset", () => setTimeout(() => (location.hash = "#/history")));
+    this.form.addEventListener("reset", (event) => {
+      event.preventDefault();
+      this.open(""); // now: the address changes later, when something may have been typed
+      location.hash = "#/history";
+    });
     find("more").addEventListener("click", () => this._page());
   }
 
   /** Shows what the address asks for; the same question is not asked twice, unless `anew`. */
   async open(query, anew = false) {
     if (query === this.query && !anew) return;
+    if (query !== this.query) {
+      const wanted = new URLSearchParams(query);
+      for (const field of this.form.elements) if (field.name) field.value = wanted.get(field.name) ?? "";
+    }
     this.query = query;
-    const wanted = new URLSearchParams(query);
-    for (const field of this.form.elements) if (field.name) field.value = wanted.get(field.name) ?? "";
     this.rows.clear();
     this.last = null;
     await this._page();
