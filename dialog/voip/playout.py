@@ -175,10 +175,10 @@ class Playout:
         if not self._started or self._closed or self._clearing:
             return None
         line, due = self._line, inf
-        if self._marks:
-            due = self._marks[0].due + line.buffer_s + _PATIENCE_S
         if self._progress_position < self._voiced:
-            due = min(due, self._progress_at + _PROGRESS_S)
+            due = self._progress_at + _PROGRESS_S  # marks have more patience
+        elif self._marks:
+            due = self._marks[0].due + line.buffer_s + _PATIENCE_S
         if not self._paused and self._voice_waits():
             due = min(due, line.time_of(line.sent - self._lead + self._hysteresis))
         elif self._bed.on:
@@ -202,12 +202,11 @@ class Playout:
         ops: list[LineOp] = []
         self._changed = True
         key = (message.uuid, message.part)
-        if key in self.tombstones:
-            return ops
         part = self._parts.get(key)
         if part is None:
-            part = Part(key)
-            self._parts[key] = part
+            if key in self.tombstones:
+                return ops
+            part = self._parts[key] = Part(key)
         if self._closed:
             part.size = len(message.data)
             self._finish(part, "lost", ops)

@@ -27,7 +27,7 @@ Unless it is the next one: for so long nothing was said."""
 class Reorder:
     """In the place of aiortc's ``JitterBuffer``.
 
-    What it hands out has timestamps of one series without end, whoever sends, and whatever their own begin with.
+    What it hands out has timestamps of one series without end, which is the sender's as long as that counts on.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,8 @@ class Reorder:
         ticks = _signed(packet.timestamp - self._timestamp, 32)
         if self._ssrc is None:
             step = ticks = 0
-            self._out = -_DEPTH - 1  # the first that comes need not be the first
+            self._out, self._out_at = -_DEPTH - 1, packet.timestamp - _SERIES  # what comes first need not be the first
+            self._newest_at = packet.timestamp
         elif packet.ssrc != self._ssrc or (abs(ticks) > _SERIES and step != 1) or step * ticks < 0:
             step, ticks = 1, _TICKS
         number, at = self._newest + step, self._newest_at + ticks
