@@ -200,7 +200,6 @@ class Playout:
     def post(self, message: Message[bytes], now: float) -> list[LineOp]:
         """Add a piece to its part. What comes for a part that has ended is dropped."""
         ops: list[LineOp] = []
-        self._changed = True
         key = (message.uuid, message.part)
         part = self._parts.get(key)
         if part is None:
@@ -213,6 +212,8 @@ class Playout:
             return ops
         if part.complete or part.aborted:
             return ops
+        if part.next >= part.size:
+            self._changed = True  # behind what waits already it is not due any sooner
         if message.data:
             self._bed.voice()
             room = (self._limit - self._queued()) // self._sample * self._sample
@@ -221,6 +222,7 @@ class Playout:
                 ops.append(Overflow(*key, self._format.ms(dropped)))
         part.done = message.done
         if part.next >= part.size or self._behind(now):
+            self._changed = True
             self._fill(now, ops)
         return ops
 
