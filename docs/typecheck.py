@@ -12,12 +12,8 @@ from mypy.main import main
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build" / "pages"
-LENIENT = (
-    # A page's blocks may give a name anew, and leave out annotations that would only be noise.
-    *("no-redef", "assignment", "no-untyped-def", "type-arg", "misc"),
-    # `async for text in super().inference(message)`: that of a base class may also be a coroutine.
-    "union-attr",
-)
+# A page's blocks may give a name anew, and leave out annotations that would only be noise.
+LENIENT = ("no-redef", "assignment", "no-untyped-def", "type-arg", "misc")
 
 
 def code_of(page: str) -> str:

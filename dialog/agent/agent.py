@@ -192,7 +192,8 @@ class Agent(Participant):
 
     # -- what a subclass writes -------------------------------------------------------------------
 
-    def inference(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
+    # `Any` is the coroutine: with its type nobody could say `async for text in super().inference(message)`.
+    def inference(self, message: Message[str]) -> AsyncIterator[str] | Any:
         """Answer an utterance: yield text, or be a coroutine that dispatches speech by itself.
 
         It is cancelled when the caller interrupts; use ``try``/``finally`` to clean up, and put no

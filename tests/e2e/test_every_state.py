@@ -35,7 +35,7 @@ class Desk(FrontDesk):
         if message.data == "read me the notice":
             await self.dispatch_message(STORY, allow_interrupt=False)
             return
-        async for text in super().inference(message):  # type: ignore[union-attr]
+        async for text in super().inference(message):
             yield text
 
 
