@@ -8,8 +8,9 @@ from typing import Any, cast
 import msgspec
 
 from dialog.errors import AuthenticationError, ProviderError
+from dialog.net.retryafter import retry_after_s
 
-__all__ = ["error_from_response", "error_of", "fields_of", "retry_after_s"]
+__all__ = ["asked_wait_s", "error_from_response", "error_of", "fields_of"]
 
 _TEXT_LIMIT = 300
 """Characters of a vendor's message that go into an error."""
@@ -60,16 +61,10 @@ def error_of(provider: str, error: Any, *, prefix: str, status: int = 0, tail: s
     return ProviderError(provider, f"{prefix}{words or 'without an explanation'}{tail}", retryable=retryable)
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the server asks to wait; dates and nonsense count as no answer."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            wait = float(headers.get(name, "")) * unit
-        except ValueError:
-            continue
-        if 0 <= wait < float("inf"):
-            return wait
-    return None
+def asked_wait_s(headers: Mapping[str, str]) -> float | None:
+    """How long the server asks to wait; nonsense counts as no answer."""
+    wait_ms = retry_after_s(headers.get("retry-after-ms", ""))
+    return retry_after_s(headers.get("retry-after", "")) if wait_ms is None else wait_ms / 1000.0
 
 
 def fields_of(value: Any) -> dict[str, Any]:

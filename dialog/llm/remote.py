@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn
 from dialog.errors import ConfigurationError, ProviderError, StateError
 from dialog.llm.decoding import Decoder
 from dialog.llm.llm import LLM, LLMEvent, LLMRequest, ToolSpec
-from dialog.llm.refusals import error_from_response, retry_after_s
+from dialog.llm.refusals import asked_wait_s, error_from_response
 from dialog.llm.transport import ClientTransport, HttpTransport, Reply, Transport
 from dialog.net.connections import HttpConnections, connections
 from dialog.net.shared import Lease
@@ -282,7 +282,7 @@ class RemoteLLM(LLM):
         body = await _body(reply)
         self.look_at_refusal(reply.status, body)
         error = error_from_response(self.provider, reply.status, body, reply.headers)
-        raise _Refused(error, retry_after_s(reply.headers))
+        raise _Refused(error, asked_wait_s(reply.headers))
 
     async def _check_kind(self, reply: Reply) -> None:
         kind = reply.headers.get("content-type", "")

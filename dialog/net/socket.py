@@ -22,6 +22,7 @@ import aiohttp
 from dialog.errors import AuthenticationError, LimitError, ProviderError
 from dialog.net import shared
 from dialog.net.reconnect import Backoff, Reconnect, close_is_retryable, status_is_retryable
+from dialog.net.retryafter import retry_after_s
 from dialog.net.websocket import WebSocket, connect
 from dialog.participant import Participant
 
@@ -351,7 +352,7 @@ class ProviderSocket:
         if exc.status in (401, 403):
             return _Loss(_caused(AuthenticationError(self._provider, f"{reason}: check api_key"), exc))
         error = ProviderError(self._provider, reason, retryable=status_is_retryable(exc.status))
-        return _Loss(_caused(error, exc), retry_after_s=_seconds(headers.get("Retry-After", "")))
+        return _Loss(_caused(error, exc), retry_after_s=retry_after_s(headers.get("Retry-After", "")) or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +373,3 @@ def _nobody(*_: object) -> None:
 def _caused(error: ProviderError, cause: BaseException | None) -> ProviderError:
     error.__cause__ = cause
     return error
-
-
-def _seconds(text: str) -> float:
-    return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else 0.0

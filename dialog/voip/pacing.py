@@ -16,6 +16,8 @@ __all__ = ["CallPacer", "Pacer", "Pacing"]
 
 _BACKOFF_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 30.0
+_LONGEST_ASKED_S: Final = 3600.0
+"""A carrier that asks for more has its clock wrong, or does not mean it."""
 
 
 class Pacing(Struct, frozen=True, kw_only=True):
@@ -95,7 +97,7 @@ class Pacer:
         """The carrier has too many requests: nobody calls for so long, or longer each time if it does not say."""
         backoff_s = min(_BACKOFF_S * 2**self._refusals, _LONGEST_BACKOFF_S)
         self._refusals += 1
-        pause_s = backoff_s if retry_after_s is None else retry_after_s
+        pause_s = backoff_s if retry_after_s is None else min(retry_after_s, _LONGEST_ASKED_S)
         self._next_at = max(self._next_at, now + pause_s)
 
     def accepted(self) -> None:

@@ -135,7 +135,7 @@ INTERNAL = re.compile(
         s2s\.(deepgram_wire | elevenlabs_wire | gemini_wire | memory | realtime_wire | replying | timers) |
         stt\.(azure_wire | member | openai_items | openai_wire | seam | telling | watchdog) |
         tts\.(chain | coverage | siblings) |
-        net\.(asgi | azure | bodies | connections | cutoff | frames | http1 | listening | malformed | options | origins | presence | sentaudio | websocket) |
+        net\.(asgi | azure | bodies | connections | cutoff | frames | http1 | listening | malformed | options | origins | presence | retryafter | sentaudio | websocket) |
         testing\.(
             call | carrier | carrier_stream | dialects | exotel_dialect | plivo_dialect | evaluate_stage | evaluate_talks | facts | heard | hearing | media | model | stream | textline |
             telnyx_call | tone | twilio_(calls | messages | recordings | requests | transcriptions) | twiml

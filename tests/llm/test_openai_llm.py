@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from email.utils import formatdate
+from time import time
 from typing import Any, Protocol, cast
 
 import openai
@@ -337,8 +339,9 @@ async def test_a_stream_that_dies_before_its_first_chunk_is_tried_again() -> Non
         assert spoken(await collect(llm)) == "Hello."
 
 
-async def test_a_server_that_asks_to_wait_longer_than_a_caller_would_is_not_tried_again() -> None:
-    faults = Faults(refuse=429, refuse_headers={"Retry-After": "30"})
+@pytest.mark.parametrize("wait", ["30", formatdate(time() + 3600, usegmt=True)], ids=["seconds", "a date"])
+async def test_a_server_that_asks_to_wait_longer_than_a_caller_would_is_not_tried_again(wait: str) -> None:
+    faults = Faults(refuse=429, refuse_headers={"Retry-After": wait})
     async with OpenAIEmulator(faults=faults) as emulator, _own_session(emulator) as llm:
         with pytest.raises(ProviderError, match="rate_limit_exceeded"):
             await collect(llm)

@@ -63,6 +63,13 @@ def test_a_pause_that_the_carrier_wants_is_kept_by_all_calls():
     assert pacer.grant(7.1) == (2,)
 
 
+def test_a_carrier_whose_clock_is_wrong_stops_nobody_for_long():
+    pacer = Pacer(Pacing(calls_per_s=10.0))
+    pacer.refused(0.0, 1e9)
+    pacer.ask(1)
+    assert pacer.deadline == 3600.0
+
+
 def test_pauses_grow_while_the_carrier_does_not_say_how_long_and_end_when_it_takes_a_call():
     pacer, now, pauses = Pacer(Pacing(calls_per_s=1000.0)), 0.0, []
     pacer.ask(1)

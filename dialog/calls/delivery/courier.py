@@ -17,6 +17,7 @@ from dialog.calls.delivery.retries import Retries
 from dialog.calls.delivery.signature import sign_webhook
 from dialog.clock import Clock
 from dialog.net.circuit import Circuit
+from dialog.net.retryafter import retry_after_s
 from dialog.version import __version__
 
 __all__ = ["Courier", "Outcome"]
@@ -222,10 +223,9 @@ class Courier:
                 await response.content.read(_READ)  # so that its connection can be used again, if it is short
                 if 200 <= response.status < 300:
                     return Outcome()
-                after = response.headers.get("retry-after", "")
                 return Outcome(
                     f"it answered {response.status}",
-                    float(after) if after.isascii() and after.isdigit() else 0.0,
+                    retry_after_s(response.headers.get("retry-after", ""), now=lambda: self._now().timestamp()) or 0.0,
                     response.status == 410,
                 )
         except TimeoutError:

@@ -25,6 +25,7 @@ from dialog.errors import CarrierError, ConfigurationError
 from dialog.message import SentSMS
 from dialog.net import shared
 from dialog.net.malformed import UNDECODABLE
+from dialog.net.retryafter import retry_after_s
 from dialog.sms.sms import check_e164, check_text
 from dialog.voip.carrier.media import RecordingMedia
 
@@ -302,14 +303,13 @@ def _refused(answer: _Answer, status: int, call: str, what: str, retry_after: st
     said = " ".join(part for part in (fault.title, fault.detail) if part) or "no reason given"
     said = _NUMBER.sub("…", said)  # Telnyx repeats the number that it does not like
     advice = _ADVICE.get(code) or _advice(status)
-    wait = float(retry_after) if retry_after.isdecimal() and len(retry_after) < 6 else None
     return CarrierError(
         "telnyx",
         call,
         f"{what}: Telnyx answered {status}, code {fault.code or 'none'}: {said}; {advice}",
         status=status,
         carrier_code=code,
-        retry_after_s=wait if status == 429 else None,
+        retry_after_s=retry_after_s(retry_after) if status == 429 else None,
         in_doubt=status >= 500 and status != 503,  # 503: it was not even begun
     )
 

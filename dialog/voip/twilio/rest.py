@@ -22,6 +22,7 @@ import aiohttp
 
 from dialog.errors import CarrierError, ConfigurationError, MissingExtra
 from dialog.message import SentSMS
+from dialog.net.retryafter import retry_after_s
 from dialog.sms.sms import check_e164, check_text
 from dialog.voip.carrier.media import RecordingMedia
 from dialog.voip.twilio.media import basic_auth, media_urls, trusts
@@ -382,15 +383,10 @@ def _import_sdk() -> tuple[Any, Any]:
             response = await super().request(method, url, *args, headers=headers, auth=None, **more)
             if response.status_code == 429:
                 answered: Mapping[str, str] = response.headers or {}
-                _asked_pause_s.set(_seconds(answered.get("Retry-After", "")))
+                _asked_pause_s.set(retry_after_s(answered.get("Retry-After", "")))
             return response
 
     return Client, HttpClient
-
-
-def _seconds(text: str) -> float | None:
-    """What a ``Retry-After`` says, if it counts seconds."""
-    return float(text) if text.isdecimal() and len(text) < 6 else None
 
 
 def _carrier_error(exc: Exception, call_sid: str, what: str) -> CarrierError:
