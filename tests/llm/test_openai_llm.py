@@ -289,7 +289,12 @@ async def test_comments_alone_are_no_sign_of_life() -> None:
                 await writer.drain()
                 await asyncio.sleep(0.02)
         except ConnectionError:
+            pass
+        finally:
             writer.close()
+            left.set()
+
+    left = asyncio.Event()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -297,6 +302,8 @@ async def test_comments_alone_are_no_sign_of_life() -> None:
     with pytest.raises(ProviderError, match=r"no answer from gpt-4\.1-mini within 0\.2 s"):
         await collect(llm)
     await llm.close()
+    async with asyncio.timeout(5):
+        await left.wait()
     server.close()
     await server.wait_closed()
 

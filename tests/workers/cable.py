@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 
 
 class Cable:
@@ -15,6 +16,7 @@ class Cable:
         self._through.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._closed = False
 
     @property
     def url(self) -> str:
@@ -34,6 +36,7 @@ class Cable:
 
     async def close(self) -> None:
         assert self._server is not None
+        self._closed = True
         self._server.close()
         for task in self._tasks:
             task.cancel()
@@ -41,12 +44,22 @@ class Cable:
             await asyncio.wait(self._tasks)
 
     def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:  # accepted before
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._both(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._left, writer))
+
+    def _left(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        writer.transport.abort()  # also of a task that was cancelled before it began
 
     async def _both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            return  # nobody is there
         ways = [asyncio.create_task(self._pass(reader, back)), asyncio.create_task(self._pass(there, writer))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -54,8 +67,7 @@ class Cable:
             for way in ways:
                 way.cancel()
             await asyncio.wait(ways)
-            for end in (writer, back):
-                end.transport.abort()
+            back.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
