@@ -187,12 +187,13 @@ class Soak:
 
     async def _harm(self, seconds: float) -> None:
         ways: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            # What the short form must have seen comes first: a busy machine gets through fewer.
             ("worker killed", self._kill_worker),
+            ("NATS restarted", self._restart_nats),
             ("worker killed", self._kill_worker),
             ("recogniser dropped", self._drop_recogniser),
             ("voice dropped", self._drop_voice),
             ("model refused", self._refuse_model),
-            ("NATS restarted", self._restart_nats),
         ]
         until = time.monotonic() + seconds - 5.0
         await asyncio.sleep(3.0)
