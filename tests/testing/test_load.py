@@ -529,11 +529,18 @@ async def dialog_load(desk: Desk, tmp_path, *arguments: str, interrupt: bool = F
     return process.returncode, out.decode(), error.decode()
 
 
-@pytest.mark.alone  # a machine that is too busy to measure anything has an exit code of its own
+TOO_BUSY = 3
+"""What the command returns on a machine that was too busy to measure anything."""
+
+
+@pytest.mark.alone
 async def test_the_command_shows_writes_and_judges(desk, tmp_path):
-    code, out, error = await dialog_load(
-        desk, tmp_path, "--calls", "2", "--turns", "0", "--json", str(tmp_path / "load.json")
-    )
+    for _ in range(3):
+        code, out, error = await dialog_load(
+            desk, tmp_path, "--calls", "2", "--turns", "0", "--json", str(tmp_path / "load.json")
+        )
+        if code != TOO_BUSY:
+            break
     assert (code, error) == (0, "")
     assert "done 2" in out
     assert "webhook to first sound" in out
