@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -31,23 +30,13 @@ _WEIGHT = 1.1
 
 _MARKS = " \t\n.!?\u2026\"')]\u00bb\u201d\u2019\u3002\uff01\uff1f\u300d\u300f"
 
-
-class _Weights(dict[str, float]):
-    """How long it takes to say a character, in letters: what estimates go by."""
-
-    def __missing__(self, char: str) -> float:
-        return 1.0
-
-
-_WEIGHTS = _Weights(
-    {
-        **dict.fromkeys(string.ascii_letters + " '", 1.0),  # found sooner than they would be missed
-        **dict.fromkeys("0123456789", 4.0),
-        **dict.fromkeys(",;:\u2013\u2014", 3.0),
-        **dict.fromkeys(".!?\u2026\n", 6.0),
-        **dict.fromkeys("$%&@+=#\u20ac\u00a3", 7.0),
-    }
-)
+# How much longer than a letter it takes to say these, in letters: what estimates go by.
+_LONG = {
+    **dict.fromkeys("0123456789", 3.0),
+    **dict.fromkeys(",;:\u2013\u2014", 2.0),
+    **dict.fromkeys(".!?\u2026\n", 5.0),
+    **dict.fromkeys("$%&@+=#\u20ac\u00a3", 6.0),
+}
 
 
 class SpeechRate:
@@ -249,8 +238,9 @@ class HeardMap:
             return
         self._looked_at = self._taken
         self._version += 1
-        new = self._spoken[len(self._weights) - 1 :]
-        self._weights += accumulate(map(_WEIGHTS.__getitem__, new), initial=self._weights.pop())
+        self._weights += accumulate(
+            (1.0 + _LONG.get(char, 0.0) for char in self._spoken[len(self._weights) - 1 :]), initial=self._weights.pop()
+        )
         self._units = find_units(self._spoken, runs_of(self._pieces))
 
     def _anchor(self, place: int, at_ms: float) -> None:

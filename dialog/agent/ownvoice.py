@@ -12,15 +12,12 @@ from dialog.voip.voip import VoIP
 
 __all__ = ["OwnVoice"]
 
-_TELL_MS = 500.0
-"""Words are told so often, and those of so long at once: what is heard until the next time may be back as an echo
-before it. Every second report of the line is soon enough, and costs half."""
-_EARLY_MS = 50.0
-"""A report comes with a tick of the line."""
+_NEXT_MS = 250.0
+"""The line reports so often: what is heard by the next report may be back as an echo before it."""
 
 
 class OwnVoice:
-    """Follows the line's reports and tells which words were heard, before they are back, and hardly sooner.
+    """Follows the line's reports and tells which words were heard, at once and never before they are on their way.
 
     Args:
         voip: The call. In a text call there is no echo.
@@ -38,8 +35,6 @@ class OwnVoice:
         self._told_sounding = False
         self._told: dict[tuple[UUID, int], int] = {}
         """Characters of what a part speaks that were told, for parts that have begun to sound."""
-        self._enough_ms = 0.0
-        """Up to here the words of the part that sounds need no telling."""
 
     def start(self) -> None:
         """Listen to the line."""
@@ -53,11 +48,9 @@ class OwnVoice:
 
     def _on_playback(self, playback: Playback) -> None:
         key = (playback.uuid, playback.part)
-        if playback.state == "playing":
-            if self._sounding == key and playback.heard_ms < self._enough_ms:
-                return
+        sounds = playback.state == "playing"
+        if sounds:
             self._sounding = key
-            self._enough_ms = playback.heard_ms + _TELL_MS - _EARLY_MS
         elif self._sounding == key:
             self._sounding = None
         elif not playback.final:
@@ -74,7 +67,7 @@ class OwnVoice:
         if found is None or (playback.final and not playback.heard_ms):
             return ""
         part = found[1]
-        ahead_ms = min(_TELL_MS, playback.queued_ms) if playback.state == "playing" else 0.0
+        ahead_ms = min(_NEXT_MS, playback.queued_ms) if playback.state == "playing" else 0.0
         spoken = part.heard_map.spoken(playback.heard_ms + ahead_ms, part.audio_ms if part.audio_done else None)
         if playback.state == "playing":
             # After a pause it goes on with a word that was cut, or taken for heard.

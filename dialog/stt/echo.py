@@ -22,8 +22,8 @@ _ALIKE = 0.75
 """How many of its words must be ours, in our order."""
 _EARLY_MS = 50.0
 """So much later than it began we may be told that we are heard."""
-_NEAR_MS = 750.0
-"""So exact are the times of words: ours are told twice a second, the recogniser's are near the truth."""
+_NEAR_MS = 500.0
+"""So exact are the times of words: ours are told four times a second, the recogniser's are near the truth."""
 _LATE_MS = 1000.0
 """Where the recogniser knows no times, an utterance counts as said when its words came: so much later, at most."""
 _KEPT_MS = 15_000.0

@@ -175,10 +175,10 @@ class Playout:
         if not self._started or self._closed or self._clearing:
             return None
         line, due = self._line, inf
-        if self._progress_position < self._voiced:
-            due = self._progress_at + _PROGRESS_S  # marks have more patience
-        elif self._marks:
+        if self._marks:
             due = self._marks[0].due + line.buffer_s + _PATIENCE_S
+        if self._progress_position < self._voiced:
+            due = min(due, self._progress_at + _PROGRESS_S)
         if not self._paused and self._voice_waits():
             due = min(due, line.time_of(line.sent - self._lead + self._hysteresis))
         elif self._bed.on:
@@ -200,20 +200,20 @@ class Playout:
     def post(self, message: Message[bytes], now: float) -> list[LineOp]:
         """Add a piece to its part. What comes for a part that has ended is dropped."""
         ops: list[LineOp] = []
+        self._changed = True
         key = (message.uuid, message.part)
+        if key in self.tombstones:
+            return ops
         part = self._parts.get(key)
         if part is None:
-            if key in self.tombstones:
-                return ops
-            part = self._parts[key] = Part(key)
+            part = Part(key)
+            self._parts[key] = part
         if self._closed:
             part.size = len(message.data)
             self._finish(part, "lost", ops)
             return ops
         if part.complete or part.aborted:
             return ops
-        if part.next >= part.size:
-            self._changed = True  # behind what waits already it is not due any sooner
         if message.data:
             self._bed.voice()
             room = (self._limit - self._queued()) // self._sample * self._sample
@@ -222,7 +222,6 @@ class Playout:
                 ops.append(Overflow(*key, self._format.ms(dropped)))
         part.done = message.done
         if part.next >= part.size or self._behind(now):
-            self._changed = True
             self._fill(now, ops)
         return ops
 

@@ -41,10 +41,9 @@ async def end(client: Client) -> None:
     except failures() as exc:
         logger.debug("a connection to NATS ended with %r", exc)
     finally:
-        for each in (transport, getattr(client, "_transport", None)):  # it may have begun another one meanwhile
-            writer: asyncio.StreamWriter | None = getattr(each, "_io_writer", None)
-            if writer is not None:
-                writer.transport.abort()
+        writer: asyncio.StreamWriter | None = getattr(transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
         await _collect(tasks | _tasks(client))
 
 

@@ -154,7 +154,7 @@ def test_words_are_told_when_they_are_heard_and_hardly_sooner():
             for word in text.split():
                 position = QUESTION.index(word, position)
                 spoken_s = (position + len(word)) * 0.05
-                assert spoken_s - 0.8 <= at_s <= spoken_s + 0.4, word
+                assert spoken_s - 0.55 <= at_s <= spoken_s + 0.4, word
                 position += len(word)
         assert position == len(QUESTION)
 

@@ -326,9 +326,11 @@ def webrtc_packets(data: bytes) -> None:
     for at in range(0, len(data) - 6, 7):
         sequence, timestamp = int.from_bytes(data[at : at + 2]), int.from_bytes(data[at + 2 : at + 6])
         packet = SimpleNamespace(ssrc=data[at + 6], sequence_number=sequence, timestamp=timestamp, _data=at)
+        before = reorder._out
         _, frame = reorder.add(packet)
         assert len(reorder._waiting) <= 3
         if frame is not None:
+            assert newest is None or reorder._out > before
             assert frame.data not in heard
             assert newest is None or frame.timestamp >= newest
             heard.add(frame.data)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Self
+
+from accepting import Accepting
 
 from dialog.server.processes import Processes, ProcessesSettings
 from dialog.testing.caller import Caller
@@ -33,35 +34,15 @@ class Switch:
         self.port = 0
         self.taken: list[int] = []
         """Where each connection went."""
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task] = set()
-        self._closed = False
+        self._door = Accepting(self._serve)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._joined, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._door.open()
+        self.port = self._door.port
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._closed = True
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
-
-    def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed:  # accepted before
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._left, writer))
-
-    def _left(self, writer: asyncio.StreamWriter, task: asyncio.Task) -> None:
-        self._tasks.discard(task)
-        writer.transport.abort()  # also of a task that was cancelled before it began
+        await self._door.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_writer = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from functools import partial
+
+from accepting import Accepting
 
 
 class Cable:
@@ -14,14 +15,11 @@ class Cable:
         self._to = port
         self._through = asyncio.Event()
         self._through.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self._closed = False
+        self._door = Accepting(self._both)
 
     @property
     def url(self) -> str:
-        assert self._server is not None
-        return f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"nats://127.0.0.1:{self._door.port}"
 
     def cut(self) -> None:
         """Let nothing pass."""
@@ -32,28 +30,10 @@ class Cable:
         self._through.set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._joined, "127.0.0.1", 0)
+        await self._door.open()
 
     async def close(self) -> None:
-        assert self._server is not None
-        self._closed = True
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed:  # accepted before
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._both(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._left, writer))
-
-    def _left(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        writer.transport.abort()  # also of a task that was cancelled before it began
+        await self._door.close()
 
     async def _both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
