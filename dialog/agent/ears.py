@@ -90,6 +90,35 @@ class Ears:
     moment, so that it does not take the echo for the caller.
     """
 
+    __slots__ = (
+        "_caught_up_ms",
+        "_clock",
+        "_coming",
+        "_convert",
+        "_filter",
+        "_hearing",
+        "_judge",
+        "_last",
+        "_last_words_s",
+        "_leaving",
+        "_local",
+        "_make_vad",
+        "_played",
+        "_ready",
+        "_silence",
+        "_spawn",
+        "_stopped",
+        "_stt",
+        "_vad",
+        "_vad_mode",
+        "_vad_strict",
+        "_voip",
+        "_when_reached",
+        "last_stop",
+        "muted",
+        "own_speech",
+    )
+
     def __init__(
         self,
         voip: VoIP,
@@ -146,7 +175,8 @@ class Ears:
                 judged=hearing.on_judged,
                 failed=failed,
             )
-        self._own = OwnSpeech()
+        self.own_speech: OwnSpeech = OwnSpeech()
+        """What the caller has heard of the agent, for whoever hears its echo."""
         self._stopped = False
         self.muted: bool = False
         """The STT gets silence of equal length: a turn must end, and its socket stay open."""
@@ -212,14 +242,6 @@ class Ears:
         """The agent's audio goes to the line: what it sounds like may come back as an echo."""
         if self._played is not None:
             self._played.post(message)
-
-    def set_speaking(self, speaking: bool, text: str) -> None:
-        """Say whether the agent is heard, and what of it since the last time; see :meth:`STT.set_speaking`."""
-        at_ms = self.position_ms or 0.0
-        self._own.add(speaking, text, at_ms)
-        for stt in (self._stt, self._coming, *self._leaving):
-            if stt is not None:
-                stt.set_speaking(speaking, text, at_ms)
 
     def finalize(self) -> None:
         """Ask for what was said so far."""
@@ -296,6 +318,7 @@ class Ears:
         listening = choose_vad(self._vad_mode, stt.capabilities, strict=self._vad_strict)
         if stt not in _opened:
             stt.manual_turns = listening.endpointing == "local"
+            stt.own_speech = self.own_speech
         if listening.local_vad and self._vad is None:
             vad = self._make_vad()
             claim(vad, self._voip)
@@ -335,7 +358,6 @@ class Ears:
         if stt not in _opened:
             self._ready(stt)
         self._when_reached(partial(self._open, stt, audio_format))
-        self._own.tell(stt)
         hearing = self._hearing
         stt.on(STT.MESSAGE, hearing.on_utterance)
         stt.on(STT.INTERIM, hearing.on_interim)

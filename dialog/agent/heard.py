@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from math import inf
 
@@ -64,6 +64,26 @@ class HeardMap:
     between their neighbours. Without timings the position is estimated from the voice's rate, or from
     the share of the audio once all of it is known.
     """
+
+    __slots__ = (
+        "_anchors",
+        "_clock_of",
+        "_cursor",
+        "_letters",
+        "_looked_at",
+        "_made",
+        "_pieces",
+        "_rate",
+        "_spoken",
+        "_sure",
+        "_taken",
+        "_timed_ms",
+        "_units",
+        "_version",
+        "_weights",
+        "_word_ends",
+        "_word_starts",
+    )
 
     def __init__(self, rate: SpeechRate) -> None:
         self._rate = rate
@@ -173,27 +193,32 @@ class HeardMap:
         end = self._units[count - 1].source_end if count else 0
         return word_end(source, end) if source else end
 
-    def _heard_units(self, heard_ms: float, total_ms: float | None) -> int:
-        """How many of the units were half heard."""
+    def spoken(self, points_ms: Iterable[float], total_ms: float | None) -> list[str]:
+        """What had been heard of the part at each of these points of its audio, as it is spoken.
+
+        As far as a word is heard at all, see :meth:`heard`. Points that rise are the cheapest.
+        """
+        texts: list[str] = []
+        count = 0
+        for heard_ms in points_ms:
+            count = self._heard_units(heard_ms, total_ms, count)
+            texts.append(self._spoken[: self._units[count - 1].end] if count else "")
+        return texts
+
+    def _heard_units(self, heard_ms: float, total_ms: float | None, near: int | None = None) -> int:
+        """How many of the units were half heard; ``near`` is a guess."""
         if heard_ms <= 0 or (not self.timed and heard_ms < _LITTLE_MS):
             return 0
         self._look()
-        clock = self._clock(total_ms)
-        # Times rise with the text, so the last unit that was half heard is found by halving.
-        low, high = 0, len(self._units)
-        while low < high:
-            middle = (low + high) // 2
-            unit = self._units[middle]
-            if (clock.at(unit.start) + clock.at(unit.end)) / 2 <= heard_ms:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def spoken(self, heard_ms: float, total_ms: float | None) -> str:
-        """What was heard of the part, as it is spoken, as far as a word is heard at all; see :meth:`heard`."""
-        count = self._heard_units(heard_ms, total_ms)
-        return self._spoken[: self._units[count - 1].end] if count else ""
+        units, at = self._units, self._clock(total_ms).at
+        # Times rise with the text.
+        if near is None:
+            return bisect_right(units, heard_ms, key=lambda unit: (at(unit.start) + at(unit.end)) / 2)
+        while near and (at(units[near - 1].start) + at(units[near - 1].end)) / 2 > heard_ms:
+            near -= 1
+        while near < len(units) and (at(units[near].start) + at(units[near].end)) / 2 <= heard_ms:
+            near += 1
+        return near
 
     def sentence_end_ms(self, after_ms: float, limit_ms: float, total_ms: float | None = None) -> float | None:
         """Where in the part's audio the next sentence ends, from ``after_ms`` to ``limit_ms``; ``None`` if none does.

@@ -50,6 +50,23 @@ class Mouth:
         when_reached: Says when the voice may be opened, and given text.
     """
 
+    __slots__ = (
+        "_clock",
+        "_failed",
+        "_opened",
+        "_rate",
+        "_scribe",
+        "_settings",
+        "_spent",
+        "_spoke",
+        "_thinking",
+        "_voip",
+        "_when_reached",
+        "model_format",
+        "turns",
+        "voices",
+    )
+
     def __init__(
         self,
         voip: VoIP,

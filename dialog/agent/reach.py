@@ -19,6 +19,8 @@ class Reach:
     Nobody may answer for a minute, or at all; providers close an idle connection before, and some charge for it.
     """
 
+    __slots__ = ("_failed", "_reached", "_voip", "_waiting")
+
     def __init__(self, voip: VoIP, failed: Callable[[DialogError], object]) -> None:
         self._voip = voip
         self._failed = failed

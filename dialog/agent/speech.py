@@ -304,6 +304,31 @@ class SpeechQueue:
     where a sentence has ended, so that a reply is never held in the middle of one.
     """
 
+    __slots__ = (
+        "_gate",
+        "_new_part",
+        "_next",
+        "_open",
+        "_opened",
+        "_play",
+        "_post",
+        "_prepared",
+        "_pumping",
+        "_room",
+        "_room_below",
+        "_sentence",
+        "_tell",
+        "_untold",
+        "backlog",
+        "closed",
+        "first",
+        "granted",
+        "on_text",
+        "parts",
+        "turn",
+        "voice",
+    )
+
     def __init__(
         self,
         turn: UUID,

@@ -32,6 +32,8 @@ class Speaking(Protocol):
 class Voices:
     """The voice that speaks new parts, and those that were swapped out and still speak old ones."""
 
+    __slots__ = ("_format", "_of", "_retired", "_speaking", "_tts", "_voip", "_when_reached")
+
     def __init__(
         self, voip: VoIP, tts: TTS, speaking: Speaking, *, when_reached: Callable[[Callable[[], object]], None]
     ) -> None:

@@ -35,31 +35,31 @@ STREAM_OPTIONS: tuple[dict[str, bool] | None, ...] = (
 """What is asked of the stream, and what to fall back to when a compatible server refuses it."""
 
 
-class _Function(Struct):
+class _Function(Struct, gc=False):
     name: str | None = None
     # Some compatible servers send the object itself rather than its JSON text.
     arguments: str | dict[str, Any] | None = None
 
 
-class _ToolDelta(Struct):
+class _ToolDelta(Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
 
 
-class _Delta(Struct):
+class _Delta(Struct, gc=False):
     content: str | list[Any] | None = None
     refusal: str | None = None
     tool_calls: list[_ToolDelta] | None = None
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     index: int | None = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _Chunk(Struct):
+class _Chunk(Struct, gc=False):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: Raw = Raw()

@@ -22,6 +22,8 @@ class AudioRing:
     It holds the very messages that were posted: nothing is copied.
     """
 
+    __slots__ = ("_messages", "_ms_per_byte", "end_ms", "keep_ms")
+
     def __init__(self, audio_format: AudioFormat, *, keep_ms: float = 10_000.0) -> None:
         self.keep_ms = keep_ms
         self._ms_per_byte = audio_format.ms(1)
@@ -69,6 +71,8 @@ class StreamTime:
     Args:
         skewed: Called when the provider tells of a position far from all that was sent.
     """
+
+    __slots__ = ("_from", "_offset", "_sent_ms", "_skewed")
 
     def __init__(self, skewed: Callable[[], object] = bool) -> None:
         self._skewed = skewed

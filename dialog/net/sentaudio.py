@@ -19,6 +19,8 @@ class SentAudio:
         skewed: Called when the service tells of a position far from all that was sent.
     """
 
+    __slots__ = ("_carried_ms_per_byte", "_ms_per_byte", "_skewed", "around", "between", "encode", "time")
+
     def __init__(self, skewed: Callable[[], object] = bool) -> None:
         self.encode: Callable[[bytes], bytes | str] | None = None
         """Makes a frame of audio; ``None``: the audio is the frame."""

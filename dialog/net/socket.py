@@ -79,6 +79,30 @@ class ProviderSocket:
         settings: Time-outs and bounds.
     """
 
+    __slots__ = (
+        "_cut",
+        "_early",
+        "_headers",
+        "_keep_alive_timer",
+        "_leaving",
+        "_on_dropped",
+        "_on_failed",
+        "_on_lost",
+        "_on_message",
+        "_on_open",
+        "_outbox",
+        "_overflowing",
+        "_owner",
+        "_provider",
+        "_sent",
+        "_settings",
+        "_url",
+        "_writer",
+        "_ws",
+        "failed",
+        "received",
+    )
+
     def __init__(
         self,
         owner: Participant,

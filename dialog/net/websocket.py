@@ -80,6 +80,24 @@ class WebSocket:
         ping_s: After so long without a byte the peer is pinged; half of it later it is given up.
     """
 
+    __slots__ = (
+        "_closing",
+        "_context",
+        "_heard_at",
+        "_loop",
+        "_over",
+        "_ping_s",
+        "_pinged",
+        "_reader",
+        "_receive",
+        "_response",
+        "_timer",
+        "_transport",
+        "close_code",
+        "error",
+        "reason",
+    )
+
     def __init__(
         self,
         response: aiohttp.ClientResponse,

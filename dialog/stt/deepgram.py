@@ -31,7 +31,7 @@ _LONGEST_UTTERANCE_END_MS = 5000
 """The service takes 1000 to 5000."""
 
 
-class _Word(Struct):
+class _Word(Struct, gc=False):
     word: str = ""
     start: float = 0.0
     end: float = 0.0
@@ -40,18 +40,18 @@ class _Word(Struct):
     speaker: int | None = None
 
 
-class _Alternative(Struct):
+class _Alternative(Struct, gc=False):
     transcript: str = ""
     confidence: float | None = None
     words: list[_Word] = []
     languages: list[str] = []
 
 
-class _Channel(Struct):
+class _Channel(Struct, gc=False):
     alternatives: list[_Alternative] = []
 
 
-class _Event(Struct):
+class _Event(Struct, gc=False):
     """Any message of the service: the union of the fields that matter, decoded in one pass."""
 
     type: str = ""

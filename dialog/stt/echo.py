@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable, Iterable
 from difflib import SequenceMatcher
 from math import inf
-from typing import Protocol
 
 from dialog.message import Utterance
 
@@ -15,7 +15,7 @@ __all__ = ["Echo", "OwnSpeech"]
 _KEPT_S = 60.0
 """Longer than what one utterance can be the echo of."""
 _KEPT_TEXTS = 300
-_KEPT_STRETCHES = 8
+_KEPT_STRETCHES = 16
 _SHORTEST = 3
 """Words that an utterance needs to be dropped: a caller who repeats one or two of ours answers."""
 _ALIKE = 0.75
@@ -26,13 +26,56 @@ _NEAR_MS = 500.0
 """So exact are the times of words: ours are told four times a second, the recogniser's are near the truth."""
 _LATE_MS = 1000.0
 """Where the recogniser knows no times, an utterance counts as said when its words came: so much later, at most."""
-_KEPT_MS = 15_000.0
-"""Longer than any audio that is heard again is old."""
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
 
+class OwnSpeech:
+    """What the caller has heard of us within the last minute, and when; times in ms on the call's audio clock.
+
+    Who follows the line writes it, recognisers read it when they have heard something: most of what is said is
+    never asked for.
+    """
+
+    def __init__(self) -> None:
+        self.look: Callable[[], None] | None = None
+        """Called before :meth:`words` is read: whoever writes may put off :meth:`heard` until then."""
+        self._words: deque[tuple[float, str]] = deque(maxlen=_KEPT_TEXTS)
+        self._stretches: deque[tuple[float, float]] = deque(maxlen=_KEPT_STRETCHES)
+
+    @property
+    def stretches(self) -> Iterable[tuple[float, float]]:
+        """From when to when we were heard, the oldest first; while we are, the last one has no end."""
+        return self._stretches
+
+    def sounds(self, sounding: bool, at_ms: float) -> None:
+        """From ``at_ms`` on the caller hears us, or does not any more."""
+        open_since, until_ms = self._stretches[-1] if self._stretches else (0.0, -inf)
+        if sounding and until_ms < inf:
+            self._stretches.append((at_ms, inf))
+        elif not sounding and until_ms == inf:
+            self._stretches[-1] = (open_since, at_ms)
+
+    def heard(self, text: str, at_ms: float) -> None:
+        """The caller has heard ``text`` at ``at_ms``, as it is spoken; later calls are about later times."""
+        self._words.append((at_ms, text))
+        while self._words[0][0] < at_ms - _KEPT_S * 1000.0:
+            self._words.popleft()
+
+    def words(self, from_ms: float, until_ms: float) -> str:
+        """What was heard of us from ``from_ms`` to ``until_ms``."""
+        if self.look is not None:
+            self.look()
+        near: list[str] = []
+        for at_ms, text in reversed(self._words):
+            if at_ms < from_ms:
+                break
+            if at_ms <= until_ms:
+                near.append(text)
+        return " ".join(reversed(near))
+
+
 class Echo:
-    """What was heard of us and when; times in ms on the call's audio clock.
+    """Tells which utterances repeat what the caller has heard of us.
 
     Args:
         discard_ms: An utterance may end so long after our own speech and still be its echo.
@@ -40,63 +83,53 @@ class Echo:
 
     def __init__(self, discard_ms: float = 400.0) -> None:
         self._discard_ms = discard_ms
-        self._ours: deque[tuple[float, str]] = deque(maxlen=_KEPT_TEXTS)
-        self._stretches: deque[tuple[float, float]] = deque(maxlen=_KEPT_STRETCHES)
-        """From when to when we were heard."""
 
-    @property
-    def active(self) -> bool:
-        """Whether we have spoken at all, and said what."""
-        return bool(self._ours)
-
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        """See :meth:`dialog.stt.stt.STT.set_speaking`."""
-        from_ms, until_ms = self._stretches[-1] if self._stretches else (0.0, -inf)
-        if speaking and until_ms < at_ms - self._discard_ms:
-            self._stretches.append((at_ms, inf))
-        elif speaking or until_ms == inf:
-            self._stretches[-1] = (from_ms, inf if speaking else at_ms)
-        if text:
-            self._ours.append((at_ms, text))
-            while self._ours[0][0] < at_ms - _KEPT_S * 1000.0:
-                self._ours.popleft()
-
-    def repeats(self, utterance: Utterance, *, timed: bool = True) -> bool:
+    def repeats(self, utterance: Utterance, own: OwnSpeech | None, *, timed: bool = True) -> bool:
         """Whether all that was said so far can be our echo; the words that come will tell.
 
         ``timed``: when it was said is known, and not only when its words came.
         """
         late_ms = 0.0 if timed else _LATE_MS
-        return self._overlaps(utterance, late_ms) and self._alike(utterance, late_ms)
+        if own is None or not self._overlaps(utterance, self._stretches(own), late_ms):
+            return False
+        return self._alike(utterance, own, late_ms)
 
-    def is_echo(self, utterance: Utterance, *, timed: bool = True) -> bool:
+    def is_echo(self, utterance: Utterance, own: OwnSpeech | None, *, timed: bool = True) -> bool:
         """Whether a finished utterance is our echo."""
+        if own is None:
+            return False
         late_ms = 0.0 if timed else _LATE_MS
-        if not self._overlaps(utterance, late_ms) or not self._alike(utterance, late_ms, at_least=_SHORTEST):
+        stretches = self._stretches(own)
+        if not self._overlaps(utterance, stretches, late_ms):
+            return False
+        if not self._alike(utterance, own, late_ms, at_least=_SHORTEST):
             return False
         # Who answers with our words begins after us, which is all that can be told without times.
-        return timed or any(utterance.at_ms <= until_ms + self._discard_ms for _, until_ms in self._stretches)
+        return timed or any(utterance.at_ms <= until_ms + self._discard_ms for _, until_ms in stretches)
 
-    def _overlaps(self, utterance: Utterance, late_ms: float) -> bool:
+    def _stretches(self, own: OwnSpeech) -> list[tuple[float, float]]:
+        """From when to when we were heard; what comes so soon after us belongs to us."""
+        joined: list[tuple[float, float]] = []
+        for from_ms, until_ms in own.stretches:
+            if joined and from_ms - self._discard_ms <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], until_ms)
+            else:
+                joined.append((from_ms, until_ms))
+        return joined
+
+    def _overlaps(self, utterance: Utterance, stretches: list[tuple[float, float]], late_ms: float) -> bool:
         """It began while we were heard, not before, and ended soon enough."""
         begins_ms, ends_ms = utterance.at_ms + _EARLY_MS, utterance.end_ms - self._discard_ms - late_ms
-        return any(from_ms <= begins_ms and ends_ms <= until_ms for from_ms, until_ms in self._stretches)
+        return any(from_ms <= begins_ms and ends_ms <= until_ms for from_ms, until_ms in stretches)
 
-    def _alike(self, utterance: Utterance, late_ms: float, *, at_least: int = 1) -> bool:
+    def _alike(self, utterance: Utterance, own: OwnSpeech, late_ms: float, *, at_least: int = 1) -> bool:
         """It has so many words at least, and most of them are ours."""
         said = _words(utterance.data)
         if len(said) < at_least:
             return False
         needed = _ALIKE * len(said)
         from_ms = utterance.at_ms - self._discard_ms - _NEAR_MS - late_ms
-        until_ms = utterance.end_ms + _NEAR_MS
-        near: list[str] = []
-        for at_ms, text in reversed(self._ours):
-            if at_ms < from_ms:
-                break
-            if at_ms <= until_ms:
-                near.append(text)
-        told = " ".join(reversed(near)).casefold()
+        told = own.words(from_ms, utterance.end_ms + _NEAR_MS).casefold()
         # More is looked at only when enough of them are ours: a caller who says something else waits for this.
         if sum([word in told for word in said]) < needed:
             return False
@@ -106,28 +139,6 @@ class Echo:
         matcher = SequenceMatcher(None, said, ours, autojunk=False)
         same = sum(block.size for block in matcher.get_matching_blocks())
         return same >= needed
-
-
-class _Told(Protocol):
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None: ...
-
-
-class OwnSpeech:
-    """The last seconds of what was heard of us, for a recogniser that takes over."""
-
-    def __init__(self) -> None:
-        self._told: deque[tuple[bool, str, float]] = deque()
-
-    def add(self, speaking: bool, text: str, at_ms: float) -> None:
-        """What every recogniser is told; see :meth:`dialog.stt.stt.STT.set_speaking`."""
-        self._told.append((speaking, text, at_ms))
-        while self._told[0][2] < at_ms - _KEPT_MS:
-            self._told.popleft()
-
-    def tell(self, stt: _Told) -> None:
-        """Tell ``stt`` all of it."""
-        for told in self._told:
-            stt.set_speaking(*told)
 
 
 def _in_common(some: list[str], others: list[str]) -> int:

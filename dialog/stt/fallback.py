@@ -17,7 +17,6 @@ from dialog.net.circuit import Circuit, chain_circuits
 from dialog.net.ring import AudioRing
 from dialog.net.takeover import Takeover, as_error, caused, failure_of, labels
 from dialog.participant import Event, Participant
-from dialog.stt.echo import OwnSpeech
 from dialog.stt.member import Member, Session
 from dialog.stt.seam import common_capabilities, seam
 from dialog.stt.stt import STT
@@ -114,7 +113,6 @@ class FallbackSTT(STT):
         """A final of one that has no connection: perhaps not the end of the utterance, but its own."""
         self._eager: UUID | None = None
         self._speaking = False
-        self._ours = OwnSpeech()
         self._ticker: asyncio.TimerHandle | None = None
         self._finalizing: asyncio.TimerHandle | None = None
 
@@ -206,13 +204,6 @@ class FallbackSTT(STT):
             if session is not None:
                 self._try(session, partial(session.stt.discard, before_ms))
 
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        """See :meth:`STT.set_speaking`."""
-        self._ours.add(speaking, text, at_ms)
-        for session in (self._active, self._probe):
-            if session is not None:
-                self._try(session, partial(session.stt.set_speaking, speaking, text, at_ms))
-
     def dispose(self) -> None:
         """End for good, and all of them."""
         for timer in (self._ticker, self._finalizing):
@@ -256,11 +247,11 @@ class FallbackSTT(STT):
         stt.on(STT.USAGE, partial(self.emit, STT.USAGE))  # also as it is disposed of
         session.listen([(event, partial(listener, session)) for event, listener in heard])
         stt.manual_turns = self.manual_turns
+        stt.own_speech = self.own_speech
         try:
             self._context().run(stt.open, own)
             if self._discarded_ms > float("-inf"):
                 stt.discard(self._discarded_ms)
-            self._ours.tell(stt)
             session.check()
         except Exception:
             self._drop(session)

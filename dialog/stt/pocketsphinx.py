@@ -196,10 +196,6 @@ class PocketsphinxSTT(STT):
         # What follows is another utterance than the one whose beginning may have been told.
         current.uuid, current.interim, current.early = uuid4(), "", None
 
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        """See :meth:`STT.set_speaking`."""
-        self._echo.set_speaking(speaking, text, at_ms)
-
     def set_phrases(self, phrases: Sequence[str] | Grammar) -> None:
         """Understand these sentences from the next utterance on: short lists are understood best.
 
@@ -313,7 +309,7 @@ class PocketsphinxSTT(STT):
         if text != current.interim:
             current.interim = text
             utterance = self._utterance(current, text, result, end_ms=self._now_ms)
-            if not (self._echo.active and self._echo.repeats(utterance)):
+            if not self._echo.repeats(utterance, self.own_speech):
                 self.emit(STT.INTERIM, utterance)
 
     async def _early(self, current: _Heard, audio: bytes, early: asyncio.Future[Result | None]) -> None:
@@ -354,7 +350,7 @@ class PocketsphinxSTT(STT):
                 return
             text = " ".join(word.text for word in words) or utterance.data
             utterance = replace(utterance, data=text, words=words, at_ms=self._discarded_ms)
-        if not (self._echo.active and self._echo.is_echo(utterance)):
+        if not self._echo.is_echo(utterance, self.own_speech):
             self.emit(STT.MESSAGE, utterance)
 
     def _utterance(self, heard: _Heard, text: str, result: Result | None, *, end_ms: float) -> Utterance:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from dialog.message import MULAW_8K, AudioFormat, Message, SpeechEdge, Utterance
 from dialog.participant import Event
 from dialog.renewable import Renewable
+from dialog.stt.echo import OwnSpeech
 from dialog.usage import ReplyUsage
 
 __all__ = ["STT", "STTCapabilities"]
@@ -68,6 +69,11 @@ class STT(Renewable):
     finished and calls :meth:`finalize`. The recogniser then ends an utterance by itself only after the
     longest silence that it can be set to."""
 
+    own_speech: OwnSpeech | None = None
+    """Set before :meth:`open`: what the caller has heard of us, kept up to date. A recogniser that hears our echo
+    on the caller's line can drop it: utterances that repeat what was heard of us a moment before, and end while we
+    are heard or shortly after."""
+
     @property
     def pulse(self) -> int | None:
         """Changes with every sign of life of the service, also one that is no event; ``None``: no connection.
@@ -95,11 +101,3 @@ class STT(Renewable):
     @abstractmethod
     def discard(self, before_ms: float) -> None:
         """Forget what was said before ``before_ms`` on the call's audio clock."""
-
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        """Say whether the caller hears us at ``at_ms`` on the call's audio clock, and what of us since the last time.
-
-        A recogniser that hears our echo on the caller's line can drop it: utterances that repeat what was heard
-        of us a moment before, and end while we are heard or shortly after. It may be called before :meth:`open`.
-        ``text`` is as it is spoken; words that the caller did not hear yet are not in it.
-        """

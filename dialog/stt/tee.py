@@ -86,6 +86,7 @@ class TeeSTT(STT):
     def open(self, audio_format: AudioFormat) -> None:
         """Start connecting both and return; raises what the primary raises."""
         self._primary.manual_turns = self.manual_turns
+        self._primary.own_speech = self.own_speech
         self._primary.open(audio_format)
         self._try(self._open_secondary, audio_format)
 
@@ -104,12 +105,6 @@ class TeeSTT(STT):
         self._primary.discard(before_ms)
         if self._secondary is not None:
             self._try(self._secondary.discard, before_ms)
-
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        """Tell both what is heard of us."""
-        self._primary.set_speaking(speaking, text, at_ms)
-        if self._secondary is not None:
-            self._try(self._secondary.set_speaking, speaking, text, at_ms)
 
     def dispose(self) -> None:
         """End both for good."""
@@ -137,6 +132,7 @@ class TeeSTT(STT):
     def _open_secondary(self, audio_format: AudioFormat) -> None:
         if self._secondary is not None:
             own = negotiate(audio_format, self._secondary.formats)
+            self._secondary.own_speech = self.own_speech
             self._secondary.open(own)
             self._convert = Converter(audio_format, own)
 

@@ -62,10 +62,6 @@ class TellingSTT(STT):
         # Another connection has no need to hear it again.
         self._safe_ms = max(self._safe_ms, before_ms)
 
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        """See :meth:`STT.set_speaking`."""
-        self._echo.set_speaking(speaking, text, at_ms)
-
     # What a provider reports.
 
     def _segment(self, segment: Segment, *, final: bool, last: bool = False) -> None:
@@ -84,7 +80,7 @@ class TellingSTT(STT):
                 return
             self._let_go()
         if utterance is not None:
-            if self._echo.active and self._echo.repeats(utterance, timed=self._knows_times):
+            if self._echo.repeats(utterance, self.own_speech, timed=self._knows_times):
                 return
             self._speech_started(utterance.at_ms)  # not everybody says so before the words
             self.emit(STT.INTERIM, utterance if self._tells_words else replace(utterance, words=()))
@@ -106,7 +102,7 @@ class TellingSTT(STT):
             self._safe_ms = max(self._safe_ms, utterance.end_ms)
             self._let_go()
         self._speech_stopped(utterance.end_ms if utterance is not None else end_ms or self._safe_ms)
-        if utterance is not None and self._echo.active and self._echo.is_echo(utterance, timed=self._knows_times):
+        if utterance is not None and self._echo.is_echo(utterance, self.own_speech, timed=self._knows_times):
             utterance = None
         if utterance is None:
             self._withdraw()
@@ -117,7 +113,7 @@ class TellingSTT(STT):
     def _eager(self) -> None:
         """The utterance so far is probably all."""
         utterance = self._collector.utterance
-        if utterance is None or (self._echo.active and self._echo.repeats(utterance, timed=self._knows_times)):
+        if utterance is None or self._echo.repeats(utterance, self.own_speech, timed=self._knows_times):
             return
         self._eager_uuid = utterance.uuid
         self.emit(STT.EAGER, utterance if self._tells_words else replace(utterance, words=()))

@@ -34,13 +34,13 @@ _EXPIRES_S = 0.8
 """A context is dead 1 s after its last audio; text may travel for a while."""
 
 
-class _Words(Struct):
+class _Words(Struct, gc=False):
     words: list[str] = []
     start: list[float] = []
     end: list[float] = []
 
 
-class _Event(Struct):
+class _Event(Struct, gc=False):
     """Any message of the service: the union of the fields that matter, base64 decoded on the way."""
 
     type: str = ""

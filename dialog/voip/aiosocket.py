@@ -101,6 +101,8 @@ class _Socket:
     Every message is acted on in the step that read it, in the context of its call.
     """
 
+    __slots__ = ("_context", "_in_call", "_reader", "_session", "_wire", "over")
+
     def __init__(self, session: Session, wire: AiohttpWire, max_message: int) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Nothing more comes."""

@@ -91,6 +91,29 @@ class Line:
     the call's audio clock, on which caller audio has no gaps.
     """
 
+    __slots__ = (
+        "_applying",
+        "_asked_ms",
+        "_bytes",
+        "_call_id",
+        "_clock",
+        "_closed",
+        "_first_timestamp",
+        "_lead_ms",
+        "_ms_per_byte",
+        "_offset_ms",
+        "_on_close",
+        "_opened_at",
+        "_ops",
+        "_pacer",
+        "_playout",
+        "_scope",
+        "_skipped_ms",
+        "_taps",
+        "_wire",
+        "voip",
+    )
+
     def __init__(
         self,
         wire: Wire,
@@ -230,7 +253,6 @@ class Line:
         due = playout.deadline
         if due is not None and now < due - EARLY_S:
             return True
-        playout.rtt_s = self._wire.rtt_s * self._clock.scale
         ops = playout.tick(now)
         if ops:
             self._scoped(ops)

@@ -86,6 +86,44 @@ class Playout:
         bed: What sounds beside the voice; it outlives this stream.
     """
 
+    __slots__ = (
+        "_bed",
+        "_bed_lead",
+        "_bed_tail",
+        "_beginning",
+        "_changed",
+        "_chunk",
+        "_clearing",
+        "_closed",
+        "_due",
+        "_first",
+        "_flushed",
+        "_format",
+        "_hysteresis",
+        "_keep",
+        "_late",
+        "_lead",
+        "_lead_ms",
+        "_limit",
+        "_line",
+        "_mark_count",
+        "_mark_every",
+        "_marked",
+        "_marks",
+        "_nearly",
+        "_parts",
+        "_paused",
+        "_piece",
+        "_progress_at",
+        "_progress_position",
+        "_rate",
+        "_sample",
+        "_settled",
+        "_started",
+        "_voiced",
+        "tombstones",
+    )
+
     def __init__(
         self,
         audio_format: AudioFormat,
@@ -175,15 +213,15 @@ class Playout:
         if not self._started or self._closed or self._clearing:
             return None
         line, due = self._line, inf
-        if self._marks:
-            due = self._marks[0].due + line.buffer_s + _PATIENCE_S
         if self._progress_position < self._voiced:
-            due = min(due, self._progress_at + _PROGRESS_S)
+            due = self._progress_at + _PROGRESS_S
         if not self._paused and self._voice_waits():
             due = min(due, line.time_of(line.sent - self._lead + self._hysteresis))
         elif self._bed.on:
             lead = self._lead if not self._marks and self._voiced <= line.floor else self._short_lead()
             due = min(due, line.time_of(line.sent - lead + self._hysteresis))
+        if self._marks and self._marks[0].due + _PATIENCE_S < due:
+            due = min(due, self._marks[0].due + line.buffer_s + _PATIENCE_S)
         return None if due == inf else due
 
     def start(self, now: float) -> list[LineOp]:
@@ -200,7 +238,6 @@ class Playout:
     def post(self, message: Message[bytes], now: float) -> list[LineOp]:
         """Add a piece to its part. What comes for a part that has ended is dropped."""
         ops: list[LineOp] = []
-        self._changed = True
         key = (message.uuid, message.part)
         if key in self.tombstones:
             return ops
@@ -214,6 +251,8 @@ class Playout:
             return ops
         if part.complete or part.aborted:
             return ops
+        if part.next >= part.size or self._bed.on:  # else it waits behind what waits already
+            self._changed = True
         if message.data:
             self._bed.voice()
             room = (self._limit - self._queued()) // self._sample * self._sample
@@ -222,6 +261,7 @@ class Playout:
                 ops.append(Overflow(*key, self._format.ms(dropped)))
         part.done = message.done
         if part.next >= part.size or self._behind(now):
+            self._changed = True
             self._fill(now, ops)
         return ops
 

@@ -69,6 +69,8 @@ class Codec(Protocol):
 class SocketWire(ABC):
     """The common part: writing messages, the queue, purging. Nothing here raises or blocks."""
 
+    __slots__ = ("_audio", "_codec", "_control", "_queue", "_queued", "close_code", "closed", "rtt_s")
+
     def __init__(self, codec: Codec) -> None:
         self.rtt_s = 0.0
         self.close_code = 1000
@@ -162,6 +164,8 @@ class AiohttpWire(SocketWire):
     No task stands between a line and its socket: a frame is on the transport when ``send_audio``
     returns. aiohttp does the opening handshake and the reading.
     """
+
+    __slots__ = ("_loop", "_missed", "_patience", "_ping", "_pinged_at", "_poll", "_transport", "heard")
 
     def __init__(self, codec: Codec, transport: asyncio.Transport) -> None:
         super().__init__(codec)
@@ -258,6 +262,8 @@ class AiohttpWire(SocketWire):
 
 class AsgiWire(SocketWire):
     """Hands messages to an ASGI server through one task, because its ``send`` must be awaited."""
+
+    __slots__ = ("_asgi_send", "_gone", "_wake")
 
     def __init__(self, codec: Codec, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
         super().__init__(codec)

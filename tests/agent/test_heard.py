@@ -295,3 +295,19 @@ def test_what_was_heard_grows_with_the_time_and_ends_where_a_word_does(seed, voi
         assert last <= end <= len(source)
         assert end == 0 or end == len(source) or source[end].isspace() or source[end - 1].isspace()
         last = end
+
+
+@given(
+    st.lists(st.sampled_from(["We", "open", "at", "ten,", "$5", "o'clock.", "..."]), max_size=12),
+    st.lists(st.floats(0, 6000), max_size=8),
+    st.booleans(),
+    st.one_of(st.none(), st.floats(1, 6000)),
+)
+def test_what_was_heard_at_many_points_is_what_was_heard_at_each(said, points_ms, timed, total_ms):
+    text = " ".join(said)
+    heard_map = mapped(Piece(text, 0, len(text), True)) if text else mapped()
+    if timed:
+        heard_map.align(words(*((word, 400.0 * n, 400.0 * n + 300) for n, word in enumerate(said))))
+    assert heard_map.spoken(points_ms, total_ms) == [heard_map.spoken([ms], total_ms)[0] for ms in points_ms]
+    for ms, spoken in zip(points_ms, heard_map.spoken(points_ms, total_ms), strict=True):
+        assert spoken == text[: heard_map.heard(ms, total_ms)].rstrip(".,' ") or "..." in text

@@ -40,22 +40,22 @@ class GuardedSTT(ToldSTT):
     def __init__(self) -> None:
         super().__init__()
         self.echo = Echo()
-        self.told: list[tuple[bool, str, float]] = []
         self.finals: list[str] = []
-
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        self.told.append((speaking, text, at_ms))
-        self.echo.set_speaking(speaking, text, at_ms)
 
     @property
     def words(self) -> str:
-        return " ".join(" ".join(text for _, text, _ in self.told).split())
+        """All that was heard of the agent."""
+        return " ".join(self.own_speech.words(-math.inf, math.inf).split())
+
+    @property
+    def agent_sounds(self) -> bool:
+        return list(self.own_speech.stretches)[-1][1] == math.inf
 
     def utters(self, text: str, ms: float) -> None:
         """``text`` was said within the last ``ms``."""
         now_ms = self._at_ms + 20
         utterance = Utterance(uuid=uuid4(), data=text, at_ms=now_ms - ms, end_ms=now_ms)
-        if not self.echo.is_echo(utterance):
+        if not self.echo.is_echo(utterance, self.own_speech):
             self.finals.append(text)
             self.emit(STT.MESSAGE, utterance)
 
@@ -93,7 +93,7 @@ def test_an_echo_is_dropped_while_the_agent_speaks_and_shortly_after(timings):
         assert said(talk) == ["hello"]
         assert not talk(Interrupted)
         assert talk.stt.words == QUESTION
-        assert [speaking for speaking, _, _ in talk.stt.told][-1] is False
+        assert not talk.stt.agent_sounds
 
     on_a_guarded_call(scenario, tts=HummingTTS(timings=timings))
 
@@ -131,30 +131,27 @@ def test_of_a_part_that_is_cut_only_what_was_heard_is_told():
         await talk.quiet()
         assert talk.stt.words == "Shall I book you a Fine"
         assert talk.spoken()[1][1] == "Shall I book you a"
-        assert talk.stt.told[-1][0] is False
+        assert not talk.stt.agent_sounds
 
     on_a_guarded_call(scenario)
 
 
-def test_words_are_told_when_they_are_heard_and_hardly_sooner():
+@pytest.mark.parametrize("asked_meanwhile", [False, True], ids=["asked afterwards", "asked all the time"])
+def test_words_are_told_for_when_they_are_heard_and_hardly_sooner(asked_meanwhile):
     async def scenario(talk):
         await asked(talk)
-        started = talk.clock.now()
-        heard: list[tuple[float, str]] = []
-        tell = talk.stt.set_speaking
-
-        def telling(speaking, text, at_ms):
-            heard.append((talk.clock.now() - started, text))
-            tell(speaking, text, at_ms)
-
-        talk.stt.set_speaking = telling
+        own, started_ms = talk.stt.own_speech, talk.stt._at_ms + 20
+        for _ in range(40 if asked_meanwhile else 0):
+            own.words(0.0, 0.0)
+            await talk.clock.sleep(0.1)
         await talk.quiet()
         position = 0
-        for at_s, text in heard:
-            for word in text.split():
+        for frame in range(300):
+            at_ms = started_ms + 20 * frame
+            for word in own.words(at_ms, at_ms + 19.9).split():
                 position = QUESTION.index(word, position)
-                spoken_s = (position + len(word)) * 0.05
-                assert spoken_s - 0.55 <= at_s <= spoken_s + 0.4, word
+                spoken_ms = (position + len(word)) * 50
+                assert spoken_ms - 550 <= at_ms - started_ms <= spoken_ms + 400, word
                 position += len(word)
         assert position == len(QUESTION)
 
@@ -167,13 +164,13 @@ def test_a_pause_for_a_cough_is_silence_and_what_follows_it_echoes_again():
         await talk.clock.sleep(1.0)
         talk.stt.speech_starts()
         await talk.clock.sleep(0.1)
-        assert talk.stt.told[-1][0] is False
+        assert not talk.stt.agent_sounds
         paused = talk.stt.words
         talk.stt.speech_stops()
         await talk.clock.sleep(0.55)
         assert talk.stt.words == paused
         await talk.clock.sleep(1.1)
-        assert talk.stt.told[-1][0] is True
+        assert talk.stt.agent_sounds
         talk.stt.utters("a table for two", 900)
         await talk.quiet()
         assert len(talk(ResumedAfterPause)) == 1

@@ -26,6 +26,7 @@ from dialog.net.reconnect import Backoff
 from dialog.stt.azure import AzureSTT
 from dialog.stt.cartesia import CartesiaSTT
 from dialog.stt.deepgram import DeepgramSTT
+from dialog.stt.echo import OwnSpeech
 from dialog.stt.elevenlabs import ElevenLabsSTT
 from dialog.stt.flux import DeepgramFluxSTT
 from dialog.stt.openai import OpenAIRealtimeSTT
@@ -185,6 +186,8 @@ class Ear:
         self.provider, self.emulator = provider, emulator
         self.stt = provider.factory(base_url=emulator.url, **options)
         self.stt.manual_turns = provider.manual
+        self.own = self.stt.own_speech = OwnSpeech()
+        """What the caller hears of us."""
         self.at_ms = 0.0
         self.events: list[tuple[str, Any]] = []
         self._woken = asyncio.Event()

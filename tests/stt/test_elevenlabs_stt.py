@@ -226,9 +226,10 @@ async def test_the_echo_window_can_be_set(listen):
         for window_s, finals in ((0.0, SENTENCES[:1]), (2.0, [])):
             ear = await listen(scribe, echo_discard_s=window_s)
             await ear.hear(silence(100))
-            ear.stt.set_speaking(True, SENTENCES[0], ear.at_ms)
+            ear.own.sounds(True, ear.at_ms)
+            ear.own.heard(SENTENCES[0], ear.at_ms)
             await ear.hear(silence(300))
-            ear.stt.set_speaking(False, "", ear.at_ms)
+            ear.own.sounds(False, ear.at_ms)
             await ear.hear(speech(0, 1200) + silence(900))
             assert ear.finals == finals
 

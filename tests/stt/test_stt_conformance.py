@@ -570,20 +570,21 @@ async def test_our_own_echo_is_dropped_and_a_barge_in_is_kept(provider, listen):
     async with provider.emulator() as emulator:
         ear = await listen(emulator)
         await ear.hear(silence(100))
-        ear.stt.set_speaking(True, "", ear.at_ms)
+        ear.own.sounds(True, ear.at_ms)
         for words in ("Shall I book a", "table,", "for two?"):
-            ear.stt.set_speaking(True, words, ear.at_ms)
+            ear.own.heard(words, ear.at_ms)
             await ear.hear(speech(0, 1200)[: 8 * 400])
-        ear.stt.set_speaking(False, "", ear.at_ms)
+        ear.own.sounds(False, ear.at_ms)
         await ear.hear(silence(provider.silence_ms))
         if not provider.ends_alone:
             ear.stt.finalize()
             await ear.hear(silence(100))
         assert ear.finals == []
         assert ear.told("interim") == ear.told("eager") == []
-        ear.stt.set_speaking(True, "Shall I book a table for two?", ear.at_ms)
+        ear.own.sounds(True, ear.at_ms)
+        ear.own.heard("Shall I book a table for two?", ear.at_ms)
         await ear.utter(1)  # while we speak, but these words are not ours
-        ear.stt.set_speaking(False, "", ear.at_ms)
+        ear.own.sounds(False, ear.at_ms)
         await ear.hear(silence(1000))
         await ear.utter(0)  # our words, long after us
         assert ear.finals == [SENTENCES[1], SENTENCES[0]]
@@ -593,12 +594,13 @@ async def test_words_that_we_have_not_said_yet_or_said_long_ago_are_the_callers(
     async with provider.emulator() as emulator:
         ear = await listen(emulator)
         await ear.hear(silence(100))
-        ear.stt.set_speaking(True, "at seven please", ear.at_ms)
+        ear.own.sounds(True, ear.at_ms)
+        ear.own.heard("at seven please", ear.at_ms)
         await ear.hear(silence(3000))
-        ear.stt.set_speaking(True, "", ear.at_ms)
         await ear.utter(0)
         await ear.hear(silence(1000))
-        ear.stt.set_speaking(True, "Shall I book a table for two?", ear.at_ms)
+        ear.own.sounds(True, ear.at_ms)
+        ear.own.heard("Shall I book a table for two?", ear.at_ms)
         await ear.utter(1)
         assert ear.finals == [SENTENCES[0], SENTENCES[1]]
 
@@ -639,7 +641,6 @@ async def test_it_can_be_disposed_of_in_every_state(provider):
         ear.stt.post(Message(uuid=CALL, data=silence(20)))
         ear.stt.finalize()
         ear.stt.discard(0.0)
-        ear.stt.set_speaking(True, "hello", 0.0)
         await ear.stt.wait_disposed()
         told = len(ear.events)
         assert not ear.stt._tasks

@@ -17,6 +17,7 @@ from dialog.errors import ProviderError, StateError, UserCodeError
 from dialog.message import ALAW_8K, MULAW_8K, PCM_8K, AudioFormat, Message, SpeechEdge, Utterance
 from dialog.net.reconnect import Backoff
 from dialog.stt.deepgram import DeepgramSTT
+from dialog.stt.echo import OwnSpeech
 from dialog.stt.stt import STT, STTCapabilities
 from dialog.stt.tee import Comparison, TeeSTT
 from dialog.testing.deepgram import DeepgramEmulator
@@ -59,10 +60,6 @@ class Scripted(STT):
         self.calls.append(before_ms)
         self.tell("discard")
 
-    def set_speaking(self, speaking: bool, text: str, at_ms: float) -> None:
-        self.calls.append((speaking, text, at_ms))
-        self.tell("speaking")
-
     def tell(self, _method: str) -> None:
         self.count += 1
         uuid = UUID(int=self.count)
@@ -101,7 +98,7 @@ class Wedged(Scripted):
         raise RuntimeError("stuck")
 
 
-STEPS = st.lists(st.sampled_from(["open", "post", "finalize", "discard", "speaking", "dispose"]), max_size=14)
+STEPS = st.lists(st.sampled_from(["open", "post", "finalize", "discard", "dispose"]), max_size=14)
 GOOD = st.lists(st.sampled_from(["message", "interim", "edge", "eager", "error", "fatal", "exit", "nothing"]))
 BAD = st.lists(
     st.sampled_from(["message", "interim", "edge", "error", "fatal", "dispose", "raise", "cancel", "exit", "nothing"])
@@ -124,8 +121,6 @@ def told(stt: STT, steps: list[str]) -> list[object]:
                     stt.finalize()
                 case "discard":
                     stt.discard(5.0)
-                case "speaking":
-                    stt.set_speaking(True, "hello", 7.0)
                 case "dispose":
                     stt.dispose()
         except (StateError, ValueError) as exc:
@@ -158,11 +153,12 @@ def test_both_hear_the_same_and_each_is_told_apart() -> None:
     stt, first, second, compared = tee([], ["nothing", "message"])
     heard = []
     stt.on(STT.MESSAGE, heard.append)
+    own = stt.own_speech = OwnSpeech()
     stt.open(MULAW_8K)
     stt.post(Message(uuid=CALL, data=SPEECH[:160]))
     stt.discard(3.0)
-    stt.set_speaking(True, "hello", 7.0)
-    assert first.calls == second.calls == [SPEECH[:160], 3.0, (True, "hello", 7.0)]
+    assert first.calls == second.calls == [SPEECH[:160], 3.0]
+    assert first.own_speech is second.own_speech is own
     assert heard == []
     (comparison,) = compared
     assert (comparison.source, comparison.utterance.data, comparison.failure) == ("Scripted", "words 2", None)

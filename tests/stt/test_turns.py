@@ -51,19 +51,23 @@ def said(text, at_ms, end_ms):
     return Utterance(uuid=uuid4(), data=text, at_ms=at_ms, end_ms=end_ms)
 
 
+ECHO = Echo(400.0)
+
+
 @pytest.fixture
-def echo():
-    made = Echo(400.0)
+def own():
+    made = OwnSpeech()
     told(made, "Thank you for calling Luigi's. How can I help?", 1000.0, until_ms=4000.0)
     return made
 
 
-def told(echo, text, at_ms, *, until_ms):
+def told(own, text, at_ms, *, until_ms):
     """We say ``text``, and tell the words as they are heard, evenly."""
     words = text.split()
-    echo.set_speaking(True, "", at_ms)
+    own.sounds(True, at_ms)
     for index, word in enumerate(words, 1):
-        echo.set_speaking(index < len(words), word, at_ms + (until_ms - at_ms) * index / len(words))
+        own.heard(word, at_ms + (until_ms - at_ms) * index / len(words))
+    own.sounds(False, until_ms)
 
 
 @pytest.mark.parametrize(
@@ -85,55 +89,66 @@ def told(echo, text, at_ms, *, until_ms):
     ],
     ids=lambda value: value.data if isinstance(value, Utterance) else "",
 )
-def test_what_repeats_us_while_we_speak_is_an_echo(echo, utterance, dropped):
-    assert echo.is_echo(utterance) == dropped
+def test_what_repeats_us_while_we_speak_is_an_echo(own, utterance, dropped):
+    assert ECHO.is_echo(utterance, own) == dropped
 
 
-def test_interim_words_that_may_become_an_echo_are_held(echo):
-    assert echo.repeats(said("thank", 1200, 1500))
-    assert not echo.repeats(said("table", 1200, 1500))
+def test_interim_words_that_may_become_an_echo_are_held(own):
+    assert ECHO.repeats(said("thank", 1200, 1500), own)
+    assert not ECHO.repeats(said("table", 1200, 1500), own)
 
 
 def test_nothing_is_an_echo_before_we_speak_or_without_words():
-    echo = Echo(400.0)
-    assert not echo.active
-    echo.set_speaking(True, "", 0.0)
-    assert not echo.active
+    own, utterance = OwnSpeech(), said("one two three", 100, 900)
+    assert not ECHO.is_echo(utterance, own)
+    own.sounds(True, 0.0)
+    assert not ECHO.is_echo(utterance, own)
+    assert not ECHO.repeats(utterance, own)
+    assert not ECHO.is_echo(utterance, None)
+    assert not ECHO.repeats(utterance, None)
 
 
-def test_text_adds_up_while_we_speak_and_is_forgotten_when_we_speak_again(echo):
-    told(echo, "one two", 10_000.0, until_ms=10_400.0)
-    echo.set_speaking(True, "three", 10_500.0)
-    assert echo.is_echo(said("one two three", 10_100, 11_000))
-    assert not echo.is_echo(said("thank you for calling", 10_100, 11_000))
+def test_words_add_up_over_a_short_pause_and_older_ones_do_not_count(own):
+    told(own, "one two", 10_000.0, until_ms=10_400.0)
+    own.sounds(True, 10_500.0)
+    own.heard("three", 10_500.0)
+    assert ECHO.is_echo(said("one two three", 10_100, 11_000), own)
+    assert not ECHO.is_echo(said("thank you for calling", 10_100, 11_000), own)
 
 
 def test_an_echo_that_ends_in_a_pause_is_one_also_when_it_is_told_after_the_pause():
-    echo = Echo(400.0)
-    told(echo, "a table for two", 1000.0, until_ms=2000.0)
-    echo.set_speaking(True, "", 3000.0)
-    assert echo.is_echo(said("a table for two", 1200, 2200))
-    assert not echo.is_echo(said("a table for two", 2700, 3600))  # they began before we went on
+    own = OwnSpeech()
+    told(own, "a table for two", 1000.0, until_ms=2000.0)
+    own.sounds(True, 3000.0)
+    assert ECHO.is_echo(said("a table for two", 1200, 2200), own)
+    assert not ECHO.is_echo(said("a table for two", 2700, 3600), own)  # they began before we went on
 
 
 def test_where_times_are_guesses_an_echo_may_seem_to_end_later():
-    echo = Echo(400.0)
-    told(echo, "a table for two", 1000.0, until_ms=2200.0)
+    own = OwnSpeech()
+    told(own, "a table for two", 1000.0, until_ms=2200.0)
     late = said("a table for two", 1900, 3100)
-    assert not echo.is_echo(late)
-    assert echo.is_echo(late, timed=False)
-    assert not echo.is_echo(said("a table for two", 2700, 3100), timed=False)  # it began too long after us
+    assert not ECHO.is_echo(late, own)
+    assert ECHO.is_echo(late, own, timed=False)
+    assert not ECHO.is_echo(said("a table for two", 2700, 3100), own, timed=False)  # it began too long after us
 
 
-def test_who_takes_over_learns_what_was_heard_of_us_a_moment_before():
-    own, late = OwnSpeech(), Echo(400.0)
-    own.add(True, "something long ago", 1000.0)
-    own.add(False, "", 2000.0)
-    own.add(True, "a table", 30_000.0)
-    own.add(True, "for two", 30_500.0)
-    own.tell(late)
-    assert late.is_echo(said("a table for two", 30_100, 30_900))
-    assert not late.is_echo(said("something long ago", 1100, 1900))
+def test_what_is_written_when_it_is_asked_for_is_read_and_an_hour_of_it_takes_no_room():
+    own = OwnSpeech()
+    waiting = [("a table", 500.0), ("for two", 900.0)]
+
+    def look() -> None:
+        while waiting:
+            own.heard(*waiting.pop(0))
+
+    own.look = look
+    own.sounds(True, 100.0)
+    assert ECHO.is_echo(said("a table for two", 200, 1000), own)
+    for second in range(3600):
+        own.sounds(second % 2 == 0, second * 1000.0)
+        own.heard("words", second * 1000.0)
+    assert len(own.words(0.0, 3_600_000.0).split()) == 61
+    assert len(list(own.stretches)) < 20
 
 
 def segment(text, start_ms, each=100.0):

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-class _Message(Struct, frozen=True, rename="camel", tag_field="event"):
+class _Message(Struct, frozen=True, rename="camel", tag_field="event", gc=False):
     """Every message names its event; the stream is named from ``start`` on."""
 
 
@@ -77,7 +77,7 @@ class Start(_Message, frozen=True, tag="start"):
     sequence_number: int = 0
 
 
-class MediaDetail(Struct, frozen=True, rename="camel"):
+class MediaDetail(Struct, frozen=True, rename="camel", gc=False):
     """Audio: ``payload`` bytes of mu-law at ``timestamp`` ms since the stream's start."""
 
     payload: bytes
@@ -89,7 +89,7 @@ class MediaDetail(Struct, frozen=True, rename="camel"):
         return f"<MediaDetail {len(self.payload)} bytes at {self.timestamp} ms>"
 
 
-class Media(_Message, frozen=True, tag="media"):
+class Media(_Message, frozen=True, tag="media", gc=False):
     """A frame of the caller's audio, 20 ms in practice."""
 
     stream_sid: str
@@ -115,13 +115,13 @@ class Dtmf(_Message, frozen=True, tag="dtmf"):
     sequence_number: int = 0
 
 
-class MarkDetail(Struct, frozen=True, rename="camel"):
+class MarkDetail(Struct, frozen=True, rename="camel", gc=False):
     """Which mark: a name of our own."""
 
     name: str
 
 
-class Mark(_Message, frozen=True, tag="mark"):
+class Mark(_Message, frozen=True, tag="mark", gc=False):
     """All media before the mark of that name was played, or dropped by a clear."""
 
     stream_sid: str
