@@ -23,6 +23,8 @@ class Decider:
         carry_out: Does what was decided; what that brings about is taken in after it.
     """
 
+    __slots__ = ("_arming", "_carry_out", "_clock", "_feeding", "_signals", "_stopped", "_timer", "_timer_at", "taking")
+
     def __init__(self, settings: TurnSettings, clock: Clock, carry_out: Callable[[sig.Decision], None]) -> None:
         self.taking: TurnTaking = TurnTaking(settings)
         self._clock = clock

@@ -39,6 +39,8 @@ class Driver:
         prepares: The part that the first text goes into may be made before there is any.
     """
 
+    __slots__ = ("_clock", "_failed", "_fault", "_infer", "_inside", "_patience_s", "_prepares")
+
     def __init__(
         self,
         infer: Callable[[Message[str]], AsyncIterator[str] | Coroutine[Any, Any, None]],

@@ -56,6 +56,8 @@ class Responder:
         clock: The call's.
     """
 
+    __slots__ = ("_clock", "_engine", "_host", "_llm", "_rotation", "_toolbox", "retired", "tools")
+
     def __init__(self, host: Host, engine: Engine, llm: LLM | None, toolbox: Toolbox, clock: Clock) -> None:
         self._host = host
         self._engine = engine

@@ -31,6 +31,8 @@ class SSEParser:
         limit: Bytes that one event may take before the stream is given up.
     """
 
+    __slots__ = ("_data", "_event", "_limit", "_rest", "_size", "_started")
+
     def __init__(self, *, limit: int = 1_000_000) -> None:
         self._limit = limit
         self._rest = b""  # the beginning of a line whose end has not come yet

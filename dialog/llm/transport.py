@@ -142,6 +142,8 @@ def _default_headers(url: URL) -> dict[str, str]:
 
 
 class _HttpReply:
+    __slots__ = ("_provider", "_reply", "headers", "status")
+
     def __init__(self, provider: str, reply: HttpReply) -> None:
         self.status = reply.status
         self.headers: Mapping[str, str] = reply.headers

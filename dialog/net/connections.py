@@ -43,6 +43,8 @@ class Origin(NamedTuple):
 class HttpReply:
     """An answer whose body is still coming."""
 
+    __slots__ = ("_body", "_connection", "_error", "_reader", "_unread", "_waiter")
+
     def __init__(self, connection: _Connection, *, bodiless: bool) -> None:
         self._connection = connection
         self._reader = ResponseReader(bodiless=bodiless)
@@ -140,6 +142,8 @@ class HttpReply:
 
 class _Connection(asyncio.Protocol):
     """One connection: at most one request at a time."""
+
+    __slots__ = ("_owner", "_paused", "_reply", "_transport", "idle_since", "origin")
 
     def __init__(self, owner: HttpConnections, origin: Origin) -> None:
         self.origin = origin

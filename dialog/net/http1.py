@@ -50,6 +50,21 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
 class ResponseReader:
     """Reads one response as its bytes come. ``bodiless``: of a HEAD request."""
 
+    __slots__ = (
+        "_between",
+        "_bodiless",
+        "_buffer",
+        "_chunked",
+        "_inflate",
+        "_left",
+        "_trailers",
+        "done",
+        "headed",
+        "headers",
+        "reusable",
+        "status",
+    )
+
     def __init__(self, *, bodiless: bool = False) -> None:
         self.status: int = 0
         self.headers: CIMultiDict[str] = CIMultiDict()

@@ -29,6 +29,8 @@ class Characters:
     Line breaks stay: they end sentences. It never holds anything back.
     """
 
+    __slots__ = ("_blank", "_letter")
+
     def __init__(self) -> None:
         self._blank = False
         """What was passed on last is a blank, so that another one is not needed."""

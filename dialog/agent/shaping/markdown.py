@@ -49,6 +49,8 @@ class Markdown:
     be a link, at most 96 characters.
     """
 
+    __slots__ = ("_at", "_before", "_behind_url", "_held", "_in_code", "_url_chars")
+
     def __init__(self) -> None:
         self._at = _At.LINE_START
         self._in_code = False

@@ -35,6 +35,8 @@ _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"')\]]*\s*\Z|\n\s*\Z
 class TokenShaper:
     """Passes text on as it comes, through the filters: for voices that find the clauses themselves."""
 
+    __slots__ = ("_chain", "_end", "_silent")
+
     def __init__(self, filters: Sequence[FilterFactory] = ()) -> None:
         self._chain = Chain(filters)
         self._end = 0

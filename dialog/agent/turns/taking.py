@@ -35,6 +35,8 @@ class TurnTaking:
     It holds no clock, mints no ids and touches no audio: ``now`` is seconds of one steady clock.
     """
 
+    __slots__ = ("_endpointer", "_floor", "_goodbye", "_interruption", "_murmur", "_settings", "_silence", "_timely")
+
     def __init__(self, settings: TurnSettings | None = None) -> None:
         self._settings = settings or TurnSettings()
         self._endpointer = Endpointer(self._settings)
