@@ -175,7 +175,8 @@ class Ears:
                 judged=hearing.on_judged,
                 failed=failed,
             )
-        self.own_speech: OwnSpeech = OwnSpeech()
+        # A recogniser that was opened before, by who had the call, goes on to read what it was given then.
+        self.own_speech: OwnSpeech = (stt.own_speech if stt is not None else None) or OwnSpeech()
         """What the caller has heard of the agent, for whoever hears its echo."""
         self._stopped = False
         self.muted: bool = False

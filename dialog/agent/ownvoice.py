@@ -62,6 +62,8 @@ class OwnVoice:
     def stop(self) -> None:
         """Listen no more."""
         self._voip.off(VoIP.PLAYBACK, self._on_playback)
+        if self._speech.look == self._look:  # another agent may follow the line already
+            self._speech.look = None
         self._reports.clear()
         self._told.clear()
 

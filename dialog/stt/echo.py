@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from math import inf
 
@@ -43,7 +43,7 @@ class OwnSpeech:
         self._stretches: deque[tuple[float, float]] = deque(maxlen=_KEPT_STRETCHES)
 
     @property
-    def stretches(self) -> Iterable[tuple[float, float]]:
+    def stretches(self) -> Sequence[tuple[float, float]]:
         """From when to when we were heard, the oldest first; while we are, the last one has no end."""
         return self._stretches
 
@@ -90,37 +90,31 @@ class Echo:
         ``timed``: when it was said is known, and not only when its words came.
         """
         late_ms = 0.0 if timed else _LATE_MS
-        if own is None or not self._overlaps(utterance, self._stretches(own), late_ms):
-            return False
-        return self._alike(utterance, own, late_ms)
+        return own is not None and self._overlaps(utterance, own, late_ms) and self._alike(utterance, own, late_ms)
 
     def is_echo(self, utterance: Utterance, own: OwnSpeech | None, *, timed: bool = True) -> bool:
         """Whether a finished utterance is our echo."""
-        if own is None:
-            return False
         late_ms = 0.0 if timed else _LATE_MS
-        stretches = self._stretches(own)
-        if not self._overlaps(utterance, stretches, late_ms):
+        if own is None or not self._overlaps(utterance, own, late_ms):
             return False
         if not self._alike(utterance, own, late_ms, at_least=_SHORTEST):
             return False
         # Who answers with our words begins after us, which is all that can be told without times.
-        return timed or any(utterance.at_ms <= until_ms + self._discard_ms for _, until_ms in stretches)
+        return timed or utterance.at_ms <= own.stretches[-1][1] + self._discard_ms
 
-    def _stretches(self, own: OwnSpeech) -> list[tuple[float, float]]:
-        """From when to when we were heard; what comes so soon after us belongs to us."""
-        joined: list[tuple[float, float]] = []
-        for from_ms, until_ms in own.stretches:
-            if joined and from_ms - self._discard_ms <= joined[-1][1]:
-                joined[-1] = (joined[-1][0], until_ms)
-            else:
-                joined.append((from_ms, until_ms))
-        return joined
-
-    def _overlaps(self, utterance: Utterance, stretches: list[tuple[float, float]], late_ms: float) -> bool:
-        """It began while we were heard, not before, and ended soon enough."""
+    def _overlaps(self, utterance: Utterance, own: OwnSpeech, late_ms: float) -> bool:
+        """It began while we were heard, not before, and ended soon enough; a short pause of ours does not count."""
         begins_ms, ends_ms = utterance.at_ms + _EARLY_MS, utterance.end_ms - self._discard_ms - late_ms
-        return any(from_ms <= begins_ms and ends_ms <= until_ms for from_ms, until_ms in stretches)
+        last_ms = begun_ms = -inf
+        for from_ms, until_ms in reversed(own.stretches):
+            if begun_ms - until_ms > self._discard_ms or last_ms == -inf:
+                last_ms = until_ms
+                if ends_ms > last_ms:
+                    return False  # and those before ended even earlier
+            if from_ms <= begins_ms:
+                return True
+            begun_ms = from_ms
+        return False
 
     def _alike(self, utterance: Utterance, own: OwnSpeech, late_ms: float, *, at_least: int = 1) -> bool:
         """It has so many words at least, and most of them are ours."""

@@ -49,7 +49,7 @@ class GuardedSTT(ToldSTT):
 
     @property
     def agent_sounds(self) -> bool:
-        return list(self.own_speech.stretches)[-1][1] == math.inf
+        return self.own_speech.stretches[-1][1] == math.inf
 
     def utters(self, text: str, ms: float) -> None:
         """``text`` was said within the last ``ms``."""
@@ -175,6 +175,24 @@ def test_a_pause_for_a_cough_is_silence_and_what_follows_it_echoes_again():
         await talk.quiet()
         assert len(talk(ResumedAfterPause)) == 1
         assert said(talk) == ["hello"]
+
+    on_a_guarded_call(scenario)
+
+
+def test_an_agent_that_takes_its_call_again_is_known_by_its_echo_as_before():
+    async def scenario(talk):
+        talk.line.pump()
+        await talk.clock.sleep(0.5)
+        talk.agent.deactivate()
+        await talk.clock.sleep(0.1)
+        talk.agent.activate()
+        talk.agent.post(Message(uuid=uuid4(), data="hello"))
+        await talk.clock.sleep(1.6)
+        assert talk.stt.agent_sounds
+        talk.stt.utters("shall i book you a table", 1300)
+        await talk.quiet()
+        assert talk.stt.finals == []
+        assert talk.stt.words == QUESTION
 
     on_a_guarded_call(scenario)
 

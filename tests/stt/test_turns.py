@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dialog.message import Utterance, Word
 from dialog.stt.echo import Echo, OwnSpeech
@@ -148,7 +152,27 @@ def test_what_is_written_when_it_is_asked_for_is_read_and_an_hour_of_it_takes_no
         own.sounds(second % 2 == 0, second * 1000.0)
         own.heard("words", second * 1000.0)
     assert len(own.words(0.0, 3_600_000.0).split()) == 61
-    assert len(list(own.stretches)) < 20
+    assert len(own.stretches) < 20
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=12), st.integers(0, 150), st.integers(0, 60), st.booleans())
+def test_an_echo_lies_within_our_speech_whose_short_pauses_do_not_count(steps, begins, length, sounding):
+    times = [100.0 * at for at in accumulate(steps)]
+    own = OwnSpeech()
+    joined = []
+    for from_ms, until_ms in zip(times[::2], [*times[1::2], math.inf], strict=False):
+        if until_ms < math.inf or sounding:
+            own.sounds(True, from_ms)
+            if joined and from_ms - joined[-1][1] <= 400.0:
+                joined[-1][1] = until_ms
+            else:
+                joined.append([from_ms, until_ms])
+        if until_ms < math.inf:
+            own.sounds(False, until_ms)
+    at_ms, end_ms = 100.0 * begins, 100.0 * (begins + length)
+    own.heard("one two three", at_ms)
+    inside = any(since <= at_ms + 50.0 and end_ms - 400.0 <= until for since, until in joined)
+    assert ECHO.repeats(said("one two three", at_ms, end_ms), own) == inside
 
 
 def segment(text, start_ms, each=100.0):
