@@ -145,6 +145,29 @@ def test_a_sender_that_numbers_anew_is_heard_at_once():
     assert sound.at_ms == 20
 
 
+def test_packets_that_come_seconds_late_are_dropped_and_nothing_else_is():
+    each = receiver()
+    out = []
+    for number in range(300):
+        if not 50 <= number < 100:
+            out += each.receive(packet(number), 0.02 * number)
+        if number == 250:
+            for late in range(50, 60):
+                out += each.receive(packet(late), 0.02 * number)
+    assert heard(out) == [(20.0 * number, number % 200) for number in range(300) if not 50 <= number < 100]
+
+
+def test_a_sender_that_begins_again_with_its_own_numbers_is_heard_after_half_a_second():
+    each = receiver()
+    for number in range(500):
+        each.receive(packet(number), 0.02 * number)
+    out = []
+    for number in range(100):
+        out += each.receive(packet(number), 10.0 + 0.02 * number)
+    assert [data for _, data in heard(out)] == list(range(26, 100))
+    assert out[0].at_ms == 10_000.0
+
+
 def test_audio_cannot_run_ahead_of_the_clock():
     each = receiver()
     out = []

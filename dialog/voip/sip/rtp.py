@@ -143,7 +143,7 @@ class Receiver:
             self._ssrc = packet.ssrc
             self._restart(packet)
         ahead = (packet.sequence - self._next) & 0xFFFF
-        if _RESTARTED < ahead < 0x10000 - _RESTARTED:
+        if _RESTARTED < ahead < 0x10000 - _RESTARTED and not self._long_late(packet):
             self._flush(out)
             self._restart(packet)
             ahead = 0
@@ -175,6 +175,12 @@ class Receiver:
             size = missing // _FRAME * _FRAME
             self._hand_on(self.audio_format.silence(size * 1000 / _RATE), self._end, out)
         return out
+
+    def _long_late(self, packet: Packet) -> bool:
+        """Whether it was sent long before those that came already, by its number and by its timestamp."""
+        behind = (self._next - packet.sequence) & 0xFFFF
+        late = (self._base + self._end - packet.timestamp) & 0xFFFFFFFF
+        return behind < 0x8000 and 0 < late <= behind * _MAX_PAYLOAD and not self._always_late()
 
     def _restart(self, packet: Packet) -> None:
         """The sender, or its numbering, is new: go on where the last one ended."""
