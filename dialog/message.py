@@ -107,8 +107,10 @@ class Utterance(Message[str], frozen=True, kw_only=True, gc=False):
     @property
     def speakers(self) -> tuple[str, ...]:
         """All who said something in it, in the order in which they are heard first."""
-        told = [word.speaker for word in self.words] if self.speaker is None else [self.speaker]
-        return tuple(dict.fromkeys(speaker for speaker in told if speaker is not None))
+        if self.speaker is not None:
+            return (self.speaker,)
+        told = dict.fromkeys([word.speaker for word in self.words if word.speaker is not None])
+        return tuple(told)
 
 
 _SAMPLE_BYTES = {"mulaw": 1, "alaw": 1, "s16le": 2}

@@ -23,7 +23,7 @@ class Watchdog:
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._task: asyncio.Task[object] | None = None
         self._since: float | None = None
         self._cancelling = 0
@@ -35,7 +35,7 @@ class Watchdog:
         self._cancelling = self._task.cancelling()
         self._since = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_later(self.limit_s, self._look)
+            self._timer = self._loop.call_soon(self._look)  # a timer takes time: what is sent now goes first
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -30,7 +30,7 @@ class Patience:
         self._real_s = real_s
         self._what = f"{what} for {seconds:g} s"
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self.expired: bool = False
         """The block is being given up."""
 
@@ -44,7 +44,8 @@ class Patience:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = self._loop.call_later(self._real_s, self._expire)
+        # A timer takes time, and the request to the model is about to be sent.
+        self._timer = self._loop.call_soon(self.move, self._loop.time() + self._real_s)
         self._running.append(self)
         return self
 

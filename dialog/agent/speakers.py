@@ -26,9 +26,10 @@ class Speakers:
 
     def text(self, utterances: Sequence[Utterance]) -> str:
         """What these utterances say, one after another, with labels where they are needed."""
-        self._known.update(speaker for utterance in utterances for speaker in utterance.speakers)
+        for utterance in utterances:
+            self._known.update(utterance.speakers)
         if len(self._known) < 2:
-            return " ".join(utterance.data.strip() for utterance in utterances)
+            return " ".join([utterance.data.strip() for utterance in utterances])
         stretches = [stretch for utterance in utterances for stretch in _stretches(utterance)]
         if all(speaker == _UNKNOWN for speaker, _ in stretches):
             return " ".join(text for _, text in stretches)

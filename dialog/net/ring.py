@@ -141,6 +141,13 @@ class StreamTime:
             position_ms = self._nearest(position_ms)
         return self.to_call(position_ms, end=True)
 
+    def span(self, start_s: float, end_s: float) -> tuple[float, float]:
+        """:meth:`begins_at` of ``start_s`` and :meth:`ends_at` of ``end_s``."""
+        if len(self._from) == 1 and 0.0 <= start_s <= end_s and end_s * 1000.0 <= self._sent_ms:
+            offset = self._offset[0]
+            return start_s * 1000.0 + offset, end_s * 1000.0 + offset
+        return self.begins_at(start_s), self.ends_at(end_s)
+
     def _nearest(self, position_ms: float) -> float:
         if not -_SKEW_MS <= position_ms <= self._sent_ms + _SKEW_MS:
             self._skewed()

@@ -187,23 +187,19 @@ class DeepgramSTT(StreamingSTT):
     def _results(self, event: _Event) -> None:
         channel = event.channel if isinstance(event.channel, _Channel) else _Channel()
         heard = channel.alternatives[0] if channel.alternatives else _Alternative()
-        begins_at, ends_at = self._sent.time.begins_at, self._sent.time.ends_at
+        span = self._sent.time.span
+        words: list[Word] = []
+        for word in heard.words:
+            start_ms, end_ms = span(word.start, word.end)
+            speaker = None if word.speaker is None else speaker_name(word.speaker)
+            text = word.punctuated_word or word.word
+            words.append(Word(text=text, start_ms=start_ms, end_ms=end_ms, confidence=word.confidence, speaker=speaker))
+        start_ms, end_ms = span(event.start, event.start + event.duration)
         segment = Segment(
             text=heard.transcript.strip(),
-            start_ms=begins_at(event.start),
-            end_ms=ends_at(event.start + event.duration),
-            words=tuple(
-                [
-                    Word(
-                        text=word.punctuated_word or word.word,
-                        start_ms=begins_at(word.start),
-                        end_ms=ends_at(word.end),
-                        confidence=word.confidence,
-                        speaker=speaker_name(word.speaker),
-                    )
-                    for word in heard.words
-                ]
-            ),
+            start_ms=start_ms,
+            end_ms=end_ms,
+            words=tuple(words),
             language=heard.languages[0] if heard.languages else None,
             confidence=heard.confidence if heard.transcript else None,
         )

@@ -1,5 +1,6 @@
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,3 +78,18 @@ def test_every_sent_frame_maps_to_where_it_was(frames):
             sent.append(queue.pop(0))
     for index, at_ms in enumerate([*sent, *queue]):
         assert abs(time.to_call(index * 20.0 + 1.0) - (at_ms + 1.0)) < 1.0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 5000), st.floats(1, 400)), max_size=6),
+    st.floats(-1, 4),
+    st.floats(-1, 4),
+)
+def test_a_span_is_where_its_two_ends_are(sent, start_s, end_s):
+    time, at_ms = StreamTime(), 0.0
+    for pause_ms, duration_ms in sent:
+        at_ms += pause_ms if pause_ms > 2500 else 0.0  # sometimes the clock has jumped
+        time.add(at_ms, duration_ms)
+        at_ms += duration_ms
+    ends = (time.begins_at(start_s), time.ends_at(end_s))
+    assert time.span(start_s, end_s) == pytest.approx(ends)
