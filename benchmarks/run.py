@@ -371,8 +371,8 @@ async def _side_by_side(scripts: dict[str, str], table: Table, *, quick: bool) -
         put(frame, "caller frame -> STT, 1 call, p50", "ms", "<= 0.3 ms", limit=0.3)
         number = 100
         for calls in sizes:
-            many = await alternately(sides, calls, 2 * seconds, rounds=2, first=number, turn_s=turn_s)
-            number += 2 * calls
+            many = await alternately(sides, calls, 2 * seconds, rounds=rounds, first=number, turn_s=turn_s)
+            number += rounds * calls
             used = {who: result.cpu_per_minute for who, result in many.items()}
             put(used, f"CPU per call-minute, {calls} calls", "s", "<= 1.4 x bare", ratio=1.4)
         put(median(many, Figures.added), f"added latency, {most} calls, p50", "ms")

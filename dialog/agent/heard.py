@@ -209,7 +209,8 @@ class HeardMap:
         """How many of the units were half heard; ``near`` is a guess."""
         if heard_ms <= 0 or (not self.timed and heard_ms < _LITTLE_MS):
             return 0
-        self._look()
+        if total_ms is not None or not self._reaches(heard_ms):
+            self._look()
         units, at = self._units, self._clock(total_ms).at
         # Times rise with the text.
         if near is None:
@@ -219,6 +220,16 @@ class HeardMap:
         while near < len(units) and (at(units[near].start) + at(units[near].end)) / 2 <= heard_ms:
             near += 1
         return near
+
+    def _reaches(self, heard_ms: float) -> bool:
+        """Whether the words that are known go on beyond ``heard_ms``; what comes after them changes nothing then.
+
+        Of the last one more may come.
+        """
+        units = self._units
+        if len(units) < 2 or self._anchors[-1][0] >= len(self._weights):
+            return False
+        return self._clock(None).at(units[-2].end) > heard_ms
 
     def sentence_end_ms(self, after_ms: float, limit_ms: float, total_ms: float | None = None) -> float | None:
         """Where in the part's audio the next sentence ends, from ``after_ms`` to ``limit_ms``; ``None`` if none does.

@@ -311,3 +311,29 @@ def test_what_was_heard_at_many_points_is_what_was_heard_at_each(said, points_ms
     assert heard_map.spoken(points_ms, total_ms) == [heard_map.spoken([ms], total_ms)[0] for ms in points_ms]
     for ms, spoken in zip(points_ms, heard_map.spoken(points_ms, total_ms), strict=True):
         assert spoken == text[: heard_map.heard(ms, total_ms)].rstrip(".,' ") or "..." in text
+
+
+@given(
+    st.lists(st.sampled_from(["We ", "open", " at", " ten, ", "$5", " o'clock.", " ", "...", "half"]), max_size=14),
+    st.lists(st.tuples(st.integers(0, 14), st.floats(0, 4000)), max_size=8),
+    st.booleans(),
+)
+def test_text_that_comes_later_changes_nothing_about_what_was_heard(tokens, asked, timed):
+    growing, at = mapped(), 0
+    for posted in range(len(tokens) + 1):
+        fresh, place = mapped(), 0
+        for number, token in enumerate(tokens[:posted]):
+            piece = Piece(token, place, place + len(token), False)
+            place += len(token)
+            fresh.post(piece)
+            if number >= at:
+                growing.post(piece)
+        at = posted
+        if timed and posted == len(tokens):
+            said = words(*((token.strip(), 300.0 * n, 300.0 * n + 250) for n, token in enumerate(tokens)))
+            growing.align(said)
+            fresh.align(said)
+        for when, heard_ms in asked:
+            if when == posted:
+                assert growing.heard(heard_ms, None) == fresh.heard(heard_ms, None)
+                assert growing.spoken([heard_ms], None) == fresh.spoken([heard_ms], None)
