@@ -1,13 +1,16 @@
-"""JSON Schemas that describe what a tool takes, and arguments checked against them."""
+"""JSON Schemas: of types, and of what a tool takes, with arguments checked against them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from inspect import cleandoc
 from typing import Any, TypeAlias, cast
+
+import msgspec
 
 from dialog.errors import MissingExtra
 
-__all__ = ["Problems", "compile_schema"]
+__all__ = ["Problems", "compile_schema", "schemas_of"]
 
 Problems: TypeAlias = Callable[[Mapping[str, Any]], list[str]]
 """What is wrong with arguments, in words for a model; empty: nothing."""
@@ -41,3 +44,25 @@ def compile_schema(schema: Mapping[str, Any]) -> Problems:
         return [f"{'.'.join(map(str, each.absolute_path)) or 'arguments'}: {each.message}" for each in found[:_MOST]]
 
     return problems
+
+
+def schemas_of(types: Iterable[Any], template: str) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    """As :func:`msgspec.json.schema_components`, with descriptions that have no margin whatever its version.
+
+    Raises:
+        TypeError: A type cannot be carried by JSON.
+    """
+    references, components = msgspec.json.schema_components(types, ref_template=template)
+    return tuple(_flush_left(reference) for reference in references), _flush_left(components)
+
+
+def _flush_left(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        fields = cast("dict[str, Any]", schema)
+        return {
+            name: cleandoc(value) if name == "description" and isinstance(value, str) else _flush_left(value)
+            for name, value in fields.items()
+        }
+    if isinstance(schema, list | tuple):
+        return [_flush_left(item) for item in cast("Iterable[Any]", schema)]
+    return schema

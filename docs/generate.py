@@ -25,6 +25,7 @@ from dialog.providers.factories import provider_class
 from dialog.providers.variables import VARIABLES, Variable, configured, parameters_of
 from dialog.s2s.cascade import CascadeS2S
 from dialog.s2s.s2s import S2S
+from dialog.schemas import schemas_of
 from dialog.server.api import types as rest_types
 from dialog.server.api.openapi import document
 from dialog.server.api.operations import OPERATIONS
@@ -445,7 +446,7 @@ def events() -> str:
 
 def schema() -> str:
     """The JSON schema of a call's events."""
-    (ref,), components = msgspec.json.schema_components((CallEvent,), ref_template="#/$defs/{name}")
+    (ref,), components = schemas_of((CallEvent,), "#/$defs/{name}")
     whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "CallEvent", **ref}
     return json.dumps({**whole, "$defs": components}, indent=2, ensure_ascii=False) + "\n"
 
@@ -561,7 +562,7 @@ def name_of(audio_format: AudioFormat) -> str:
 
 def protocol_schema() -> str:
     """The JSON schema of the client protocol."""
-    refs, components = msgspec.json.schema_components((ClientMessage, ServerMessage), ref_template="#/$defs/{name}")
+    refs, components = schemas_of((ClientMessage, ServerMessage), "#/$defs/{name}")
     whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Dialog client protocol, version {VERSION}",

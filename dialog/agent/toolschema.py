@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dialog.errors import ConfigurationError
-from dialog.schemas import Problems
+from dialog.schemas import Problems, schemas_of
 
 __all__ = ["ArgumentsError", "Parameters", "SchemaArguments", "split_docstring"]
 
@@ -110,7 +110,7 @@ class Parameters:
 
     def _read_schema(self, where: str, fields: list[tuple[str, Any, Any]]) -> dict[str, Any]:
         try:
-            (top,), components = msgspec.json.schema_components((self._struct,), ref_template="{name}")
+            (top,), components = schemas_of((self._struct,), "{name}")
         except (TypeError, NotImplementedError) as exc:
             bad = next((name for name, hint, _ in fields if not _has_schema(hint)), "?")
             raise ConfigurationError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from dialog.calls.events import CallEvent
+from dialog.schemas import schemas_of
 from dialog.server.api import types as t
 from dialog.server.api.operations import OPERATIONS, Operation
 from dialog.version import __version__
@@ -41,7 +41,7 @@ def document(prefix: str = "") -> dict[str, Any]:
     types: list[Any] = [t.ProblemBody, CallEvent]
     for operation in OPERATIONS:
         types += [each for each in (operation.body, operation.query, operation.result) if each is not None]
-    references, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    references, schemas = schemas_of(types, _REFERENCE)
     known: dict[Any, dict[str, Any]] = dict(zip(map(id, types), references, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
@@ -117,7 +117,7 @@ def _responses(operation: Operation, known: dict[Any, dict[str, Any]]) -> dict[s
 def _query(query: type[Struct], schemas: dict[str, Any]) -> list[dict[str, Any]]:
     described = schemas.pop(query.__name__, None)
     if described is None:
-        described = msgspec.json.schema(query)["$defs"][query.__name__]
+        described = schemas_of((query,), _REFERENCE)[1][query.__name__]
     required = described.get("required", ())
     found: list[dict[str, Any]] = []
     for name, schema in described["properties"].items():
