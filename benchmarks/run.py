@@ -1,6 +1,6 @@
 """Measure Dialog beside the bare bridge, and print each figure with its target.
 
-``python benchmarks/run.py`` takes a quarter of an hour, ``--quick`` two minutes. The servers have core 0, callers and
+``python benchmarks/run.py`` takes twenty minutes, ``--quick`` two minutes. The servers have core 0, callers and
 emulators core 1. Both servers are measured in turn, row by row, so that a machine which slows down slows both of them.
 As root it runs in a network namespace of its own with reno instead of bbr, under which loopback measurements go wild,
 and goes before all other programs; what was measured while the machine itself stood still is measured again. The cores

@@ -80,7 +80,7 @@ class Cascade:
             scribe=scribe,
             when_reached=host.when_reached,
         )
-        self._own = OwnVoice(voip, self._mouth.find, lambda: self._ears.position_ms or 0.0, self._ears.own_speech)
+        self._own = OwnVoice(voip, self._mouth.find, self._ears)
         self._turns = self._mouth.turns
         self._decider = Decider(host.settings.turns, voip.clock, self._carry_out)
         self._taking = self._decider.taking

@@ -212,12 +212,15 @@ class HeardMap:
         if total_ms is not None or not self._reaches(heard_ms):
             self._look()
         units, at = self._units, self._clock(total_ms).at
-        # Times rise with the text.
+
+        def half_ms(unit: Unit) -> float:
+            return (at(unit.start) + at(unit.end)) / 2  # rises with the text
+
         if near is None:
-            return bisect_right(units, heard_ms, key=lambda unit: (at(unit.start) + at(unit.end)) / 2)
-        while near and (at(units[near - 1].start) + at(units[near - 1].end)) / 2 > heard_ms:
+            return bisect_right(units, heard_ms, key=half_ms)
+        while near and half_ms(units[near - 1]) > heard_ms:
             near -= 1
-        while near < len(units) and (at(units[near].start) + at(units[near].end)) / 2 <= heard_ms:
+        while near < len(units) and half_ms(units[near]) <= heard_ms:
             near += 1
         return near
 

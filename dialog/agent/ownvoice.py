@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 from uuid import UUID
 
+from dialog.agent.ears import Ears
 from dialog.agent.speech import Part
 from dialog.agent.turn import Turn
 from dialog.message import Playback
-from dialog.stt.echo import OwnSpeech
+from dialog.voip.part import Key
 from dialog.voip.voip import VoIP
 
 __all__ = ["OwnVoice"]
@@ -17,8 +19,6 @@ _NEXT_MS = 250.0
 """The line reports so often: what is heard by the next report may be back as an echo before it."""
 _KEPT = 240
 """A minute of reports."""
-
-_Key = tuple[UUID, int]
 
 
 class OwnVoice:
@@ -30,27 +30,20 @@ class OwnVoice:
     Args:
         voip: The call. In a text call there is no echo.
         find: Finds the part that a report is about, as long as its turn runs.
-        position_ms: Where the caller's newest audio ends on the call's audio clock.
-        speech: Where it is told.
+        ears: Know where the call's audio clock stands, and keep what is told.
     """
 
-    __slots__ = ("_find", "_position_ms", "_reports", "_sounding", "_speech", "_told", "_voip")
+    __slots__ = ("_ears", "_find", "_reports", "_sounding", "_speech", "_told", "_voip")
 
-    def __init__(
-        self,
-        voip: VoIP,
-        find: Callable[[UUID, int], tuple[Turn, Part] | None],
-        position_ms: Callable[[], float],
-        speech: OwnSpeech,
-    ) -> None:
+    def __init__(self, voip: VoIP, find: Callable[[UUID, int], tuple[Turn, Part] | None], ears: Ears) -> None:
         self._voip = voip
         self._find = find
-        self._position_ms = position_ms
-        self._speech = speech
-        self._sounding: _Key | None = None
+        self._ears = ears
+        self._speech = ears.own_speech
+        self._sounding: Key | None = None
         self._reports: list[tuple[float, Playback]] = []
         """Those whose words were not told yet, and when they came."""
-        self._told: dict[_Key, int] = {}
+        self._told: dict[Key, int] = {}
         """Characters of what a part speaks that were told, for parts that have begun to sound."""
 
     def start(self) -> None:
@@ -68,36 +61,27 @@ class OwnVoice:
         self._told.clear()
 
     def _on_playback(self, playback: Playback) -> None:
-        sounding = self._sounding
+        key = (playback.uuid, playback.part)
         if playback.state == "playing":
-            if sounding is None or sounding[1] != playback.part or sounding[0] != playback.uuid:
-                sounding = (playback.uuid, playback.part)
-        elif sounding == (playback.uuid, playback.part):
-            sounding = None
+            self._sounding = key
+        elif self._sounding == key:
+            self._sounding = None
         elif not playback.final:
             return  # paused before it sounded
-        at_ms = self._position_ms()
+        at_ms = self._ears.position_ms or 0.0
         self._reports.append((at_ms, playback))
-        if sounding is not self._sounding:
-            self._sounding = sounding  # what ends may be followed already by what sounds now
-            self._speech.sounds(sounding is not None, at_ms)
+        self._speech.sounds(self._sounding is not None, at_ms)  # what ends may be followed already by what sounds now
         if playback.final or len(self._reports) >= _KEPT:
             self._look()
 
     def _look(self) -> None:
         """Tell the words of all reports that came since the last time."""
         reports, self._reports = self._reports, []
-        first = 0
-        for index, (_, playback) in enumerate(reports, 1):
-            following = reports[index][1] if index < len(reports) else None
-            if following is None or following.part != playback.part or following.uuid != playback.uuid:
-                self._tell(reports[first:index])
-                first = index
+        for key, of_part in groupby(reports, lambda report: (report[1].uuid, report[1].part)):
+            self._tell(key, list(of_part))
 
-    def _tell(self, reports: list[tuple[float, Playback]]) -> None:
+    def _tell(self, key: Key, reports: list[tuple[float, Playback]]) -> None:
         """Tell the words of some reports of one part."""
-        last = reports[-1][1]
-        key = (last.uuid, last.part)
         told = self._told.pop(key, 0)
         found = self._find(*key)
         if found is None:
@@ -113,5 +97,5 @@ class OwnVoice:
                 self._speech.heard(spoken[told:], at_ms)
             # After a pause it goes on with a word that was cut, or taken for heard.
             told = len(spoken) if playback.state == "playing" else max(told, len(spoken))
-        if not last.final:
+        if not reports[-1][1].final:
             self._told[key] = told

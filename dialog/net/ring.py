@@ -123,23 +123,11 @@ class StreamTime:
 
         Positions that were never sent are a clock that goes wrong; they count as the nearest that was.
         """
-        position_ms = position_s * 1000.0
-        if 0.0 <= position_ms <= self._sent_ms:
-            if len(self._from) == 1:
-                return position_ms + self._offset[0]
-        else:
-            position_ms = self._nearest(position_ms)
-        return self.to_call(position_ms)
+        return self.to_call(self._nearest(position_s * 1000.0))
 
     def ends_at(self, position_s: float) -> float:
         """As :meth:`begins_at`, for what ends at ``position_s``."""
-        position_ms = position_s * 1000.0
-        if 0.0 <= position_ms <= self._sent_ms:
-            if len(self._from) == 1:
-                return position_ms + self._offset[0]
-        else:
-            position_ms = self._nearest(position_ms)
-        return self.to_call(position_ms, end=True)
+        return self.to_call(self._nearest(position_s * 1000.0), end=True)
 
     def span(self, start_s: float, end_s: float) -> tuple[float, float]:
         """:meth:`begins_at` of ``start_s`` and :meth:`ends_at` of ``end_s``."""
@@ -149,6 +137,8 @@ class StreamTime:
         return self.begins_at(start_s), self.ends_at(end_s)
 
     def _nearest(self, position_ms: float) -> float:
+        if 0.0 <= position_ms <= self._sent_ms:
+            return position_ms
         if not -_SKEW_MS <= position_ms <= self._sent_ms + _SKEW_MS:
             self._skewed()
         return self._sent_ms if position_ms > 0.0 else 0.0

@@ -191,7 +191,7 @@ class DeepgramSTT(StreamingSTT):
         words: list[Word] = []
         for word in heard.words:
             start_ms, end_ms = span(word.start, word.end)
-            speaker = None if word.speaker is None else speaker_name(word.speaker)
+            speaker = speaker_name(word.speaker)
             text = word.punctuated_word or word.word
             words.append(Word(text=text, start_ms=start_ms, end_ms=end_ms, confidence=word.confidence, speaker=speaker))
         start_ms, end_ms = span(event.start, event.start + event.duration)

@@ -16,6 +16,7 @@ _KEPT_S = 60.0
 """Longer than what one utterance can be the echo of."""
 _KEPT_TEXTS = 300
 _KEPT_STRETCHES = 16
+"""More than a minute of ours has, but for pauses that do not count."""
 _SHORTEST = 3
 """Words that an utterance needs to be dropped: a caller who repeats one or two of ours answers."""
 _ALIKE = 0.75
