@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from math import inf
+from uuid import UUID
 
 from dialog.message import AudioFormat, Message
 
 __all__ = ["AudioRing", "StreamTime"]
 
+_BLOCK_MS = 200.0
+_FRAME_MS = 20.0
 _SKEW_MS = 1000.0
 """Services count a little more or less than they were sent: silence of their own, what a message still holds."""
 _SAME_MS = 1.0
@@ -17,49 +21,109 @@ _SAME_MS = 1.0
 
 
 class AudioRing:
-    """Caller audio since ``safe_ms``, the newest ``keep_ms`` of it at most.
+    """Caller audio since the last :meth:`release`: the newest ``keep_ms`` of it, and always the last message.
 
-    It holds the very messages that were posted: nothing is copied.
+    Frames are put together: if each of them were kept for seconds, a hundred calls would make and forget objects in
+    memory that nobody has touched for long, and wait for it each time.
     """
 
-    __slots__ = ("_messages", "_ms_per_byte", "end_ms", "keep_ms")
+    __slots__ = (
+        "_at_ms",
+        "_block_bytes",
+        "_blocks",
+        "_frame_bytes",
+        "_from_ms",
+        "_ms_per_byte",
+        "_pieces",
+        "_sample_bytes",
+        "_size",
+        "_uuid",
+        "end_ms",
+        "keep_ms",
+    )
 
     def __init__(self, audio_format: AudioFormat, *, keep_ms: float = 10_000.0) -> None:
         self.keep_ms = keep_ms
         self._ms_per_byte = audio_format.ms(1)
-        self._messages: deque[Message[bytes]] = deque()
+        self._sample_bytes = audio_format.sample_bytes
+        self._block_bytes = audio_format.size(_BLOCK_MS)
+        self._frame_bytes = audio_format.size(_FRAME_MS)
+        self._blocks: deque[tuple[float, bytes]] = deque()
+        """Where each begins on the call's audio clock, and its audio."""
+        self._pieces: list[bytes] = []
+        """Of the block that is not complete yet."""
+        self._at_ms = 0.0
+        """Where that block begins."""
+        self._size = 0
+        """Bytes of it."""
+        self._from_ms = -inf
+        """What was before this is forgotten."""
+        self._uuid = UUID(int=0)
         self.end_ms = 0.0
         """Where the newest audio ends, on the call's audio clock."""
-
-    def __len__(self) -> int:
-        return len(self._messages)
 
     @property
     def start_ms(self) -> float:
         """Where the oldest audio that is kept begins; :attr:`end_ms` if there is none."""
-        return self._messages[0].at_ms if self._messages else self.end_ms
+        if not self._pieces:
+            return self.end_ms
+        return max(self._blocks[0][0] if self._blocks else self._at_ms, self._kept_from_ms())
 
     def append(self, message: Message[bytes]) -> None:
-        """Keep a message, and forget what is older than ``keep_ms``."""
-        messages = self._messages
-        messages.append(message)
-        self.end_ms = message.at_ms + len(message.data) * self._ms_per_byte
-        oldest = self.end_ms - self.keep_ms
-        while messages[0].at_ms < oldest and len(messages) > 1:
-            messages.popleft()
+        """Keep a message's audio, and forget what is older than ``keep_ms``."""
+        data, at_ms, size = message.data, message.at_ms, self._size
+        if not 0 < size < self._block_bytes or abs(at_ms - self._at_ms - size * self._ms_per_byte) >= _SAME_MS:
+            self._begin(message)
+        self._pieces.append(data)
+        self._size += len(data)
+        self.end_ms = at_ms + len(data) * self._ms_per_byte
 
     def release(self, safe_ms: float) -> None:
-        """Forget the messages that end at or before ``safe_ms``: what they said will not be revised."""
-        messages, ms_per_byte = self._messages, self._ms_per_byte
-        while messages and messages[0].at_ms + len(messages[0].data) * ms_per_byte <= safe_ms:
-            messages.popleft()
+        """Forget the audio before ``safe_ms``: what it said will not be revised."""
+        self._from_ms = max(self._from_ms, min(safe_ms, self.end_ms))
+        self._forget()
 
-    def since(self, at_ms: float) -> Iterator[Message[bytes]]:
-        """The kept messages that end after ``at_ms``, oldest first."""
-        return (message for message in self._messages if self._end(message) > at_ms)
+    def since(self, at_ms: float, until_ms: float = inf) -> list[Message[bytes]]:
+        """The kept audio between two times, oldest first, in frames of 20 ms as a carrier sends them."""
+        at_ms = max(at_ms, self._kept_from_ms())
+        found: list[Message[bytes]] = []
+        for start_ms, data in (*self._blocks, (self._at_ms, b"".join(self._pieces))):
+            first, last = self._offset(at_ms - start_ms, len(data)), self._offset(until_ms - start_ms, len(data))
+            while first < last:
+                end = min(last, first - first % self._frame_bytes + self._frame_bytes)
+                frame_ms = start_ms + first * self._ms_per_byte
+                found.append(Message(uuid=self._uuid, data=data[first:end], at_ms=frame_ms))
+                first = end
+        return found
 
-    def _end(self, message: Message[bytes]) -> float:
-        return message.at_ms + len(message.data) * self._ms_per_byte
+    def _begin(self, message: Message[bytes]) -> None:
+        """A block is complete, and ``message`` is the first of the next one."""
+        if self._pieces:
+            self._blocks.append((self._at_ms, b"".join(self._pieces)))
+            self._from_ms = self._kept_from_ms()
+            self._pieces.clear()
+            self._size = 0
+            self._forget()
+        self._at_ms = message.at_ms
+        self._uuid = message.uuid
+
+    def _kept_from_ms(self) -> float:
+        return max(self._from_ms, min(self.end_ms - self.keep_ms, self._at_ms))
+
+    def _forget(self) -> None:
+        blocks, ms_per_byte, from_ms = self._blocks, self._ms_per_byte, self._from_ms
+        while blocks and blocks[0][0] + len(blocks[0][1]) * ms_per_byte <= from_ms:
+            blocks.popleft()
+        if self._pieces and self.end_ms <= from_ms:
+            self._pieces.clear()
+            self._size = 0
+
+    def _offset(self, ms: float, size: int) -> int:
+        """Bytes of a block of ``size`` that last ``ms``, in whole samples."""
+        if ms <= 0.0:
+            return 0
+        samples = ms / self._ms_per_byte / self._sample_bytes
+        return size if samples * self._sample_bytes >= size else int(samples + 1e-6) * self._sample_bytes
 
 
 class StreamTime:

@@ -304,9 +304,8 @@ class SocketS2S(ReplyingS2S):
 
     def _replay(self, from_ms: float | None = None, until_ms: float = inf) -> None:
         assert self._socket is not None
-        for message in self._ring.since(self._safe_ms if from_ms is None else from_ms):
-            if message.at_ms < until_ms:
-                self._sent.send(self._socket, message.data, message.at_ms)
+        for message in self._ring.since(self._safe_ms if from_ms is None else from_ms, until_ms):
+            self._sent.send(self._socket, message.data, message.at_ms)
 
     def _dropped(self, frame: bytes | str) -> None:
         """Audio was thrown away that the session was to get: its positions are earlier than was thought."""

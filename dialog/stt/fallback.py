@@ -336,7 +336,7 @@ class FallbackSTT(STT):
             session.stt.discard(safe_ms)  # the frame that is cut there ends a word that was told
         self._active = self._beginning = session
         try:
-            for message in list(self._ring.since(from_ms)):  # what it tells at once releases some
+            for message in self._ring.since(from_ms):
                 session.post(message)
                 session.check()
         except Exception:
