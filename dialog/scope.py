@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from dialog.participant import Participant
 
 __all__ = ["CallScope"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 _current: ContextVar[CallScope | None] = ContextVar("dialog_call_scope", default=None)
@@ -57,6 +60,14 @@ class CallScope:
     def entered(self) -> Entered:
         """Run a block, and the tasks started in it, inside this scope: ``with scope.entered(): …``."""
         return Entered(self)
+
+    def run(self, act: Callable[[T], object], argument: T) -> None:
+        """Do something inside this scope: what :meth:`entered` is, for one call on the path of every message."""
+        token = _current.set(self)
+        try:
+            act(argument)
+        finally:
+            _current.reset(token)
 
     @property
     def members(self) -> tuple[Participant, ...]:

@@ -302,7 +302,7 @@ class Agent(Participant):
         self._events, self._meter = self._conversation.events, self._conversation.meter
         try:
             if self.voip.state != "ended":
-                self._conversation.when_reached(self._mcp.open)
+                self._conversation.reach.when_reached(self._mcp.open)
             self._conversation.start()
         except BaseException:
             self.deactivate()
@@ -316,9 +316,9 @@ class Agent(Participant):
             options = PartOptions(allow_interrupt=self.settings.greeting_interruptible)
             self._conversation.engine.dispatch_message(self.greeting, options, greeting=True)
         elif self.settings.model_opens and checkpoint is None and self.voip.state != "ended":
-            self._conversation.when_reached(self._conversation.ask)
+            self._conversation.reach.when_reached(self._conversation.ask)
         if self.voip.on_clips is not None:
-            self._conversation.when_reached(self._make_clips)
+            self._conversation.reach.when_reached(self._make_clips)
         self._taken()
 
     @from_any_thread

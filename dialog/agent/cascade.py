@@ -68,7 +68,7 @@ class Cascade:
             spawn=host.spawn,
             last_words_s=host.settings.last_words_s,
             ready=host.stt_ready,
-            when_reached=host.when_reached,
+            when_reached=host.reach.when_reached,
         )
         self._mouth = Mouth(
             voip,
@@ -78,7 +78,7 @@ class Cascade:
             opened=self._part_opened,
             spoke=self._ears.spoke,
             scribe=scribe,
-            when_reached=host.when_reached,
+            reach=host.reach,
         )
         self._own = OwnVoice(voip, self._mouth.find, self._ears)
         self._turns = self._mouth.turns

@@ -176,7 +176,8 @@ class Conversation:
         self._failing = False
         self._answers = 0
         """Replies to the caller that were begun for good."""
-        self._reach = Reach(voip, self.failed)
+        self.reach: Reach = Reach(voip, self.failed)
+        """What opens a provider, or gives it something, waits until the phone at the other end rings."""
         self._closed = False
         self._over = False
         """CallEnded was noted: nothing comes after it."""
@@ -259,7 +260,7 @@ class Conversation:
         voip.on(VoIP.STREAMING_STOPPED, self._on_streaming_stopped)
         voip.on(VoIP.ENDED, self._on_ended)
         if self._llm is not None and self._realtime is None:
-            self.when_reached(self._llm.warm)
+            self.reach.when_reached(self._llm.warm)
         if self._record is not None and voip.state == "live":
             self._record.begin()
         if voip.end is not None:
@@ -279,7 +280,7 @@ class Conversation:
             diversion, self._diversion = self._diversion, None
             diversion.let_go()
         self.history.watcher = None
-        self._reach.close()
+        self.reach.close()
         self._ledger.close()
         self.keypad.close()
         self._toolbox.changed = None
@@ -646,10 +647,6 @@ class Conversation:
             logger.debug("call %s: no last words came", self.voip.metadata.call_id)
 
     # -- calls that are placed --------------------------------------------------------------------
-
-    def when_reached(self, action: Callable[[], object]) -> None:
-        """Do it now, or when the phone at the other end rings."""
-        self._reach.when_reached(action)
 
     def _on_progress(self, progress: CallProgress) -> None:
         self.happened(ev.CallProgressed, state=progress.state, carrier_call_id=progress.carrier_call_id)

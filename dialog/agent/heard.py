@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, repeat
 from math import inf
 
 from dialog.agent.alignment import Clock, Letters, Unit, find_units, runs_of, word_end
@@ -30,12 +30,12 @@ _WEIGHT = 1.1
 
 _MARKS = " \t\n.!?\u2026\"')]\u00bb\u201d\u2019\u3002\uff01\uff1f\u300d\u300f"
 
-# How much longer than a letter it takes to say these, in letters: what estimates go by.
+# How long it takes to say these, in letters: what estimates go by.
 _LONG = {
-    **dict.fromkeys("0123456789", 3.0),
-    **dict.fromkeys(",;:\u2013\u2014", 2.0),
-    **dict.fromkeys(".!?\u2026\n", 5.0),
-    **dict.fromkeys("$%&@+=#\u20ac\u00a3", 6.0),
+    **dict.fromkeys("0123456789", 4.0),
+    **dict.fromkeys(",;:\u2013\u2014", 3.0),
+    **dict.fromkeys(".!?\u2026\n", 6.0),
+    **dict.fromkeys("$%&@+=#\u20ac\u00a3", 7.0),
 }
 
 
@@ -277,9 +277,8 @@ class HeardMap:
             return
         self._looked_at = self._taken
         self._version += 1
-        self._weights += accumulate(
-            (1.0 + _LONG.get(char, 0.0) for char in self._spoken[len(self._weights) - 1 :]), initial=self._weights.pop()
-        )
+        new = self._spoken[len(self._weights) - 1 :]
+        self._weights += accumulate(map(_LONG.get, new, repeat(1.0)), initial=self._weights.pop())
         self._units = find_units(self._spoken, runs_of(self._pieces))
 
     def _anchor(self, place: int, at_ms: float) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Protocol
 from uuid import UUID
 
 from dialog.agent.history import History
+from dialog.agent.reach import Reach
 from dialog.agent.settings import AgentSettings
 from dialog.agent.speakers import Speakers
 from dialog.agent.speech import Part
@@ -27,6 +28,7 @@ class Host(Protocol):
     settings: AgentSettings
     history: History
     speakers: Speakers
+    reach: Reach
 
     def infer(self, message: Message[str]) -> AsyncIterator[str] | Coroutine[Any, Any, None]:
         """The agent's ``inference``."""
@@ -42,10 +44,6 @@ class Host(Protocol):
 
     def stt_ready(self, stt: STT) -> None:
         """``stt`` is about to be opened."""
-        ...
-
-    def when_reached(self, action: Callable[[], object]) -> None:
-        """Do what opens a provider, or gives it something: once the phone at the other end rings."""
         ...
 
     def caller_spoke(self, edge: SpeechEdge) -> None: ...  # noqa: D102

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, ref
 from dialog.agent.draft import Draft
 from dialog.agent.driver import as_failure
 from dialog.agent.heard import SpeechRate
+from dialog.agent.reach import Reach
 from dialog.agent.scribe import Scribe
 from dialog.agent.settings import AgentSettings
 from dialog.agent.shaping import shaper_for
@@ -47,7 +48,7 @@ class Mouth:
         opened: Told of every part that may sound, before any audio of it.
         spoke: Told of everything that goes to the line.
         scribe: Writes down what goes there, before it does.
-        when_reached: Says when the voice may be opened, and given text.
+        reach: Knows when the voice may be opened, and given text.
     """
 
     __slots__ = (
@@ -55,13 +56,13 @@ class Mouth:
         "_failed",
         "_opened",
         "_rate",
+        "_reach",
         "_scribe",
         "_settings",
         "_spent",
         "_spoke",
         "_thinking",
         "_voip",
-        "_when_reached",
         "model_format",
         "turns",
         "voices",
@@ -77,7 +78,7 @@ class Mouth:
         opened: Callable[[Turn, Part], None],
         spoke: Callable[[Message[bytes]], None],
         scribe: Scribe,
-        when_reached: Callable[[Callable[[], object]], None],
+        reach: Reach,
     ) -> None:
         self._voip = voip
         self._scribe = scribe
@@ -86,8 +87,8 @@ class Mouth:
         self._failed = failed
         self._opened = opened
         self._spoke = spoke
-        self._when_reached = when_reached
-        self.voices: Voices = Voices(voip, tts, self, when_reached=when_reached)
+        self._reach = reach
+        self.voices: Voices = Voices(voip, tts, self, when_reached=reach.when_reached)
         self.model_format: AudioFormat = voip.audio_format
         """What a model that speaks by itself makes."""
         self.turns: dict[UUID, Turn] = {}
@@ -138,13 +139,12 @@ class Mouth:
             if (turn := known()) is not None:
                 turn.stamp("first_text", self._clock.now())
 
-        when_reached = self._when_reached
         queue = SpeechQueue(
             uuid,
             new_part=self._new_part,
             opened=opened,
             tell=tell,
-            post=lambda message: when_reached(partial(self._say, message)),
+            post=self._say if self._reach.reached else self._say_when_reached,
             play=play,
             gate=self._gate,
             first=self._spent.get(uuid, 0),
@@ -225,6 +225,9 @@ class Mouth:
         self._opened(turn, part)
 
     # -- text to the voice, audio to the line -----------------------------------------------------
+
+    def _say_when_reached(self, message: Message[str]) -> None:
+        self._reach.when_reached(partial(self._say, message))
 
     def _say(self, message: Message[str]) -> None:
         try:

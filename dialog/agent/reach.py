@@ -29,9 +29,14 @@ class Reach:
         if not self._reached:
             voip.on(VoIP.PROGRESS, self._on_progress)
 
+    @property
+    def reached(self) -> bool:
+        """Whether what :meth:`when_reached` is given is done at once from now on."""
+        return self._reached and not self._waiting
+
     def when_reached(self, action: Callable[[], object]) -> None:
         """Do it now, or once the phone rings; then what it raises is told of as a failure."""
-        if self._reached and not self._waiting:
+        if self.reached:
             action()
         else:
             self._waiting.append(action)

@@ -485,39 +485,37 @@ class SpeechQueue:
             return  # a voice that answers at once may bring us here again
         self._pumping = True
         try:
-            self._pump()
+            while self._next < len(self.parts) and self._pump(self.parts[self._next]):
+                continue
         finally:
             self._pumping = False
 
-    def _pump(self) -> None:
-        while self._next < len(self.parts):
-            part = self.parts[self._next]
-            voice = part.options.voice
-            while part.pending:
-                own = part.options.model
-                if not own and not 0 < self._sentence < _LONG_SENTENCE and not self._gate():
-                    return
-                piece = part.pending.popleft()
-                part.heard_map.post(piece)
-                part.posted_chars += len(piece.spoken)
-                self._spend(part, piece.end)
-                self._sentence = 0 if piece.ends_sentence else self._sentence + len(piece.spoken)
-                if self.on_text is not None and not part.options.filler:
-                    on_text, self.on_text = self.on_text, None
-                    on_text()
-                if not own:
-                    self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken, voice=voice))
-            if part.recording is not None and not self._play(part):
-                return
-            if not part.sealed:
-                return
-            self._spend(part, part.chars)  # the last of it may not be spoken at all
-            self._next += 1
-            self._sentence = 0
-            if not part.posted_done:
-                part.posted_done = True
-                if not part.options.model:
-                    self._post(Message(uuid=self.turn, part=part.number, data="", done=True, voice=voice))
+    def _pump(self, part: Part) -> bool:
+        """Give the voice what it may have of a part; whether that was all."""
+        own, voice = part.options.model, part.options.voice
+        while part.pending:
+            if not own and not 0 < self._sentence < _LONG_SENTENCE and not self._gate():
+                return False
+            piece = part.pending.popleft()
+            part.heard_map.post(piece)
+            part.posted_chars += len(piece.spoken)
+            self._spend(part, piece.end)
+            self._sentence = 0 if piece.ends_sentence else self._sentence + len(piece.spoken)
+            if self.on_text is not None and not part.options.filler:
+                on_text, self.on_text = self.on_text, None
+                on_text()
+            if not own:
+                self._post(Message(uuid=self.turn, part=part.number, data=piece.spoken, voice=voice))
+        if (part.recording is not None and not self._play(part)) or not part.sealed:
+            return False
+        self._spend(part, part.chars)  # the last of it may not be spoken at all
+        self._next += 1
+        self._sentence = 0
+        if not part.posted_done:
+            part.posted_done = True
+            if not own:
+                self._post(Message(uuid=self.turn, part=part.number, data="", done=True, voice=voice))
+        return True
 
     def silence(self, part: Part) -> None:
         """Take no more text for a part and forget what the voice was not given."""

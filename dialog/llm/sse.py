@@ -68,8 +68,7 @@ class SSEParser:
         *lines, rest = data.split(b"\n")
         self._rest = rest + held
         events: list[ServerSentEvent] = []
-        for line in lines:
-            self._line(line, events)
+        self._take(lines, events)
         self._check(self._size + len(self._rest))
         return events
 
@@ -80,27 +79,27 @@ class SSEParser:
         stream was complete is for its reader to decide.
         """
         events: list[ServerSentEvent] = []
-        for line in (self._rest.removesuffix(b"\r"), b""):
-            self._line(line, events)
+        self._take([self._rest.removesuffix(b"\r"), b""], events)
         self._rest = b""
         return events
 
-    def _line(self, line: bytes, events: list[ServerSentEvent]) -> None:
-        if not line:
-            if self._data:
-                data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-                events.append(ServerSentEvent(data, self._event))
-                self._data = []
-            self._event = ""
-            self._size = 0
-            return
-        name, _, value = line.partition(b":")  # a comment has an empty name
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            self._data.append(value)
-            self._size += len(value)
-        elif name == b"event":
-            self._event = value.decode("utf-8", "replace")
+    def _take(self, lines: list[bytes], events: list[ServerSentEvent]) -> None:
+        for line in lines:
+            if not line:
+                if self._data:
+                    data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                    events.append(ServerSentEvent(data, self._event))
+                    self._data = []
+                self._event = ""
+                self._size = 0
+                continue
+            name, _, value = line.partition(b":")  # a comment has an empty name
+            value = value.removeprefix(b" ")
+            if name == b"data":
+                self._data.append(value)
+                self._size += len(value)
+            elif name == b"event":
+                self._event = value.decode("utf-8", "replace")
 
     def _check(self, size: int) -> None:
         if size > self._limit:

@@ -129,11 +129,12 @@ class HttpReply:
         self._error = error
         self._wake()
 
-    async def _news(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """Done when something has come."""
         if self._error is not None:
             raise self._error
         self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

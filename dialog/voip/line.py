@@ -266,8 +266,7 @@ class Line:
             if CallScope.current() is self._scope:
                 self._act(ops)
             else:
-                with self._scope.entered():
-                    self._act(ops)
+                self._scope.run(self._act, ops)
         if self._pacer is None and self._playout.deadline is not None:
             self._pacer = Pacer.of(self._clock)
             self._pacer.add(self)

@@ -239,10 +239,10 @@ class Playout:
         """Add a piece to its part. What comes for a part that has ended is dropped."""
         ops: list[LineOp] = []
         key = (message.uuid, message.part)
-        if key in self.tombstones:
-            return ops
         part = self._parts.get(key)
         if part is None:
+            if key in self.tombstones:
+                return ops
             part = Part(key)
             self._parts[key] = part
         if self._closed:
@@ -348,7 +348,7 @@ class Playout:
         if flushed is not None:
             self._late_echo(*flushed, now, ops)
             return ops
-        if self._closed or not any(mark.name == name for mark in self._marks):
+        if self._closed or name not in [mark.name for mark in self._marks]:
             return ops
         found = False
         while not found:
@@ -406,7 +406,7 @@ class Playout:
         if due is None or now < due - EARLY_S:
             return ops
         self._changed = True
-        while self._marks and now >= self._marks[0].due + self._line.buffer_s + _PATIENCE_S:
+        while self._marks and (late := now - self._marks[0].due - _PATIENCE_S) >= 0 and late >= self._line.buffer_s:
             self._confirm(self._marks.popleft(), ops, confirmed=False)
         self._fill(now, ops)
         if self._beginning or now >= self._progress_at + _PROGRESS_S - EARLY_S:
@@ -614,7 +614,7 @@ class Playout:
             uuid=part.key[0],
             part=part.key[1],
             state=state,
-            heard_ms=self._format.ms(part.heard),
-            queued_ms=self._format.ms(part.size - part.heard),
+            heard_ms=part.heard * 1000.0 / self._rate,
+            queued_ms=(part.size - part.heard) * 1000.0 / self._rate,
             confirmed=confirmed,
         )

@@ -176,9 +176,13 @@ class VoIP(Participant):
 
     def post(self, message: Message[bytes]) -> None:
         """Queue audio of a part and return; before media flows it is kept for the first stream."""
-        if self._disposed or self._state == "ended" or (message.uuid, message.part) in self._final_parts:
+        if self._disposed or self._state == "ended":
             return
-        parts = self._open_parts.setdefault(message.uuid, {})
+        parts = self._open_parts.get(message.uuid)
+        if parts is None or message.part not in parts:
+            if (message.uuid, message.part) in self._final_parts:
+                return
+            parts = self._open_parts.setdefault(message.uuid, {})
         parts[message.part] = message.done
         self._link.post(message)
 
