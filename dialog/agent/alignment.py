@@ -82,18 +82,19 @@ class Clock:
         self._places = [place for place, _ in anchors]
         self._times = [at_ms for _, at_ms in anchors]
         self._weights = weights
+        self._last, self._last_ms = anchors[-1]
         self._ms_each, self._pause_from_ms, self._pause_ms = tail
 
     def at(self, place: int) -> float:
         """Milliseconds of the part's audio at which ``place`` is reached; they rise with it."""
-        index = bisect_right(self._places, place) - 1
-        start_ms = self._times[index]
-        done = self._weights[place] - self._weights[self._places[index]]
-        if index + 1 < len(self._places):
-            whole = self._weights[self._places[index + 1]] - self._weights[self._places[index]]
-            return start_ms + (self._times[index + 1] - start_ms) * done / whole
-        at_ms = start_ms + done * self._ms_each
-        return at_ms + self._pause_ms if at_ms > self._pause_from_ms else at_ms
+        weights = self._weights
+        if place >= self._last:
+            at_ms = self._last_ms + (weights[place] - weights[self._last]) * self._ms_each
+            return at_ms + self._pause_ms if at_ms > self._pause_from_ms else at_ms
+        after = bisect_right(self._places, place)
+        start, end, start_ms = self._places[after - 1], self._places[after], self._times[after - 1]
+        share = (weights[place] - weights[start]) / (weights[end] - weights[start])
+        return start_ms + (self._times[after] - start_ms) * share
 
 
 def runs_of(pieces: Iterable[Piece]) -> list[Run]:

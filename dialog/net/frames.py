@@ -51,6 +51,7 @@ _KNOWN: Final = frozenset((_CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _SHORT: Final = Struct(">BB").pack
 _MEDIUM: Final = Struct(">BBH").pack
 _LONG: Final = Struct(">BBQ").pack
+_HEAD: Final = Struct(">HH").unpack_from
 _MASK: Final = Struct(">I").pack
 _CODES: Final = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 """Codes that may travel; 3000 to 4999 belong to applications."""
@@ -104,11 +105,26 @@ class FrameReader:
         max_message: Largest message in bytes, its fragments together.
     """
 
-    __slots__ = ("_buffer", "_fragments", "_masked", "_max", "_need", "_opcode", "_receive", "_stopped")
+    __slots__ = (
+        "_buffer",
+        "_fragments",
+        "_head",
+        "_masked",
+        "_max",
+        "_need",
+        "_opcode",
+        "_receive",
+        "_stopped",
+        "_usual",
+    )
 
     def __init__(self, receive: Callable[[int, str | bytes], object], *, masked: bool, max_message: int) -> None:
         self._receive = receive
         self._masked = masked
+        self._usual = 0x81FE if masked else 0x817E
+        """How a text begins whose length is in the next two bytes …"""
+        self._head = 8 if masked else 4
+        """… and where its payload begins."""
         self._max = max_message
         self._buffer = bytearray()
         """The beginning of a frame."""
@@ -149,6 +165,18 @@ class FrameReader:
     def _read(self, data: bytes) -> None:
         start, size, masked = 0, len(data), self._masked
         while start < size and not self._stopped:
+            if size - start >= 8:  # most are whole texts of more than 125 bytes
+                kind, length = _HEAD(data, start)
+                at = start + self._head
+                end = at + length
+                if kind == self._usual and end <= size and length <= self._max and not self._opcode:
+                    payload: bytes | bytearray = data[at:end]
+                    if masked:
+                        payload = bytearray(payload)
+                        _mask_in_place(data[at - 4 : at], payload)
+                    start = end
+                    self._receive(TEXT, _text(payload))
+                    continue
             at = start + 2
             if at > size:
                 self._keep(data, start, 2)
@@ -173,7 +201,7 @@ class FrameReader:
             if end > size:
                 self._keep(data, start, end - start)
                 return
-            payload: bytes | bytearray = data[at:end]
+            payload = data[at:end]
             if masked:
                 payload = bytearray(payload)
                 _mask_in_place(data[at - 4 : at], payload)

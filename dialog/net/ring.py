@@ -35,8 +35,8 @@ class AudioRing:
         "_from_ms",
         "_ms_per_byte",
         "_pieces",
+        "_room",
         "_sample_bytes",
-        "_size",
         "_uuid",
         "end_ms",
         "keep_ms",
@@ -54,8 +54,8 @@ class AudioRing:
         """Of the block that is not complete yet."""
         self._at_ms = 0.0
         """Where that block begins."""
-        self._size = 0
-        """Bytes of it."""
+        self._room = 0
+        """Bytes that it may still take."""
         self._from_ms = -inf
         """What was before this is forgotten."""
         self._uuid = UUID(int=0)
@@ -71,12 +71,13 @@ class AudioRing:
 
     def append(self, message: Message[bytes]) -> None:
         """Keep a message's audio, and forget what is older than ``keep_ms``."""
-        data, at_ms, size = message.data, message.at_ms, self._size
-        if not 0 < size < self._block_bytes or abs(at_ms - self._at_ms - size * self._ms_per_byte) >= _SAME_MS:
+        data, at_ms = message.data, message.at_ms
+        if self._room <= 0 or not -_SAME_MS < at_ms - self.end_ms < _SAME_MS:
             self._begin(message)
+        size = len(data)
         self._pieces.append(data)
-        self._size += len(data)
-        self.end_ms = at_ms + len(data) * self._ms_per_byte
+        self._room -= size
+        self.end_ms = at_ms + size * self._ms_per_byte
 
     def release(self, safe_ms: float) -> None:
         """Forget the audio before ``safe_ms``: what it said will not be revised."""
@@ -102,8 +103,8 @@ class AudioRing:
             self._blocks.append((self._at_ms, b"".join(self._pieces)))
             self._from_ms = self._kept_from_ms()
             self._pieces.clear()
-            self._size = 0
             self._forget()
+        self._room = self._block_bytes
         self._at_ms = message.at_ms
         self._uuid = message.uuid
 
@@ -114,9 +115,9 @@ class AudioRing:
         blocks, ms_per_byte, from_ms = self._blocks, self._ms_per_byte, self._from_ms
         while blocks and blocks[0][0] + len(blocks[0][1]) * ms_per_byte <= from_ms:
             blocks.popleft()
-        if self._pieces and self.end_ms <= from_ms:
+        if self.end_ms <= from_ms:
             self._pieces.clear()
-            self._size = 0
+            self._room = 0
 
     def _offset(self, ms: float, size: int) -> int:
         """Bytes of a block of ``size`` that last ``ms``, in whole samples."""

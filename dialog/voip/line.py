@@ -181,13 +181,14 @@ class Line:
             with self._scope.entered():
                 self.receive_audio(data, timestamp_ms)
             return
+        at_ms = self._offset_ms + self._skipped_ms + self._bytes * self._ms_per_byte
         if timestamp_ms is not None:
             if self._first_timestamp is None:
                 self._first_timestamp = timestamp_ms
-            gap = timestamp_ms - self._first_timestamp - self._bytes * self._ms_per_byte - self._skipped_ms
+            gap = timestamp_ms - self._first_timestamp - at_ms + self._offset_ms
             if gap >= _MIN_GAP_MS:
                 self._fill_gap(gap)
-        at_ms = self._offset_ms + self._bytes * self._ms_per_byte + self._skipped_ms
+                at_ms = self.at_ms
         self._bytes += len(data)
         if self._taps:
             self._tell_taps(lambda tap: tap.caller(at_ms, data))
