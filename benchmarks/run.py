@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,14 +99,16 @@ def prefer(pid: int) -> None:
 class Server:
     """A server process on core 0."""
 
-    def __init__(self, script: str, urls: dict[str, str], *, stall: bool = False) -> None:
+    def __init__(
+        self, script: str, urls: dict[str, str], *, stall: bool = False, arguments: Sequence[str] = ()
+    ) -> None:
         environment = os.environ | urls | {"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": AUTH_TOKEN}
         environment["PYTHONPATH"] = str(HERE.parent)
         environment.pop("BENCH_STALL", None)
         if stall:
             environment["BENCH_STALL"] = "1"
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / script)],
+            [sys.executable, str(HERE / script), *arguments],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
