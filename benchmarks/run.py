@@ -163,10 +163,10 @@ class Load:
 
 
 @asynccontextmanager
-async def serving(script: str, *, stall: bool = False, world: World | None = None):
+async def serving(script: str, *, stall: bool = False, world: World | None = None, arguments: Sequence[str] = ()):
     world = world or World()
     await world.open()
-    server = await asyncio.to_thread(Server, script, world.urls, stall=stall)
+    server = await asyncio.to_thread(Server, script, world.urls, stall=stall, arguments=arguments)
     try:
         yield world, server
     finally:

@@ -19,27 +19,25 @@ import uvloop
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from emulators import World, settle  # noqa: E402
-from run import SERVERS, Server, isolate  # noqa: E402
+from emulators import settle  # noqa: E402
+from run import SERVERS, isolate, serving  # noqa: E402
 
 
 async def steps_of(script: str, *, calls: int, seconds: float, turn_s: float) -> dict[str, float]:
     """Steps of each function, per second of a call."""
-    world = World()
-    await world.open()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "steps.json"
-        server = await asyncio.to_thread(Server, "steps_host.py", world.urls, arguments=[str(HERE / script), str(out)])
-        callers = await settle(world, server.url, calls, first=1, over_s=1.0, barge_in=True, turn_s=turn_s, turns=None)
-        await asyncio.sleep(3.0)
-        os.kill(server.process.pid, signal.SIGUSR1)
-        await asyncio.sleep(seconds)
-        os.kill(server.process.pid, signal.SIGUSR2)
-        for caller in callers:
-            caller.hang_up()
-        await asyncio.sleep(0.5)
-        await asyncio.to_thread(server.stop)
-        await world.close()
+        async with serving("steps_host.py", arguments=[str(HERE / script), str(out)]) as (world, server):
+            callers = await settle(
+                world, server.url, calls, first=1, over_s=1.0, barge_in=True, turn_s=turn_s, turns=None
+            )
+            await asyncio.sleep(3.0)
+            os.kill(server.process.pid, signal.SIGUSR1)
+            await asyncio.sleep(seconds)
+            os.kill(server.process.pid, signal.SIGUSR2)
+            for caller in callers:
+                caller.hang_up()
+            await asyncio.sleep(0.5)
         found = json.loads(out.read_text())
     if world.figures.failed or world.figures.unanswered:
         raise SystemExit(f"{script}: calls failed or were not answered: the machine is too slow for these figures")

@@ -140,7 +140,7 @@ class Draft:
 
     def say(self, part: int, text: str) -> None:
         """Append source text to ``part``; after the end of the draft it is ignored."""
-        if not text or self._state != "open":
+        if not text or not self.open:
             return
         last = self._nodes[-1] if self._nodes else None
         if isinstance(last, _Said) and last.part == part:

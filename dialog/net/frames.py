@@ -192,9 +192,7 @@ class FrameReader:
                     self._keep(data, start, 2 + width)
                     return
                 length = int.from_bytes(data[at - width : at])
-            text = first == 0x81 and not self._opcode and length <= self._max
-            if not text:
-                self._check(first, length)
+            self._check(first, length)
             if masked:
                 at += 4
             end = at + length
@@ -206,10 +204,7 @@ class FrameReader:
                 payload = bytearray(payload)
                 _mask_in_place(data[at - 4 : at], payload)
             start = end
-            if text:
-                self._receive(TEXT, _text(payload))
-            else:
-                self._take(first, bytes(payload))
+            self._take(first, bytes(payload))
 
     def _keep(self, data: bytes, start: int, need: int) -> None:
         self._buffer += data[start:]

@@ -13,7 +13,9 @@ from dialog.message import AudioFormat, Message
 __all__ = ["AudioRing", "StreamTime"]
 
 _BLOCK_MS = 200.0
+"""Frames of so much audio are kept as one piece."""
 _FRAME_MS = 20.0
+"""Services that have to hear it again get it in pieces as long as a carrier's."""
 _SKEW_MS = 1000.0
 """Services count a little more or less than they were sent: silence of their own, what a message still holds."""
 _SAME_MS = 1.0
@@ -23,8 +25,7 @@ _SAME_MS = 1.0
 class AudioRing:
     """Caller audio since the last :meth:`release`: the newest ``keep_ms`` of it, and always the last message.
 
-    Frames are put together: if each of them were kept for seconds, a hundred calls would make and forget objects in
-    memory that nobody has touched for long, and wait for it each time.
+    Frames are put together, ten to a block: kept one by one, each would be three objects for as long.
     """
 
     __slots__ = (

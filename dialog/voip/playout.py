@@ -406,7 +406,7 @@ class Playout:
         if due is None or now < due - EARLY_S:
             return ops
         self._changed = True
-        while self._marks and (late := now - self._marks[0].due - _PATIENCE_S) >= 0 and late >= self._line.buffer_s:
+        while self._marks and now >= self._marks[0].due + self._line.buffer_s + _PATIENCE_S:
             self._confirm(self._marks.popleft(), ops, confirmed=False)
         self._fill(now, ops)
         if self._beginning or now >= self._progress_at + _PROGRESS_S - EARLY_S:
@@ -614,7 +614,7 @@ class Playout:
             uuid=part.key[0],
             part=part.key[1],
             state=state,
-            heard_ms=part.heard * 1000.0 / self._rate,
-            queued_ms=(part.size - part.heard) * 1000.0 / self._rate,
+            heard_ms=self._format.ms(part.heard),
+            queued_ms=self._format.ms(part.size - part.heard),
             confirmed=confirmed,
         )
