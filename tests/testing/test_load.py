@@ -566,7 +566,8 @@ async def test_the_command_refuses_what_it_does_not_understand_before_it_dials(d
 
 async def test_ctrl_c_lets_the_callers_hang_up_and_prints_what_there_is(desk, tmp_path):
     code, out, error = await dialog_load(desk, tmp_path, "--calls", "2", "--turns", "-1", interrupt=True)
-    assert (code, error) == (0, "")
+    assert code in (0, TOO_BUSY), "what it measured is not what this is about"
+    assert error == ""
     assert "stopped before its end" in out
     assert desk.stops == 2
     assert "stopped before its end" in (tmp_path / "load.html").read_text()
