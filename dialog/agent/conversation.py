@@ -693,15 +693,7 @@ class Conversation:
 
     def caller_said(self, utterance: Utterance, *, final: bool) -> None:
         """The caller says, or has said, something."""
-        self._notice(
-            ev.CallerSaid,
-            turn=utterance.uuid,
-            text=utterance.data,
-            final=final,
-            start_ms=utterance.at_ms,
-            end_ms=utterance.end_ms,
-            speaker=", ".join(utterance.speakers),
-        )
+        self._notice(_said, utterance=utterance, final=final)
 
     def decided(self, decision: sig.Decision) -> None:
         """Turn taking decided something."""
@@ -895,3 +887,16 @@ class Conversation:
             return await self.keypad.collect(
                 max_digits=max_digits, terminator=terminator, timeout_s=timeout_s, between_s=between_s
             )
+
+
+def _said(*, seq: int, at_s: float, utterance: Utterance, final: bool) -> ev.CallerSaid:
+    return ev.CallerSaid(
+        seq=seq,
+        at_s=at_s,
+        turn=utterance.uuid,
+        text=utterance.data,
+        final=final,
+        start_ms=utterance.at_ms,
+        end_ms=utterance.end_ms,
+        speaker=", ".join(utterance.speakers),
+    )

@@ -31,7 +31,7 @@ class Decider:
         self._carry_out = carry_out
         self._signals: list[sig.Signal] = []
         self._feeding = False
-        self._arming: asyncio.Handle | None = None
+        self._arming = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._stopped = False
@@ -50,21 +50,21 @@ class Decider:
                     self._carry_out(decision)
         finally:
             self._feeding = False
-        # When to look again is found out once for all that happens now, and what was decided goes first: a
-        # caller waits for it.
-        if self._arming is not None:
-            self._arming.cancel()
-        self._arming = asyncio.get_running_loop().call_soon(self._arm)
+        if not self._arming:
+            # When to look again is found out once for all that happens now, and what was decided goes first: a
+            # caller waits for it.
+            self._arming = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._arm)
 
     def stop(self) -> None:
         """Take in nothing more."""
         self._stopped = True
-        for handle in (self._arming, self._timer):
-            if handle is not None:
-                handle.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _arm(self) -> None:
-        self._arming = None
+        self._arming = False
         deadline = None if self._stopped else self.taking.deadline
         if deadline == self._timer_at:
             return

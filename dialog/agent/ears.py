@@ -103,6 +103,7 @@ class Ears:
         "_leaving",
         "_local",
         "_make_vad",
+        "_ms_per_byte",
         "_played",
         "_ready",
         "_silence",
@@ -137,6 +138,7 @@ class Ears:
         """``ready`` is told of every STT before it is opened; ``when_reached`` says when that may be."""
         self._voip = voip
         self._clock = voip.clock
+        self._ms_per_byte = voip.audio_format.ms(1)
         self._stt = stt
         self._hearing = hearing
         self._spawn = spawn
@@ -193,7 +195,7 @@ class Ears:
         last = self._last
         if last is None:
             return self._caught_up_ms
-        end_ms = last.at_ms + self.audio_format.ms(len(last.data))
+        end_ms = last.at_ms + len(last.data) * self._ms_per_byte
         return end_ms if self._caught_up_ms is None else max(end_ms, self._caught_up_ms)
 
     def start(self) -> None:

@@ -90,7 +90,8 @@ class Bridge:
         """A wait begins, or goes on with something else: for ``waited``, or for the model."""
         self._cancel()
         self._waited = waited
-        self._look()
+        if waited or self._left:
+            self._look()
 
     def stop(self) -> None:
         """The wait is over: the answer comes. The next one begins anew."""

@@ -168,6 +168,7 @@ class History:
         """
         if self._own(draft):
             draft.end("committed", heard)
+            draft.own_items(asking=False)  # made now: while they are made for the next request, a caller waits
             self.version += 1
             self._tell(draft)
             self._forget()

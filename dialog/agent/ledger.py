@@ -44,6 +44,8 @@ class Ledger:
         self._voip = voip
         self._clock = voip.clock
         self._journal = voip.journal
+        self.kept: bool = self._journal is not None
+        """Somebody writes down what happens, in the order in which it is noted."""
         self.since: float = self._clock.now() - _elapsed_s(voip, checkpoint)
         """When an agent took the call, on the call's clock."""
         self._seq = _next.get(voip, 0) if checkpoint is None else checkpoint.seq
@@ -62,11 +64,6 @@ class Ledger:
     def elapsed_s(self) -> float:
         """Seconds since an agent took the call."""
         return self._clock.now() - self.since
-
-    @property
-    def kept(self) -> bool:
-        """Somebody writes down what happens, in the order in which it is noted."""
-        return self._journal is not None
 
     def note(self, event: Callable[..., J], /, *, now: float | None = None, **fields: Any) -> J:
         """Make an event, or an entry for the journal alone, with its number and time: ``now``, on the call's clock."""

@@ -23,12 +23,13 @@ class Patience:
         seconds: That, as the user knows it.
     """
 
-    __slots__ = ("_cancelling", "_loop", "_real_s", "_running", "_task", "_timer", "_what", "expired")
+    __slots__ = ("_cancelling", "_loop", "_real_s", "_running", "_seconds", "_task", "_timer", "_what", "expired")
 
     def __init__(self, running: list[Patience], real_s: float, what: str, seconds: float) -> None:
         self._running = running
         self._real_s = real_s
-        self._what = f"{what} for {seconds:g} s"
+        self._what = what
+        self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.Handle | None = None
         self.expired: bool = False
@@ -58,7 +59,7 @@ class Patience:
             return
         ours = self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
         if ours or isinstance(error, TimeoutError):  # what it interrupted has made one of its own of it
-            raise UserCodeError(self._what) from error
+            raise UserCodeError(f"{self._what} for {self._seconds:g} s") from error
 
     def move(self, until: float) -> None:
         """Expire at ``until``, on the loop's clock."""

@@ -183,6 +183,10 @@ class ResponseReader:
             raise BadResponseError(f"the answer is encoded as {encoding[:50]!r}, which was not asked for")
 
     def _read_chunks(self, data: bytes) -> bytes:
+        if not self._left and not self._between and not self._buffer and self._trailers < 0:
+            only = _only_chunk(data)  # who streams a text sends it piece by piece
+            if only is not None:
+                return only
         data = self._buffer + data
         pieces: list[bytes] = []
         at = 0
@@ -241,3 +245,12 @@ class ResponseReader:
         if self._inflate.unconsumed_tail:
             raise BadResponseError(f"{len(body)} bytes of the answer are decompressed more than {_MAX_INFLATED}")
         return plain
+
+
+def _only_chunk(data: bytes) -> bytes | None:
+    """What ``data`` holds, if it is one chunk of a body, whole and with nothing behind it."""
+    line, _, rest = data.partition(b"\r\n")
+    if not 0 < len(line) < 16 or line.strip(_HEX):
+        return None
+    size = int(line, 16)
+    return rest[:size] if size and len(rest) == size + 2 and rest.endswith(b"\r\n") else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from uuid import UUID
 
@@ -195,12 +195,18 @@ class StreamTime:
         """As :meth:`begins_at`, for what ends at ``position_s``."""
         return self.to_call(self._nearest(position_s * 1000.0), end=True)
 
-    def span(self, start_s: float, end_s: float) -> tuple[float, float]:
-        """:meth:`begins_at` of ``start_s`` and :meth:`ends_at` of ``end_s``."""
-        if len(self._from) == 1 and 0.0 <= start_s <= end_s and end_s * 1000.0 <= self._sent_ms:
-            offset = self._offset[0]
-            return start_s * 1000.0 + offset, end_s * 1000.0 + offset
-        return self.begins_at(start_s), self.ends_at(end_s)
+    def spans(self, spans_s: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """:meth:`begins_at` of the start, and :meth:`ends_at` of the end, of each."""
+        if len(self._from) == 1:
+            offset, sent_s = self._offset[0], self._sent_ms / 1000.0
+            spans_ms = [
+                (start_s * 1000.0 + offset, end_s * 1000.0 + offset)
+                for start_s, end_s in spans_s
+                if 0.0 <= start_s <= end_s <= sent_s
+            ]
+            if len(spans_ms) == len(spans_s):
+                return spans_ms
+        return [(self.begins_at(start_s), self.ends_at(end_s)) for start_s, end_s in spans_s]
 
     def _nearest(self, position_ms: float) -> float:
         if 0.0 <= position_ms <= self._sent_ms:

@@ -187,14 +187,19 @@ class DeepgramSTT(StreamingSTT):
     def _results(self, event: _Event) -> None:
         channel = event.channel if isinstance(event.channel, _Channel) else _Channel()
         heard = channel.alternatives[0] if channel.alternatives else _Alternative()
-        span = self._sent.time.span
-        words: list[Word] = []
-        for word in heard.words:
-            start_ms, end_ms = span(word.start, word.end)
-            speaker = speaker_name(word.speaker)
-            text = word.punctuated_word or word.word
-            words.append(Word(text=text, start_ms=start_ms, end_ms=end_ms, confidence=word.confidence, speaker=speaker))
-        start_ms, end_ms = span(event.start, event.start + event.duration)
+        spans_s = [(word.start, word.end) for word in heard.words]
+        spans_s.append((event.start, event.start + event.duration))
+        *of_words, (start_ms, end_ms) = self._sent.time.spans(spans_s)
+        words = [
+            Word(
+                text=word.punctuated_word or word.word,
+                start_ms=begins_ms,
+                end_ms=ends_ms,
+                confidence=word.confidence,
+                speaker=None if word.speaker is None else speaker_name(word.speaker),
+            )
+            for word, (begins_ms, ends_ms) in zip(heard.words, of_words, strict=True)
+        ]
         segment = Segment(
             text=heard.transcript.strip(),
             start_ms=start_ms,

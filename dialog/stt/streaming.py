@@ -221,11 +221,10 @@ class StreamingSTT(TellingSTT):
 
     # What a provider reports.
 
-    def _segment(self, segment: Segment, *, final: bool, last: bool = False) -> None:
+    def _told_twice(self, segment: Segment) -> None:
         # What is heard again after a reconnection may be told again: that is our doing.
-        if final and self._is_known(segment) and segment.end_ms > self._replayed_ms:
+        if segment.end_ms > self._replayed_ms:
             self._repeated()
-        super()._segment(segment, final=final, last=last)
 
     def _finish(self, interim: bool, end_ms: float = 0.0) -> None:
         self._stop_finalizing()

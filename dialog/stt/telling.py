@@ -67,9 +67,11 @@ class TellingSTT(STT):
     def _segment(self, segment: Segment, *, final: bool, last: bool = False) -> None:
         """The segment that is being said, anew, or for good (``final``); the utterance's ``last`` one ends it."""
         if final and segment.text:
-            if self._is_known(segment):
-                return  # told twice
-            self._final_keys.append((segment.start_ms, segment.end_ms, segment.text))
+            key = (segment.start_ms, segment.end_ms, segment.text)
+            if key in self._final_keys:
+                self._told_twice(segment)
+                return
+            self._final_keys.append(key)
         utterance = self._collector.add(segment, final=final, last=last)
         if final:
             end_ms = segment.end_ms
@@ -91,9 +93,8 @@ class TellingSTT(STT):
         """Of audio that nobody needs to hear again."""
         self._ring.release(self._safe_ms)
 
-    def _is_known(self, segment: Segment) -> bool:
-        """Whether this final segment was told before."""
-        return (segment.start_ms, segment.end_ms, segment.text) in self._final_keys
+    def _told_twice(self, segment: Segment) -> None:
+        """This final segment was told before."""
 
     def _finish(self, interim: bool, end_ms: float = 0.0) -> None:
         """The utterance is over; ``interim`` words count too."""

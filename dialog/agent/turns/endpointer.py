@@ -166,9 +166,8 @@ class Endpointer:
         self._ended_at = now
         self._suggested = False
         self._judge()
-        too_long = sum(len(kept.data) for kept in self._kept) > _MAX_KEPT_CHARS
         due = self._due()
-        if complete or too_long or (not self.voice and due is not None and due <= now):
+        if complete or (not self.voice and due is not None and due <= now) or self._too_long:
             return self._release()
         return ()
 
@@ -206,6 +205,10 @@ class Endpointer:
         self._finalized_at = now
         reason = "the caller paused" if self._local else "no final utterance came"
         return Outcome([Finalize(reason)], probably=probably)
+
+    @property
+    def _too_long(self) -> bool:
+        return sum(len(kept.data) for kept in self._kept) > _MAX_KEPT_CHARS
 
     def _words_ended(self) -> None:
         self._interim = None
@@ -310,11 +313,12 @@ class Endpointer:
         return Outcome([NoTranscript(words)] if nothing else [], ended=self._release())
 
     def _release(self) -> tuple[Utterance, ...]:
+        """What was kept has ended, and nothing is being said."""
         kept = tuple(self._kept)
         self._kept.clear()
         self._stopped_at = None
         self._finalized_at = None
         self._judged = None
         self._policy = self._settings.endpointing
-        self._judge()
+        self._complete = 1.0
         return kept

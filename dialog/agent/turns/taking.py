@@ -293,9 +293,10 @@ class TurnTaking:
                 self._goodbye.goes_on(decision.turn)
             elif isinstance(decision, sig.Cut):
                 decisions += self._goodbye.refused(decision.turn)
-        if self._floor.turn != before:
-            if self._floor.turn is not None:
-                self._goodbye.begun(self._floor.turn)
+        turn = self._floor.turn
+        if turn != before:
+            if turn is not None:
+                self._goodbye.begun(turn)
                 self._endpointer.asked(self._floor.endpointing)
             # What was held has gone with its turn: the line must not stay paused for the next one …
             decisions = self._interruption.release("the turn is over") + decisions
@@ -316,5 +317,5 @@ class TurnTaking:
 
     @property
     def _quiet(self) -> bool:
-        floor = self._floor
-        return floor.free and not floor.down and not self._endpointer.busy and not self._endpointer.voice
+        endpointer, floor = self._endpointer, self._floor
+        return not endpointer.voice and not endpointer.busy and not floor.down and floor.free

@@ -41,12 +41,12 @@ FAREWELLS: tuple[str, ...] = (
 )
 """What English speakers say over a goodbye without wanting the call to go on."""
 
-_WORD = re.compile("[^\\W_]+(?:['\u2019][^\\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 def spoken(text: str) -> tuple[str, ...]:
     """The words of ``text`` without case and punctuation; a hyphen parts words."""
-    return tuple(word.replace("\u2019", "'") for word in _WORD.findall(text.lower()))
+    return tuple(_WORD.findall(text.lower().replace("\u2019", "'")))
 
 
 def joined(utterances: Sequence[Utterance]) -> str:
