@@ -74,3 +74,20 @@ def test_parsing_does_not_depend_on_how_the_bytes_were_cut(
 @given(st.lists(st.binary(max_size=30), max_size=10))
 def test_any_bytes_are_survived_and_cutting_them_changes_nothing(pieces: list[bytes]) -> None:
     assert parse(*pieces) == parse(b"".join(pieces))
+
+
+_LINES = [
+    b"data: a\n\n",
+    b"data: b\n",
+    b"\n",
+    b"event: x\n",
+    b"data: c\r\n\r\n",
+    b"data: d\r",
+    b"\xef\xbb\xbf",
+    b": no\n\n",
+]
+
+
+@given(st.lists(st.sampled_from([*_LINES, b"data: e\nid: 1\n\n", b"data: \n\n"]), max_size=8))
+def test_what_comes_line_by_line_is_what_it_is_together(pieces: list[bytes]) -> None:
+    assert parse(*pieces) == parse(b"".join(pieces))

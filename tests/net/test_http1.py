@@ -44,6 +44,24 @@ def test_a_response_is_read_however_it_is_cut(data, body, reusable, step):
     assert reader.reusable is reusable
 
 
+def test_chunks_that_come_one_by_one_are_a_body():
+    reader = ResponseReader()
+    pieces = [CHUNKED, b"5\r\nhello\r\n", b"1\r\n \r\n", b"5\r\nwo", b"rld\r\n", b"2\r\n\r\n\r\n", b"0\r\n", b"\r\n"]
+    assert [reader.feed(piece) for piece in pieces] == [b"", b"hello", b" ", b"wo", b"rld", b"\r\n", b"", b""]
+    assert reader.done
+    assert reader.reusable
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"0x2\r\n{}\r\n", b"+2\r\n{}\r\n", b"2\r\n{}xx\r\n", b"\r\n{}\r\n", b"1_0\r\n{}\r\n"]
+)
+def test_one_chunk_alone_is_checked_as_many_are(chunk):
+    reader = ResponseReader()
+    reader.feed(CHUNKED)
+    with pytest.raises(BadResponseError):
+        reader.feed(chunk)
+
+
 def test_a_body_without_a_length_ends_with_its_connection():
     reader, body = read(b"HTTP/1.1 200 OK\r\n\r\nall of it", eof=True)
     assert body == b"all of it"
