@@ -67,6 +67,13 @@ async def looks_well(page: Page, path: Path, width: int) -> None:
         assert not bad, found.generate_report()
 
 
+AT_END = (
+    "(() => { const log = document.querySelector('.log');"
+    " return log.scrollHeight - log.scrollTop - log.clientHeight < 2 && log.scrollTop > 0; })()"
+)
+"""The transcript shows its last line, below others."""
+
+
 async def comes_true(page: Page, expression: str) -> None:
     """Wait for something of the page; its policy forbids Playwright's own way."""
     async with asyncio.timeout(WAIT_MS / 1000):
@@ -255,8 +262,6 @@ async def test_a_half_written_whisper_stays_with_its_call():
 
 
 async def test_the_transcript_follows_what_is_said_unless_somebody_reads_further_up():
-    at_end = "(() => { const log = document.querySelector('.log');"
-    at_end += " return log.scrollHeight - log.scrollTop - log.clientHeight < 2 && log.scrollTop > 0; })()"
     async with console() as (line, page):
         call = invent(line, 7)
         await open_call(page, call.call_id)
@@ -268,18 +273,35 @@ async def test_the_transcript_follows_what_is_said_unless_somebody_reads_further
 
         says(0, 30)
         await expect(page.locator(".note")).to_have_count(30)
-        await comes_true(page, at_end)
+        await comes_true(page, AT_END)
         await page.set_viewport_size({"width": 500, "height": 500})  # every line becomes longer
-        await comes_true(page, at_end)
+        await comes_true(page, AT_END)
         says(30, 40)
         await expect(page.locator(".note")).to_have_count(40)
-        await comes_true(page, at_end)
+        await comes_true(page, AT_END)
         await page.evaluate("document.querySelector('.log').scrollTop = 0")
         await comes_true(page, "document.querySelector('.log').scrollTop === 0")
         says(40, 45)
         await expect(page.locator(".note")).to_have_count(45)
         await page.set_viewport_size({"width": 700, "height": 500})
         assert await page.evaluate("document.querySelector('.log').scrollTop") == 0
+
+
+async def test_what_comes_in_the_moment_in_which_the_transcript_scrolls_is_no_reader():
+    async with console() as (line, page):
+        call = invent(line, 7)
+        await open_call(page, call.call_id)
+        for number in range(30):
+            told = ev.AgentTold(seq=number + 2, at_s=float(number), text=f"{number} words " * 20)
+            line.service.events.publish(call, told)
+        await expect(page.locator(".note")).to_have_count(30)
+        await comes_true(page, AT_END)
+        # The page is told that it has scrolled once it is drawn, and that is higher by then.
+        await page.evaluate(
+            "(() => { const log = document.querySelector('.log'); log.scrollTop -= 1;"
+            " for (const each of log.querySelectorAll('.note')) each.parentElement.append(each.cloneNode(true)); })()"
+        )
+        await comes_true(page, AT_END)
 
 
 async def test_what_cannot_be_done_is_explained():

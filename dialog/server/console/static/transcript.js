@@ -8,7 +8,12 @@ export class Transcript {
     this.onSeek = onSeek;
     this.clear();
     const box = root.parentElement;
-    box.addEventListener("scroll", () => (this.follows = box.scrollHeight - box.scrollTop - box.clientHeight < 80));
+    box.addEventListener("scroll", () => {
+      // What has grown since, or became narrower, is no reader who has scrolled up.
+      if (this._sizes() === this.sizes) this.follows = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
+      else if (this.follows) this._toEnd();
+      this.sizes = this._sizes();
+    });
     // It grows with what is said, and where the window becomes narrower.
     const sizes = new ResizeObserver(() => this.follows && this._toEnd());
     sizes.observe(root);
@@ -22,6 +27,7 @@ export class Transcript {
     this.played = false;
     this.current = null;
     this.follows = false;
+    this.sizes = "";
     this.live = false;
     this.tools = new Map();
     this.root.replaceChildren();
@@ -130,6 +136,12 @@ export class Transcript {
   _toEnd() {
     const box = this.root.parentElement;
     box.scrollTop = box.scrollHeight;
+    this.sizes = this._sizes();
+  }
+
+  _sizes() {
+    const box = this.root.parentElement;
+    return `${box.scrollHeight} ${box.clientHeight}`;
   }
 
   _caller(event) {
