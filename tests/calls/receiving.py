@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from ports import free_port
 
 from dialog.net.listening import unlisten
 
@@ -72,12 +72,6 @@ class Receiver:
         """Numbers of the events of a call that were told, as they came; the start of a conversation is told beside."""
         mine = [each for each in self.taken if each["data"]["call_id"] == str(call_id)]
         return [each["data"]["seq"] for each in mine if each["type"] != "call.started"]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @asynccontextmanager

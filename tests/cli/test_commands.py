@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import wave
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestServer
 from packaging.requirements import Requirement
+from ports import free_port
 from rich.console import Console
 
 from dialog.audio.tones import sine
@@ -224,8 +224,7 @@ async def test_a_refused_call_says_what_to_look_at(tmp_path: Path) -> None:
 
 
 async def test_a_gateway_that_does_not_run_is_told_of_in_a_few_words(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     plan = CallPlan(url=f"http://127.0.0.1:{port}/twilio", auth_token="x", env_file=tmp_path / "no")
     code, text = await dialled(plan)
     assert code == 1

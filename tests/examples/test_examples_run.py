@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import ssl
 import sys
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from ports import free_port
 
 from dialog.audio.g711 import mulaw_encode
 from dialog.audio.tones import sine
@@ -39,12 +39,6 @@ TOKEN = "auth-token-of-the-test"
 NAMES = ["twilio_openai_agent", "custom_agent", "worker_processes", "receptionist"]
 REALTIME = "realtime_agent"
 SPEECH = mulaw_encode(sine(300, 600))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class House:

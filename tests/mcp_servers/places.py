@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,12 +17,6 @@ HERE = Path(__file__).parent
 def stdio(script: str = "kitchen", **options) -> MCPServer:
     """A server that is a process of ours."""
     return MCPServer(command=sys.executable, args=[str(HERE / f"{script}.py")], **{"name": script, **options})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @asynccontextmanager

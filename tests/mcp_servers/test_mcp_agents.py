@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from places import free_port, http, is_running, lines, stdio, until
+from places import http, is_running, lines, stdio, until
+from ports import free_port
 from rich.console import Console
 
 from dialog import Agent, AnthropicAgent, OpenAIAgent, ResponsesAgent, Rule, RuleAgent, ToolPolicy, tool

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from places import free_port, http, is_running, lines, stdio, until
+from places import http, is_running, lines, stdio, until
+from ports import free_port
 
 from dialog.errors import ConfigurationError, MissingExtra, ProviderError
 from dialog.mcp import connection as connections

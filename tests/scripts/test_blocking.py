@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
+from ports import free_port
 from steady import steady_clock
 
 from dialog.agent.scripts.blocking import BlockingCall
@@ -72,10 +73,8 @@ class House:
 
 @asynccontextmanager
 async def house(clock: Clock = CLOCK):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     async with TwilioRestEmulator(account_sid=ACCOUNT, auth_token=TOKEN, clock=clock) as account:
-        yield House(account, port, clock)
+        yield House(account, free_port(), clock)
 
 
 async def types_in(caller: Caller, keys: str) -> None:

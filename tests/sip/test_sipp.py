@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from ports import free_port
 from sip_house import Desk, a_gateway, speech, until
 
 from dialog.clock import SYSTEM_CLOCK
@@ -36,22 +37,13 @@ def executable() -> str:
     return found
 
 
-def free_port() -> int:
-    """An even port: RTP's. Another one may take it, but nobody here does."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-            found.bind(("127.0.0.1", 0))
-            port = found.getsockname()[1]
-        if port % 2 == 0:
-            return port
-
-
 @asynccontextmanager
 async def sipp(gateway: SIPGateway, tmp_path: Path, *options: str):
     """SIPp calls the gateway; it has to be content in the end."""
+    signalling, media = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
     process = await asyncio.create_subprocess_exec(
         executable(),
-        *("-s", "1000", "-i", "127.0.0.1", "-mi", "127.0.0.1", "-mp", str(free_port()), "-p", str(free_port())),
+        *("-s", "1000", "-i", "127.0.0.1", "-p", str(signalling), "-mi", "127.0.0.1", "-mp", str(media)),
         *("-nostdin", "-timeout", "20s", "-timeout_error", "-trace_err", "-error_file", "errors.log"),
         *options,
         f"127.0.0.1:{gateway.port}",
