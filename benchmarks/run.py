@@ -361,7 +361,7 @@ async def _side_by_side(scripts: dict[str, str], table: Table, *, quick: bool) -
     async with side_by_side(scripts) as sides:
         idle = {who: server.rss_mb() for who, (_, server) in sides.items()}
         put(idle, "memory, idle", "MB", "<= 60 MB", limit=60)
-        # One call after every size, minutes apart: a shared machine is fast or slow for minutes.
+        # One call before and after every size, minutes apart: a shared machine is fast or slow for minutes.
         ones = [await alternately(sides, 1, 1.5 * seconds, rounds=rounds // 2, turn_s=1.0)]
         several: dict[int, dict[str, Load]] = {}
         number = 100

@@ -22,7 +22,7 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     global _given  # of this process, whose ports these are
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = _FIRST + worker % _WORKERS * _EACH
-    while True:
+    for _ in range(_EACH // 2):
         port = first + _given % (_EACH // 2) * 2
         _given += 1
         with socket.socket(socket.AF_INET, kind) as probe:
@@ -31,3 +31,4 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
             except OSError:
                 continue  # a server of an earlier test is not gone yet, or somebody else's
         return port
+    raise OSError(f"none of the {_EACH // 2} ports from {first} on is free")

@@ -39,8 +39,6 @@ __all__ = ["Cascade"]
 
 logger = logging.getLogger(__name__)
 
-_UNTRACED = nullcontext()
-
 
 class Cascade:
     """Runs the turns of one call. All methods are called on the call's event loop."""
@@ -368,7 +366,7 @@ class Cascade:
 
     def _inside(self, turn: Turn, what: str) -> AbstractContextManager[None]:
         tracer = self._voip.tracer
-        return _UNTRACED if tracer is None else tracer.work(turn.uuid, what, turn.times)
+        return nullcontext() if tracer is None else tracer.work(turn.uuid, what, turn.times)
 
     def _stamp_end_of_speech(self, turn: Turn, newest: Utterance, now: float) -> None:
         """Note when the caller stopped speaking: by the words' times, else by the newest edge; never guessed."""

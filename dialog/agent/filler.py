@@ -90,8 +90,7 @@ class Bridge:
         """A wait begins, or goes on with something else: for ``waited``, or for the model."""
         self._cancel()
         self._waited = waited
-        if waited or self._left:
-            self._look()
+        self._look()
 
     def stop(self) -> None:
         """The wait is over: the answer comes. The next one begins anew."""

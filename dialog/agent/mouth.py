@@ -123,11 +123,14 @@ class Mouth:
     def new_turn(self, uuid: UUID, draft: Draft, utterances: tuple[Utterance, ...], engine: object) -> Turn:
         """Begin a turn; what it says is kept until it is granted the floor."""
 
-        def tell(part: Part) -> None:
+        def opened(part: Part) -> None:
             if (turn := known()) is not None:
                 self._part_opened(turn, part)
-                if not turn.speculative:
-                    self._announce(turn, part)
+                self._scribe.opened(turn, part)
+
+        def tell(part: Part) -> None:
+            if (turn := known()) is not None and not turn.speculative:
+                self._announce(turn, part)
 
         def play(part: Part) -> bool:
             return (turn := known()) is not None and self._play(turn, part)
@@ -139,6 +142,7 @@ class Mouth:
         queue = SpeechQueue(
             uuid,
             new_part=self._new_part,
+            opened=opened,
             tell=tell,
             post=self._say if self._reach.reached else self._say_when_reached,
             play=play,
@@ -213,7 +217,6 @@ class Mouth:
             part.converter = self.voices.assign((turn.uuid, part.number))
         elif part.recording is None and self.model_format != self._voip.audio_format:
             part.converter = Converter(self.model_format, self._voip.audio_format)
-        self._scribe.opened(turn, part)
 
     def _announce(self, turn: Turn, part: Part) -> None:
         # The line plays parts in the order in which it hears of them, and audio of a later part may

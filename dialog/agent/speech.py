@@ -309,6 +309,7 @@ class SpeechQueue:
         "_new_part",
         "_next",
         "_open",
+        "_opened",
         "_play",
         "_post",
         "_prepared",
@@ -333,6 +334,7 @@ class SpeechQueue:
         turn: UUID,
         *,
         new_part: Callable[[int, PartOptions], Part],
+        opened: Callable[[Part], None],
         tell: Callable[[Part], None],
         post: Callable[[Message[str]], None],
         play: Callable[[Part], bool],
@@ -352,6 +354,7 @@ class SpeechQueue:
         self.on_text: Callable[[], None] | None = None
         """Called once, when the voice is given the first text that is no filler."""
         self._new_part = new_part
+        self._opened = opened
         self._tell = tell
         self._untold: deque[Part] = deque()
         self._post = post
@@ -427,8 +430,12 @@ class SpeechQueue:
             part = self._new_part(number, options)
         self.parts.append(part)
         if self.granted:
-            self._untold.append(part)
+            self._begin(part)
         return part
+
+    def _begin(self, part: Part) -> None:
+        self._opened(part)
+        self._untold.append(part)
 
     def write_to(self, part: Part, text: str) -> None:
         """Add text to a part of this turn that is not sealed."""
@@ -447,7 +454,8 @@ class SpeechQueue:
         """The turn has the floor."""
         if not self.granted:
             self.granted = True
-            self._untold.extend(self.parts)
+            for part in self.parts:
+                self._begin(part)
             self.tell()
             self.pump()
 

@@ -31,7 +31,7 @@ class SSEParser:
         limit: Bytes that one event may take before the stream is given up.
     """
 
-    __slots__ = ("_between", "_data", "_event", "_limit", "_rest", "_size", "_started")
+    __slots__ = ("_data", "_event", "_limit", "_rest", "_size", "_started")
 
     def __init__(self, *, limit: int = 1_000_000) -> None:
         self._limit = limit
@@ -40,7 +40,6 @@ class SSEParser:
         self._size = 0
         self._event = ""
         self._started = False
-        self._between = True  # what comes next begins an event
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Return the events that ``data`` completes.
@@ -48,16 +47,11 @@ class SSEParser:
         Raises:
             LimitError: An event is longer than the limit.
         """
-        if self._between and data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data:
+        if data.startswith(b"data: ") and data.endswith(b"\n\n") and not (self._rest or self._data or self._event):
             line = data[6:-2]
-            if b"\n" not in line:  # one event of one line, as most come
+            if b"\n" not in line and b"\r" not in line:  # one event of one line, as most come
                 self._started = True
                 return [ServerSentEvent(line)]
-        events = self._feed(data)
-        self._between = not self._rest and not self._data and not self._event
-        return events
-
-    def _feed(self, data: bytes) -> list[ServerSentEvent]:
         # Nothing is scanned again and again while a long line trickles in.
         if self._rest and b"\n" not in data and b"\r" not in data and not self._rest.endswith(b"\r"):
             self._rest += data

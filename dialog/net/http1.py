@@ -222,7 +222,7 @@ class ResponseReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _begin_chunk(self, line: bytes) -> None:
-        if not 0 < len(line) < 16 or line.strip(_HEX):  # not as all servers write it
+        if not _is_plain_size(line):
             size = _SIZE.fullmatch(line)
             if size is None:
                 raise BadResponseError("the answer has a malformed chunk")
@@ -250,7 +250,12 @@ class ResponseReader:
 def _only_chunk(data: bytes) -> bytes | None:
     """What ``data`` holds, if it is one chunk of a body, whole and with nothing behind it."""
     line, _, rest = data.partition(b"\r\n")
-    if not 0 < len(line) < 16 or line.strip(_HEX):
+    if not _is_plain_size(line):
         return None
     size = int(line, 16)
     return rest[:size] if size and len(rest) == size + 2 and rest.endswith(b"\r\n") else None
+
+
+def _is_plain_size(line: bytes) -> bool:
+    """Whether a chunk's size is written as nearly all servers do: digits, and nothing else."""
+    return 0 < len(line) < 16 and not line.strip(_HEX)

@@ -653,6 +653,29 @@ def test_a_voice_swapped_in_mid_call_speaks_the_next_part_and_the_old_finishes_i
     on_a_call(scenario)
 
 
+class Hoarse(HummingTTS):
+    """Tells that something is wrong while it is given text."""
+
+    def post(self, message: Message[str]) -> None:
+        if message.data:
+            self.fail(ProviderError("humming", "is hoarse", retryable=True), retryable=True)
+        super().post(message)
+
+
+def test_a_voice_that_is_swapped_while_it_is_given_its_first_text_still_finishes_its_part():
+    async def scenario(talk):
+        old, fresh = Hoarse(), HummingTTS()
+        talk.agent.set_tts(old)
+        talk.agent.on(Agent.ERROR, lambda _: talk.agent.set_tts(fresh))
+        talk.stt.heard("more")
+        await talk.quiet()
+        assert old.disposed
+        assert fresh.texts == {}
+        assert heard_ms(talk) == len("You said: more ") * 50
+
+    on_a_call(scenario)
+
+
 class Thoughtful(Agent):
     """Thinks before it speaks, token by token."""
 
